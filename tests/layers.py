@@ -1,0 +1,68 @@
+"""Which notebook an exported module comes from, and what it may import.
+
+A module may import only modules whose notebooks have lower numbers, and no method (41-58) another method.
+Read from the exported code with ast, so that nothing is executed and an import inside a function counts too.
+"""
+import ast
+import re
+from pathlib import Path
+
+METHODS = range(41, 59)
+
+
+def numbers(nbs):
+    "Module name (`genaug.methods.diff_ii`) -> number of its notebook (45)."
+    found = {}
+    for path in Path(nbs).glob("*.ipynb"):
+        match = re.fullmatch(r"(\d+)_([\w.]+)", path.stem)
+        if match:
+            found[f"genaug.{match[2]}"] = int(match[1])
+    return found
+
+
+def absolute(node, module, is_package):
+    "The module named by a `from ... import`, relative dots resolved against the importing module."
+    if not node.level:
+        return node.module
+    parts = module.split(".") if is_package else module.split(".")[:-1]
+    base = parts[:len(parts) - (node.level - 1)]
+    return ".".join(base + ([node.module] if node.module else []))
+
+
+def imported(source, module, known, is_package=False):
+    "Modules among `known` that a module's source imports, anywhere in it."
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module, is_package)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
+              and node.args and isinstance(node.args[0], ast.Constant)):
+            names.add(str(node.args[0].value))
+    return {name for name in names if name in known}
+
+
+def violations(package, nbs):
+    "All imports in the package `package` that point upwards or sideways, each a sentence."
+    package, known = Path(package), numbers(nbs)
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        if path.name == "_modidx.py":
+            continue
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        is_package = path.name == "__init__.py"
+        module = module.removesuffix(".__init__")
+        names = imported(path.read_text(encoding="utf-8"), module, known, is_package)
+        if is_package:
+            found += [f"{module}/__init__.py imports {name}" for name in sorted(names)]
+        elif module not in known:
+            found.append(f"{module} has no notebook")
+        else:
+            for name in sorted(names - {module}):
+                if known[name] >= known[module]:
+                    found.append(f"{module} ({known[module]:02d}) imports {name} ({known[name]:02d}), which is not lower")
+                elif known[name] in METHODS and known[module] in METHODS:
+                    found.append(f"{module} ({known[module]:02d}) imports the method {name} ({known[name]:02d})")
+    return found

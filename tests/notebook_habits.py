@@ -1,0 +1,392 @@
+"""The habits every notebook keeps, as checks a machine can make.
+
+    python tests/notebook_habits.py nbs/45_methods.diff_ii.ipynb [more notebooks]   # no argument: all of nbs/
+
+prints one line per violation and ends with status 1 if there is any. tests/test_notebooks.py runs the same checks
+over all notebooks, and every check is seen there to fail on a planted violation.
+
+A library notebook is nbs/NN_module.path.ipynb. A table notebook lies in nbs/tables/ and exports nothing. The index is
+prose. The last two are exempt from what concerns exports: `applies` of each check says which kinds it reads.
+"""
+import ast
+import base64
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+MARKDOWN_PER_CODE = (0.6, 1.5)
+EXPORTED_CELL_LINES, CLASS_CELL_LINES, METHOD_LINES = 40, 80, 25
+ASSERT_WITHIN_CELLS = 3
+LARGEST_KB, LARGEST_TABLE_KB = 300, 100
+MOST_FIGURES, LARGEST_FIGURE_KB = 6, 40
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
+MUTABLE_MAKERS = ("list dict set bytearray defaultdict OrderedDict Counter deque array zeros ones empty full arange "
+                  "tensor default_rng Generator").split()
+PAPER_FAMILIES = ("mixing.", "balance.", "concepts.", "generators.", "methods.")
+IMPORTS = (ast.Import, ast.ImportFrom)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.:/])(/(?:work|farm|root|home|Users|tmp)/[^\s'\"`)]*)")
+PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b|\r(?!\n)")
+
+
+@dataclass
+class Cell:
+    "One cell, with what the checks ask of it."
+    position: int
+    kind: str
+    source: str
+    outputs: list = field(default_factory=list)
+    tags: tuple = ()
+
+    @cached_property
+    def directives(self):
+        "`#| name value` lines at the top of the cell, as a dict."
+        found = {}
+        for line in self.source.splitlines():
+            match = re.match(r"\s*#\s*\|\s*(\w+):?\s*(.*)", line)
+            if match:
+                found[match[1]] = match[2].strip()
+            elif line.strip():
+                break
+        return found
+
+    @property
+    def exported(self):
+        return self.kind == "code" and bool({"export", "exports", "exporti"} & set(self.directives))
+
+    @property
+    def hidden(self):
+        return "hide" in self.directives
+
+    @cached_property
+    def tree(self):
+        "The parsed code, notebook magics left out; None for markdown."
+        if self.kind != "code" or self.source.lstrip().startswith("%%"):
+            return None
+        return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", self.source, flags=re.MULTILINE))
+
+    @property
+    def line_count(self):
+        "Lines of code, the directives and blank ends left out."
+        lines = [line for line in self.source.splitlines() if not re.match(r"\s*#\s*\|", line)]
+        return len("\n".join(lines).strip().splitlines())
+
+    def texts(self):
+        "What the outputs say, images and embedded data left out."
+        for output in self.outputs:
+            if output["output_type"] == "stream":
+                yield "".join(output["text"])
+            for mime, data in output.get("data", {}).items():
+                if mime.startswith("text/") and isinstance(data, (str, list)):
+                    yield re.sub(r"data:[\w/+.-]+;base64,[\w+/=\s]*", "", "".join(data))
+
+    def figures(self):
+        "Sizes in bytes of all images in the outputs."
+        for output in self.outputs:
+            data = output.get("data", {})
+            for mime in IMAGE_TYPES:
+                if mime in data:
+                    content = "".join(data[mime])
+                    yield len(content.encode()) if "svg" in mime else len(base64.b64decode(content))
+                    break
+            else:
+                for embedded in re.findall(r"data:image/[\w+.-]+;base64,([\w+/=]*)", "".join(data.get("text/html", ""))):
+                    yield len(embedded) * 3 // 4
+
+
+@dataclass
+class Notebook:
+    "A notebook read from disk; `kind` is library, table or index."
+    path: Path
+    cells: list
+
+    @classmethod
+    def read(cls, path):
+        path = Path(path)
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return cls(path, [Cell(position, cell["cell_type"], "".join(cell["source"]), cell.get("outputs", []),
+                               tuple(cell["metadata"].get("tags", ()))) for position, cell in enumerate(raw["cells"])])
+
+    @property
+    def kind(self):
+        if self.path.parent.name == "tables":
+            return "table"
+        return "index" if self.path.name == "index.ipynb" else "library"
+
+    @property
+    def number(self):
+        match = re.match(r"\d+", self.path.name)
+        return int(match[0]) if match else 100
+
+    @property
+    def module(self):
+        return re.sub(r"^\d*_", "", self.path.stem)
+
+    @property
+    def code(self):
+        return [cell for cell in self.cells if cell.kind == "code" and cell.source.strip()]
+
+    @property
+    def exported(self):
+        return [cell for cell in self.code if cell.exported]
+
+
+def check_name(notebook):
+    "the file is called NN_module.path.ipynb and its default_exp is module.path"
+    if not re.fullmatch(r"\d\d_[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.ipynb", notebook.path.name):
+        yield f"the file name {notebook.path.name} is not NN_module.path.ipynb"
+    found = [cell.directives["default_exp"] for cell in notebook.code if "default_exp" in cell.directives]
+    if found != [notebook.module]:
+        yield f"default_exp is {found or 'missing'}, the file name says {notebook.module}"
+
+
+def check_opening(notebook):
+    "the five opening cells are there, in order"
+    kinds = ["markdown", "code", "markdown", "code", "code"]
+    opening = notebook.cells[:5]
+    if [cell.kind for cell in opening] != kinds:
+        yield f"the five opening cells are {[cell.kind for cell in opening]}, not {kinds}"
+        return
+    title, default_exp, notation, imports, page = opening
+    lines = title.source.splitlines()
+    if not lines[0].startswith("# "):
+        yield "cell 0 does not begin with a '# title'"
+    if not any(line.startswith("> ") for line in lines):
+        yield "cell 0 has no '> one sentence' line"
+    for words in ("You will see", "Read first"):
+        if words.lower() not in title.source.lower():
+            yield f"cell 0 does not say '{words}: ...'"
+    yield from check_read_first(notebook, title)
+    if notebook.module.startswith(PAPER_FAMILIES) and not re.search(r"https?://", title.source):
+        yield "cell 0 gives no link to the paper"
+    if list(default_exp.directives) != ["default_exp"]:
+        yield "cell 1 is not the '#| default_exp' cell"
+    if not re.search(r"^\|[\s:|-]*-[\s:|-]*\|?\s*$", notation.source, flags=re.MULTILINE):
+        yield "cell 2 is not a notation table"
+    if not imports.exported or not all(isinstance(node, IMPORTS) for node in imports.tree.body):
+        yield "cell 3 is not an '#| export' cell of imports only"
+    random = any(re.search(r"rand|Generator\(|default_rng|shuffle", cell.source) for cell in notebook.code)
+    if not page.hidden or (random and not re.search(r"seed|default_rng", page.source)):
+        yield "cell 4 is not the '#| hide' cell with this page's imports and one fixed seed (where anything is random)"
+
+
+def check_read_first(notebook, title):
+    "'Read first' names only lower numbers"
+    for line in re.findall(r"read first:?(.*)", title.source, flags=re.IGNORECASE):
+        higher = [number for number in re.findall(r"\b\d\d\b", line) if int(number) >= notebook.number]
+        if higher:
+            yield f"cell 0 says to read {', '.join(higher)} first, which come later"
+
+
+def check_closing(notebook):
+    "the last cell exports, a page about a paper says where it differs, and a method what it reaches"
+    last = notebook.cells[-1]
+    if not (last.kind == "code" and last.hidden and "nbdev_export()" in last.source):
+        yield "the last cell is not '#| hide' with nbdev.nbdev_export()"
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.kind == "markdown")
+    if notebook.module.startswith(PAPER_FAMILIES) and not re.search(r"^#+ Where we differ", prose, flags=re.MULTILINE):
+        yield "there is no section 'Where we differ from the paper and its code'"
+    if notebook.module.startswith("methods.") and not re.search(r"^#+ What the paper reports", prose, flags=re.MULTILINE):
+        yield "there is no section 'What the paper reports, what we get'"
+
+
+def check_ratio(notebook):
+    "there are between 0.6 and 1.5 markdown cells for each code cell that a reader sees"
+    markdown = sum(cell.kind == "markdown" for cell in notebook.cells)
+    code = sum(not cell.hidden and "default_exp" not in cell.directives for cell in notebook.code)
+    ratio = markdown / max(1, code)
+    if not MARKDOWN_PER_CODE[0] <= ratio <= MARKDOWN_PER_CODE[1]:
+        yield f"{markdown} markdown cells for {code} visible code cells is {ratio:.2f}, not within {MARKDOWN_PER_CODE}"
+
+
+def check_cell_lengths(notebook):
+    "an exported cell has at most 40 lines; one with a class 80, each method 25"
+    for cell in notebook.exported:
+        classes = [node for node in cell.tree.body if isinstance(node, ast.ClassDef)]
+        limit = CLASS_CELL_LINES if classes else EXPORTED_CELL_LINES
+        if cell.line_count > limit:
+            yield f"cell {cell.position}: exported cell of {cell.line_count} lines, at most {limit}"
+        for node in classes:
+            for method in node.body:
+                if isinstance(method, FUNCTIONS) and method.end_lineno - method.lineno + 1 > METHOD_LINES:
+                    yield (f"cell {cell.position}: method {node.name}.{method.name} has "
+                           f"{method.end_lineno - method.lineno + 1} lines, at most {METHOD_LINES}")
+
+
+def check_asserts(notebook):
+    "a visible assert stands within three cells after each exports cell; no assert is hidden"
+    for cell in notebook.code:
+        has_assert = any(isinstance(node, ast.Assert) for node in ast.walk(cell.tree or ast.Module([], [])))
+        if cell.hidden and has_assert:
+            yield f"cell {cell.position}: a hidden assert; show it, or make it a pytest"
+        if "exports" not in cell.directives:
+            continue
+        after = notebook.cells[cell.position + 1:cell.position + 1 + ASSERT_WITHIN_CELLS]
+        if not any(isinstance(node, ast.Assert) for other in after if other.tree and not other.hidden and not other.exported
+                   for node in ast.walk(other.tree)):
+            yield f"cell {cell.position}: no visible assert within {ASSERT_WITHIN_CELLS} cells after this exports cell"
+
+
+def check_star_imports(notebook):
+    "nothing is imported by a star"
+    for cell in notebook.code:
+        for node in ast.walk(cell.tree or ast.Module([], [])):
+            if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+                yield f"cell {cell.position}: star-import from {node.module}"
+
+
+def check_names(notebook):
+    "no parameter or assigned name in exported code has one letter"
+    for cell in notebook.exported:
+        for node in ast.walk(cell.tree):
+            name = node.arg if isinstance(node, ast.arg) else None
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                name = node.id
+            if isinstance(node, ast.ExceptHandler):
+                name = node.name
+            if name and len(name) == 1 and name != "_":
+                yield f"cell {cell.position}: one-letter name {name!r} (line {node.lineno} of the cell)"
+
+
+def is_mutable(value):
+    "Whether an expression makes something that can be changed in place."
+    if isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
+        return True
+    if isinstance(value, ast.BinOp):
+        return is_mutable(value.left) or is_mutable(value.right)
+    if isinstance(value, ast.Call):
+        called = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+        return called in MUTABLE_MAKERS
+    return False
+
+
+def check_state(notebook):
+    "no `global`, and nothing mutable at module or class level"
+    for cell in notebook.exported:
+        for node in ast.walk(cell.tree):
+            if isinstance(node, ast.Global):
+                yield f"cell {cell.position}: global {', '.join(node.names)}"
+        bodies = [cell.tree.body] + [node.body for node in cell.tree.body if isinstance(node, ast.ClassDef)]
+        for node in (node for body in bodies for node in body):
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and is_mutable(node.value):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                yield f"cell {cell.position}: mutable module or class state {ast.unparse(target)}"
+
+
+def check_mixed_imports(notebook):
+    "a cell imports or does something, not both"
+    for cell in notebook.code:
+        opening_or_closing = cell.hidden and (cell.position == 4 or cell.position == len(notebook.cells) - 1)
+        if cell.tree is None or opening_or_closing:
+            continue
+        imports = [isinstance(node, IMPORTS) for node in cell.tree.body]
+        if any(imports) and not all(imports):
+            yield f"cell {cell.position}: imports and other code in one cell"
+
+
+def check_docstrings(notebook):
+    "every public exported function and class has a docstring"
+    for cell in notebook.exported:
+        for node in cell.tree.body:
+            if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node):
+                yield f"cell {cell.position}: {node.name} has no docstring"
+
+
+def check_safety(notebook):
+    "weights are loaded without running code from the file"
+    for cell in notebook.code:
+        for call in (node for node in ast.walk(cell.tree or ast.Module([], [])) if isinstance(node, ast.Call)):
+            called = ast.unparse(call.func)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            if called == "torch.load" and keywords.get("weights_only") != "True":
+                yield f"cell {cell.position}: torch.load without weights_only=True"
+            if called in ("pickle.load", "pickle.loads", "joblib.load") or keywords.get("allow_pickle") == "True":
+                yield f"cell {cell.position}: {called} can run code from the file"
+            if keywords.get("trust_remote_code") == "True":
+                yield f"cell {cell.position}: {called} runs remote code"
+
+
+def check_outputs(notebook):
+    "no errors, stderr, progress bars or timings are stored, and no path of somebody's machine stands anywhere"
+    for cell in notebook.cells:
+        for output in cell.outputs:
+            if output["output_type"] == "error":
+                yield f"cell {cell.position}: a stored error, {output.get('ename')}"
+            if output.get("name") == "stderr":
+                yield f"cell {cell.position}: stored stderr"
+        for text in cell.texts():
+            if PROGRESS_BAR.search(text):
+                yield f"cell {cell.position}: a stored progress bar"
+        if re.search(r"^\s*%%?time", cell.source, flags=re.MULTILINE) and cell.kind == "code":
+            yield f"cell {cell.position}: %time, whose output changes with every run"
+        for text in (cell.source, *cell.texts()):
+            for found in MACHINE_PATH.findall(text):
+                yield f"cell {cell.position}: the machine's path {found}"
+
+
+def check_sizes(notebook):
+    "the file is at most 300 kB (a table notebook 100) with at most 6 figures of at most 40 kB each"
+    size, limit = notebook.path.stat().st_size / 1000, LARGEST_TABLE_KB if notebook.kind == "table" else LARGEST_KB
+    if size > limit:
+        yield f"the notebook has {size:.0f} kB, at most {limit}"
+    figures = [(cell.position, size / 1000) for cell in notebook.cells for size in cell.figures()]
+    if len(figures) > MOST_FIGURES:
+        yield f"{len(figures)} figures, at most {MOST_FIGURES}"
+    for position, size in figures:
+        if size > LARGEST_FIGURE_KB:
+            yield f"cell {position}: a figure of {size:.0f} kB, at most {LARGEST_FIGURE_KB}"
+
+
+def check_parameters(notebook):
+    "a table notebook has exactly one cell tagged parameters, and exports nothing"
+    tagged = [cell.position for cell in notebook.cells if "parameters" in cell.tags]
+    if len(tagged) != 1:
+        yield f"{len(tagged)} cells are tagged 'parameters', not one"
+    for cell in notebook.code:
+        if cell.exported or "default_exp" in cell.directives:
+            yield f"cell {cell.position}: a table notebook exports nothing"
+
+
+EVERY, LIBRARY, TABLE = ("library", "table", "index"), ("library",), ("table",)
+CHECKS = ((check_name, LIBRARY), (check_opening, LIBRARY), (check_closing, LIBRARY), (check_ratio, LIBRARY),
+          (check_cell_lengths, LIBRARY), (check_asserts, LIBRARY), (check_star_imports, EVERY), (check_names, LIBRARY),
+          (check_state, LIBRARY), (check_mixed_imports, EVERY), (check_docstrings, LIBRARY), (check_safety, EVERY),
+          (check_outputs, EVERY), (check_sizes, EVERY), (check_parameters, TABLE))
+
+
+def violations(path):
+    "All violations in one notebook, each a sentence."
+    notebook = Notebook.read(path)
+    broken = []
+    for cell in notebook.code:
+        try:
+            cell.tree
+        except SyntaxError as error:
+            broken.append(f"cell {cell.position}: does not parse: {error.msg}")
+    if broken:
+        return broken
+    return [found for check, applies in CHECKS if notebook.kind in applies for found in check(notebook)]
+
+
+def all_notebooks(root):
+    "Every notebook of the project, in reading order."
+    nbs = Path(root) / "nbs"
+    return sorted(nbs.glob("[!_.]*.ipynb")) + sorted(nbs.glob("tables/[!_.]*.ipynb"))
+
+
+def main(arguments):
+    paths = [Path(argument) for argument in arguments] or all_notebooks(Path(__file__).resolve().parent.parent)
+    count = 0
+    for path in paths:
+        for found in violations(path):
+            count += 1
+            print(f"{path.name}: {found}")
+    print(f"{len(paths)} notebooks, {count} violations")
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

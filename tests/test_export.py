@@ -1,0 +1,91 @@
+"""The exported code equals a fresh export, cleaning changes nothing, and README.md is what the index makes."""
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import fresh_export  # noqa: E402
+import readme  # noqa: E402
+
+
+def test_a_fresh_export_and_clean_change_nothing():
+    found = fresh_export.differences(ROOT)
+    assert not found, "\n".join(found)
+
+
+def test_the_readme_is_made_from_the_index():
+    assert readme.differences(ROOT) == [], "run python tools/readme.py"
+
+
+@pytest.fixture
+def project(tmp_path):
+    "A project of one small notebook, exported."
+    root = tmp_path / "project"
+    (root / "nbs").mkdir(parents=True)
+    for name in fresh_export.CONFIGURATION:
+        shutil.copyfile(ROOT / name, root / name)
+    cells = [("markdown", "# One\n\n> A page"), ("code", "#| default_exp one"), ("code", "#| export\nlimit = 3")]
+    notebook = {"cells": [{"cell_type": kind, "id": f"c{number}", "metadata": {}, "source": source.splitlines(keepends=True),
+                           **({"outputs": [], "execution_count": None} if kind == "code" else {})}
+                          for number, (kind, source) in enumerate(cells)],
+                "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}},
+                "nbformat": 4, "nbformat_minor": 5}
+    (root / "nbs" / "00_one.ipynb").write_text(json.dumps(notebook, indent=1, sort_keys=True) + "\n")
+    (root / "genaug").mkdir()
+    fresh = fresh_export.differences(root)
+    assert [name.split()[0] for name in fresh] == ["genaug/__init__.py", "genaug/_modidx.py", "genaug/one.py"]
+    (root / "genaug").rmdir()
+    fresh_export.subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()"],
+                                cwd=root, check=True)
+    return root
+
+
+def test_an_exported_project_is_clean(project):
+    assert fresh_export.differences(project) == []
+
+
+def test_an_edited_module_is_seen(project):
+    module = project / "genaug" / "one.py"
+    module.write_text(module.read_text().replace("limit = 3", "limit = 4"))
+    assert fresh_export.differences(project) == ["genaug/one.py differs: run nbdev_export"]
+
+
+def test_a_left_over_module_is_seen(project):
+    (project / "genaug" / "two.py").write_text("")
+    assert fresh_export.differences(project) == ["genaug/two.py is not made by any notebook"]
+
+
+def test_an_uncleaned_notebook_is_seen(project):
+    path = project / "nbs" / "00_one.ipynb"
+    path.write_text(path.read_text().replace('"execution_count": null', '"execution_count": 7', 1))
+    assert fresh_export.differences(project) == ["nbs/00_one.ipynb differs: run nbdev_clean"]
+
+
+def test_cleaning_keeps_the_parameters_tag(project):
+    "Without allowed_cell_metadata_keys, nbdev_clean would drop the tag and papermill would run with the defaults."
+    path = project / "nbs" / "00_one.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["cells"][2]["metadata"] = {"tags": ["parameters"]}
+    path.write_text(json.dumps(notebook, indent=1, sort_keys=True) + "\n")
+    assert fresh_export.differences(project) == []
+
+
+@pytest.mark.parametrize("before, after", [
+    ("[a](05_diffusion.ipynb)", "[a](nbs/05_diffusion.ipynb)"), ("![a](images/a.png)", "![a](nbs/images/a.png)"),
+    ("[a](../LICENSE)", "[a](LICENSE)"), ("[a](https://example.org/a)", "[a](https://example.org/a)"), ("[a](#limits)", "[a](#limits)"),
+    ('<img src="images/a.png">', '<img src="nbs/images/a.png">'),
+])
+def test_links_are_made_relative_to_the_top(before, after):
+    assert readme.relink(before) == after
+
+
+def test_all_files_that_the_readme_names_are_there():
+    import re
+    for target in re.findall(r'(?:\]\(|src="|href=")([^)"\s#]+)', (ROOT / "README.md").read_text(encoding="utf-8")):
+        if not target.startswith(("http", "mailto:")):
+            assert (ROOT / target).exists(), target

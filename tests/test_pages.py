@@ -1,0 +1,86 @@
+"""The site: every notebook stands in the sidebar in its order, and a link that leads nowhere is seen."""
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import pages  # noqa: E402
+
+
+def test_the_sidebar_lists_every_notebook_in_reading_order():
+    listed = [source for _, source in pages.sidebar(ROOT)]
+    nbs = ROOT / "nbs"
+    library = ["index.ipynb"] + sorted(path.name for path in nbs.glob("[0-9]*.ipynb"))
+    tables = sorted(f"tables/{path.name}" for path in (nbs / "tables").glob("[!_]*.ipynb"))
+    assert [name for name in listed if not name.startswith("tables/")] == library
+    assert sorted(name for name in listed if name.startswith("tables/")) == tables
+
+
+def test_quarto_reads_one_configuration():
+    link = ROOT / "nbs" / "_quarto.yml"
+    assert link.is_symlink() and link.readlink() == Path("../_quarto.yml")
+    import yaml
+    site = yaml.safe_load(link.read_text(encoding="utf-8"))
+    assert site["project"]["output-dir"] == "_docs" and site["format"]["html"]["html-math-method"] == "mathml"
+    assert ("keep-md" in site["format"]["html"]) == ("commonmark" in site["format"])
+
+
+@pytest.fixture
+def site(tmp_path):
+    "Two pages that link to each other; `check` writes one link into the first and returns what is broken."
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "b.html").write_text('<h2 id="the-circle">The circle</h2><a href="../a.html">back</a>')
+
+    def check(link):
+        (tmp_path / "a.html").write_text(f'<h2 id="top">A</h2><a {link}>link</a><img src="data:image/png;base64,AAAA">')
+        return pages.broken_links(tmp_path)
+    return check
+
+
+@pytest.mark.parametrize("link", ['href="methods/b.html"', 'href="methods/b.html#the-circle"', 'href="#top"',
+                                  'href="https://example.org/a#b"', 'href="methods/b.html#no-such" data-made="nbdev"'])
+def test_a_good_link_passes(site, link):
+    assert site(link) == []
+
+
+@pytest.mark.parametrize("link, sentence", [
+    ('href="c.html"', "leads nowhere"), ('href="methods/c.html"', "leads nowhere"), ('href="images/no.png"', "leads nowhere"),
+    ('href="#bottom"', "no such anchor"), ('href="methods/b.html#square"', "no such anchor"),
+    ('href="../outside.html"', "leads nowhere"), ('href="c.html" data-made="nbdev"', "leads nowhere"),
+])
+def test_a_broken_link_is_seen(site, link, sentence):
+    found, = site(link)
+    assert sentence in found
+
+
+@pytest.mark.parametrize("heading, anchor", [
+    ("Where we differ from the paper and its code", "where-we-differ-from-the-paper-and-its-code"),
+    ("Augmenter: plan, paint, select", "augmenter-plan-paint-select"), ("content_hash", "content_hash"),
+    ("2. The circle", "the-circle"), ('<code>LabeledImages.save</code><a class="anchor-link">¶</a>', "labeledimages.save"),
+])
+def test_anchors_are_those_of_quarto(heading, anchor):
+    assert pages.slug(heading) == anchor
+
+
+@pytest.mark.parametrize("folder, before, after", [
+    (".", "45_methods.diff_ii.ipynb#the-circle", "methods.diff_ii.html#the-circle"),
+    ("tables", "../45_methods.diff_ii.ipynb", "../methods.diff_ii.html"),
+    (".", "https://site/genaug/core.html#x", "core.html#x"), (".", "https://example.org/a", "https://example.org/a"),
+])
+def test_links_to_notebooks_become_links_to_pages(folder, before, after):
+    names = {"45_methods.diff_ii.ipynb": "methods.diff_ii.html"}
+    body = pages.rewrite(f'<a href="{before}">', names, folder, "https://site/genaug")
+    assert f'href="{after}"' in body
+
+
+def test_files_that_a_page_links_to_go_along(tmp_path):
+    out, source = tmp_path / "out", tmp_path / "nbs"
+    out.mkdir()
+    (source / "results").mkdir(parents=True)
+    (source / "results" / "few_shot.csv").write_text("a\n")
+    (out / "a.html").write_text('<a href="results/few_shot.csv">rows</a>')
+    pages.copy_resources(source, out)
+    assert pages.broken_links(out) == [] and (out / "results" / "few_shot.csv").read_text() == "a\n"
