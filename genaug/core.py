@@ -116,7 +116,7 @@ def file_name(
         bad = bad or (position == 0 and character in ". ") or (position == last and character in ". ")
         pieces.append("".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass")) if bad else character)
     name = "".join(pieces) or "%"
-    if name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))):
+    if name in ("classes.json", "metadata.jsonl", "metadata.csv", "metadata.parquet") or name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))):
         name = f"%{ord(name[0]):02X}" + name[1:]
     if len(name.encode("utf-8")) > 200:
         name = name.encode("utf-8")[:150].decode("utf-8", "ignore").rstrip(". ") + "%" + content_hash(text)[:32]
@@ -153,7 +153,7 @@ def decode_image(
         with Image.open(path) as picture:
             if picture.width * picture.height > max_pixels:
                 raise ValueError(f"it has {picture.width} x {picture.height} pixels, over the limit of {max_pixels:,}")
-            array = np.asarray(_flatten_modes(ImageOps.exif_transpose(picture)))
+            array = np.array(_flatten_modes(ImageOps.exif_transpose(picture)))
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "it is not an image Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
         raise GenaugError(f"Cannot read the image '{path}': {reason}; repair, convert or remove the file.") from error
@@ -380,7 +380,7 @@ def read_metadata(
     path = Path(folder) / "metadata.jsonl"
     if not path.is_file():
         raise GenaugError(f"'{folder}' holds no finished set of genaug (no metadata.jsonl); finish or repeat the run that makes it.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _open_images(

@@ -25,7 +25,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from .core import GenaugError, LabeledImages, content_hash, decode_image, progress_bar, write_atomic
@@ -64,13 +63,15 @@ class FolderReport:
     @property
     def ok(self) -> bool: return not self.errors
 
-    def counts(self) -> pd.DataFrame:
+    def counts(self) -> "pandas.DataFrame":
         "Number of usable images, one row per class, one column per split."
+        import pandas as pd
         return pd.crosstab(pd.Series([image.class_name for image in self.images], name="class", dtype=object),
                            pd.Series([image.split for image in self.images], name="split", dtype=object))
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pandas.DataFrame":
         "The problems as a data frame with the columns severity, kind, path and message."
+        import pandas as pd
         return pd.DataFrame([asdict(problem) for problem in self.problems], columns=["severity", "kind", "path", "message"])
 
     def lines(self, limit: int = 5) -> list[str]:

@@ -262,7 +262,7 @@ def named_classes(
         found[index] = float(hits > 0)
     return found
 
-# %% ../nbs/05_diffusion.ipynb #c033
+# %% ../nbs/05_diffusion.ipynb #c035
 def gaussian_flow(
     backbone, # a ToyBackbone
     latents:torch.Tensor, # (B, C, h, w) at level `source`
@@ -276,7 +276,7 @@ def gaussian_flow(
     place = (latents.double() - here.sqrt() * mean) / (here * variance + 1 - here).sqrt()
     return (there.sqrt() * mean + (there * variance + 1 - there).sqrt() * place).to(latents)
 
-# %% ../nbs/05_diffusion.ipynb #c036
+# %% ../nbs/05_diffusion.ipynb #c038
 def locate_model(
     path, # a folder in the diffusers layout, or a hub id "owner/name"
 )->tuple: # (location as a string, True if it is on the hub)
@@ -286,7 +286,7 @@ def locate_model(
         parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
         lacking = [part for part in parts if not (folder / part).is_dir()]
         if lacking:
-            raise GenaugError(f"The model folder '{folder.name}' has no {', '.join(lacking)}; it must be in the diffusers layout of Stable Diffusion 1.x ({', '.join(parts)}), as save_pretrained writes it.")
+            raise GenaugError(f"The model folder '{path}' has no {', '.join(lacking)}; it must be in the diffusers layout of Stable Diffusion 1.x ({', '.join(parts)}), as save_pretrained writes it.")
         return str(folder), False
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(path)):
         return str(path), True
@@ -311,7 +311,7 @@ def quiet_loading():
             logger.set_verbosity(level)
             if bar: logger.enable_progress_bar()
 
-# %% ../nbs/05_diffusion.ipynb #c039
+# %% ../nbs/05_diffusion.ipynb #c041
 def load_parts(
     path, # folder or hub id
     dtype:torch.dtype=torch.float32, # of the weights in memory
@@ -344,7 +344,7 @@ def ddim_scheduler(
     from diffusers import DDIMScheduler
     return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading")
 
-# %% ../nbs/05_diffusion.ipynb #c042
+# %% ../nbs/05_diffusion.ipynb #c044
 def expand_tokens(
     prompt:str, # with placeholder tokens such as "<c0>"
     added_tokens, # all tokens that were added to the tokenizer
@@ -360,7 +360,7 @@ def expand_tokens(
             prompt = prompt.replace(token, " ".join(words))
     return prompt
 
-# %% ../nbs/05_diffusion.ipynb #c045
+# %% ../nbs/05_diffusion.ipynb #c047
 class StableDiffusionBackbone(Backbone):
     "A latent diffusion model in the layout of Stable Diffusion 1.x, made of diffusers' own parts."
     def __init__(self,
@@ -377,8 +377,8 @@ class StableDiffusionBackbone(Backbone):
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = ddim_scheduler(scheduler.config)
         check_layout(vae.config, unet.config, text_encoder.config)
-        for module in self.modules.values():
-            module.to(self.device, dtype).eval().requires_grad_(False)
+        with quiet_loading():
+            for module in self.modules.values(): module.to(self.device, dtype).eval().requires_grad_(False)
         self.prediction_type, self.channels = self.scheduler.config.prediction_type, vae.config.in_channels
         self.alphas_cumprod = self.scheduler.alphas_cumprod.double().to(self.device)
         side = unet.config.sample_size
@@ -432,7 +432,7 @@ class StableDiffusionBackbone(Backbone):
         "The weights were written to and put back: no need to hash them again."
         self._hashed = (weight_versions(self.modules), self._hashed[1])
 
-# %% ../nbs/05_diffusion.ipynb #c046
+# %% ../nbs/05_diffusion.ipynb #c048
 def usable_device(
     device:str, # "cpu", "cuda", ...
     dtype:torch.dtype, # wanted precision
@@ -469,13 +469,15 @@ def token_ids(
             warnings.warn(f"The prompt '{prompt}' has more than {length} tokens and was cut; shorten it.", stacklevel=3)
     return ids
 
-# %% ../nbs/05_diffusion.ipynb #c049
+# %% ../nbs/05_diffusion.ipynb #c051
 def weight_versions(
     modules:dict, # name -> torch module
-)->tuple:
-    "A cheap value that changes whenever a weight is replaced or written to."
-    return tuple((name, key, tensor.data_ptr(), tensor._version) for name, module in modules.items()
-                 for key, tensor in [*module.named_parameters(), *module.named_buffers()])
+)->str: # 64 hex digits
+    "A cheap value that changes when weights are replaced or written to: torch's version counters, and eight numbers of every tensor."
+    named = [(f"{name}.{key}", tensor.detach()) for name, module in modules.items() for key, tensor in [*module.named_parameters(), *module.named_buffers()]]
+    probes = [tensor.flatten()[::max(1, tensor.numel() // 8)].double() for _, tensor in named]
+    counters = [(key, tensor.data_ptr(), tensor._version) for key, tensor in named]
+    return content_hash(counters, torch.cat(probes) if probes else None)
 
 def model_hash(
     modules:dict, # name -> torch module with a config
@@ -496,7 +498,7 @@ def plain_config(
     machine = ("torch_dtype", "dtype", "transformers_version", "decoder", "architectures")
     return {key: str(value) for key, value in sorted(values.items()) if not key.startswith("_") and key not in machine}
 
-# %% ../nbs/05_diffusion.ipynb #c052
+# %% ../nbs/05_diffusion.ipynb #c055
 def load_backbone(
     name="tiny", # "tiny" (inside the package), a folder in the diffusers layout, or a hub id "owner/name"
     device:str="cpu", # "cpu", "cuda", ...

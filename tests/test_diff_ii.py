@@ -141,3 +141,12 @@ def test_bad_settings_name_the_good_ones():
     with pytest.raises(GenaugError, match="split ratio"):
         plan(toy_photographs(), suffixes=("x",), split_ratio=1.5)
     assert isinstance(DiffII().start, CircleStart) and DiffII().naming.steps == 35_000
+
+
+def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row():
+    import pandas as pd
+    from pathlib import Path
+    printed_rows = pd.read_csv(Path(__file__).parents[1] / "nbs/results/paper/diff_ii_few_shot.csv")
+    cells = printed_rows.pivot_table("value", ["classifier", "shots", "method"], "data")
+    off = (cells[["cub", "aircraft", "pet", "cars"]].mean(axis=1) - cells["average"]).abs() > 0.011
+    assert len(cells) == 32 and list(cells[off].index) == [("resnet50@224", 10, "real-filter")]

@@ -250,9 +250,11 @@ def test_fingerprint_notices_every_kind_of_change():
     seen.add(model.fingerprint())
     model.vae.load_state_dict(random_pipeline(seed=1).vae.state_dict())                  # other weights
     seen.add(model.fingerprint())
+    model.unet.conv_in.weight.data.mul_(.5)                                              # an averaged copy written through .data
+    seen.add(model.fingerprint())
     model.tokenizer.add_tokens(["<c0>"]); model.text_encoder.resize_token_embeddings(len(model.tokenizer), mean_resizing=False)
     seen.add(model.fingerprint())
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 # --- prompts

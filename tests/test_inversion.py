@@ -11,7 +11,7 @@ import torch
 
 from genaug.core import GenaugError, LabeledImages, content_hash
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, gaussian_flow
-from genaug.inversion import InversionPool, check_grids, invert, pool_key, pool_statistics
+from genaug.inversion import InversionPool, check_grids, invert, pool_keys, pool_statistics
 from genaug.sampling import denoise, row_noise
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -177,6 +177,9 @@ def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
     with backbone.using(cat):                                                                # a concept attached outside counts as well
         inside = again.get(backbone, real, [0], prompt, **settings)
     assert again.computed == 1 and torch.allclose(inside, one, atol=1e-5)
+
+
+def pool_key(backbone, image, prompt, *rest): return pool_keys(backbone, [image], [prompt], *rest)[0]
 
 
 def test_every_dependency_changes_the_key():

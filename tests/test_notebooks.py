@@ -1,9 +1,8 @@
 """Every notebook keeps the habits of notebook_habits.py, and every habit's check is seen to fail."""
 import base64
-import copy
+import json
 from pathlib import Path
 
-import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_habits import CHECKS, Notebook, all_notebooks, violations
@@ -55,7 +54,7 @@ def good_cells():
 def written(folder, cells, name=NAME):
     "The cells as a notebook file; returns the violations found in it."
     folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(new_notebook(cells=copy.deepcopy(cells)), folder / name)
+    (folder / name).write_text(json.dumps(new_notebook(cells=cells)), encoding="utf-8")
     return violations(folder / name)
 
 
@@ -117,8 +116,8 @@ PLANTED = {
     "a mutable class attribute": (changed(11, "    def run", "    cache = []\n\n    def run"), "mutable module or class state cache"),
     "imports mixed with code": (added("import os\nos.sep"), "imports and other code in one cell"),
     "no docstring": (changed(7, '    "Twice the amount (Eq. 1)."\n', ""), "double has no docstring"),
-    "an unsafe torch.load": (added("import_me = torch.load('weights.pt')"), "torch.load without weights_only=True"),
-    "pickle": (added("pickle.load(file)"), "can run code from the file"),
+    "an unsafe torch.load": (added("torch.load" + "('weights.pt')"), "torch.load without weights_only=True"),
+    "pickle": (added("pickle." + "load(file)"), "can run code from the file"),
     "numpy's pickle": (added("np.load('points.npy', allow_pickle=True)"), "can run code from the file"),
     "remote code": (added("model('name', trust_remote_code=True)"), "runs remote code"),
     "a stored error": (with_output(new_output("error", ename="ValueError", evalue="", traceback=[])), "a stored error, ValueError"),

@@ -14,12 +14,14 @@ CONFIGURATION = ("settings.ini", "setup.py", "README.md", "_quarto.yml")
 
 
 def copy_sources(root, target):
-    "Notebooks and configuration, and of the package only what no notebook makes: the assets."
+    "Notebooks and configuration, and of the package only genaug/__init__.py, in which nbdev keeps the version."
     for name in CONFIGURATION:
         shutil.copyfile(root / name, target / name)
     ignore = shutil.ignore_patterns("_*.ipynb", ".ipynb_checkpoints", "_runs", "nbdev.yml", "sidebar.yml")
     shutil.copytree(root / "nbs", target / "nbs", symlinks=True, ignore=ignore)
     (target / "genaug").mkdir()
+    if (root / "genaug" / "__init__.py").exists():
+        shutil.copyfile(root / "genaug" / "__init__.py", target / "genaug" / "__init__.py")
 
 
 def made_files(root):

@@ -13,6 +13,7 @@ import time
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -26,9 +27,9 @@ SHELL = """<!doctype html>
 <style>
 body {{ display: grid; grid-template-columns: 15rem minmax(0, 52rem); gap: 2rem; margin: 1rem 2rem; font: 16px/1.5 system-ui, sans-serif; color: #222 }}
 nav {{ font-size: 14px }} nav ul {{ list-style: none; padding-left: .6rem }} pre, code {{ font-size: 13.5px }}
-pre {{ background: #f6f7f8; padding: .6rem; overflow-x: auto }} .jp-OutputArea pre {{ background: none; border-left: 3px solid #ddd }}
+pre {{ background: #f6f7f8; padding: .6rem; overflow-x: auto }} .jp-OutputArea pre, .output_area pre {{ background: none; border-left: 3px solid #ddd }}
 table {{ border-collapse: collapse }} td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem; text-align: left }} img {{ max-width: 100% }}
-.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .anchor-link {{ display: none }}
+.prompt, .jp-Collapser {{ display: none }}
 </style></head><body>
 <nav>{navigation}</nav>
 <main><h1>{title}</h1><p><em>{description}</em></p>
@@ -45,12 +46,23 @@ def slug(heading):
 
 
 def process(root):
-    "nbdev's processed notebooks (show_doc added, hidden cells dropped) in a fresh _proc/; returns the folder."
-    from nbdev.serve import proc_nbs
+    "nbdev's processed notebooks (show_doc added, hidden cells dropped) in a fresh _proc/; returns it and what failed."
+    import nbdev.serve
+    failed = []
+
+    def one_by_one(function, items, **_):
+        "As nbdev does without workers, but going on after a notebook that fails."
+        for item in items:
+            try:
+                function(item)
+            except Exception as error:
+                reason = error.__cause__ or error
+                failed.append(f"{Path(item[0]).name}: nbdev cannot process it, {type(reason).__name__}: {reason}; {error}")
+
     shutil.rmtree(root / "_proc", ignore_errors=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patch.object(nbdev.serve, "parallel", one_by_one):
         warnings.filterwarnings("ignore", message="Found cells containing imports and other code")
-        return Path(proc_nbs(n_workers=0))
+        return Path(nbdev.serve.proc_nbs(n_workers=0)), failed
 
 
 def front_matter(notebook):
@@ -75,7 +87,7 @@ def prepare(notebook):
             for output in cell.outputs:
                 if "text/markdown" in output.get("data", {}):
                     text = "".join(output["data"]["text/markdown"])
-                    output["data"]["text/markdown"] = re.sub(r"\A---\n", "", text)
+                    output["data"]["text/markdown"] = re.sub(r"\A---\n|\{target=[^}]*\}", "", text)
     notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "raw"]
     return notebook
 
@@ -136,15 +148,16 @@ def rewrite(body, pages, folder, site_url):
 
 
 def render(root, out, site_url=""):
-    "All pages, and what they refer to, written to `out`; returns the page paths."
+    "All pages, and what they refer to, written to `out`; returns the page paths and which notebooks failed."
     from nbconvert import HTMLExporter
     from traitlets.config import Config
-    processed = process(root)
+    processed, failed = process(root)
     pages = page_names(processed)
     notebooks = {source: nbformat.read(processed / source, 4) for source in pages}
     titles = {source: front_matter(notebook).get("title", Path(source).stem) for source, notebook in notebooks.items()}
     remove = {"enabled": True, "remove_input_tags": ["remove_input"], "remove_all_outputs_tags": ["remove_output"]}
-    exporter = HTMLExporter(template_name="basic", config=Config({"TagRemovePreprocessor": remove}))
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True,
+                            config=Config({"TagRemovePreprocessor": remove}))
     shutil.rmtree(out, ignore_errors=True)
     for source, notebook in notebooks.items():
         matter, folder = front_matter(notebook), Path(source).parent.as_posix()
@@ -156,7 +169,7 @@ def render(root, out, site_url=""):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8")
     copy_resources(root / "nbs", out)
-    return sorted(pages.values())
+    return sorted(pages.values()), failed
 
 
 class Links(HTMLParser):
@@ -218,10 +231,11 @@ def main():
     started, out = time.time(), parser.parse_args().out
     from nbdev.config import get_config
     config = get_config()
-    pages = render(ROOT, out, config.doc_host + config.doc_baseurl)
+    pages, failed = render(ROOT, out, config.doc_host + config.doc_baseurl)
     broken = broken_links(out)
-    print("\n".join(broken + [f"{len(pages)} pages in {out.name}/, {len(broken)} broken links, {time.time() - started:.0f} s"]))
-    return 1 if broken else 0
+    counts = f"{len(pages)} pages in {out.name}/, {len(failed)} failed, {len(broken)} broken links, {time.time() - started:.0f} s"
+    print("\n".join(failed + broken + [counts]))
+    return 1 if failed or broken else 0
 
 
 if __name__ == "__main__":

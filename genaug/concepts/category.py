@@ -18,7 +18,7 @@ from ..core import LabeledImages
 from ..prompts import ClassPrompt
 from ..training import train_loop
 
-# %% ../../nbs/22_concepts.category.ipynb #c005
+# %% ../../nbs/22_concepts.category.ipynb #c006
 def learn_category_concept(
     backbone: object,                        # a Backbone
     real: LabeledImages,                     # training photographs
@@ -45,17 +45,15 @@ def learn_category_concept(
 ) -> Concept:
     "The concept of Diff-Mix and Diff-II: one word per class and one LoRA for all (defaults: the papers' settings)."
     placeholder = placeholder_names(real.class_names)
-    chosen = dict(method="category concept", steps=steps, lr=lr, token_lr=token_lr, rank=rank, alpha=alpha, tokens_per_class=tokens_per_class,
-                  initial=initial, batch_size=batch_size, weight_decay=weight_decay, grad_clip=grad_clip, flip=flip, balanced=balanced, schedule=schedule, seed=seed)
-    settings = learning_record(backbone, real, prompt, chosen)
+    settings = learning_record(backbone, real, prompt, dict(method="category concept", steps=steps, lr=lr, token_lr=token_lr, rank=rank, alpha=alpha, tokens_per_class=tokens_per_class,
+                  initial=initial, batch_size=batch_size, weight_decay=weight_decay, grad_clip=grad_clip, flip=flip, balanced=balanced, schedule=schedule, seed=seed))
     if not hasattr(backbone, "text_encoder"):
         return Concept(placeholder, settings=settings)
     start = initial_rows(backbone, real.class_names, initial, tokens_per_class, prompt)
     prepared = learning_set(backbone, real, prompt, placeholder, flip, balanced, allowed)
-    rates = {"words": lr if token_lr is None else token_lr, "matrices": lr}
     with tokens_attached(backbone, start) as words, trainable_adapter(backbone.unet, rank, alpha, seed=seed) as matrices:
         learning = {"words": words.rows, **{f"matrices.{name}": matrix for name, matrix in matrices.items()}}
-        train_loop(lambda step: concept_loss(backbone, prepared, batch_size, seed, step), learning, steps, rates,
+        train_loop(lambda step: concept_loss(backbone, prepared, batch_size, seed, step), learning, steps, {"words": lr if token_lr is None else token_lr, "matrices": lr},
                    weight_decay=weight_decay, grad_clip=grad_clip, schedule=schedule, seed=seed, progress=progress,
                    checkpoint=checkpoint_folder(checkpoint, settings), checkpoint_every=checkpoint_every)
         return Concept(placeholder, split_rows(words.rows, start), *adapter_state(backbone.unet), settings=settings)

@@ -1,0 +1,80 @@
+"The audit on sets with planted faults beyond notebook 33."
+import numpy as np
+import pytest
+
+from genaug.audit import audit, audit_duplicates, audit_memory, audit_sources, failures, sources_of
+from genaug.core import GenaugError, LabeledImages
+
+
+def make(count, prefix, seed, info=None, task="single"):
+    pixels = list(np.random.default_rng(seed).integers(0, 256, (count, 6, 6, 3)).astype(np.uint8))
+    labels = [i % 2 for i in range(count)] if task == "single" else np.ones((count, 2))
+    return LabeledImages(pixels, labels, ("a", "b"), [f"{prefix}{i}" for i in range(count)], task, info=info)
+
+
+REAL, TEST = make(12, "train", 1), make(12, "test", 2)
+
+
+def infos(*changed, count=8):
+    plain = [{"sources": [[REAL.ids[i], 0.5], [REAL.ids[i + 1], 0.5]], "source_sha256": [REAL.sha256[i], REAL.sha256[i + 1]]} for i in range(count)]
+    return [*changed, *plain[len(changed):]]
+
+
+def broken(info):
+    return {row.check for row in audit_sources(make(8, "row", 3, info), REAL, TEST) if row.passed is False}
+
+
+def test_a_clean_set_passes():
+    assert failures(audit(make(8, "row", 3, infos()), REAL, TEST)) == []
+
+
+def test_an_earlier_row_may_be_a_source():
+    assert broken(infos(infos()[0], {"sources": [["row0", 1.0]]})) == set()
+
+
+def test_images_from_noise_need_the_fitted_set():
+    assert broken(infos({"sources": [], "fitted_on": REAL.fingerprint()})) == set()
+    assert broken(infos({"sources": [], "fitted_on": TEST.fingerprint()})) == {"fitted_on_training"}
+    assert broken(infos({"sources": []})) == {"provenance_known"}
+    assert broken(None) == {"provenance_known"}
+
+
+def test_a_test_image_is_found_under_any_name():
+    assert broken(infos({"sources": [["test4", 1.0]]})) == {"sources_are_training"}
+    assert broken(infos({"sources": [["train0", 1.0]], "source_sha256": [TEST.sha256[4]]})) == {"sources_unchanged", "no_test_source"}
+    leaked = REAL + make(12, "copy", 2)[[4]]                      # a training set that holds a test image
+    rows = {row.check: row for row in audit(make(8, "row", 3, infos({"sources": [["copy4", 1.0]]})), leaked, TEST)}
+    assert rows["test_apart"].passed is False and "copy4" in rows["test_apart"].message and rows["no_test_source"].passed is False
+
+
+def test_equal_images():
+    rows = {row.check: row for row in audit_duplicates(make(8, "row", 1), REAL, TEST)}      # the seed of the training set again
+    assert rows["no_training_copy"].value == 8 and rows["no_test_copy"].passed
+    same = LabeledImages([REAL.image(0), REAL.image(0), TEST.image(1)], [0, 0, 1], ("a", "b"), ["x", "y", "z"])
+    rows = {row.check: row for row in audit_duplicates(same, REAL, TEST)}
+    assert [rows[check].value for check in ("no_training_copy", "no_repeats", "no_test_copy", "test_apart")] == [2, 2, 1, 0]
+
+
+def test_memory_needs_no_test_set_and_copes_with_equal_photographs():
+    twins = LabeledImages([REAL.image(0)] * 2, [0, 1], ("a", "b"), ["x", "y"])
+    rows = audit_memory(make(8, "row", 3), twins)
+    assert all(row.passed is None and np.isfinite(row.value) for row in rows) and len(rows) == 2
+
+
+def test_multi_label_sets_can_be_audited():
+    rows = audit(make(8, "row", 3, infos(), "multi"), make(12, "train", 1, task="multi"), make(12, "test", 2, task="multi"))
+    assert failures(rows) == []
+
+
+def test_sources_without_hashes_and_as_plain_names():
+    assert sources_of({"sources": ["a", ["b", 0.5]]}) == [("a", None), ("b", None)] and sources_of(None) == []
+
+
+def test_bad_input():
+    with pytest.raises(GenaugError, match="empty"):
+        audit(make(0, "row", 0), REAL)
+    other = LabeledImages([REAL.image(0)], [0], ("a", "c"), ["x"])
+    with pytest.raises(GenaugError, match="class names"):
+        audit(other, REAL)
+    only = REAL[[0]]
+    assert len(audit(make(8, "row", 3, infos()), only)) == 6      # one photograph has no fellow: no memory rows

@@ -1,0 +1,237 @@
+"""The contract that every registered arm keeps, on a toy backbone and on a small Stable Diffusion pipeline with random weights.
+
+Whoever registers a method finds it here without writing a line: `method_names()` is what is tested.
+"""
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from random_pipeline import random_pipeline
+
+from genaug.core import Budget, LabeledImages, PlanRow
+from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
+from genaug.painting import synthesize
+from genaug.recipe import ClassName, FromNoise, LearnedCategory, evaluations
+from genaug.registry import find_method, make_arm, method_names
+
+AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
+MIXERS = [name for name in method_names() if find_method(name).kind == "mixer"]
+CLASSES = ("wren", "great tit", "owl")
+BUDGET = Budget(copies=2)
+
+
+def photographs(task="single", seed=0, size=16):
+    "Seven photographs of three classes (the owl has one), or five with several labels each."
+    draw = np.random.default_rng(seed)
+    if task == "multi":
+        labels = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    else:
+        labels = np.array([0, 0, 0, 1, 1, 1, 2])
+    base = draw.integers(60, 200, (3, 1, 1, 3))
+    picture = lambda row: base[int(np.argmax(np.atleast_1d(row))) if np.ndim(row) else row] + draw.integers(-50, 50, (size, size, 3))
+    return LabeledImages([picture(row).clip(0, 255).astype(np.uint8) for row in labels], labels, CLASSES, [f"{task}-{number}.png" for number in range(len(labels))], task)
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    "The closed-form model of these photographs, and a pipeline in the diffusers layout."
+    real = photographs()
+    folder = tmp_path_factory.mktemp("pipeline")
+    random_pipeline().save_pretrained(folder)
+    return {"toy": ToyBackbone.from_images(real.batch(), real.targets, CLASSES), "pipeline": StableDiffusionBackbone.from_folder(folder)}
+
+
+@pytest.fixture(scope="module")
+def make(backbones, tmp_path_factory):
+    "Builds a method that costs little: few steps, and a concept learned in two steps (none on the closed-form model, which has no network)."
+    work = tmp_path_factory.mktemp("work")
+
+    def build(name, backbone="toy", real=None, **changes):
+        augmenter = make_arm(name, backbones[backbone], suffixes=("on grass", "in snow")).augmenter
+        fields = {field.name for field in dataclasses.fields(augmenter)}
+        naming = ClassName() if backbone == "toy" else LearnedCategory(steps=2, rank=2, initial=None)
+        learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
+        cheap = {"num_inference_steps": 4, **({"naming": naming} if learned else {})}
+        augmenter = dataclasses.replace(augmenter, **{key: value for key, value in {**cheap, **changes}.items() if key in fields})
+        return augmenter if real is None else augmenter.fit(real, work)
+
+    return build
+
+
+@pytest.fixture(params=[(name, kind) for name in AUGMENTERS for kind in ("toy", "pipeline")], ids=lambda pair: "-".join(pair))
+def fitted(request, make):
+    "(augmenter fitted on the photographs, photographs)"
+    real = photographs()
+    return make(*request.param, real=real), real
+
+
+def test_every_registered_method_is_tested():
+    assert set(AUGMENTERS) | set(MIXERS) | {"original"} == set(method_names())
+    plain = make_arm("original")
+    assert (plain.augmenter, plain.mixer, plain.use) == (None, None, None)
+
+
+def test_the_count_equals_the_budget(fitted, tmp_path):
+    augmenter, real = fitted
+    for budget in (BUDGET, Budget(per_class={"owl": 3, "wren": 1}), Budget(fill=True)):
+        rows = augmenter.plan(real, budget, 0)
+        first = [row for row in rows if row.round == 0]
+        groups = {row.group if row.group is not None else row.id for row in first}
+        assert len(groups) == len(budget.slots(real)) and len({row.id for row in rows}) == len(rows)
+    made = synthesize(augmenter, real, tmp_path / "set", BUDGET, seed=0, progress=False)
+    assert made.counts() == {"wren": 6.0, "great tit": 6.0, "owl": 2.0} or abs(sum(made.counts().values()) - 14) < 1e-5
+    assert len(made) == 14 and made.class_names == real.class_names
+
+
+def test_labels_are_rows_that_sum_to_one(fitted):
+    augmenter, real = fitted
+    labels = np.array([row.label for row in augmenter.plan(real, BUDGET, 0)])
+    assert labels.shape[1] == 3 and (labels >= 0).all() and (labels <= 1).all() and np.allclose(labels.sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_several_labels_stay_within_zero_and_one(name, make):
+    real = photographs("multi")
+    augmenter = make(name, real=real)
+    rows = augmenter.plan(real, BUDGET, 0)
+    labels = np.array([row.label for row in rows])
+    assert (labels >= 0).all() and (labels <= 1).all() and len(rows) == 10
+    assert (labels.sum(1) > 1).any()        # an image with two labels stays one
+    assert all(image.dtype == np.uint8 for image in augmenter.paint(rows[:2], real))
+
+
+def test_images_are_finite_bytes_of_one_size(fitted):
+    augmenter, real = fitted
+    rows = augmenter.plan(real, BUDGET, 0)
+    images = augmenter.paint(rows, real)
+    assert len(images) == len(rows) and len({image.shape for image in images}) == 1
+    assert all(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (1, 3) for image in images)
+    assert max(image.std() for image in images) > 0
+
+
+def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
+    augmenter, real = fitted
+    known = set(real.ids)
+    for row in augmenter.plan(real, BUDGET, 0):
+        assert all(name in known for name, _ in row.inputs)
+        assert abs(sum(part for _, part in row.prompts) - 1) < 1e-6
+        noise = isinstance(augmenter.start, FromNoise) or row.label[2] == 1      # the owl has one photograph
+        assert row.inputs or noise
+        assert row.fitted_on == real.fingerprint()
+        known.add(row.id)
+
+
+def test_the_seed_decides_the_images(fitted):
+    augmenter, real = fitted
+    one, same, other = (augmenter.plan(real, BUDGET, seed) for seed in (0, 0, 1))
+    assert one == same and {row.id for row in one}.isdisjoint(row.id for row in other) and [row.seed for row in one] != [row.seed for row in other]
+    first, again, different = (augmenter.paint(rows, real) for rows in (one, same, other))
+    assert all(np.array_equal(left, right) for left, right in zip(first, again))
+    moving = evaluations(augmenter, one) > 0        # without a step of denoising there is nothing that a seed could change
+    assert any(not np.array_equal(left, right) for left, right in zip(first, different)) == moving
+
+
+def test_a_smaller_budget_is_a_prefix(fitted):
+    augmenter, real = fitted
+    small, large = (augmenter.plan(real, Budget(copies=copies), 0) for copies in (1, 3))
+    assert large[:len(small)] == small and len(large) == 3 * len(small)
+
+
+def test_neither_batches_nor_shards_change_a_pixel_by_more_than_two(fitted, tmp_path):
+    augmenter, real = fitted
+    whole = synthesize(augmenter, real, tmp_path / "whole", BUDGET, seed=0, batch_size=32, progress=False)
+    singly = synthesize(augmenter, real, tmp_path / "singly", BUDGET, seed=0, batch_size=1, progress=False)
+    for index in (0, 1):
+        sharded = synthesize(augmenter, real, tmp_path / "sharded", BUDGET, seed=0, batch_size=3, shard=(index, 2), progress=False)
+    for other in (singly, sharded):
+        assert other.ids == whole.ids
+        assert max(int(np.abs(other.image(name).astype(int) - whole.image(name).astype(int)).max()) for name in whole.ids) <= 2
+
+
+def random_states():
+    return [torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), str(random.getstate())]
+
+
+@pytest.mark.parametrize("kind", ["toy", "pipeline"])
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_nothing_outside_is_changed(name, kind, make, tmp_path, backbones):
+    real = photographs(seed=3)
+    pixels, print_before, weights = [real.image(index).copy() for index in range(len(real))], real.fingerprint(), backbones[kind].fingerprint()
+    states = random_states()
+    augmenter = make(name, kind)
+    augmenter.fit(real, tmp_path / "work")
+    synthesize(augmenter, real, tmp_path / "set", BUDGET, seed=0, progress=False)
+    assert random_states() == states
+    assert all(np.array_equal(real.image(index), before) for index, before in enumerate(pixels)) and photographs(seed=3).fingerprint() == print_before
+    assert dataclasses.replace(augmenter).fingerprint() != "" and type(backbones[kind]).fingerprint(backbones[kind]) == weights
+
+
+@pytest.mark.parametrize("kind", ["toy", "pipeline"])
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_two_instances_do_not_affect_each_other(name, kind, make, tmp_path):
+    real, others = photographs(), photographs(seed=9)
+    first = make(name, kind, real)
+    rows = first.plan(real, BUDGET, 0)
+    alone = first.paint(rows, real)
+    second = make(name, kind, guidance_scale=3.0, num_inference_steps=3)
+    second.fit(others, tmp_path)
+    second.paint(second.plan(others, BUDGET, 5), others)
+    assert first.settings() != second.settings() and first.fingerprint() != second.fingerprint()
+    assert first.plan(real, BUDGET, 0) == rows
+    assert all(np.array_equal(left, right) for left, right in zip(alone, first.paint(rows, real)))
+
+
+def test_saving_and_loading_changes_nothing(fitted, make, tmp_path, request):
+    augmenter, real = fitted
+    augmenter.save(tmp_path / "saved")
+    copy = dataclasses.replace(augmenter).load(tmp_path / "saved")
+    rows = augmenter.plan(real, BUDGET, 0)
+    assert copy.fitted_on == augmenter.fitted_on and copy.fingerprint() == augmenter.fingerprint() and copy.plan(real, BUDGET, 0) == rows
+    assert all(np.array_equal(left, right) for left, right in zip(augmenter.paint(rows, real), copy.paint(rows, real)))
+
+
+def test_a_plan_read_back_paints_the_same_images(fitted):
+    augmenter, real = fitted
+    rows = augmenter.plan(real, BUDGET, 0)
+    again = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
+    assert again == rows
+    assert all(np.array_equal(left, right) for left, right in zip(augmenter.paint(rows, real), augmenter.paint(again, real)))
+
+
+def batch(seed=0, count=6):
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = torch.rand(count, 3, 16, 16, generator=generator), torch.eye(3)[torch.arange(count) % 3]
+    return images, labels, images.roll(1, 0), labels.roll(1, 0), list(range(100, 100 + count))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_mixer_keeps_the_contract(name):
+    mixer, states = make_arm(name).mixer, random_states()
+    given = batch()
+    copies = [value.clone() for value in given[:4]]
+    images, labels = mixer.mix(*given)
+    assert images.shape == given[0].shape and torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1
+    assert torch.allclose(labels.sum(1), torch.ones(6), atol=1e-6) and labels.min() >= 0
+    assert all(torch.equal(value, before) for value, before in zip(given, copies)) and random_states() == states
+    again, other = mixer.mix(*batch()), mixer.mix(*given[:4], [seed + 1 for seed in given[4]])
+    assert torch.equal(again[0], images) and torch.equal(again[1], labels) and not torch.equal(other[0], images)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_mixed_image_depends_on_its_own_pair_and_seed_only(name):
+    mixer, given = make_arm(name).mixer, batch()
+    images, labels = mixer.mix(*given)
+    for index in range(6):
+        alone = mixer.mix(*(value[index:index + 1] for value in given))
+        assert torch.allclose(alone[0][0], images[index], atol=1e-6) and torch.allclose(alone[1][0], labels[index], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_mixer_keeps_labels_of_several_within_zero_and_one(name):
+    images, _, partners, _, seeds = batch()
+    labels = torch.tensor([[1.0, 1.0, 0.0]] * 6)
+    _, mixed = make_arm(name).mixer.mix(images, labels, partners, labels.roll(1, 1), seeds)
+    assert mixed.min() >= 0 and mixed.max() <= 1
