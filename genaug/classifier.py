@@ -579,8 +579,9 @@ class TrainingPreset:
 
 
 PRESETS = MappingProxyType({preset.name: preset for preset in (
-    TrainingPreset("tiny", updates=100, learning_rate=0.1, body_rate=0.01, fixed_statistics=True, source="chosen on digit-scenes, splits 100-104, validated on unused pool images"),
-    TrainingPreset("judge", "residual", weights=None, updates=1500, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, label_smoothing=0.05,
+    TrainingPreset("tiny", updates=150, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
+                   source="chosen on digit-scenes, splits 100-104, validated on unused pool images"),
+    TrainingPreset("judge", "residual", weights=None, updates=3000, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, label_smoothing=0.05,
                    view=View(padding=0, strong=True), source="the judge of the embedded sets: another architecture, the whole training pool"),
     TrainingPreset("letters", "letters", weights=None, epochs=15, batch_size=128, optimizer="adamw", learning_rate=4e-3, weight_decay=0.02, label_smoothing=0.0,
                    view=View(padding=0, strong=True), source="pretraining on the letters of the procedural corpus"),
@@ -869,7 +870,8 @@ def train_judge(
     from importlib.resources import files
     preset = training_preset(preset) if isinstance(preset, str) else preset
     key = content_hash("judge", pool.fingerprint(), dataclasses.asdict(preset), seed)[:24]
-    for folder in [Path(cache)] * (cache is not None) + [Path(str(files("genaug"))) / "assets" / "letters-1" / "judges"]:
+    embedded = Path(str(files("genaug"))) / "assets" / "letters-1" / "judges"
+    for folder in (embedded,) if cache is None else (Path(cache), embedded):
         if (folder / key / "classifier.json").is_file():
             return TrainedClassifier.load(folder / key)
     judge = train_classifier(pool, preset=preset, seed=seed, progress=progress)

@@ -50,9 +50,8 @@ RESERVED = (
     Photograph("coffee", "on coffee", "coffee.png", (0, 400, 0, 600), (80, 250), None, "close-up"),
     Photograph("flower", "on a flower", "flower.jpg", (0, 427, 0, 640), (80, 250), None, "close-up"),
 )
-assert len({photo.word for photo in PHOTOGRAPHS + RESERVED}) == 15
 
-# %% ../nbs/02_datasets.ipynb #c009
+# %% ../nbs/02_datasets.ipynb #c010
 def read_photograph(
     photo: Photograph,  # a row of the table above
 ) -> np.ndarray:  # (H, W, 3) uint8, cut to its region, tinted if it is grey
@@ -80,7 +79,7 @@ def half(
     middle = pixels.shape[1] // 2
     return pixels[:, :middle] if part == "train" else pixels[:, middle:]
 
-# %% ../nbs/02_datasets.ipynb #c012
+# %% ../nbs/02_datasets.ipynb #c013
 @functools.lru_cache(maxsize=3)
 def _photographs(
     part: str,  # as in `photographs`
@@ -108,7 +107,7 @@ def caption_words(
     "What the backgrounds are called: 'space suit' -> 'on a space suit'."
     return {photo.word: photo.suffix for photo in (RESERVED if reserved else PHOTOGRAPHS)}
 
-# %% ../nbs/02_datasets.ipynb #c017
+# %% ../nbs/02_datasets.ipynb #c018
 def random_crop(
     pixels: np.ndarray,        # (H, W, 3) uint8
     scale: tuple,              # smallest and largest side of the square
@@ -122,7 +121,7 @@ def random_crop(
     crop = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return np.asarray(crop, np.float32) / 255
 
-# %% ../nbs/02_datasets.ipynb #c020
+# %% ../nbs/02_datasets.ipynb #c021
 def place(
     glyph: np.ndarray,    # (h, w) uint8 mask whose ink touches the borders
     height: float,        # of the glyph in the scene, pixels
@@ -143,7 +142,7 @@ def place(
     drawn = Image.fromarray(glyph).transform(canvas, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     return np.asarray(drawn.reduce(oversample), np.float32) / 255
 
-# %% ../nbs/02_datasets.ipynb #c024
+# %% ../nbs/02_datasets.ipynb #c025
 def luminance(
     colour: Sequence,  # (..., 3), red, green, blue
 ) -> np.ndarray:  # (...)
@@ -184,7 +183,7 @@ def composite(
     weight = weight * opacity
     return background * (1 - weight) + colour * weight
 
-# %% ../nbs/02_datasets.ipynb #c027
+# %% ../nbs/02_datasets.ipynb #c028
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -207,7 +206,7 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:  # (1797, 8, 8) and (1797,)
     bunch = load_digits()
     return bunch.images, bunch.target.astype(np.int64)
 
-# %% ../nbs/02_datasets.ipynb #c032
+# %% ../nbs/02_datasets.ipynb #c033
 def split_digits(
     labels: np.ndarray,   # (N,) class of each scan
     per_class: int = 88,  # scans of each class in the pool
@@ -233,7 +232,7 @@ def draw_scene(
     image = composite(image, mask, rng, rng.uniform(0.2, 0.45), rng.uniform(0.8, 1.0), rng.random() < 0.2)
     return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
-# %% ../nbs/02_datasets.ipynb #c035
+# %% ../nbs/02_datasets.ipynb #c036
 @functools.lru_cache(maxsize=4)
 def _digit_scenes(
     part: str,       # "train", "test" or "reserved"
@@ -255,7 +254,7 @@ def _digit_scenes(
         info.append({"digit": number, "background": photo.word, "caption": f"a photo of a {DIGIT_WORDS[digit]} {photo.suffix}"})
     return LabeledImages(images, labels[which], DIGIT_WORDS, ids, groups=groups, info=info)
 
-# %% ../nbs/02_datasets.ipynb #c037
+# %% ../nbs/02_datasets.ipynb #c038
 @functools.lru_cache(maxsize=2)
 def _plain_digits(
     part: str,  # "train" or "test"

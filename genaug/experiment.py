@@ -296,11 +296,11 @@ def classifier_preset(
 ) -> TrainingPreset:
     "The training settings that a classifier's name stands for."
     if name in ("letters", "residual"):
-        preset = training_preset("tiny", network=name)
+        preset = training_preset("tiny", network=name, weights="embedded" if name == "letters" else None)
     elif name in PRESETS:
         preset = training_preset(name)
     else:
-        preset = training_preset("few_shot_resnet50", name="timm", network=name, weights="usual" if "." in name else None)
+        preset = dataclasses.replace(training_preset("few_shot_resnet50"), name="timm", network=name, weights="usual" if "." in name else None)
     if weights is not None:
         preset = dataclasses.replace(preset, weights=None if weights == "random" else weights)
     return preset if updates is None else dataclasses.replace(preset, updates=updates, epochs=None)

@@ -33,7 +33,7 @@ h1{font-size:1.6em}h2{margin-top:2em;border-bottom:1px solid #ccc}h3{margin-bott
 table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .7em;border-bottom:1px solid #e4e4e4;text-align:left;vertical-align:top}
 th{background:#f5f5f5}.number{text-align:right}.note{background:#fff7e0;border-left:4px solid #e0a800;padding:.5em .8em;margin:.5em 0}
 .strip{display:flex;flex-wrap:wrap;gap:.5em}figure{margin:0;width:104px}figcaption{font-size:11px;color:#555;overflow-wrap:anywhere}
-img{image-rendering:pixelated;max-width:100px}svg{max-width:100%;height:auto}.muted{color:#777;font-size:13px}td img{max-width:72px}nav a{margin-right:1em}"""
+img{image-rendering:pixelated;max-width:100px}svg{max-width:100%;height:auto}.muted{color:#777;font-size:13px}td img{max-width:72px}.side{display:inline-block;vertical-align:top;width:84px;margin-right:.5em;overflow-wrap:anywhere}.pair{display:flex;flex-wrap:wrap;gap:2em}.pair p{margin:.2em 0}nav a{margin-right:1em}"""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -140,17 +140,19 @@ def exhibit(
     count: int = 4,               # images shown of each kind
 ) -> str:
     "One class: photographs, then synthetic images with sources, nearest neighbour and prompts."
-    parts = [f"<h3>{escape(synthetic.class_names[index])}</h3>"]
-    if real is not None:
-        positions = class_members(real, index)[:2 * count]
-        parts.append(html_strip(real[positions], [real.ids[position] for position in positions], size_px=96))
-    lines = []
+    strips, lines = [], []
+    for name, images in (("photographs", real), ("synthetic", synthetic)):
+        if images is not None:
+            positions = class_members(images, index)[:count]
+            names = [images.ids[position] for position in positions]
+            strips.append(f"<div>{paragraph(name, 'muted')}{html_strip(images[positions], names, size_px=96)}</div>")
     for position in class_members(synthetic, index)[:count]:
         name, info = synthetic.ids[position], (synthetic.info or [{}] * len(synthetic))[position] or {}
         close = nearest.get(name)
-        sources = "".join(f"<div>{picture(real, source)}</div>" for source, _ in info.get("sources", [])) or escape("noise")
+        sources = "".join(f'<div class="side">{picture(real, source)}</div>' for source, _ in info.get("sources", [])) or escape("noise")
         lines.append({"synthetic": picture(synthetic, name), "made from": sources, "nearest training image": f"{picture(real, close[0])}<br>{escape(f'distance {close[1]:.3f}')}" if close else "–", "prompts and numbers": row_words(info)})
-    return "".join(parts) + (html_table(pd.DataFrame(lines), safe=("synthetic", "made from", "nearest training image")) if lines else paragraph("No synthetic image of this class.", "muted"))
+    head = f"<h3>{escape(synthetic.class_names[index])}</h3>" + f'<div class="pair">{"".join(strips)}</div>'
+    return head + (html_table(pd.DataFrame(lines), safe=("synthetic", "made from", "nearest training image")) if lines else paragraph("No synthetic image of this class.", "muted"))
 
 # %% ../nbs/61_report.ipynb #c021
 def nearest_images(

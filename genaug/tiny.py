@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['DIGITS', 'LETTERS', 'SPARE_WORDS', 'glyph_variants', 'glyph_masks', 'glyph_name', 'make_caption', 'draw_image',
            'Corpus', 'corpus', 'make_autoencoder', 'to_model', 'autoencoder_loss', 'train_autoencoder', 'encode_corpus',
-           'make_tokenizer', 'make_scheduler', 'noise_weights', 'make_denoiser', 'pick_mixture', 'train_denoiser',
-           'save_pipeline', 'train_tiny', 'thinned', 'folder_hash', 'tiny_folder', 'tiny_card', 'tiny_hash',
-           'make_reader', 'train_reader', 'legibility']
+           'make_tokenizer', 'kept_tokenizer', 'make_scheduler', 'noise_weights', 'make_denoiser', 'pick_mixture',
+           'train_denoiser', 'thinned', 'folder_hash', 'save_pipeline', 'train_tiny', 'tiny_folder', 'tiny_card',
+           'tiny_hash', 'make_reader', 'train_reader', 'legibility']
 
 # %% ../nbs/09_tiny.ipynb #c003
 import functools
 import importlib.util
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def _background(
     gain, shift = rng.uniform(0.75, 1.15), rng.uniform(-0.08, 0.08)
     return np.clip((image - 0.5) * gain + 0.5 + shift, 0, 1), word, suffix
 
-
+# %% ../nbs/09_tiny.ipynb #c016
 def _stamp(
     image: np.ndarray,         # (32, 32, 3) in [0, 1]
     character: str,            # one of the 36
@@ -116,7 +117,7 @@ def _stamp(
     contrast, opacity = rng.uniform(*((0.45, 0.6) if clear else (0.3, 0.5))), rng.uniform(0.95 if clear else 0.85, 1.0)
     return composite(image, mask, rng, contrast, opacity, grey or rng.random() < 0.25)
 
-
+# %% ../nbs/09_tiny.ipynb #c019
 def draw_image(
     rng: np.random.Generator,  # source of everything random
     glyphs: str = "all",       # "all", "digits" or "letters"
@@ -137,7 +138,7 @@ def draw_image(
     caption = make_caption(characters, suffix if rng.random() < 0.8 else "", grey, rng)
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8), caption, characters, word
 
-# %% ../nbs/09_tiny.ipynb #c015
+# %% ../nbs/09_tiny.ipynb #c022
 class Corpus(NamedTuple):
     "Drawn images and what is on them."
     images: np.ndarray   # (N, 32, 32, 3) uint8
@@ -160,7 +161,7 @@ def corpus(
     images, captions, characters, words = zip(*drawn)
     return Corpus(np.stack(images), list(captions), list(characters), list(words))
 
-# %% ../nbs/09_tiny.ipynb #c019
+# %% ../nbs/09_tiny.ipynb #c028
 def make_autoencoder(
     seed: int = 0,  # of the initial weights
 ):
@@ -197,7 +198,7 @@ def autoencoder_loss(
     edges = (_differences(output) - _differences(images)).abs().mean()
     return (output - images).abs().mean() + 2 * ((output - images) ** 2).mean() + 0.5 * edges + 5e-4 * divergence
 
-# %% ../nbs/09_tiny.ipynb #c022
+# %% ../nbs/09_tiny.ipynb #c032
 def train_autoencoder(
     images: np.ndarray,     # (N, 32, 32, 3) uint8
     checkpoint: str | Path,  # folder to resume from and save to
@@ -205,7 +206,7 @@ def train_autoencoder(
     batch_size: int = 64,   # images per update
     progress: bool = False,  # a bar
 ):
-    "The trained autoencoder and its losses; half an hour on one or two busy cores, seven minutes on two free ones."
+    "The trained autoencoder and its losses; thirteen minutes on two free cores."
     autoencoder = make_autoencoder()
 
     def loss_at(step):
@@ -221,7 +222,7 @@ def train_autoencoder(
                         checkpoint_every=200, seed=1, progress=progress)
     return autoencoder.eval(), losses
 
-# %% ../nbs/09_tiny.ipynb #c024
+# %% ../nbs/09_tiny.ipynb #c034
 @torch.no_grad()
 def encode_corpus(
     autoencoder,          # trained
@@ -236,7 +237,7 @@ def encode_corpus(
     latents = torch.cat(latents)
     return latents, 1 / float(latents[:8192].float().std())
 
-# %% ../nbs/09_tiny.ipynb #c027
+# %% ../nbs/09_tiny.ipynb #c037
 SPARE_WORDS = tuple(
     "an the in with at by and no not one's image picture photograph drawing painting scan slide patch tile view close up small large big little thin thick bold bright dark light "
     "black white grey gray red green blue yellow orange purple pink brown old new many several two three four five six seven eight nine zero ten one digit digits letter letters number "
@@ -263,7 +264,18 @@ def make_tokenizer(
     tokenizer.model_max_length = length
     return tokenizer
 
-# %% ../nbs/09_tiny.ipynb #c031
+
+def kept_tokenizer(
+    folder: str | Path,       # where it is kept
+    captions: Sequence[str],  # of the corpus
+):
+    "The tokenizer of the folder; made and saved there the first time."
+    from transformers import CLIPTokenizer
+    if not (Path(folder) / "tokenizer_config.json").is_file():
+        make_tokenizer(captions).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+# %% ../nbs/09_tiny.ipynb #c041
 def make_scheduler():
     "Stable Diffusion's noise schedule in a DDIM scheduler that does not clip."
     from diffusers import DDIMScheduler
@@ -300,7 +312,7 @@ def make_denoiser(
     text_encoder.set_attn_implementation("eager")
     return text_encoder, unet
 
-# %% ../nbs/09_tiny.ipynb #c033
+# %% ../nbs/09_tiny.ipynb #c044
 def pick_mixture(
     step: int,             # the update
     base_size: int,        # images of the plain corpus, numbered from 0
@@ -316,7 +328,7 @@ def pick_mixture(
         chosen[half:] = base_size + torch.randint(clear_size, (batch_size - half,), generator=generator)
     return chosen
 
-
+# %% ../nbs/09_tiny.ipynb #c047
 def train_denoiser(
     latents: torch.Tensor,    # (N, 8, 8, 8), unscaled: the plain corpus, then the clear one
     captions: Sequence[str],  # N
@@ -324,7 +336,7 @@ def train_denoiser(
     factor: float,            # scaling factor
     tokenizer,                # as from `make_tokenizer`
     checkpoint: str | Path,   # folder to resume from and save to
-    steps: int = 8600,       # updates
+    steps: int = 9500,       # updates
     clear_from: int = 4000,   # as in `pick_mixture`
     batch_size: int = 64,     # latents per update
     progress: bool = False,   # a bar
@@ -354,52 +366,7 @@ def train_denoiser(
     ema.copy_to(parameters)
     return text_encoder.eval(), unet.eval(), losses
 
-# %% ../nbs/09_tiny.ipynb #c037
-def save_pipeline(
-    folder: str | Path,  # made if missing
-    autoencoder, text_encoder, unet, tokenizer,  # trained parts
-    factor: float,       # scaling factor of the latents
-) -> Path:
-    "The parts in half precision, as a folder that `StableDiffusionPipeline.from_pretrained` opens."
-    from diffusers import StableDiffusionPipeline
-    from diffusers.utils.logging import disable_progress_bar
-    disable_progress_bar()
-    autoencoder.register_to_config(scaling_factor=factor)
-    pipeline = StableDiffusionPipeline(autoencoder, text_encoder, tokenizer, unet, make_scheduler(), None, None, requires_safety_checker=False)
-    pipeline.to(torch.float16).save_pretrained(folder)
-    for path in Path(folder).rglob("*.json"):
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings.pop("_name_or_path", None)
-        write_atomic(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    return Path(folder)
-
-
-def train_tiny(
-    folder: str | Path,           # made if missing; the result is in its sub-folder "pipeline"
-    corpus_size: int = 65536,     # images drawn; the clear ones are 3/8 as many
-    autoencoder_steps: int = 2700,  # updates of the first stage
-    denoiser_steps: int = 8600,  # updates of the second stage
-    clear_from: int = 4000,       # the update from which half of a batch is clear
-    batch_size: int = 64,         # of both stages
-    progress: bool = True,        # bars
-) -> Path:
-    "The recipe that made `tiny-1`: draw, train the autoencoder, encode, train text encoder and denoiser, save; resumes where it stopped."
-    folder, part = Path(folder), max(1, corpus_size // 4)
-    drawn = [corpus(part, seed=1001 + number) for number in range(4)]
-    clear = corpus(max(1, corpus_size * 3 // 8), seed=2001, clear=True)
-    images, captions = np.concatenate([piece.images for piece in drawn]), [caption for piece in drawn for caption in piece.captions]
-    autoencoder, autoencoder_losses = train_autoencoder(images, folder / "vae", autoencoder_steps, batch_size, progress)
-    tokenizer, (latents, factor) = make_tokenizer(captions), encode_corpus(autoencoder, images)
-    latents = torch.cat([latents, encode_corpus(autoencoder, clear.images)[0]])
-    text_encoder, unet, losses = train_denoiser(latents, captions + clear.captions, len(clear.captions), factor, tokenizer, folder / "unet", denoiser_steps,
-                                                clear_from, batch_size, progress)
-    save_pipeline(folder / "pipeline", autoencoder, text_encoder, unet, tokenizer, factor)
-    card = {"autoencoder_steps": autoencoder_steps, "denoiser_steps": denoiser_steps, "corpus_size": 4 * part, "clear_size": len(clear.captions), "clear_from": clear_from, "batch_size": batch_size,
-            "losses": {"autoencoder": thinned(autoencoder_losses), "denoiser": thinned(losses)}, "hash": folder_hash(folder / "pipeline")}
-    write_atomic(folder / "pipeline" / "card.json", json.dumps(card, indent=1) + "\n")
-    return folder / "pipeline"
-
-# %% ../nbs/09_tiny.ipynb #c039
+# %% ../nbs/09_tiny.ipynb #c049
 def thinned(
     losses: Sequence[float],  # one per update
     points: int = 100,        # at most so many
@@ -415,10 +382,57 @@ def folder_hash(
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name not in ("card.json", "README.md"))
     return content_hash([[path.relative_to(folder).as_posix(), path.read_bytes()] for path in paths])
 
+# %% ../nbs/09_tiny.ipynb #c052
+def save_pipeline(
+    folder: str | Path,  # made if missing
+    autoencoder, text_encoder, unet, tokenizer,  # trained parts
+    factor: float,       # scaling factor of the latents
+) -> Path:
+    "The parts in half precision, as a folder that `StableDiffusionPipeline.from_pretrained` opens."
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils.logging import disable_progress_bar
+    disable_progress_bar()
+    autoencoder.register_to_config(scaling_factor=factor)
+    pipeline = StableDiffusionPipeline(autoencoder, text_encoder, tokenizer, unet, make_scheduler(), None, None, requires_safety_checker=False)
+    pipeline.to(torch.float16).save_pretrained(folder)
+    for path in Path(folder).rglob("*.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings.pop("_name_or_path", None)
+        if "dtype" in settings:
+            settings["dtype"] = "float32"   # else transformers computes in half precision while diffusers does not
+        write_atomic(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    return Path(folder)
 
+# %% ../nbs/09_tiny.ipynb #c054
+def train_tiny(
+    folder: str | Path,           # made if missing; the result is in its sub-folder "pipeline"
+    corpus_size: int = 65536,     # images drawn; the clear ones are 3/8 as many
+    autoencoder_steps: int = 2700,  # updates of the first stage
+    denoiser_steps: int = 9500,  # updates of the second stage
+    clear_from: int = 4000,       # the update from which half of a batch is clear
+    batch_size: int = 64,         # of both stages
+    progress: bool = True,        # bars
+) -> Path:
+    "The recipe that made `tiny-1`: draw, train the autoencoder, encode, train text encoder and denoiser, save; resumes where it stopped."
+    folder, part = Path(folder), max(1, corpus_size // 4)
+    drawn = [corpus(part, seed=1001 + number) for number in range(4)]
+    clear = corpus(max(1, corpus_size * 3 // 8), seed=2001, clear=True)
+    images, captions = np.concatenate([piece.images for piece in drawn]), [caption for piece in drawn for caption in piece.captions]
+    autoencoder, autoencoder_losses = train_autoencoder(images, folder / "vae", autoencoder_steps, batch_size, progress)
+    tokenizer, (latents, factor) = kept_tokenizer(folder / "tokenizer", captions), encode_corpus(autoencoder, images)
+    latents = torch.cat([latents, encode_corpus(autoencoder, clear.images)[0]])
+    text_encoder, unet, losses = train_denoiser(latents, captions + clear.captions, len(clear.captions), factor, tokenizer, folder / "unet", denoiser_steps,
+                                                clear_from, batch_size, progress)
+    save_pipeline(folder / "pipeline", autoencoder, text_encoder, unet, tokenizer, factor)
+    card = {"autoencoder_steps": autoencoder_steps, "denoiser_steps": denoiser_steps, "corpus_size": 4 * part, "clear_size": len(clear.captions), "clear_from": clear_from, "batch_size": batch_size,
+            "losses": {"autoencoder": thinned(autoencoder_losses), "denoiser": thinned(losses)}, "hash": folder_hash(folder / "pipeline")}
+    write_atomic(folder / "pipeline" / "card.json", json.dumps(card, indent=1) + "\n")
+    return folder / "pipeline"
+
+# %% ../nbs/09_tiny.ipynb #c057
 def tiny_folder() -> Path:
     "Where the weights that come with the package are; raises `GenaugError` when the installation lacks them."
-    folder = Path(__file__).parent / "assets" / "tiny-1"
+    folder = Path(str(files("genaug"))) / "assets" / "tiny-1"
     if not (folder / "model_index.json").is_file():
         raise GenaugError("The embedded backbone 'tiny' is missing from this installation; reinstall genaug, or train one with genaug.tiny.train_tiny.")
     return folder
@@ -434,7 +448,7 @@ def tiny_hash() -> str:  # 64 hexadecimal digits
     "Hash of the weights that come with the package."
     return folder_hash(tiny_folder())
 
-# %% ../nbs/09_tiny.ipynb #c049
+# %% ../nbs/09_tiny.ipynb #c068
 def make_reader(
     seed: int = 0,  # of the initial weights
 ) -> torch.nn.Module:
@@ -445,7 +459,7 @@ def make_reader(
         torch.manual_seed(seed)
         return nn.Sequential(block(3, 32), block(32, 64), block(64, 128), nn.Flatten(), nn.Dropout(0.2), nn.Linear(2048, 10))
 
-
+# %% ../nbs/09_tiny.ipynb #c071
 def train_reader(
     number: int = 12000,  # drawn digits
     steps: int = 1500,    # updates of 64 images
@@ -466,7 +480,7 @@ def train_reader(
                checkpoint_every=100, progress=progress)
     return reader.eval()
 
-
+# %% ../nbs/09_tiny.ipynb #c073
 @torch.no_grad()
 def legibility(
     backbone,                 # as from `load_backbone`

@@ -14,57 +14,23 @@ from genaug.concepts.textual_inversion import (Concept, adapter_attached, concep
 from genaug.core import GenaugError, LabeledImages
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
 from genaug.prompts import ClassPrompt
+from random_pipeline import random_pipeline
 
 WIDTH = 32
 CONFIG = {"r": 2, "lora_alpha": 5, "target_modules": list(TARGETS)}
 
 
-def make_parts(prediction_type="epsilon"):
-    "The five parts of a miniature Stable Diffusion with random weights, 32x32 images, 8x8 latents."
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    letters = sorted(ByteLevel.alphabet())
-    names = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={name: number for number, name in enumerate(names)}, merges=[], model_max_length=32)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                                            max_position_embeddings=32, bos_token_id=512, eos_token_id=513, pad_token_id=513))
-        vae = AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3, block_out_channels=[8, 8, 8],
-                            layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32)
-        unet = UNet2DConditionModel(sample_size=8, in_channels=4, out_channels=4, down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
-                                    up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"], block_out_channels=[16, 32], layers_per_block=1,
-                                    cross_attention_dim=WIDTH, attention_head_dim=2, norm_num_groups=8)
-    scheduler = DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-                              prediction_type=prediction_type)
-    return dict(vae=vae, unet=unet, text_encoder=text, tokenizer=tokenizer, scheduler=scheduler)
-
-
-def make_pipeline(folder):
-    "The same model as a plain diffusers pipeline, read from a folder."
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def make_backbone(**options):
+    pipeline = random_pipeline(**options)
+    return StableDiffusionBackbone(**{name: getattr(pipeline, name) for name in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")})
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    from diffusers import StableDiffusionPipeline
+def backbone():
     from diffusers.utils import logging
 
     logging.set_verbosity_error()
-    path = tmp_path_factory.mktemp("model")
-    StableDiffusionPipeline(**make_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def backbone(folder):
-    return StableDiffusionBackbone.from_folder(folder)
+    return make_backbone()
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +195,12 @@ def test_damaged_folders_are_refused(backbone, tmp_path):
 
 
 @torch.no_grad()
-def test_a_plain_pipeline_paints_the_same_image(folder, backbone, tmp_path):
+def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path):
     from genaug.sampling import denoise
 
     concept = random_concept(backbone, 4)  # two vectors per word, alpha 5 and rank 2
     concept.save(tmp_path)
-    pipeline = make_pipeline(folder)
+    pipeline = random_pipeline()
     for file in sorted((tmp_path / "learned_embeds").iterdir()):
         pipeline.load_textual_inversion(file)
     pipeline.load_lora_weights(tmp_path)
@@ -247,10 +213,10 @@ def test_a_plain_pipeline_paints_the_same_image(folder, backbone, tmp_path):
     assert np.abs(ours - theirs).max() < 1e-4 < 1e-2 < np.abs(plain - theirs).max()
 
 
-def test_files_that_diffusers_and_peft_wrote(folder, backbone, tmp_path):
+def test_files_that_diffusers_and_peft_wrote(backbone, tmp_path):
     from peft import LoraConfig, get_peft_model_state_dict
 
-    pipeline = make_pipeline(folder)
+    pipeline = random_pipeline()
     with torch.random.fork_rng():
         pipeline.unet.add_adapter(LoraConfig(r=3, lora_alpha=3, target_modules=["to_k", "to_v", "proj_in"], rank_pattern={"to_v": 2}, alpha_pattern={"to_v": 2}))
         for name, parameter in pipeline.unet.named_parameters():
@@ -406,8 +372,7 @@ def test_rounds_show_every_photograph_equally_often():
 
 
 def test_velocity_target_is_the_noise_error_divided_by_the_signal():
-    parts = make_parts("v_prediction")
-    backbone = StableDiffusionBackbone(**parts)
+    backbone = make_backbone(prediction_type="v_prediction")
     drawn = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 1, *backbone.latent_shape, generator=drawn)
     times, condition = torch.tensor([300]), backbone.embed(["a bird"]).detach()

@@ -89,3 +89,23 @@ def test_all_files_that_the_readme_names_are_there():
     for target in re.findall(r'(?:\]\(|src="|href=")([^)"\s#]+)', (ROOT / "README.md").read_text(encoding="utf-8")):
         if not target.startswith(("http", "mailto:")):
             assert (ROOT / target).exists(), target
+
+
+def test_figures_and_tables_of_the_index_reach_the_readme(tmp_path):
+    "A figure becomes a file under nbs/images, a Markdown table stays one, hidden code is left out."
+    import base64
+
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+    cells = [new_markdown_cell("# Title\n\n[page](05_diffusion.ipynb)"), new_code_cell("#| hide\nsecret = 1"),
+             new_code_cell("#| echo: false\ndraw()", outputs=[new_output("display_data", {"image/png": base64.b64encode(b"drawn").decode()})]),
+             new_code_cell("#| echo: false\ntable()", outputs=[new_output("display_data", {"text/markdown": "| a |\n|---|\n| 1 |", "text/plain": "x"})]),
+             new_code_cell("print(3)", outputs=[new_output("stream", name="stdout", text="3\n")])]
+    (tmp_path / "nbs").mkdir()
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}),
+                   tmp_path / "nbs" / "index.ipynb")
+    text, figures = readme.generate(tmp_path)
+    assert figures == {"readme-1.png": b"drawn"} and "(nbs/images/readme-1.png)" in text
+    assert "| a |\n|---|\n| 1 |" in text and "print(3)" in text and "[page](nbs/05_diffusion.ipynb)" in text
+    assert "secret" not in text and "draw()" not in text and "table()" not in text
+    assert readme.differences(tmp_path) == ["README.md", "readme-1.png"]

@@ -512,6 +512,6 @@ def learn_tokens(
     prepared = learning_set(backbone, real, prompt, placeholder, flip, balanced, allowed)
     with tokens_attached(backbone, start) as new_rows:
         train_loop(lambda step: concept_loss(backbone, prepared, batch_size, seed, step), {"rows": new_rows.rows}, steps, lr,
-                   weight_decay=weight_decay, grad_clip=None, schedule=schedule, seed=seed, progress=progress,
+                   weight_decay=weight_decay, grad_clip=0.0, schedule=schedule, seed=seed, progress=progress,
                    checkpoint=checkpoint_folder(checkpoint, settings), checkpoint_every=checkpoint_every)
         return Concept(placeholder, split_rows(new_rows.rows, start), settings=settings)

@@ -9,6 +9,7 @@ __all__ = ['FeatureNetwork', 'pixel_features', 'frechet_distance', 'kernel_dista
 
 # %% ../../nbs/30_metrics.images.ipynb #c003
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,9 @@ def kernel_distance(
     subsets = 1 if subset_size == len(real) == len(synthetic) else subsets
     identity = torch.nn.Identity()
     identity.num_features = real.shape[1]
-    metric = KernelInceptionDistance(feature=identity, subsets=subsets, subset_size=subset_size).set_dtype(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")      # torchmetrics warns that it keeps all features: they are ours already
+        metric = KernelInceptionDistance(feature=identity, subsets=subsets, subset_size=subset_size).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(synthetic, real=False)
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,220 @@
+"""The command line: every mistake is one sentence with exit code 2; the commands do what they say."""
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from random_pipeline import random_pipeline
+
+from genaug.cli import explain, find_table, run
+from genaug.core import GenaugError
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["--shots", "2", "--seeds", "1", "--repeats", "1", "--updates", "2", "--classifier-weights", "random", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    "A plain folder: two classes (one with blanks and accents in its name), train and test, several formats."
+    root, draw = tmp_path_factory.mktemp("cli") / "my photos", np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 3)):
+        for index, name in enumerate(("Blaumeise é", "wren")):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                array = (60 + 90 * index + draw.integers(0, 40, (20, 16 + number, 3))).astype(np.uint8)
+                Image.fromarray(array).save(root / part / name / f"{number}.{'jpg' if number % 2 else 'png'}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    "A real model folder of the smallest kind."
+    folder = tmp_path_factory.mktemp("model") / "pipeline"
+    random_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def sentence(capsys):
+    "What stands on standard error: exactly one line that begins with genaug."
+    text = capsys.readouterr().err
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("genaug: ") and lines[0].endswith((".", "?", ")")) and "Traceback" not in text, text
+    return lines[0]
+
+
+MISTAKES = {
+    "unknown command": (["agument", "x", "y"], "No such command 'agument'"),
+    "missing argument": (["augment"], "Missing argument 'SOURCE'"),
+    "unknown option": (["check", "digits", "--sede", "3"], "No such option"),
+    "no number": (["augment", "digits", "OUT", "--copies", "many"], "should be a valid number"),
+    "negative seed": (["augment", "digits", "OUT", "--seed", "-1"], "greater than or equal to 0"),
+    "unknown source": (["check", "digit-scense"], "did you mean the built-in 'digit-scenes'"),
+    "no such folder": (["augment", "no/such/folder", "OUT"], "does not exist"),
+    "unknown format": (["check", "cub:/data"], "not a known format"),
+    "unknown method": (["augment", "digits", "OUT", "--method", "diff-i"], "did you mean 'diff-ii'"),
+    "mixer as augmenter": (["augment", "digits", "OUT", "--method", "mixup"], "makes no images"),
+    "two methods": (["augment", "digits", "OUT", "--method", "round-trip,diff-ii"], "one method"),
+    "unknown field": (["augment", "digits", "OUT", "--method", "diff-ii@guidance=3"], "has no field 'guidance'"),
+    "unknown condition": (["augment", "digits", "OUT", "--method", "round-trip", "--condition", "sunny"], "no condition 'sunny'"),
+    "shots": (["compare", "digits", "--shots", "few", "--out", "OUT"], "--shots is a number"),
+    "shots and imbalance": (["compare", "digits", "--imbalance", "10", "--out", "OUT"], "--shots none together with --imbalance"),
+    "seeds": (["compare", "digits", "--seeds", "3-", "--out", "OUT"], "--seeds is a count"),
+    "no repeats": (["compare", "digits", "--repeats", "0", "--out", "OUT"], "greater than or equal to 1"),
+    "replace": (["compare", "digits", "--replace", "2", "--out", "OUT"], "must lie in"),
+    "suffix file": (["compare", "digits", "--suffixes", "nowhere.txt", "--out", "OUT"], "does not exist"),
+    "classifier": (["compare", "digits", "--methods", "original", "--classifier", "resnet51", "--seeds", "1", "--out", "OUT", "--quiet"], "no network 'resnet51'"),
+    "backbone": (["compare", "digits", "--methods", "round-trip", "--backbone", "no/such/model/folder", "--out", "OUT", "--quiet"], "no/such/model/folder"),
+    "report of nothing": (["report", "nothing"], "does not exist"),
+    "audit of nothing": (["audit", "nothing"], "holds no plan"),
+    "unknown table": (["reproduce", "table_nine"], "There is no table 'table_nine'"),
+    "scale": (["reproduce", "diff_ii_main_job", "--scale", "week"], "seconds, hour or paper"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch):
+    arguments, words = MISTAKES[name]
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    assert words in sentence(capsys)
+    assert not (tmp_path / "OUT" / "train").exists() and not (tmp_path / "OUT" / "results.csv").exists()
+
+
+def test_a_device_that_is_not_there(capsys, tmp_path, pipeline):
+    import torch
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    assert run(["augment", "digits", str(tmp_path / "out"), "--method", "round-trip", "--backbone", pipeline, "--device", "cuda"]) == 2
+    assert "cuda" in sentence(capsys).lower()
+
+
+@pytest.mark.parametrize("command", ["augment", "compare"])
+def test_a_folder_in_use_is_refused_and_left_alone(command, capsys, tmp_path, photos):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "letter.txt").write_text("mine")
+    options = [str(tmp_path / "out")] if command == "augment" else ["--out", str(tmp_path / "out")]
+    assert run([command, str(photos), *options]) == 2
+    assert "not empty" in sentence(capsys) and [path.name for path in (tmp_path / "out").iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("command", ["augment", "compare"])
+def test_a_file_as_result_folder_is_refused(command, capsys, tmp_path, photos):
+    (tmp_path / "out").write_text("")
+    assert run([command, str(photos), *([str(tmp_path / "out")] if command == "augment" else ["--out", str(tmp_path / "out")])]) == 2
+    assert "is a file" in sentence(capsys)
+
+
+def test_faults_of_the_program_are_not_blamed_on_the_user(monkeypatch, capsys):
+    from genaug import data
+    monkeypatch.setattr(data, "check_folder", lambda *_, **__: 1 / 0)
+    assert run(["check", "."]) == 1
+    assert "Fault of the program (ZeroDivisionError" in sentence(capsys)
+    monkeypatch.setenv("GENAUG_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(["check", "."])
+
+
+@pytest.mark.parametrize("error, code, words", [(KeyboardInterrupt(), 130, "same command again"), (MemoryError(), 2, "--batch-size"), (PermissionError(13, "Permission denied", "x"), 2, "Permission denied"),
+                                                (GenaugError("a\n  b"), 2, "a b"), (RuntimeError("x" * 9999), 1, "report it")])
+def test_what_is_said_about_an_error(error, code, words):
+    text, given = explain(error)
+    assert given == code and words in text and "\n" not in text and len(text) < 500
+
+
+def test_help_answers_at_once_and_names_every_command():
+    began = time.process_time()
+    usage = os.times().children_user
+    shown = subprocess.run([sys.executable, "-X", "importtime", "-c", "import sys; from genaug.cli import main; sys.argv = ['genaug', '--help']; main()"], capture_output=True, text=True, cwd=ROOT)
+    assert shown.returncode == 0 and all(name in shown.stdout for name in ("check", "augment", "compare", "report", "reproduce", "audit"))
+    assert not re.search(r"\| +(torch|diffusers|transformers|timm|pandas|matplotlib|numpy)$", shown.stderr, re.MULTILINE)
+    assert os.times().children_user - usage < 1.5 and time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("command", ["check", "augment", "compare", "report", "reproduce", "audit"])
+def test_every_command_has_help(command, capsys):
+    assert run([command, "--help"]) == 0
+    assert "Usage: genaug" in capsys.readouterr().out
+
+
+def test_check_names_faults_and_the_next_step(photos, capsys, tmp_path):
+    assert run(["check", str(photos), "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "0 errors" in text and "Next: genaug compare" in text
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    (tmp_path / "set" / "a" / "x.png").write_bytes(b"nothing")
+    assert run(["check", str(tmp_path / "set"), "--quiet"]) == 2
+    assert "is not a picture" in capsys.readouterr().out
+
+
+def test_augment_report_audit(photos, capsys, tmp_path, pipeline):
+    out = tmp_path / "new" / "set"
+    assert run(["augment", str(photos), str(out), "--method", "round-trip", "--copies", "2", "--backbone", pipeline, "--metaclass", "bird", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "Estimated cost" in text and "'a photo of a wren bird'" in text and "16 images" in text
+    record = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
+    assert len(record) == 16 and all(line["sources"][0].startswith("train/") for line in record)
+    assert run(["augment", str(photos), str(out), "--method", "round-trip", "--copies", "2", "--backbone", pipeline, "--metaclass", "bird", "--quiet"]) == 0      # finished: nothing to do
+    capsys.readouterr()
+    assert run(["augment", str(photos), str(out), "--method", "round-trip", "--copies", "3", "--backbone", pipeline, "--metaclass", "bird", "--quiet"]) == 2
+    assert "the budget changed" in sentence(capsys)
+    assert run(["report", str(out)]) == 0 and (out / "report.html").is_file()
+    assert run(["audit", str(out)]) == 0
+    assert "Every source is a training image" in capsys.readouterr().out
+
+
+def test_own_photographs_with_the_toy_backbone_are_told_the_truth(photos, capsys, tmp_path):
+    assert run(["augment", str(photos), str(tmp_path / "set"), "--method", "round-trip", "--copies", "1", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "knows only its own small world" in text and "--backbone" in text
+    assert {Image.open(path).size for path in (tmp_path / "set" / "train").rglob("*.png")} == {(32, 32)}
+
+
+def test_compare_prints_the_table_and_writes_everything(photos, capsys, tmp_path, pipeline):
+    out = tmp_path / "out"
+    arguments = ["compare", str(photos), "--methods", "original,round-trip,mixup", "--backbone", pipeline, "--copies", "1", *QUICK, "--out", str(out)]
+    assert run(arguments) == 0
+    text = capsys.readouterr().out
+    assert "minus original" in text and "minus round-trip" in text and "Estimated cost" in text
+    assert {"results.csv", "report.html", "comparison.json", "splits", "runs"} <= {path.name for path in out.iterdir()}
+    runs = {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
+    assert run(arguments) == 0 and "nothing left to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()} == runs
+    assert run([*arguments, "--shots", "1"]) == 2
+    assert "the number of shots changed" in sentence(capsys)
+
+
+def test_a_method_without_suffixes_is_told(photos, capsys, tmp_path, pipeline, monkeypatch):
+    from genaug import experiment
+    monkeypatch.setattr(experiment, "compare", lambda *_, **__: (_ for _ in ()).throw(GenaugError("Enough seen.")))
+    assert run(["compare", str(photos), "--methods", "diff-ii", "--backbone", pipeline, "--suffixes", "none", *QUICK, "--out", str(tmp_path / "out")]) == 2
+    assert "the split ratio has no effect" in capsys.readouterr().out
+
+
+def test_an_interrupted_augment_continues(photos, tmp_path, pipeline):
+    "SIGINT as by Ctrl-C: one sentence, code 130, no finished set; the same command then finishes it."
+    out = tmp_path / "set"
+    code = ("import os, signal, genaug.painting as painting; from genaug.cli import main; whole, sent = painting.write_atomic, []\n"
+            "def write(path, data):\n    whole(path, data)\n    if str(path).endswith('.png') and not sent: sent.append(1); os.kill(os.getpid(), signal.SIGINT)\n"
+            "painting.write_atomic = write; main()")
+    arguments = ["augment", str(photos), str(out), "--method", "round-trip", "--copies", "1", "--backbone", pipeline, "--quiet"]
+    stopped = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert stopped.returncode == 130 and "run the same command again" in stopped.stderr and "Traceback" not in stopped.stderr
+    assert len(list(out.rglob("*.png"))) >= 1 and not (out / "train" / "metadata.jsonl").exists()      # what was being written is finished, no more
+    assert run(["report", str(out)]) == 2
+    assert run(arguments) == 0 and len(list((out / "train").rglob("*.png"))) == 8
+
+
+def test_the_table_notebooks_are_found_in_a_checkout():
+    assert find_table("diff_ii_main_job.ipynb").name == "diff_ii_main_job.ipynb"
+
+
+def test_reproduce_without_papermill_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    assert run(["reproduce", "diff_ii_main_job"]) == 2
+    assert "pip install 'genaug[tables]'" in sentence(capsys)
