@@ -38,7 +38,7 @@ class ClassName:
 @dataclass(frozen=True)
 class LearnedTokens:
     "Textual inversion: one or more token embeddings per class, all weights frozen (DA-Fusion's settings)."
-    steps: int = 1000               # optimiser steps
+    steps: int | None = None        # optimiser steps over all classes; None: 1000 per class, as DA-Fusion
     learning_rate: float = 2e-3     # 5e-4 times the batch size of 4
     batch_size: int = 4             # photographs per step
     tokens_per_class: int = 1       # vectors per class
@@ -253,7 +253,7 @@ def _peers(
 
 
 def plan_row(
-    recipe: "Recipe",         # the method, fitted
+    recipe,                   # a fitted `Recipe`
     real: LabeledImages,      # the photographs
     slot,                     # the wanted image
     others: Sequence[str],    # photographs with the anchor's labels

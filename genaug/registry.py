@@ -135,8 +135,8 @@ def tiny_settings(
 ) -> Mapping[str, object]:
     "Fields that differ from the paper's when the backbone is the embedded `tiny`; empty for most methods."
     settings = {
-        "diff-ii": {"naming": LearnedCategory(steps=400, learning_rate=1e-3, batch_size=32, rank=8, initial=None, flip=False),
-                    "guidance_scale": 2.0, "split_ratio": 1.0, "fixed_point_iterations": 1},
+        "diff-ii": {"naming": LearnedCategory(steps=300, learning_rate=1e-4, token_learning_rate=5e-4, batch_size=32, rank=8, initial=None, flip=False),
+                    "guidance_scale": 4.0, "split_ratio": 1.0, "fixed_point_iterations": 1},
     }
     return MappingProxyType(settings.get(method, {}))
 

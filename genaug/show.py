@@ -80,6 +80,9 @@ def html_strip(
 class Drawing(Figure):
     "A matplotlib figure that belongs to nobody else and that a notebook displays by itself."
 
+    def __init__(self, *arguments, **settings):  # a plain signature: nbdev cannot document matplotlib's own
+        super().__init__(*arguments, **settings)
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         with warnings.catch_warnings():

@@ -200,6 +200,7 @@ def test_an_interrupted_augment_continues(photos, tmp_path, pipeline):
     "SIGINT as by Ctrl-C: one sentence, code 130, no finished set; the same command then finishes it."
     out = tmp_path / "set"
     code = ("import os, signal, genaug.painting as painting; from genaug.cli import main; whole, sent = painting.write_atomic, []\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a shell inherits that SIGINT is ignored
             "def write(path, data):\n    whole(path, data)\n    if str(path).endswith('.png') and not sent: sent.append(1); os.kill(os.getpid(), signal.SIGINT)\n"
             "painting.write_atomic = write; main()")
     arguments = ["augment", str(photos), str(out), "--method", "round-trip", "--copies", "1", "--backbone", pipeline, "--quiet"]

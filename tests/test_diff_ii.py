@@ -150,3 +150,26 @@ def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row
     cells = printed_rows.pivot_table("value", ["classifier", "shots", "method"], "data")
     off = (cells[["cub", "aircraft", "pet", "cars"]].mean(axis=1) - cells["average"]).abs() > 0.011
     assert len(cells) == 32 and list(cells[off].index) == [("resnet50@224", 10, "real-filter")]
+
+
+def test_the_paper_scale_on_a_miniature_of_cub():
+    "CUB at five shots: 1000 photographs of 200 classes, 5 copies, 25 steps with guidance, 25 inversion steps (shared brief 2.2, 3.1, 4.7)."
+    from genaug.classifier import training_preset
+    from genaug.diffusion import ToyBackbone
+    from genaug.prompts import ClassPrompt
+    from genaug.recipe import evaluations
+    from genaug.sampling import suffixed_steps
+    names = [f"{index + 1:03d}.Bird_{index + 1}" for index in range(200)]
+    pixels = list(np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8))
+    real = LabeledImages(pixels, np.repeat(np.arange(200), 5), names, [f"{index}.jpg" for index in range(1000)])
+    method = DiffII(backbone=ToyBackbone(torch.zeros(2, 3, 4, 4), 1.0, ["a", "b"]), class_prompt=ClassPrompt(metaclass="bird"), suffixes=("flying over water",))
+    paper = dict(steps=35_000, learning_rate=5e-5, batch_size=2, rank=10, tokens_per_class=1)
+    assert {name: getattr(method.naming, name) for name in paper} == paper and method.guidance_scale == 7.5
+    method.naming = ClassName()
+    rows = method.fit(real).plan(real, Budget(5), 0)
+    assert len(rows) == 5000 and np.bincount([row.label.index(1) for row in rows]).tolist() == [25] * 200
+    assert evaluations(method, rows) == 5000 * 25 * 2 + 1000 * 25
+    assert rows[0].prompts == (("a photo of a Bird 1 bird flying over water", 0.3), ("a photo of a Bird 1 bird", 0.7))
+    assert suffixed_steps(0.3, method.backbone.timesteps(25)) == 7
+    preset = training_preset("few_shot_resnet50")
+    assert preset.epochs * (1000 // preset.batch_size) == 360 and (preset.learning_rate, preset.label_smoothing, preset.view.size) == (0.05, 0.1, 224)

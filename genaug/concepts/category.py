@@ -9,9 +9,7 @@ __all__ = ['learn_category_concept']
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from .lora import TARGETS, adapter_state, trainable_adapter
+from .lora import adapter_state, trainable_adapter
 from .textual_inversion import (Concept, checkpoint_folder, concept_loss, initial_rows, learning_record, learning_set, placeholder_names, split_rows,
                                                tokens_attached)
 from ..core import LabeledImages

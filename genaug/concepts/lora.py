@@ -7,7 +7,7 @@ __all__ = ['TARGETS', 'trainable_adapter', 'adapter_state', 'learn_lora']
 
 # %% ../../nbs/21_concepts.lora.ipynb #c003
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
