@@ -44,7 +44,7 @@ def methods() -> tuple[Method, ...]:
         Method("round-trip", "augmenter", round_trip, "photographs passed through the codec (control)"),
         Method("mixup", "mixer", MixUp, "convex combinations of images and labels (Zhang et al. 2018)"),
         Method("cutmix", "mixer", CutMix, "a box of another image pasted in (Yun et al. 2019)"),
-        Method("diff-ii", "augmenter", DiffII, "circle between two inverted photographs, two-stage prompts (Wang et al. 2024)"),
+        Method("diff-ii", "augmenter", DiffII, "circle between two inverted photographs, two-stage prompts (Wang and Chen 2024)"),
     )
 
 
