@@ -212,9 +212,10 @@ def train_loop(
     settings = {"lr": dict(lr) if isinstance(lr, Mapping) else lr, "optimizer": getattr(optimizer, "__name__", optimizer), "schedule": schedule, "warmup": warmup,
                 "weight_decay": weight_decay, "grad_clip": grad_clip, "seed": seed, "processes": accelerator.num_processes}
     start, losses = load_checkpoint(checkpoint, state, changer, ema, settings)
-    for step in progress_bar(range(start, steps), "training", progress and accelerator.is_main_process):
+    for step in (bar := progress_bar(range(start, steps), "training", progress and accelerator.is_main_process)):
         factor = learning_rate_factor(step, steps, schedule, warmup)
         losses.append(one_update(loss_at, step, trained, changer, factor, seed, grad_clip, accelerator))
+        bar.set_postfix_str(f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", refresh=False)
         if ema is not None:
             ema.step(list(trained.values()))
         if callback:

@@ -144,3 +144,15 @@ def test_schedule_limits():
         factors = [learning_rate_factor(step, 50, schedule, warmup=10) for step in range(50)]
         assert factors[:10] == sorted(factors[:10]) and max(factors) <= 1 and min(factors) > 0
     assert not torch.equal(torch.rand(4, generator=generator_at(0, 1)), torch.rand(4, generator=generator_at(0, 1, "noise")))
+
+
+def test_the_bar_shows_the_loss(capsys):
+    weight = torch.nn.Parameter(torch.ones(1))
+
+    def slow_loss(step):
+        time.sleep(0.3)  # bars are redrawn twice a second
+        return (weight ** 2).sum()
+
+    losses = train_loop(slow_loss, {"weight": weight}, 5, 0.1, progress=True)
+    shown = capsys.readouterr().err
+    assert any(f"loss {sum(losses[:count]) / count:.4f}" in shown for count in range(1, 6))
