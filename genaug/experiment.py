@@ -6,10 +6,11 @@
 __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'CONTROLS', 'arm_fields', 'arm_text', 'checked_row', 'row_order', 'load_rows',
            'put', 'read_rows', 'missing_units', 'foreign_backbones', 'Comparison', 'open_sets', 'backbone_note',
            'needed_backbone', 'Split', 'make_split', 'split_notes', 'classifier_preset', 'classifier_identity', 'Bench',
-           'Unit', 'paint_arm', 'note_arm', 'run_unit', 'run_split', 'run_experiment', 'Cost', 'denoiser_seconds',
-           'painting_cost', 'estimate', 'set_cost', 'run_table', 'summarise', 'written_summary', 'image_scores',
-           'bootstrap_difference', 'summary_figure', 'Finding', 'claim_comparison', 'read_comparison', 'compare',
-           'with_bootstrap', 'tune']
+           'Unit', 'paint_arm', 'noted_arm', 'note_arm', 'run_unit', 'run_split', 'run_experiment', 'Jury', 'find_jury',
+           'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment', 'set_table', 'Cost',
+           'denoiser_seconds', 'painting_cost', 'estimate', 'set_cost', 'run_table', 'summarise', 'written_summary',
+           'image_scores', 'bootstrap_difference', 'summary_figure', 'Finding', 'claim_comparison', 'read_comparison',
+           'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -29,13 +30,15 @@ import pandas as pd
 from filelock import FileLock
 
 from . import __version__
-from .classifier import PRESETS, TrainingPreset, embedded_weights, train_classifier, training_preset
+from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, cached_features, embedded_weights, feature_network, train_classifier, train_judge,
+                                training_preset)
 from .core import Budget, GenaugError, LabeledImages, content_hash, file_name, progress_bar, write_atomic
 from .data import TUNING_SEEDS, Manifest, assert_only, open_source, tuning_sets
 from .datasets import load, names
 from .diffusion import Backbone, load_backbone
 from .metrics.classification import bootstrap_interval, evaluate, mean_interval, paired_interval
-from .painting import read_plan, synthesize
+from .metrics.images import clip_score, kernel_distance, perceptual_distance, set_metrics
+from .painting import open_synthetic, read_decisions, read_plan, synthesize
 from .prompts import ClassPrompt
 from .recipe import ClassName, Recipe, evaluations
 from .registry import Arm, make_arm, parse_arm, parse_methods
@@ -297,6 +300,8 @@ def classifier_preset(
     "The training settings that a classifier's name stands for."
     if name in ("letters", "residual"):
         preset = training_preset("tiny", network=name, weights="embedded" if name == "letters" else None)
+    elif name == "wide":
+        preset = training_preset("tiny_wide")
     elif name in PRESETS:
         preset = training_preset(name)
     else:
@@ -332,6 +337,8 @@ class Bench:
         question = self.question
         return make_arm(text, self.backbone, question.class_prompt, question.suffixes, question.replace)
 
+    def budget(self, arm: Arm) -> Budget: return Budget(self.question.copies if arm.copies is None else arm.copies)
+
     def names(self) -> dict[str, str]:
         "The key fields that all rows of this comparison share."
         backbone = "none" if self.backbone is None else f"{self.backbone.name}@{self.backbone.fingerprint()[:12]}"
@@ -345,7 +352,7 @@ class Bench:
     def path(self, text: str, split: Split, seed: int) -> Path:
         "Where the result of a unit is stored."
         arm, question = self.arm(text), self.question
-        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), question.copies, dataclasses.asdict(arm.use)]
+        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), self.budget(arm).copies, dataclasses.asdict(arm.use)]
         mixer = None if arm.mixer is None else [arm.mixer.name, arm.mixer.settings()]
         digest = content_hash("unit 1", method, mixer, self.names()["classifier"], self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint())
         return self.folder / "runs" / f"{digest[:32]}.json"
@@ -390,12 +397,25 @@ def paint_arm(
         return None, 0
     assert_only(split.train.ids, split.manifest, f"fitting {augmenter.name}")
     augmenter.fit(split.train, bench.folder / "work", bench.progress)
-    budget = Budget(bench.question.copies)
+    budget = bench.budget(arm)
     name = f"{file_name(augmenter.name)}-{content_hash(augmenter.fingerprint(), dataclasses.asdict(budget), split.number)[:12]}"
     home = bench.folder / "synthetic" / f"split-{split.number}" / name
-    images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest)
+    images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True)
     note_arm(bench.folder, arm.name, split.number, home)
-    return images, evaluations(augmenter, read_plan(home).rows) if isinstance(augmenter, Recipe) else 0
+    decided = read_decisions(home)
+    painted = [row for row in read_plan(home).rows if row.id in decided]
+    return images, evaluations(augmenter, painted) if isinstance(augmenter, Recipe) else 0
+
+
+def noted_arm(
+    folder: Path,   # of the comparison
+    name: str,      # canonical text of the arm
+    split: int,     # number
+) -> Path | None:  # the folder of its synthetic set; None when it has none yet
+    "Where an arm's images of a split lie."
+    note = folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json"
+    home = note.parent / json.loads(note.read_text(encoding="utf-8"))["folder"] if note.is_file() else None
+    return home if home is not None and (home / "train" / "metadata.jsonl").is_file() else None
 
 
 def note_arm(
@@ -417,12 +437,12 @@ def run_unit(
 ) -> Unit:
     "Train on the training part, examine on the test part, store the result."
     (synthetic, count), started, question = painted, time.perf_counter(), bench.question
-    use = {} if arm.use is None else {"use": arm.use.kind, "replace": arm.use.replace}
+    use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
     trained = train_classifier(split.train, synthetic, bench.preset, mixer=arm.mixer, seed=seed, device=question.device, **use)
     answers, test = np.asarray(trained.predict(split.test)), split.test
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = [tuple(metric) for metric in evaluate(answers, test.labels, test.task, test.class_names, test.groups)]
-    settings = {"shots": question.shots, "copies": question.copies if synthetic is not None else 0, "train": len(split.train), **use, "fed": trained.fed}
+    settings = {"shots": question.shots, "copies": bench.budget(arm).copies if synthetic is not None else 0, "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
     unit = Unit(arm.name, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right), time.perf_counter() - started, count, settings)
     write_atomic(bench.path(arm.name, split, seed), json.dumps(dataclasses.asdict(unit)))
     return unit
@@ -464,6 +484,111 @@ def run_experiment(
 
 # %% ../nbs/60_experiment.ipynb #c047
 @dataclass(frozen=True)
+class Jury:
+    "What sets are judged with."
+    judge: TrainedClassifier  # another architecture, trained on the whole training pool
+    network: object           # features: anything with a name, features and a fingerprint
+    pool: LabeledImages       # the whole training pool
+    clip: str | None = None   # folder of a CLIP model in transformers' layout, for the CLIP score; None: not measured
+    class_prompt: ClassPrompt = ClassPrompt()  # the texts of the CLIP score
+
+
+def find_jury(
+    sets: Mapping[str, LabeledImages],  # the data; only the training part is read
+    folder: str | Path | None = None,   # where a judge that had to be trained is kept
+    features: str = "letters",          # name for `feature_network`
+    preset: TrainingPreset | str = "judge",  # of the judge
+    progress: bool = False,             # show a bar
+    stored: bool = False,               # only a judge that exists; None if there is none
+    **texts,                            # `clip` and `class_prompt` of `Jury`
+) -> Jury | None:
+    "The judge of a data set (the embedded sets bring theirs along, others take a few minutes) and a feature network."
+    pool = sets.get("train", sets.get("all"))
+    judge = train_judge(pool, cache=folder, preset=preset, progress=progress, stored=stored)
+    return None if judge is None else Jury(judge, feature_network(features), pool, **texts)
+
+
+def within_class_lpips(
+    images: LabeledImages,  # a set
+    pairs: int = 200,       # at most
+    seed: int = 0,          # of the pairs
+) -> list[tuple[str, str, float, int]]:  # empty where the published weights are missing
+    "Mean LPIPS of random pairs of one class, times 100 as the papers print it."
+    draw, classes = np.random.default_rng(seed), images.labels.argmax(1)
+    first = draw.permutation(len(images))[:pairs]
+    second = [draw.choice(others) if len(others := np.setdiff1d(np.flatnonzero(classes == classes[one]), [one])) else -1 for one in first]
+    kept = [(one, other) for one, other in zip(first, second) if other >= 0]
+    size = max(64, images.image(0).shape[0])
+    try:
+        values = perceptual_distance(*(images.batch([pair[side] for pair in kept], size=size, channels=3) for side in (0, 1))) if kept else []
+    except GenaugError:
+        return []
+    return [("lpips_within_class", "", 100 * float(np.mean(values)), len(kept))] if len(values) else []
+
+
+def measure_set(
+    synthetic: LabeledImages,    # a finished set
+    train: LabeledImages,        # the photographs it was made from
+    jury: Jury,                  # judge, features and pool
+    folder: Path | None = None,  # where features of photographs are kept
+) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
+    "Faithfulness, diversity and copying of a set."
+    answers = np.asarray(jury.judge.predict(synthetic)).argmax(1)
+    rows = [("judge_accuracy", "", float((answers == synthetic.labels.argmax(1)).mean()), len(synthetic)),
+            ("judge_label_mass", "", float(synthetic.labels[np.arange(len(answers)), answers].mean()), len(synthetic))]
+    own = jury.network.features(synthetic)
+    rows += [row for row in set_metrics(train, synthetic, jury.network) if not row[0].startswith(("fid@", "kid@"))]
+    rows.append((f"kid@{jury.network.name}", "reference=pool", kernel_distance(cached_features(jury.network, jury.pool, folder), own), len(synthetic)))
+    if jury.clip is not None:
+        texts = [jury.class_prompt.text(synthetic.class_names[index]) for index in synthetic.labels.argmax(1)]
+        rows.append(("clip_score", "", float(np.mean(clip_score(synthetic, texts, jury.clip))), len(synthetic)))
+    return rows + within_class_lpips(synthetic)
+
+# %% ../nbs/60_experiment.ipynb #c050
+def measure_arm(
+    bench: Bench,   # where, with what
+    text: str,      # an arm with an augmenter
+    split: Split,   # images
+    jury: Jury,     # who judges
+) -> list[dict]:  # result rows
+    "Measure the synthetic set of an arm, painting it if it is not there."
+    home = noted_arm(bench.folder, text, split.number)
+    synthetic = open_synthetic(home) if home is not None else paint_arm(bench, bench.arm(text), split)[0]
+    who = (jury.clip, jury.class_prompt.fingerprint(), jury.judge.fed, jury.judge.seed, jury.judge.class_names, jury.pool.fingerprint(), jury.network.fingerprint())
+    path = bench.folder / "runs" / f"set-{content_hash('set 1', list(synthetic.sha256), synthetic.labels, split.train.fingerprint(), who)[:28]}.json"
+    if not path.is_file():
+        write_atomic(path, json.dumps(measure_set(synthetic, split.train, jury, bench.folder / "work")))
+    shared = {**bench.names(), **arm_fields(text), "classifier": f"judge {jury.judge.name}", "split": split.number, "seed": 0, "version": __version__, "device": bench.question.device}
+    return [checked_row(shared | dict(zip(("metric", "part", "value", "n"), metric))) for metric in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def measure_experiment(
+    question: Comparison,               # its arms with an augmenter are measured
+    sets: Mapping[str, LabeledImages],  # the data, by part
+    folder: str | Path,                 # of the experiment
+    jury: Jury,                         # who judges
+    backbone: Backbone | None = None,   # for sets that are not painted yet
+    progress: bool = True,              # show a bar
+) -> Iterator[list[dict]]:  # the rows of one set
+    "Measure the sets of an experiment; single-label sets only."
+    bench = Bench(question, sets, backbone, Path(folder), progress)
+    arms = [text for text in question.methods if bench.arm(text).augmenter is not None]
+    for number, text in progress_bar([(number, text) for number in question.splits for text in arms], "measuring sets", progress):
+        yield measure_arm(bench, text, make_split(question, sets, number), jury)
+
+# %% ../nbs/60_experiment.ipynb #c054
+def set_table(
+    rows: pd.DataFrame,       # as `table_rows` gives them
+    methods: Sequence[str],   # arms in the wanted order
+) -> pd.DataFrame:  # index: arm
+    "Mean over splits of what was measured of the sets; controls without a set are left out."
+    measured = rows[rows.classifier.str.startswith("judge") & (rows.part != "set=real")]
+    measured = measured.assign(arm=[arm_text(row.method, row.variant) for row in measured.itertuples()])
+    wide = measured.pivot_table("value", "arm", "metric")
+    return wide.reindex([arm for arm in methods if arm in wide.index])
+
+# %% ../nbs/60_experiment.ipynb #c057
+@dataclass(frozen=True)
 class Cost:
     "What a comparison or a synthetic set takes, without what is already there."
     runs: int           # classifiers trained
@@ -499,14 +624,14 @@ def painting_cost(
     train: LabeledImages,  # training images
     budget: Budget,        # how many
 ) -> tuple[int, int, int, int]:  # learning steps, images per step, images, denoiser evaluations
-    "Count what fitting and painting take, from a plan made without learning."
+    "Count what fitting and painting take, from a plan made without learning; of a filter's candidates the first round."
     if not isinstance(augmenter, Recipe):
         return 0, 0, len(budget.slots(train)), 0
     trial = dataclasses.replace(augmenter, naming=ClassName()).fit(train)
-    rows = trial.plan(train, budget, 0)
-    return getattr(augmenter.naming, "steps", 0), getattr(augmenter.naming, "batch_size", 0), len(rows), evaluations(trial, rows)
+    rows = [row for row in trial.plan(train, budget, 0) if row.round == 0]
+    return *augmenter.naming.effort(train), len(rows), evaluations(trial, rows)
 
-# %% ../nbs/60_experiment.ipynb #c048
+# %% ../nbs/60_experiment.ipynb #c059
 def estimate(
     bench: Bench,   # what would run
     split: Split,   # the first split; the others are taken to be like it
@@ -518,7 +643,7 @@ def estimate(
         left = [seed for seed in question.repeats if not bench.path(text, split, seed).is_file()]
         runs += len(left)
         if left and arm.augmenter is not None:
-            steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, Budget(question.copies))
+            steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, bench.budget(arm))
             learned[content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)] = (steps, steps * batch * 3)
             images, count = images + painted, count + evaluated
     seconds = 0.0
@@ -533,7 +658,7 @@ def estimate(
     splits = len(question.splits)
     return Cost(runs * splits, (updates if runs else 0) * runs * splits, sum(steps for steps, _ in learned.values()) * splits, images * splits, count * splits, seconds * splits / 60)
 
-# %% ../nbs/60_experiment.ipynb #c051
+# %% ../nbs/60_experiment.ipynb #c062
 def set_cost(
     augmenter,             # a fresh augmenter
     train: LabeledImages,  # training images
@@ -545,7 +670,7 @@ def set_cost(
     seconds = (count + 3 * steps * batch) * denoiser_seconds(backbone) if backbone is not None and (count or steps) else 0.0
     return Cost(0, 0, steps, images, count, seconds / 60)
 
-# %% ../nbs/60_experiment.ipynb #c054
+# %% ../nbs/60_experiment.ipynb #c065
 CONTROLS = ("original", "round-trip")
 
 
@@ -570,7 +695,7 @@ def _over_splits(
         return math.nan, math.nan, math.nan, 0
     return tuple(mean_interval(values.groupby(level="split").mean().to_numpy()))
 
-# %% ../nbs/60_experiment.ipynb #c057
+# %% ../nbs/60_experiment.ipynb #c068
 def summarise(
     rows: pd.DataFrame,             # result rows of one comparison
     methods: Sequence[str] | None = None,  # arms in the wanted order; None: all, sorted
@@ -588,7 +713,7 @@ def summarise(
         lines.append(line)
     return pd.DataFrame(lines)
 
-# %% ../nbs/60_experiment.ipynb #c061
+# %% ../nbs/60_experiment.ipynb #c072
 def written_summary(
     summary: pd.DataFrame,  # as `summarise` gives it
 ) -> pd.DataFrame:
@@ -602,7 +727,7 @@ def written_summary(
     return pd.DataFrame([{"arm": line["arm"], "mean, 95 % interval": words(line, "mean", "low", "high", ""), "splits x repeats": f"{line['splits']} x {line['runs'] / max(1, line['splits']):g}",
                           **{f"minus {name}": words(line, f"minus {name}", f"{name} low", f"{name} high", "+") for name in controls}} for line in summary.to_dict("records")])
 
-# %% ../nbs/60_experiment.ipynb #c064
+# %% ../nbs/60_experiment.ipynb #c075
 def image_scores(
     units: Iterable[Unit],               # of one arm
     tested: Mapping[int, Sequence[str]],  # split -> ids of its test images in order
@@ -627,7 +752,7 @@ def bootstrap_difference(
         return math.nan, math.nan, math.nan
     return tuple(bootstrap_interval(np.array([np.mean(values) for values in sums.values()]), seed=seed))[:3]
 
-# %% ../nbs/60_experiment.ipynb #c067
+# %% ../nbs/60_experiment.ipynb #c078
 def summary_figure(
     summary: pd.DataFrame,     # as `summarise` gives it
     label: str = "test accuracy (%)",  # of the axis
@@ -648,7 +773,7 @@ def summary_figure(
     axes[0].set_yticks(places, [name if len(name) <= 44 else name[:43] + "…" for name in summary.arm], parse_math=False)
     return figure
 
-# %% ../nbs/60_experiment.ipynb #c070
+# %% ../nbs/60_experiment.ipynb #c081
 @dataclass(frozen=True)
 class Finding:
     "What a comparison found."
@@ -680,7 +805,7 @@ def claim_comparison(
             raise GenaugError(f"'{folder}' was begun with something else: {changed[0]} changed since; choose another folder.")
     write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False))
 
-# %% ../nbs/60_experiment.ipynb #c072
+# %% ../nbs/60_experiment.ipynb #c083
 def read_comparison(
     folder: str | Path,  # OUT
 ) -> dict:  # source, version, question
@@ -696,7 +821,7 @@ def read_comparison(
         raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and compare again.") from None
     return record
 
-# %% ../nbs/60_experiment.ipynb #c075
+# %% ../nbs/60_experiment.ipynb #c086
 def compare(
     question: Comparison,               # what to compare
     sets: Mapping[str, LabeledImages],  # the data, by part
@@ -706,6 +831,7 @@ def compare(
     remarks: Sequence[str] = (),        # sentences that belong into the report
     progress: bool = True,              # show bars
     say: Callable[[str], None] = lambda text: None,  # gets the notes and the cost estimate
+    jury: Jury | None = None,           # if given, the synthetic sets are measured too
 ) -> Finding:
     "Run or continue a comparison and write `results.csv` into OUT; raises `GenaugError` for what the user can put right."
     folder = Path(folder).expanduser()
@@ -721,6 +847,8 @@ def compare(
     for unit, lines in run_experiment(question, sets, folder, backbone, progress):
         units.append(unit)
         rows += lines
+    if jury is not None and first.train.task == "single":
+        rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress) for row in lines]
     (folder / "results.csv").unlink(missing_ok=True)
     put(rows, folder / "results.csv")
     metric = "accuracy" if first.train.task == "single" else "mean_average_precision"
@@ -729,7 +857,7 @@ def compare(
     write_atomic(folder / "summary.json", json.dumps({"metric": metric, "notes": notes, "summary": summary.to_dict("records")}))
     return Finding(folder, table, summary, metric, tuple(notes))
 
-# %% ../nbs/60_experiment.ipynb #c077
+# %% ../nbs/60_experiment.ipynb #c088
 def with_bootstrap(
     summary: pd.DataFrame,   # of `summarise`
     units: Sequence[Unit],   # all runs
@@ -744,7 +872,7 @@ def with_bootstrap(
     return summary.assign(**{"images low": [one[1] for one in own], "images high": [one[2] for one in own],
                              "images minus low": [one[1] for one in paired], "images minus high": [one[2] for one in paired]})
 
-# %% ../nbs/60_experiment.ipynb #c080
+# %% ../nbs/60_experiment.ipynb #c091
 def tune(
     question: Comparison,               # arms to choose among
     sets: Mapping[str, LabeledImages],  # the data; only the training part is read

@@ -6,7 +6,7 @@
 __all__ = ['LIBRARIES', 'plain_value', 'Plan', 'check_plan', 'depths', 'make_plan', 'read_plan', 'plan_difference', 'Canvas',
            'is_whole', 'claim_folder', 'Team', 'find_team', 'hold_lock', 'explain_disk_errors', 'inputs_for',
            'paint_rows', 'PaintedImages', 'decide', 'kept_units', 'rows_of_round', 'paint_rounds', 'finish',
-           'open_synthetic', 'paint_shard', 'synthesize']
+           'open_synthetic', 'read_decisions', 'paint_shard', 'synthesize']
 
 # %% ../nbs/39_painting.ipynb #c003
 import errno
@@ -416,9 +416,9 @@ def _without_surplus(
     plan: Plan,                      # the rows
     decisions: dict[str, Decision],  # of every painted row
 ) -> dict[str, Decision]:
-    "Of later rounds only as many as were missing are kept, the first in plan order."
+    "Of later rounds only as many as were missing are kept, the earliest rounds first, in plan order."
     wanted, kept, result = plan.wanted(), defaultdict(set), dict(decisions)
-    for row in plan.rows:
+    for row in sorted(plan.rows, key=lambda row: row.round):
         decision = decisions.get(row.id)
         if decision is None or not decision.keep or row.id in plan.ingredients:
             continue
@@ -507,6 +507,17 @@ def open_synthetic(
     if not set(images.ids) <= plan.by_id.keys():
         raise GenaugError(f"'{folder}' is damaged: its metadata do not belong to its plan; paint it again into another folder.")
     return images
+
+
+def read_decisions(
+    folder: str | Path,  # OUT, finished
+) -> dict[str, Decision]:  # by row id; a row that was never painted is not in it
+    "What was decided of every painted row; raises `GenaugError` when the set is unfinished."
+    path = Path(folder) / ".genaug" / "decisions.jsonl"
+    if not path.is_file():
+        raise GenaugError(f"'{folder}' holds no decisions: it is unfinished or was moved without its folder .genaug; run the same command again.")
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return {record.pop("id"): Decision(**record) for record in records}
 
 # %% ../nbs/39_painting.ipynb #c053
 def paint_shard(

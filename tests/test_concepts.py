@@ -7,10 +7,10 @@ import safetensors.torch
 import torch
 
 from genaug.concepts.category import learn_category_concept
-from genaug.concepts.lora import TARGETS, learn_lora, trainable_adapter
+from genaug.concepts.lora import TARGETS, TEXT_TARGETS, ConceptShelf, fuse_concepts, layer_scale, learn_lora, learn_shelf, trainable_adapter
 from genaug.concepts.textual_inversion import (Concept, adapter_attached, concept_from_files, concept_loss, draw_positions, initial_rows,
                                                learn_tokens, learning_set, noise_prediction_loss, placeholder_names, read_adapter, read_embedding,
-                                               tokens_attached)
+                                               text_layers, tokens_attached)
 from genaug.core import GenaugError, LabeledImages
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
 from genaug.prompts import ClassPrompt
@@ -18,6 +18,7 @@ from random_pipeline import random_pipeline
 
 WIDTH = 32
 CONFIG = {"r": 2, "lora_alpha": 5, "target_modules": list(TARGETS)}
+TEXT_CONFIG = {"r": 3, "lora_alpha": 2, "target_modules": list(TEXT_TARGETS)}
 
 
 def make_backbone(**options):
@@ -39,15 +40,22 @@ def real():
     return LabeledImages(list(pixels), np.array([0, 0, 0, 1, 1, 2]), ["auk", "dodo", "moa"], [f"{position}.png" for position in range(6)])
 
 
-def random_concept(backbone, seed, count=2, lora=True):
+def random_matrices(module, targets, rank, drawn):
+    matrices = {}
+    for name, layer in module.named_modules():
+        if name.endswith(tuple(targets)):
+            size_out, size_in, *kernel = layer.weight.shape  # a linear layer, or a convolution
+            matrices[f"{name}.lora_A.weight"] = torch.randn(rank, size_in, *kernel, generator=drawn) / 4
+            matrices[f"{name}.lora_B.weight"] = torch.randn(size_out, rank, *([1] * len(kernel)), generator=drawn) / 4
+    return matrices
+
+
+def random_concept(backbone, seed, count=2, lora=True, text=False):
     drawn = torch.Generator().manual_seed(seed)
     tokens = {token: torch.randn(count, WIDTH, generator=drawn) for token in ("<c000>", "<c001>")}
-    matrices = {}
-    for name, layer in backbone.unet.named_modules():
-        if lora and name.endswith(TARGETS):
-            matrices[f"{name}.lora_A.weight"] = torch.randn(2, layer.in_features, generator=drawn) / 4
-            matrices[f"{name}.lora_B.weight"] = torch.randn(layer.out_features, 2, generator=drawn) / 4
-    return Concept({"auk": "<c000>", "dodo": "<c001>"}, tokens, matrices or None, CONFIG if lora else None)
+    adapter = (random_matrices(backbone.unet, TARGETS, 2, drawn), CONFIG) if lora else (None, None)
+    text = (random_matrices(text_layers(backbone.text_encoder), TEXT_TARGETS, 3, drawn), TEXT_CONFIG) if text else (None, None)
+    return Concept({"auk": "<c000>", "dodo": "<c001>"}, tokens, *adapter, {}, *text)
 
 
 @torch.no_grad()
@@ -59,15 +67,17 @@ def seen(backbone, prompt="a photo of a <c001> bird"):
 def state_of(backbone):
     return ({name: id(module) for part in backbone.modules.values() for name, module in part.named_modules()},
             [parameter.requires_grad for part in backbone.modules.values() for parameter in part.parameters()],
-            id(backbone.tokenizer), len(backbone.tokenizer), backbone.fingerprint(), getattr(backbone.unet, "peft_config", None))
+            id(backbone.tokenizer), len(backbone.tokenizer), backbone.fingerprint(),
+            getattr(backbone.unet, "peft_config", None), getattr(text_layers(backbone.text_encoder), "peft_config", None))
 
 
 # attaching
 
-def test_detaching_leaves_nothing_behind(backbone):
+@pytest.mark.parametrize("lora,text", [(True, False), (False, True), (True, True)])
+def test_detaching_leaves_nothing_behind(backbone, lora, text):
     before, plain = state_of(backbone), seen(backbone, "a photo of a bird")
     for fused in (True, False):
-        with random_concept(backbone, 1).attached(backbone, fused=fused):
+        with random_concept(backbone, 1, lora=lora, text=text).attached(backbone, fused=fused):
             assert (seen(backbone, "a photo of a bird") - plain).abs().max() > 1e-2
         assert state_of(backbone) == before and torch.equal(seen(backbone, "a photo of a bird"), plain)
 
@@ -75,13 +85,27 @@ def test_detaching_leaves_nothing_behind(backbone):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, GenaugError])
 def test_detaching_after_an_exception(backbone, error):
     before, plain = state_of(backbone), seen(backbone, "a bird")
-    with pytest.raises(error), backbone.using(random_concept(backbone, 1)), backbone.using(random_concept(backbone, 2)):
+    with pytest.raises(error), backbone.using(random_concept(backbone, 1, text=True)), backbone.using(random_concept(backbone, 2, text=True)):
         raise error("stop")
     assert state_of(backbone) == before and torch.equal(seen(backbone, "a bird"), plain)
 
 
-def test_two_concepts_with_the_same_words_interleaved_and_nested(backbone):
-    first, second = random_concept(backbone, 1), random_concept(backbone, 2, count=1, lora=False)
+def test_the_text_adapter_is_the_formula_and_touches_only_the_text_encoder(backbone):
+    concept = random_concept(backbone, 6, lora=False, text=True)
+    layers, name = text_layers(backbone.text_encoder), "encoder.layers.0.self_attn.v_proj"
+    change = 2 / 3 * concept.text_lora[f"{name}.lora_B.weight"] @ concept.text_lora[f"{name}.lora_A.weight"]
+    wanted, others = layers.get_submodule(name).weight + change, {key: id(layer) for key, layer in backbone.unet.named_modules()}
+    with torch.no_grad(), concept.attached(backbone):
+        assert torch.allclose(layers.get_submodule(name).weight, wanted, atol=1e-6)
+        assert {key: id(layer) for key, layer in backbone.unet.named_modules()} == others
+        fused = backbone.embed(["a photo of a <c001> bird"])
+    with torch.no_grad(), concept.attached(backbone, fused=False):
+        assert torch.allclose(backbone.embed(["a photo of a <c001> bird"]), fused, atol=1e-5)
+
+
+@pytest.mark.parametrize("texts", [(False, False), (True, True), (True, False)])
+def test_two_concepts_with_the_same_words_interleaved_and_nested(backbone, texts):
+    first, second = random_concept(backbone, 1, text=texts[0]), random_concept(backbone, 2, count=1, lora=False, text=texts[1])
     with backbone.using(first): alone = seen(backbone)
     with backbone.using(second): other = seen(backbone)
     assert not torch.equal(alone, other)
@@ -114,7 +138,11 @@ def test_a_concept_that_does_not_fit_changes_nothing(backbone):
     wide = Concept(good.placeholder, {"<c000>": torch.zeros(1, WIDTH + 1)})
     odd = Concept({}, {}, {name: matrix[..., :1] for name, matrix in good.lora.items()}, CONFIG)
     known = Concept({"auk": "a"}, {"a": torch.zeros(1, WIDTH)})
-    for concept, message in ((wide, "width 33"), (odd, "does not fit"), (known, "already has a word")):
+    text = random_concept(backbone, 1, text=True).text_lora
+    narrow = Concept({}, {}, good.lora, CONFIG, {}, {name: matrix[..., :1] for name, matrix in text.items()}, TEXT_CONFIG)
+    foreign = Concept({}, {}, None, None, {}, {f"other.{name}": matrix for name, matrix in text.items()}, TEXT_CONFIG)
+    for concept, message in ((wide, "width 33"), (odd, "not fit this denoiser"), (known, "already has a word"),
+                             (narrow, "not fit this text encoder"), (foreign, "not fit this text encoder")):
         with pytest.raises(GenaugError, match=message), backbone.using(concept):
             pass
         assert state_of(backbone) == before
@@ -125,26 +153,32 @@ def test_a_concept_that_does_not_fit_changes_nothing(backbone):
     assert state_of(backbone) == before
 
 
-def test_a_foreign_adapter_is_refused_not_removed(backbone):
+@pytest.mark.parametrize("part,layer", [("unet", "to_q"), ("text_encoder", "q_proj")])
+def test_a_foreign_adapter_is_refused_not_removed(backbone, part, layer):
+    from diffusers.utils import recurse_remove_peft_layers
     from peft import LoraConfig
 
+    module = getattr(backbone, part)
     with torch.random.fork_rng():
-        backbone.unet.add_adapter(LoraConfig(r=1, target_modules=["to_q"]), adapter_name="mine")
+        module.add_adapter(LoraConfig(r=1, target_modules=[layer]), adapter_name="mine")
     try:
-        with pytest.raises(GenaugError, match="already carries an adapter"), backbone.using(random_concept(backbone, 1)):
+        with pytest.raises(GenaugError, match="already carries an adapter"), backbone.using(random_concept(backbone, 1, text=True)):
             pass
-        assert list(backbone.unet.peft_config) == ["mine"]
+        assert list(module.peft_config) == ["mine"]
     finally:
-        backbone.unet.unload_lora()
-        backbone.unet.requires_grad_(False)
+        recurse_remove_peft_layers(module)
+        del module.peft_config
+        module._hf_peft_config_loaded = False
+        module.requires_grad_(False)
 
 
 def test_global_random_state_is_untouched(backbone, real):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    with backbone.using(random_concept(backbone, 1)):
+    with backbone.using(random_concept(backbone, 1, text=True)):
         pass
     learn_category_concept(backbone, real, steps=1, progress=False)
+    learn_lora(backbone, real, steps=1, text_encoder=True, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -158,10 +192,24 @@ def test_toy_backbone_reads_placeholders_as_class_names(real):
         assert not torch.equal(toy.embed(["a photo of a <c001>"]), plain) and "embed" not in vars(toy)
 
 
+def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
+    toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), .2, real.class_names)
+    plain = toy.embed(["a photo of a dodo"])
+    assert learn_lora(toy, real, text_encoder=True, warmup=3).lora is None
+    for scope in ("class", "image"):
+        shelf = learn_shelf(toy, real, scope=scope, text_encoder=True, checkpoint=tmp_path, progress=False)
+        assert list(shelf.concepts) == list(real.class_names if scope == "class" else real.ids)
+        keys = list(shelf.concepts)[:2]
+        for adapters in ([(keys[0], 1.0)], [(keys[0], 0.5), (keys[1], 0.5)]):
+            with toy.using(shelf.get(adapters)):
+                assert torch.equal(toy.embed(["a photo of a dodo"]), plain)
+
+
 # files
 
 def test_round_trip_is_exact(backbone, tmp_path):
-    for position, concept in enumerate((random_concept(backbone, 1), random_concept(backbone, 2, count=1, lora=False))):
+    for position, concept in enumerate((random_concept(backbone, 1), random_concept(backbone, 2, count=1, lora=False),
+                                        random_concept(backbone, 3, text=True), random_concept(backbone, 4, lora=False, text=True))):
         concept.save(tmp_path / str(position))
         again = Concept.load(tmp_path / str(position))
         assert again.fingerprint() == concept.fingerprint() and again.placeholder == concept.placeholder
@@ -181,6 +229,29 @@ def test_fingerprint_sees_every_number(backbone):
     assert len(prints) == 4
 
 
+def test_the_text_adapter_enters_the_fingerprint_only_where_there_is_one(backbone):
+    words = {"<c000>": torch.arange(6.0).reshape(2, 3)}
+    matrices = {"mid.to_q.lora_A.weight": torch.ones(2, 4), "mid.to_q.lora_B.weight": torch.full((4, 2), 0.5)}
+    settings = {"r": 2, "lora_alpha": 4.0, "target_modules": ["to_q"]}
+    with_lora = Concept({"auk": "<c000>"}, words, matrices, settings)
+    # both values as they were before concepts could change the text encoder: caches of that time stay valid
+    assert Concept({"auk": "<c000>"}, words).fingerprint() == "047c4a5dbf922e8847086299bcb30492628689e96e98002fd0e0ab4906a7f9f4"
+    assert with_lora.fingerprint() == "b75143478495a16498f9cb3f522892448d4201dd1880963146ddce976e17ddd4"
+    both = [Concept({"auk": "<c000>"}, words, matrices, settings, {}, text, config)
+            for text, config in ((matrices, settings), ({**matrices, "mid.to_q.lora_A.weight": torch.zeros(2, 4)}, settings), (matrices, {**settings, "r": 1}))]
+    swapped = Concept({"auk": "<c000>"}, words, None, None, {}, matrices, settings)
+    assert len({concept.fingerprint() for concept in (with_lora, swapped, *both)}) == 5
+
+
+def test_folders_written_before_text_adapters_load(backbone, tmp_path):
+    concept = random_concept(backbone, 1)
+    concept.save(tmp_path)
+    record = json.loads((tmp_path / "concept.json").read_text())
+    del record["text_lora_config"]
+    (tmp_path / "concept.json").write_text(json.dumps(record))
+    assert Concept.load(tmp_path).fingerprint() == concept.fingerprint()
+
+
 def test_damaged_folders_are_refused(backbone, tmp_path):
     with pytest.raises(GenaugError, match="no complete concept"):
         Concept.load(tmp_path / "missing")
@@ -195,15 +266,19 @@ def test_damaged_folders_are_refused(backbone, tmp_path):
 
 
 @torch.no_grad()
-def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path):
+@pytest.mark.parametrize("text", [False, True])
+def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path, text):
     from genaug.sampling import denoise
 
-    concept = random_concept(backbone, 4)  # two vectors per word, alpha 5 and rank 2
+    concept = random_concept(backbone, 4, text=text)  # two vectors per word, alpha 5 and rank 2; alpha 2 and rank 3 in the text encoder
     concept.save(tmp_path)
     pipeline = random_pipeline()
     for file in sorted((tmp_path / "learned_embeds").iterdir()):
         pipeline.load_textual_inversion(file)
     pipeline.load_lora_weights(tmp_path)
+    prompt_embeds = pipeline.encode_prompt("a photo of a <c001> bird", "cpu", 1, False)[0]
+    with backbone.using(concept):
+        assert torch.allclose(backbone.embed(["a photo of a <c001> bird"]), prompt_embeds, atol=1e-5)
     start = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(8))
     theirs = pipeline("a photo of a <c001> bird", num_inference_steps=5, guidance_scale=3.0, latents=start, output_type="np").images[0]
     with backbone.using(concept):
@@ -243,22 +318,42 @@ def test_files_with_the_key_names_of_kohya_and_automatic1111(backbone, tmp_path)
     stem = "lora_unet_" + name.replace(".", "_")
     state = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(2.0)}
     safetensors.torch.save_file(state, tmp_path / "kohya.safetensors")
-    matrices, config = read_adapter(backbone, tmp_path / "kohya.safetensors")
+    matrices, config, *_ = read_adapter(backbone, tmp_path / "kohya.safetensors")
     with adapter_attached(backbone.unet, matrices, config):
         changed = backbone.unet.get_submodule(name).weight.detach().clone()
     assert torch.allclose(changed - layer.weight, up @ down * 2 / 4, atol=1e-5)
 
-    te = {f"lora_te_text_model_encoder_layers_0_self_attn_q_proj.{end}": torch.zeros(4, WIDTH) if "down" in end else torch.zeros(WIDTH, 4)
-          for end in ("lora_down.weight", "lora_up.weight")}
-    te["lora_te_text_model_encoder_layers_0_self_attn_q_proj.alpha"] = torch.tensor(4.0)
+    te, layers = {}, text_layers(backbone.text_encoder)
+    names = [name for name, _ in layers.named_modules() if name.endswith((*TEXT_TARGETS, "fc1", "fc2"))]
+    for name in names:  # another alpha in the two layers behind the attention
+        layer, stem = layers.get_submodule(name), "lora_te_text_model_" + name.replace(".", "_")
+        te |= {f"{stem}.lora_down.weight": torch.randn(4, layer.in_features, generator=drawn), f"{stem}.lora_up.weight": torch.randn(layer.out_features, 4, generator=drawn),
+               f"{stem}.alpha": torch.tensor(2.0 if "fc" in name else 3.0)}
     safetensors.torch.save_file({**state, **te}, tmp_path / "both.safetensors")
-    with pytest.raises(GenaugError, match="unet_only=True"):
-        read_adapter(backbone, tmp_path / "both.safetensors")
-    again, _ = read_adapter(backbone, tmp_path / "both.safetensors", unet_only=True)
-    assert all(torch.equal(again[key], matrices[key]) for key in matrices) and again.keys() == matrices.keys()
+    again, _, *text = read_adapter(backbone, tmp_path / "both.safetensors")
+    with adapter_attached(layers, *text):
+        for name in names:
+            stem, weight = "lora_te_text_model_" + name.replace(".", "_"), layers.get_submodule(name).weight.detach().clone()
+            with torch.no_grad():
+                te[name] = weight, te[f"{stem}.lora_up.weight"] @ te[f"{stem}.lora_down.weight"] * te[f"{stem}.alpha"] / 4
+    assert all(torch.allclose(te[name][0] - layers.get_submodule(name).weight, te[name][1], atol=1e-5) for name in names)
+    alone = read_adapter(backbone, tmp_path / "both.safetensors", unet_only=True)
+    assert all(torch.equal(again[key], alone[0][key]) and torch.equal(again[key], matrices[key]) for key in matrices)
+    assert again.keys() == matrices.keys() == alone[0].keys() and alone[2:] == (None, None)
 
     torch.save({"string_to_param": {"*": torch.ones(3, WIDTH)}, "name": "bird", "step": 7}, tmp_path / "old.pt")
     assert read_embedding(tmp_path / "old.pt").shape == (3, WIDTH)
+
+
+def test_a_file_for_the_text_encoder_alone(backbone, tmp_path):
+    concept = random_concept(backbone, 5, count=1, lora=False, text=True)
+    concept.save(tmp_path)
+    borrowed = concept_from_files(backbone, {name: tmp_path / "learned_embeds" / f"c00{position}.safetensors" for position, name in enumerate(("auk", "dodo"))}, tmp_path)
+    assert borrowed.lora is None and all(torch.equal(borrowed.text_lora[name], matrix) for name, matrix in concept.text_lora.items())
+    with backbone.using(concept): expected = seen(backbone)
+    with backbone.using(borrowed): assert torch.equal(seen(backbone), expected)
+    with pytest.raises(GenaugError, match="leave out unet_only"):
+        read_adapter(backbone, tmp_path, unet_only=True)
 
 
 def test_unreadable_files_of_others(backbone, tmp_path):
@@ -404,3 +499,148 @@ def test_learning_lowers_the_loss_for_its_own_photographs(backbone, real):
         with torch.no_grad(), choice.attached(backbone):
             losses.append(np.mean([float(concept_loss(backbone, prepared, 6, 99, step)) for step in range(20)]))
     assert losses[1] < 0.95 * losses[0]
+
+
+def test_text_encoder_learning_moves_it_and_old_records_stay(backbone, real):
+    before = state_of(backbone)
+    plain = learn_lora(backbone, real, steps=3, lr=1e-2, rank=2, progress=False)
+    both = learn_lora(backbone, real, steps=3, lr=1e-2, rank=2, text_encoder=True, progress=False)
+    assert state_of(backbone) == before
+    assert plain.text_lora is None and not {"text_encoder", "warmup"} & set(plain.settings) and both.settings["text_encoder"]
+    assert set(both.text_lora) == {f"encoder.layers.0.self_attn.{layer}.lora_{side}.weight" for layer in TEXT_TARGETS for side in "AB"}
+    assert all(matrix.abs().max() > 0 for matrix in both.text_lora.values()) and both.text_lora_config["r"] == 2
+
+
+def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
+    for learn in (learn_tokens, learn_lora):
+        prints = [learn(backbone, real, steps=3, lr=1e-2, progress=False, **options).fingerprint() for options in ({}, {"warmup": 2}, {"schedule": "cosine"})]
+        assert len(set(prints)) == 3
+
+
+# fusing
+
+def weights_of(backbone, concept):
+    with backbone.using(concept):
+        return {name: layer.weight.detach().clone() for part in (backbone.unet, backbone.text_encoder) for name, layer in part.named_modules()
+                if name.endswith((*TARGETS, "q_proj", "k_proj", "v_proj", "out_proj", "proj_in"))}
+
+
+def test_fused_change_is_the_weighted_sum(backbone):
+    drawn = torch.Generator().manual_seed(9)
+    rooted = Concept({}, {}, random_matrices(backbone.unet, ("to_k", "proj_in"), 4, drawn),  # other layers, other scaling, another alpha in some
+                     {"r": 4, "lora_alpha": 3, "use_rslora": True, "alpha_pattern": {"attn1.to_k": 1.5}, "target_modules": ["to_k", "proj_in"]})
+    parts = [random_concept(backbone, 1), Concept({}, {}, *[getattr(random_concept(backbone, 2, text=True), name) for name in ("lora", "lora_config")]),
+             rooted, Concept({}, {}, None, None, {}, random_concept(backbone, 3, text=True).text_lora, TEXT_CONFIG), Concept({})]
+    shares = [0.5, -0.25, 0.7, 1.5, 1.0]
+    base, *alone = [weights_of(backbone, concept) for concept in (None, *parts)]
+    fused = fuse_concepts(parts, shares)
+    together = weights_of(backbone, fused)
+    for name, weight in base.items():
+        assert (together[name] - weight - sum(share * (single[name] - weight) for share, single in zip(shares, alone))).abs().max() < 1e-6
+    assert sum(not torch.equal(together[name], base[name]) for name in base) == len(base)
+    assert fused.placeholder == parts[0].placeholder and all(torch.equal(fused.tokens[token], parts[0].tokens[token]) for token in parts[0].tokens)
+
+
+def test_fusing_one_or_none(backbone, tmp_path):
+    concept = random_concept(backbone, 1, text=True)
+    assert fuse_concepts([concept], [1.0]) is concept
+    half = fuse_concepts([concept, concept], [0.5, 0.5])
+    with backbone.using(concept): expected = seen(backbone)
+    with backbone.using(half): assert torch.allclose(seen(backbone), expected, atol=1e-4)
+    half.save(tmp_path)
+    assert Concept.load(tmp_path).fingerprint() == half.fingerprint()
+    for concepts, weights in (([], []), ([concept], [0.5, 0.5]), ([concept], [float("nan")])):
+        with pytest.raises(GenaugError, match="one finite weight"):
+            fuse_concepts(concepts, weights)
+    with pytest.raises(GenaugError, match="different vectors"):
+        fuse_concepts([concept, random_concept(backbone, 2)], [0.5, 0.5])
+    with pytest.raises(GenaugError, match="class 'auk'"):
+        fuse_concepts([concept, Concept({"auk": "<c007>"})], [0.5, 0.5])
+    with pytest.raises(GenaugError, match="DoRA"):
+        fuse_concepts([Concept({}, {}, concept.lora, {**CONFIG, "use_dora": True})], [0.5])
+
+
+def test_scale_is_that_of_peft():
+    from peft import LoraConfig, inject_adapter_in_model
+
+    for config in ({"r": 3, "lora_alpha": 6}, {"r": 3, "lora_alpha": 6, "use_rslora": True},
+                   {"r": 3, "lora_alpha": 6, "alpha_pattern": {"a.q": 5}, "rank_pattern": {"b.q": 2}}):
+        module = torch.nn.ModuleDict({name: torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)}) for name in ("a", "aa", "b")})
+        inject_adapter_in_model(LoraConfig(target_modules=["q"], **config), module)
+        for name in ("a.q", "aa.q", "b.q"):
+            layer = module.get_submodule(name)
+            assert abs(layer.scaling["default"] - layer_scale(name, layer.r["default"], config)) < 1e-9
+
+
+# shelves
+
+SHORT = dict(steps=4, lr=1e-2, rank=2, text_encoder=True, progress=False)
+
+
+def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
+    import genaug.concepts.lora as lora
+
+    whole = learn_shelf(backbone, real, scope="class", **SHORT)
+    assert list(whole.concepts) == ["auk", "dodo", "moa"] and len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
+    assert [len(concept.settings["ids"]) for concept in whole.concepts.values()] == [3, 2, 1]
+    plain_loss, calls, before = lora.concept_loss, [], state_of(backbone)
+
+    def dying_loss(*arguments):
+        calls.append(arguments[-1])
+        if len(calls) == 8:  # in the last step of the second concept
+            raise KeyboardInterrupt
+        return plain_loss(*arguments)
+
+    monkeypatch.setattr(lora, "concept_loss", dying_loss)
+    with pytest.raises(KeyboardInterrupt):
+        learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, checkpoint_every=2, **SHORT)
+    assert state_of(backbone) == before
+    resumed = learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, checkpoint_every=2, **SHORT)
+    assert calls[8:] == [2, 3, 0, 1, 2, 3] and resumed.fingerprint() == whole.fingerprint()
+    assert learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, **SHORT).fingerprint() == whole.fingerprint() and len(calls) == 14
+    assert not list(tmp_path.rglob("steps"))
+    learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, **{**SHORT, "steps": 1})  # other settings never take these
+    assert calls[14:] == [0, 0, 0]
+
+
+def test_an_adapter_of_a_shelf_does_not_depend_on_the_others(backbone, real):
+    options = {**SHORT, "steps": 2}
+    shelf = learn_shelf(backbone, real[2:5], scope="image", **options)
+    part = learn_shelf(backbone, real[[4, 2]], scope="image", **options)
+    assert list(part.concepts) == ["4.png", "2.png"]
+    assert all(part.concepts[key].fingerprint() == shelf.concepts[key].fingerprint() for key in part.concepts)
+    assert shelf.concepts["2.png"].fingerprint() != learn_shelf(backbone, real[[2]], scope="image", seed=1, **options).concepts["2.png"].fingerprint()
+
+
+def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
+    concepts = {f"{seed}": random_concept(backbone, seed, text=True) for seed in range(3)}
+    concepts = {key: Concept({}, {}, concept.lora, CONFIG, {}, concept.text_lora, TEXT_CONFIG) for key, concept in concepts.items()}
+    shelf = ConceptShelf(concepts, "image")
+    assert shelf.placeholder == {} and shelf.get([["1", 1]]) is concepts["1"]
+    pair = shelf.get([("0", 0.5), ("2", 0.5)])
+    assert pair is shelf.get([["0", 0.5], ["2", 0.5]]) and pair.rank == 4
+    for share in range(20):
+        shelf.get([("0", share / 20)])
+    assert len(shelf._recent) <= 8 and shelf.get([("0", 0.5), ("2", 0.5)]).fingerprint() == pair.fingerprint()
+    for wanted, message in (([("7", 1.0)], "no adapter for '7'"), ([], "at least one concept")):
+        with pytest.raises(GenaugError, match=message):
+            shelf.get(wanted)
+    shelf.save(tmp_path)
+    assert ConceptShelf.load(tmp_path).fingerprint() == shelf.fingerprint()
+    assert len({shelf.fingerprint(), ConceptShelf(concepts, "class").fingerprint(), ConceptShelf({**concepts, "0": concepts["1"]}, "image").fingerprint()}) == 3
+    concepts["2"].save(tmp_path / "concept-000")
+    with pytest.raises(GenaugError, match="not those"):
+        ConceptShelf.load(tmp_path)
+    (tmp_path / "shelf.json").unlink()
+    with pytest.raises(GenaugError, match="no complete shelf"):
+        ConceptShelf.load(tmp_path)
+
+
+def test_wrong_shelf_settings(backbone, real):
+    with pytest.raises(GenaugError, match="per 'set'"):
+        learn_shelf(backbone, real, scope="set", progress=False)
+    with pytest.raises(GenaugError, match="no setting 'stepps'"):
+        learn_shelf(backbone, real, scope="class", stepps=3, progress=False)
+    with pytest.raises(GenaugError, match="5.png"):
+        learn_shelf(backbone, real, scope="image", allowed=real.ids[:5], **SHORT)
+    assert list(learn_shelf(backbone, real[:5], scope="class", **{**SHORT, "steps": 1}).concepts) == ["auk", "dodo"]  # no photograph of the third

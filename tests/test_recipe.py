@@ -63,12 +63,14 @@ def test_budgets_are_prefixes_and_seeds_matter():
 
 
 def test_another_class_is_never_the_own_and_uniform():
-    draw = np.random.default_rng(0)
-    drawn = [AnotherClass().choose(draw, 2, 5) for _ in range(4000)]
+    real = LabeledImages([np.zeros((2, 2, 3), np.uint8)] * 5, range(5), [str(index) for index in range(5)], [f"{index}.png" for index in range(5)])
+    draw, slot = np.random.default_rng(0), Budget(1).slots(real)[2]
+    drawn = [AnotherClass().aim(draw, slot, real, "")[1] for _ in range(4000)]
     counts = np.bincount(drawn, minlength=5)
-    assert counts[2] == 0 and np.abs(counts[[0, 1, 3, 4]] - 1000).max() < 4 * np.sqrt(4000 * 0.25 * 0.75)
-    with pytest.raises(GenaugError):
-        AnotherClass().choose(draw, None, 5)
+    assert counts[2] == 0 and counts[[0, 1, 3, 4]].min() > 1000 - 4 * np.sqrt(4000 * 0.25 * 0.75)
+    several = LabeledImages([np.zeros((2, 2, 3), np.uint8)], np.array([[1, 1]], np.float32), ["a", "b"], ["0.png"], "multi")
+    with pytest.raises(GenaugError, match="single-label"):
+        AnotherClass().aim(draw, Budget(1).slots(several)[0], several, "")
 
 
 @pytest.mark.parametrize("gamma", [0.5, 0.8, 1.0])

@@ -1,0 +1,208 @@
+"Diff-Mix, Real-Mix, Diff-AUG, Diff-Gen and Real-Gen: labels, targets, counts, what they paint in closed form, and what they refuse."
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from genaug.concepts.textual_inversion import Concept
+from genaug.core import Budget, GenaugError, LabeledImages
+from genaug.methods.diff_mix import DiffAug, DiffGen, DiffMix, RealGen, RealMix
+from genaug.recipe import AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass, Use, evaluations
+from toy_world import toy_backbone, toy_photographs
+
+NAMES = ("ant", "bee", "cat", "dog", "eel")
+
+
+def photographs(counts=(4, 4, 4, 4, 4)):
+    "Noise with labels; nobody paints it."
+    targets = np.repeat(np.arange(len(counts)), counts)
+    pixels = list(np.random.default_rng(0).integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8))
+    return LabeledImages(pixels, targets, NAMES[:len(counts)], [f"{place}.png" for place in range(len(targets))])
+
+
+def plan(kind, real, budget=Budget(5), seed=0, **settings):
+    method = kind(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    return method, method.plan(real, budget, seed)
+
+
+def both_ends(rows, real):
+    "Class of the photograph that is painted over, class named in the prompt."
+    return (real.targets[real.index([row.inputs[0][0] for row in rows])], np.array([real.class_names.index(row.prompts[0][0].split()[-1]) for row in rows]))
+
+
+def at_strength(rows, strength):
+    return [dataclasses.replace(row, settings={**row.settings, "strength": strength}) for row in rows]
+
+
+@pytest.mark.parametrize("kind", [DiffMix, RealMix])
+@pytest.mark.parametrize("gamma", [0, 0.5, 0.8, 1.0, 2])
+def test_the_label_row_is_the_formula(kind, gamma):
+    real = photographs()
+    _, rows = plan(kind, real, gamma=gamma)
+    sources, targets = both_ends(rows, real)
+    for row, source, target in zip(rows, sources, targets):
+        wanted = np.zeros(5)
+        wanted[target] += row.settings["strength"] ** gamma
+        wanted[source] += 1 - row.settings["strength"] ** gamma
+        assert np.abs(np.array(row.label) - wanted).max() < 1e-6 and sum(row.label) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("gamma, share", [(0.5, 0.837), (0.8, 0.752), (1.0, 0.7)])
+def test_the_share_of_the_target_at_strength_0_7(gamma, share):
+    _, rows = plan(DiffMix, photographs(), gamma=gamma, strengths=0.7)
+    assert {round(max(row.label), 3) for row in rows} == {share}
+
+
+@pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf")])
+def test_a_bad_gamma_is_refused(gamma):
+    with pytest.raises(GenaugError, match="Gamma"):
+        RealMix(gamma=gamma)
+
+
+def test_the_target_is_uniform_over_the_other_classes_and_never_the_own():
+    real = photographs()
+    _, rows = plan(RealMix, real, Budget(150))
+    counts = np.zeros((5, 5), int)
+    np.add.at(counts, both_ends(rows, real), 1)
+    assert (np.diag(counts) == 0).all()
+    off = counts[~np.eye(5, dtype=bool)]
+    assert ((off - 150) ** 2 / 150).sum() < 40          # 15 degrees of freedom: beyond the 99.9 % point
+
+
+def test_including_the_own_class_one_row_in_k_keeps_its_hard_label():
+    real = photographs()
+    _, rows = plan(RealMix, real, Budget(150), include_own=True)
+    sources, targets = both_ends(rows, real)
+    same = sources == targets
+    assert abs(same.mean() - 1 / 5) < 4 * (0.16 / len(rows)) ** 0.5
+    assert all(row.label == tuple(float(index == source) for index in range(5)) for row, source in zip(np.array(rows, dtype=object)[same], sources[same]))
+    assert all(max(row.label) < 1 for row in np.array(rows, dtype=object)[~same])
+
+
+def test_strengths_are_equally_frequent_and_independent_of_the_target():
+    real = photographs()
+    _, rows = plan(DiffMix, real, Budget(150))
+    strengths, targets = np.array([row.settings["strength"] for row in rows]), both_ends(rows, real)[1]
+    for strength in (0.5, 0.7, 0.9):
+        assert abs((strengths == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5
+        assert all(abs((strengths[targets == index] == strength).mean() - 1 / 3) < 4.5 * (2 / 9 / 600) ** 0.5 for index in range(5))
+
+
+@pytest.mark.parametrize("kind", [DiffMix, RealMix, DiffAug, DiffGen, RealGen])
+def test_counts_are_stratified(kind):
+    real = photographs((6, 2, 1))
+    _, rows = plan(kind, real, Budget(4))
+    anchors = [row.settings["anchor"] for row in rows]
+    assert sorted(anchors) == sorted(4 * list(real.ids))
+    if kind in (DiffAug, DiffGen, RealGen):
+        assert np.bincount([row.label.index(1) for row in rows]).tolist() == [24, 8, 4]
+
+
+@pytest.mark.parametrize("budget, wanted", [(Budget(fill=True), [0, 4, 5]), (Budget(per_class={"ant": 3, "cat": 2}), [3, 0, 2])])
+def test_a_budget_by_class_asks_for_images_into_the_class(budget, wanted):
+    real = photographs((6, 2, 1))
+    for kind in (RealMix, DiffAug):
+        _, rows = plan(kind, real, budget)
+        sources, targets = both_ends(rows, real)
+        assert np.bincount(targets, minlength=3).tolist() == wanted
+        assert (sources != targets).all() if kind is RealMix else (sources == targets).all()
+
+
+def test_an_edit_ends_in_the_target_class_only_if_it_is_strong():
+    "In closed form: at 0.1 the image is still nearest to its source's mean, at 1 to its target's, and the change grows in between."
+    real = toy_photographs((4, 4))
+    method, rows = plan(RealMix, real, Budget(2))
+    means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
+    sources, targets = both_ends_of_shapes(rows, real)
+    towards = []
+    for strength in (0.1, 0.5, 0.7, 0.9, 1.0):
+        images = np.stack(method.paint(at_strength(rows, strength), real)).astype(float)
+        distance = np.abs(images[:, None] - means[None]).mean((2, 3, 4))
+        place = np.arange(len(rows))
+        towards.append((distance[place, sources] - distance[place, targets]))
+    assert (towards[0] < 0).all() and (towards[-1] > 0).all() and np.all(np.diff(np.mean(towards, axis=1)) > 0)
+
+
+def both_ends_of_shapes(rows, real):
+    sources, targets = both_ends(rows, real)
+    assert (sources == 1 - targets).all()
+    return sources, targets
+
+
+def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
+    real = toy_photographs((4, 2))
+    method, rows = plan(DiffAug, real, Budget(3))
+    sources, targets = both_ends(rows, real)
+    assert (sources == targets).all() and all(sorted(row.label) == [0.0, 1.0] and row.label[source] == 1 for row, source in zip(rows, sources))
+    means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
+    nearest = np.abs(np.stack(method.paint(rows, real))[:, None] - means[None]).mean((2, 3, 4)).argmin(1)
+    assert nearest.tolist() == targets.tolist() and evaluations(method, rows) == 25 * len(rows)
+
+
+def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
+    real = toy_photographs((3, 3))
+    others = LabeledImages([255 - real.image(place) for place in range(6)], real.targets, real.class_names, real.ids)
+    for kind in (RealGen, DiffGen):
+        method, rows = plan(kind, real, Budget(2))
+        assert all(row.inputs == () for row in rows)
+        assert all(np.array_equal(one, other) for one, other in zip(method.paint(rows, real), method.paint(rows, others)))
+    method, rows = plan(DiffAug, real, Budget(2))
+    apart = [np.abs(one.astype(int) - other).mean() for one, other in zip(method.paint(rows, real), method.paint(rows, others))]
+    assert min(apart) > 0.5                              # 8.5 % of the photograph is in the start
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught:
+    "A naming that has learned one word per class."
+
+    def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False):
+        return Concept({name: f"<c{index:03d}>" for index, name in enumerate(real.class_names)}, {f"<c{index:03d}>": torch.zeros(1, 4) for index in range(len(real.class_names))})
+
+
+def test_a_learned_word_names_the_target_class():
+    real = photographs((2, 2, 2))
+    for kind in (DiffMix, DiffAug, DiffGen):
+        _, rows = plan(kind, real, Budget(4), naming=Taught())
+        for row in rows:
+            source = real.targets[real.index([row.settings["anchor"]])[0]]
+            named = int(row.prompts[0][0][-4:-1])
+            assert row.prompts[0][0].startswith("a photo of a <c") and row.label[named] == max(row.label) and (named != source) == (kind is DiffMix)
+
+
+def test_the_grid_differs_in_naming_start_target_and_label_only():
+    parts = {kind: (type(kind().naming), type(kind().start), type(kind().target)) for kind in (DiffMix, RealMix, DiffAug, DiffGen, RealGen)}
+    assert parts == {DiffMix: (LearnedCategory, FromPhotograph, AnotherClass), RealMix: (ClassName, FromPhotograph, AnotherClass),
+                     DiffAug: (LearnedCategory, FromPhotograph, OwnClass), DiffGen: (LearnedCategory, FromNoise, OwnClass), RealGen: (ClassName, FromNoise, OwnClass)}
+    for kind in parts:
+        method = kind()
+        assert (method.num_inference_steps, method.guidance_scale) == (25, 7.5)
+        assert method.use == (Use("swap_pool", 0.5) if kind in (DiffMix, RealMix) else Use("swap_class", 0.5))
+        assert (method.labelling == HardLabel()) == (kind not in (DiffMix, RealMix))
+    assert DiffMix().strengths == RealMix().strengths == (0.5, 0.7, 0.9) and DiffMix().gamma == RealMix().gamma == 0.5 and DiffAug().strengths == (1.0,)
+    assert [kind().name for kind in parts] == ["diff-mix", "real-mix", "diff-aug", "diff-gen", "real-gen"]
+
+
+def test_settings_of_two_instances_do_not_meet():
+    one, other = RealMix(gamma=1.0, strengths=0.7), RealMix()
+    assert one.labelling.gamma == 1.0 and other.labelling.gamma == 0.5 and one.start.strengths == (0.7,) and other.start.strengths == (0.5, 0.7, 0.9)
+    assert RealMix(strengths=0.7).settings() == RealMix(strengths=(0.7,)).settings() != other.settings()
+    changed = dataclasses.replace(one, gamma=0.8)
+    assert changed.labelling.gamma == 0.8 and changed.start == one.start and one.labelling.gamma == 1.0
+
+
+def test_another_class_needs_one_and_only_one_label():
+    real = photographs((2, 2))
+    both = LabeledImages([real.image(0), real.image(1)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi")
+    for given in (both, photographs((2,))):
+        for kind in (DiffMix, RealMix):
+            with pytest.raises(GenaugError, match="another class"):
+                plan(kind, given)
+        for kind in (DiffAug, DiffGen, RealGen):
+            assert len(plan(kind, given)[1]) == 10
+
+
+def test_the_rows_carry_the_photographs_they_were_planned_for():
+    real = photographs()
+    for kind in (DiffMix, RealMix, DiffAug, DiffGen, RealGen):
+        assert {row.fitted_on for row in plan(kind, real)[1]} == {real.fingerprint()}

@@ -1,0 +1,92 @@
+"Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a feed plan."
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode, v2
+
+from genaug.classifier import Feeder, View, train_classifier, training_preset
+from genaug.core import GenaugError, LabeledImages
+from genaug.mixing.mixup import MixUp
+from genaug.mixing.strong import POLICIES, StrongAugmentation, make_policy, transform_each
+
+IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+REFERENCES = {"rand": v2.RandAugment(2, 9, interpolation=InterpolationMode.BILINEAR), "trivial": v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)}
+
+
+def mixed(policy, images=IMAGES, seeds=range(8)):
+    return StrongAugmentation(policy=policy).mix(images, torch.eye(len(images)), None, None, seeds)[0]
+
+
+@pytest.mark.parametrize("policy", REFERENCES)
+def test_an_image_is_what_torchvision_makes_under_its_seed(policy):
+    seeds = [3, 2**53 - 1, 7, 8, 9, 10, 11, 12]
+    for image, seed, ours in zip(IMAGES, seeds, mixed(policy, seeds=seeds)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            expected = REFERENCES[policy](image)
+        assert torch.equal(ours, expected.clamp(0, 1))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_order_and_company_do_not_matter(policy):
+    order = [5, 2, 7, 0]
+    whole, some = mixed(policy), mixed(policy, IMAGES[order], order)
+    assert torch.equal(whole[order], some) and torch.equal(whole[3:4], mixed(policy, IMAGES[3:4], np.array([3])))
+    assert len({image.numpy().tobytes() for image in mixed(policy, IMAGES[:1].expand(30, -1, -1, -1), range(30))}) > 15
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_grey_images_and_other_shapes(policy):
+    for images in (IMAGES[:, :1], IMAGES[:, :, :12], IMAGES[:0]):
+        changed = mixed(policy, images, range(len(images)))
+        assert changed.shape == images.shape and (not len(images) or (changed.min() >= 0 and changed.max() <= 1))
+
+
+def test_a_mild_policy_stays_mild_and_a_wide_one_does_not():
+    smooth = torch.linspace(0.2, 0.8, 32).expand(200, 3, 32, 32)
+    inside = (slice(None), slice(None), slice(12, 20), slice(12, 20))
+    change = {policy: (transform_each(smooth, range(200), make_policy(policy)) - smooth)[inside].abs().mean((1, 2, 3)) for policy in POLICIES}
+    assert change["affine-colour"].max() < 0.35 < change["trivial"].max()
+    assert (change["trivial"] < 1e-6).float().mean() > 0.05 > (change["affine-colour"] < 1e-6).float().mean()      # identity is one of fourteen
+
+
+def test_labels_are_copied_and_nothing_global_moves():
+    labels, state, other = torch.tensor([[0.3, 0.7]] * 8), torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    _, given = StrongAugmentation().mix(IMAGES, labels, None, None, range(8))
+    given[0] = 9
+    assert labels[0].tolist() == pytest.approx([0.3, 0.7]) and torch.equal(torch.random.get_rng_state(), state) and (np.random.get_state()[1] == other).all()
+
+
+def test_settings_name_the_policy_and_replacing_it_changes_the_transform():
+    mixer = StrongAugmentation(policy="rand")
+    again = dataclasses.replace(mixer, policy="trivial")
+    assert mixer.settings() == {"name": "strong-augmentation", "policy": "rand"} and again == StrongAugmentation()
+    assert torch.equal(again.mix(IMAGES, IMAGES, None, None, range(8))[0], mixed("trivial"))
+    assert StrongAugmentation(probability=0.5).settings()["probability"] == 0.5
+    with pytest.raises(GenaugError, match="choose one of affine-colour"):
+        StrongAugmentation(policy="auto")
+
+
+def photographs(count=6):
+    pixels = list(np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8))
+    return LabeledImages(pixels, np.arange(count) % 2, ("a", "b"), [f"photo{position}" for position in range(count)])
+
+
+def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
+    real = photographs()
+    plain, strong = Feeder(real, seed=4), Feeder(real, seed=4, mixer=StrongAugmentation())
+    for one, two in zip(plain.plan(0).rows, strong.plan(0).rows):
+        assert (one.real_id, one.shown, one.view_seed) == (two.real_id, two.shown, two.view_seed)
+        assert two.mix == "strong-augmentation" and two.mix_weight == 1.0
+    preset = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
+    assert train_classifier(real, preset=preset, mixer=StrongAugmentation()).fed == {"updates": 4, "epochs": 2, "rows": 12, "synthetic": 0, "mixed": 12}
+
+
+def test_the_mixers_own_probability_counts_unless_another_is_given():
+    real, share = photographs(200), lambda **settings: np.mean([row.partner is not None for row in Feeder(real, seed=1, **settings).plan(0).rows])
+    assert share(mixer=MixUp(probability=0.1)) < 0.2 < 0.4 < share(mixer=MixUp()) < 0.6 and share(mixer=MixUp(probability=1.0)) == 1
+    assert share(mixer=MixUp(probability=1.0), mixer_probability=0.0) == 0 and share() == 0
+    with pytest.raises(GenaugError, match="mixer_probability"):
+        Feeder(real, mixer=MixUp(probability=1.5))
