@@ -596,6 +596,8 @@ class TrainingPreset:
 PRESETS = MappingProxyType({preset.name: preset for preset in (
     TrainingPreset("tiny", updates=150, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
                    source="chosen on digit-scenes, splits 100-104, validated on unused pool images"),
+    TrainingPreset("tiny_wide", "wide", updates=150, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
+                   source="the stronger student; chosen on digit-scenes, splits 100-101, validated on unused pool images"),
     TrainingPreset("judge", "residual", weights=None, updates=3000, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, label_smoothing=0.05,
                    view=View(padding=0, strong=True), source="the judge of the embedded sets: another architecture, the whole training pool"),
     TrainingPreset("letters", "letters", weights=None, epochs=15, batch_size=128, optimizer="adamw", learning_rate=4e-3, weight_decay=0.02, label_smoothing=0.0,
@@ -608,7 +610,7 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
 
 
 def training_preset(
-    name: str,   # "tiny", "judge", "letters", "few_shot_resnet50" or "few_shot_vit"
+    name: str,   # "tiny", "tiny_wide", "judge", "letters", "few_shot_resnet50" or "few_shot_vit"
     **changes,   # fields of `TrainingPreset` to replace
 ) -> TrainingPreset:
     "The settings of one kind of training; raises `GenaugError` for an unknown name."
@@ -873,7 +875,7 @@ def pretrain_letters(
     write_atomic(Path(folder) / f"{network}.json", json.dumps(record, indent=1))
     return trained
 
-# %% ../nbs/32_classifier.ipynb #c082
+# %% ../nbs/32_classifier.ipynb #c083
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     "A network read before its last layer: a name, features and a fingerprint, as distances and filters want it."
@@ -913,7 +915,7 @@ def feature_network(
     network = make_network(name, 0, image_size=edge, weights=weights or "usual")
     return ImageFeatures(name, network.eval().to(device), View(edge, round(edge / share), padding=0), device)
 
-# %% ../nbs/32_classifier.ipynb #c085
+# %% ../nbs/32_classifier.ipynb #c086
 def cached_features(
     network: ImageFeatures,      # or anything with features and a fingerprint
     images: LabeledImages,       # the set; labels and ids do not matter
@@ -931,14 +933,15 @@ def cached_features(
         write_atomic(path, save({"features": compute()}))
     return load(path.read_bytes())["features"].astype(np.float64)
 
-# %% ../nbs/32_classifier.ipynb #c089
+# %% ../nbs/32_classifier.ipynb #c090
 def train_judge(
     pool: LabeledImages,                      # the whole training pool, never a test image
     seed: int = 0,                            # of the training
     cache: str | Path | None = None,          # folder where judges are kept; None: only the ones that come with genaug are looked up
     preset: TrainingPreset | str = "judge",   # its settings
     progress: bool = False,                   # show a bar
-) -> TrainedClassifier:  # also a feature network: it has a name and features
+    stored: bool = False,                     # only a judge that exists already; None if there is none
+) -> TrainedClassifier | None:  # also a feature network: it has a name and features
     "A classifier for judging images, read from disk where it was trained before."
     from importlib.resources import files
     preset = training_preset(preset) if isinstance(preset, str) else preset
@@ -947,6 +950,8 @@ def train_judge(
     for folder in (embedded,) if cache is None else (Path(cache), embedded):
         if (folder / key / "classifier.json").is_file():
             return TrainedClassifier.load(folder / key)
+    if stored:
+        return None
     judge = train_classifier(pool, preset=preset, seed=seed, progress=progress)
     if cache is not None:
         judge.save(Path(cache) / key)

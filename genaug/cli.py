@@ -314,7 +314,7 @@ def ask(
 @app.command()
 def compare(
     source: Source,
-    methods: Annotated[str, typer.Option(help="arms, separated by commas; '+' adds a mixer, '@' settings: diff-ii@split_ratio=1;guidance_scale=3+cutmix")] = "original,mixup,round-trip,diff-ii",
+    methods: Annotated[str, typer.Option(help="arms, separated by commas; '+' adds a mixer, '@' settings: diff-ii@split_ratio=1;guidance_scale=3+cutmix; groups: controls, diff-ii-family, newer")] = "original,mixup,round-trip,diff-ii",
     shots: Shots = "5",
     imbalance: Imbalance = None,
     seeds: Annotated[str, typer.Option(help="data splits: a count (3), a range (5-9) or a list (0,2,7)")] = "3",
@@ -322,7 +322,7 @@ def compare(
     copies: Copies = 5,
     replace: Annotated[float | None, typer.Option(help="probability that a synthetic image takes a photograph's place; default: each method's own")] = None,
     updates: Annotated[int | None, typer.Option(min=1, help="of the classifier, the same for all arms; default: its preset's")] = None,
-    classifier: Annotated[str, typer.Option(help="letters (embedded), a preset of notebook 32, or a timm name")] = "letters",
+    classifier: Annotated[str, typer.Option(help="letters or the stronger wide (embedded), a preset of notebook 32, or a timm name")] = "letters",
     classifier_weights: Annotated[str | None, typer.Option(help="starting weights: a file, a tag of timm's hub, or 'random'")] = None,
     backbone: BackboneName = "tiny",
     device: Device = "cpu",
@@ -332,6 +332,7 @@ def compare(
     test_share: Annotated[float, typer.Option(help="share of each class kept back where SOURCE has no test part")] = 0.5,
     test_part: Annotated[str, typer.Option(help="part to examine on: test, or shifted (digit-scenes)")] = "test",
     condition: Condition = "natural",
+    measure: Annotated[bool | None, typer.Option("--measure/--no-measure", help="measure the synthetic sets too (faithfulness, diversity, copying); default: where a judge exists, else --measure trains one for a few minutes")] = None,
     out: Annotated[Path, typer.Option(help="new folder, or one of an earlier run to continue")] = Path("genaug_compare"),
     quiet: Quiet = False,
 ) -> None:
@@ -345,7 +346,8 @@ def compare(
     network = experiment.needed_backbone(question.methods, backbone, device)
     arms = [experiment.make_arm(text).augmenter for text in question.methods]
     notes = announce([experiment.backbone_note(backbone if network is not None else None, source), *{suffix_note(arm, question.suffixes) for arm in arms}])
-    found = experiment.compare(question, sets, out, network, source, notes, not quiet, typer.echo)
+    jury = None if measure is False or network is None else experiment.find_jury(sets, out / "work" / "judges", progress=not quiet, stored=not measure)
+    found = experiment.compare(question, sets, out, network, source, notes, not quiet, typer.echo, jury)
     typer.echo(experiment.written_summary(found.summary).to_string(index=False))
     typer.echo("\n".join(verdicts(found.summary)))
     typer.echo(f"Rows: {out / 'results.csv'}. Report: {write_report(out)}")

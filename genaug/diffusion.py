@@ -438,7 +438,10 @@ def usable_device(
     dtype:torch.dtype, # wanted precision
 )->torch.device:
     "The device, if it exists and can compute in that precision; otherwise `GenaugError`."
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise GenaugError(f"There is no device '{device}'; use 'cpu', or 'cuda' where there is a GPU.") from None
     if device.type == "cpu" and dtype == torch.float16:
         raise GenaugError("Half precision (float16) on a CPU is very slow; use dtype=torch.float32 there, or a GPU.")
     if device.type == "cuda" and not torch.cuda.is_available():

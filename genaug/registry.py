@@ -181,7 +181,8 @@ def tiny_settings(
     "Fields that differ from the paper's when the backbone is the embedded `tiny`; empty for methods that paint nothing."
     named, guided = naming_parts(True), {"guidance_scale": 4.0}
     settings = {
-        **{name: guided for name in ("real-gen", "real-filter", "real-guidance", "real-mix")},
+        **{name: guided for name in ("real-gen", "real-guidance", "real-mix")},
+        "real-filter": {**guided, "rounds": 8},
         **{name: {**guided, "naming": named["category"]} for name in ("diff-gen", "diff-aug", "diff-mix")},
         "da-fusion": {**guided, "naming": named["tokens"]},
         "diff-ii": {**guided, "naming": named["category"], "split_ratio": 1.0, "fixed_point_iterations": 1},

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'POLICY', 'Section', 'paragraph', 'html_table', 'make_page', 'counts_table', 'counts_figure', 'class_members',
            'picture', 'row_words', 'exhibit', 'nearest_images', 'leak_lines', 'photographs_of', 'settings_section',
-           'image_sections', 'report_set', 'verdicts', 'class_table', 'result_sections', 'report_comparison',
-           'write_report']
+           'image_sections', 'report_set', 'verdicts', 'class_table', 'made_table', 'result_sections',
+           'report_comparison', 'write_report']
 
 # %% ../nbs/61_report.ipynb #c003
 import json
@@ -21,7 +21,7 @@ from . import __version__
 from .audit import audit
 from .core import GenaugError, LabeledImages, write_atomic
 from .data import Manifest
-from .experiment import CONTROLS, arm_text, open_sets, read_comparison, read_rows, summary_figure, written_summary
+from .experiment import CONTROLS, arm_text, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
 from .metrics.classification import part_of
 from .metrics.images import nearest_neighbours, pixel_features
 from .painting import Plan, open_synthetic, read_plan
@@ -293,6 +293,20 @@ def class_table(
     return table.round(1).rename(index=order).rename_axis(columns=None).reset_index()
 
 # %% ../nbs/61_report.ipynb #c043
+def made_table(
+    rows: pd.DataFrame,      # result rows
+    methods: Sequence[str],  # arms in order
+) -> list[Section]:  # one section, or none where nothing was measured
+    "What was measured of the synthetic sets."
+    measured = set_table(rows, methods)
+    if not len(measured):
+        return []
+    words = {"judge_accuracy": "recognised by the judge (%)", "judge_label_mass": "label mass on the judge's answer (%)", "lpips_within_class": "LPIPS within a class", "clip_score": "CLIP score"}
+    shown = measured.assign(**{name: 100 * measured[name] for name in ("judge_accuracy", "judge_label_mass") if name in measured}).round(2)
+    said = paragraph("The judge is a network of another architecture, trained on the whole training pool; it has no part in filtering or selection. A nearest_ratio far below 1 means copying: synthetic images are closer to a training image than training images are to each other.", "muted")
+    return [Section("The synthetic sets", html_table(shown.rename(columns=words).rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()) + said)]
+
+# %% ../nbs/61_report.ipynb #c046
 def result_sections(
     folder: Path,   # OUT of `compare`
     record: dict,   # of `read_comparison`
@@ -309,12 +323,13 @@ def result_sections(
     small = paragraph("Intervals: Student's t over splits (repeats averaged); differences are paired by split and classifier seed. The last column draws the test images anew (bootstrap).", "muted")
     notes = "".join(paragraph(note, "note") for note in (*stored["notes"], *record.get("notes", ())))
     names = Manifest.load(folder / "splits" / f"{record['question']['splits'][0]}.json").class_names
+    made = made_table(rows, record["question"]["methods"])
     classes = class_table(rows, record["question"]["methods"], names)
     question = pd.DataFrame({"setting": list(record["question"]), "value": [value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False) for value in record["question"].values()]})
-    return [Section("Result", notes + numbers + small), Section("By class", paragraph("Share of each class's test images that were recognised (%).") + html_table(classes)) if len(classes) else Section("By class", ""),
+    return [Section("Result", notes + numbers + small), *made, Section("By class", paragraph("Share of each class's test images that were recognised (%).") + html_table(classes)) if len(classes) else Section("By class", ""),
             Section("Settings", html_table(pd.DataFrame([{"setting": "source", "value": record["source"]}, {"setting": "backbone", "value": ", ".join(sorted(set(rows.backbone)))}])) + html_table(question))]
 
-# %% ../nbs/61_report.ipynb #c046
+# %% ../nbs/61_report.ipynb #c049
 def report_comparison(
     folder: Path,  # OUT of `compare`
 ) -> str:

@@ -282,3 +282,12 @@ def test_the_judge_is_read_back_for_the_same_pool_only(tmp_path):
 def test_the_store_decodes_again_when_memory_is_short():
     keys = [f"real:{name}" for name in REAL.ids] + ["synthetic:row1"]
     assert torch.equal(ImageStore(REAL, MADE, 4).images(keys), ImageStore(REAL, MADE, 4, megabytes=0).images(keys))
+
+
+def test_the_stronger_student_differs_in_its_network_only():
+    letters, wide = (make_network(name, 10, weights="embedded") for name in ("letters", "wide"))
+    count = {network.name: sum(parameter.numel() for parameter in network.parameters()) for network in (letters, wide)}
+    assert 3 * count["letters"] < count["wide"] < 1_100_000 and wide.network.num_features == 256
+    assert dataclasses.replace(training_preset("tiny_wide"), name="tiny", network="letters", source=training_preset("tiny").source) == training_preset("tiny")
+    trained = train_classifier(REAL, preset=dataclasses.replace(training_preset("tiny_wide"), updates=2))
+    assert trained.name == "wide" and trained.features(REAL).shape == (6, 256) and not np.allclose(trained.predict(REAL)[0], 1 / 3, atol=1e-3)

@@ -329,3 +329,9 @@ def test_importing_the_module_loads_no_heavy_library():
     import subprocess
     code = "import sys, genaug.diffusion; assert not {'diffusers', 'transformers'} & set(sys.modules), 'heavy import'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_misspelt_device_is_one_sentence():
+    from genaug.diffusion import usable_device
+    with pytest.raises(GenaugError, match="no device 'gpuu'; use 'cpu'"):
+        usable_device("gpuu", torch.float32)

@@ -258,3 +258,27 @@ def test_a_mixer_keeps_labels_of_several_within_zero_and_one(name):
     labels = torch.tensor([[1.0, 1.0, 0.0]] * 6)
     _, mixed = make_arm(name).mixer.mix(images, labels, partners, labels.roll(1, 1), seeds)
     assert mixed.min() >= 0 and mixed.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def digits():
+    "Two photographs of each of three digits, and the embedded backbone."
+    from genaug.datasets import load
+    from genaug.diffusion import load_backbone
+    pool = load("digit-scenes")["train"]
+    chosen = [pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]]
+    few = pool.select(chosen)
+    return LabeledImages([few.image(place) for place in range(6)], few.targets, few.class_names[:3], few.ids), load_backbone("tiny")
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_the_embedded_backbone_paints_every_method_and_its_plan_repaints(name, make, digits, backbones, tmp_path):
+    real, backbone = digits
+    backbones["tiny"] = backbone
+    augmenter = make(name, "tiny", real, num_inference_steps=3, rounds=1)
+    rows = augmenter.plan(real, Budget(copies=0.5), 0)
+    images = augmenter.paint(rows, real)
+    again = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
+    assert again == rows and all(np.array_equal(left, right) for left, right in zip(images, augmenter.paint(again, real)))
+    assert {image.shape for image in images} == {(32, 32, 3)} and max(image.std() for image in images) > 5 and len(rows) >= 3
+    assert all(0.999 < sum(row.label) < 1.001 for row in rows) and len(augmenter.select(rows, images, real)) == len(rows)

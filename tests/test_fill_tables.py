@@ -88,3 +88,10 @@ def test_the_papers_gain_is_against_its_own_baseline():
     table = beside_paper(summarise(rows, ["original", "diff-ii"]), {"original": 54.56, "diff-ii": 64.61}, {"diff-ii": "s = 1"}).set_index("arm")
     assert table.loc["diff-ii", "paper's gain"] == "+10.05" and table.loc["original", "paper's gain"] == "–" and table.loc["diff-ii", "our gain"].startswith("+10.0")
     assert table.loc["diff-ii", "what differs"] == "s = 1" and "nan" not in table.to_string().lower().replace("mean", "")
+
+
+def test_a_judge_is_taken_only_if_it_exists(tmp_path):
+    from genaug.experiment import find_jury, open_sets
+    embedded = find_jury(open_sets("digit-scenes"), tmp_path, stored=True)
+    assert embedded.judge.name == "residual" and embedded.network.name == "letters" and not list(tmp_path.iterdir())
+    assert find_jury(open_sets("digits"), tmp_path, stored=True) is None
