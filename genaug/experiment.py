@@ -460,6 +460,7 @@ def run_split(
         stored = {seed: Unit.load(bench.path(text, split, seed)) for seed in bench.question.repeats}
         arm, painted = bench.arm(text), None
         for seed, unit in stored.items():
+            unit = unit and dataclasses.replace(unit, arm=arm.name)  # another text may stand for the same arm
             if unit is None:
                 painted = paint_arm(bench, arm, split) if painted is None else painted
                 unit = run_unit(bench, arm, painted, split, seed)

@@ -201,7 +201,7 @@ def sweep_figure(
             there = [(position, summary.loc[arm]) for position, arm in points if arm in summary.index]
             if there:
                 heights = np.array([[line["mean"], line["mean"] - line["low"]] for _, line in there], float) * factor
-                axis.errorbar([position for position, _ in there], heights[:, 0], yerr=np.nan_to_num(heights[:, 1]), marker="o", markersize=4, capsize=2, linewidth=1, label=name)
+                axis.errorbar([position for position, _ in there], heights[:, 0], yerr=np.nan_to_num(heights[:, 1]), marker="o", markersize=4, linewidth=1, label=name)
         axis.set_title(title, fontsize=8)
         axis.set_xlabel(label, fontsize=8)
         axis.tick_params(labelsize=8)
