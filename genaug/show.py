@@ -10,6 +10,7 @@ __all__ = ['escape', 'to_arrays', 'to_data_uri', 'html_strip', 'Drawing', 'liter
 import base64
 import html
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -202,5 +203,6 @@ def figure_svg(
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "genaug"}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that the measuring font lacks is still drawn by the browser
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    short = lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])  # a hundredth of a point is enough
+    text = re.sub(r'="[^"]*"', short, buffer.getvalue())
     return text[text.index("<svg"):]
