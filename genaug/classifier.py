@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['USES', 'EMBEDDED', 'PRESETS', 'FeedRow', 'FeedPlan', 'stream', 'endless', 'slot_class', 'anchor_of',
-           'join_candidates', 'row_weights', 'choose', 'Feeder', 'feed', 'row_numbers', 'View', 'strong_views',
-           'ImageStore', 'smoothed_target', 'weighted_loss', 'SmallNetwork', 'ResidualBlock', 'letters_network',
-           'wide_network', 'residual_network', 'Normalized', 'copy_weights', 'embedded_weights', 'make_network',
-           'TrainingPreset', 'training_preset', 'TrainedClassifier', 'batches_of', 'TrainingRun', 'train_classifier',
-           'letters_corpus', 'pretrain_letters', 'ImageFeatures', 'feature_network', 'cached_features', 'train_judge']
+           'join_candidates', 'row_weights', 'choose', 'Feeder', 'feed', 'row_numbers', 'View', 'area_views',
+           'strong_views', 'ImageStore', 'smoothed_target', 'class_losses', 'weighted_loss', 'mixture_loss',
+           'SmallNetwork', 'ResidualBlock', 'letters_network', 'wide_network', 'residual_network', 'Normalized',
+           'copy_weights', 'embedded_weights', 'make_network', 'TrainingPreset', 'training_preset', 'TrainedClassifier',
+           'batches_of', 'TrainingRun', 'train_classifier', 'letters_corpus', 'pretrain_letters', 'ImageFeatures',
+           'feature_network', 'cached_features', 'train_judge']
 
 # %% ../nbs/32_classifier.ipynb #c003
 import dataclasses
@@ -27,8 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import GenaugError, LabeledImages, Mixer, content_hash, seed_from, write_atomic
+from .balance.smote import nearest_of_class
+from .core import Balancer, GenaugError, LabeledImages, Mixer, content_hash, seed_from, unchanged, write_atomic
 from .metrics.classification import MetricRow, evaluate
+from .mixing.augmix import transform_each
 from .training import train_loop
 
 # %% ../nbs/32_classifier.ipynb #c006
@@ -151,6 +154,43 @@ def choose(
     return int(candidates[min(np.searchsorted(total, uniform * total[-1], side="right"), len(candidates) - 1)])
 
 # %% ../nbs/32_classifier.ipynb #c021
+def _class_members(
+    feeder: "Feeder",  # the arm
+) -> dict[int, np.ndarray]:  # class -> positions of its photographs; classes without one are left out
+    "The photographs of each class, under each of their labels."
+    inside = feeder.real.labels >= 0.5 if feeder.real.task == "multi" else feeder.real.labels.argmax(1)[:, None] == np.arange(len(feeder.real.class_names))
+    return {index: np.flatnonzero(column) for index, column in enumerate(inside.T) if column.any()}
+
+
+def _drawn_photographs(
+    feeder: "Feeder",     # the arm
+    chances: np.ndarray,  # (K,) of the classes, not normalised
+    epoch: int,           # which epoch
+    name: str,            # of the decision
+    count: int,           # how many
+) -> np.ndarray:  # (count,) positions of photographs
+    "A class by its chance, then one of its photographs, all alike; raises `GenaugError` when no class with photographs has a chance."
+    members = _class_members(feeder)
+    weights = np.array([chances[index] for index in members], float)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise GenaugError("The chances of the classes must be finite, not negative and not all zero; correct the balancer or the mixer.")
+    classes, places = stream(feeder.seed, epoch, f"{name} class", count), stream(feeder.seed, epoch, f"{name} photograph", count)
+    drawn = [list(members)[choose(np.arange(len(members)), weights, number)] for number in classes]
+    return np.array([members[index][int(place * len(members[index]))] for index, place in zip(drawn, places)], np.int64)
+
+# %% ../nbs/32_classifier.ipynb #c023
+def _slot_order(
+    feeder: "Feeder",  # the arm
+    epoch: int,        # which epoch
+) -> np.ndarray:  # (N,) position of the photograph of each slot
+    "Which photograph each slot has."
+    count = len(feeder.real)
+    chances = None if feeder.balancer is None else feeder.balancer.slot_chances(feeder.real.labels.sum(0), epoch / (feeder.epochs or 1))
+    if chances is None:
+        return np.argsort(stream(feeder.seed, epoch, "order", count), kind="stable")
+    return _drawn_photographs(feeder, np.asarray(chances), epoch, "balance", count)
+
+# %% ../nbs/32_classifier.ipynb #c025
 def _swap_picks(
     feeder: "Feeder",     # the arm, with a use that swaps
     epoch: int,         # which epoch
@@ -169,7 +209,7 @@ def _swap_picks(
         found = [members[index] for index in drawn]
     return [choose(one, chances, number) if len(one) else None for one, number in zip(found, uniforms)]
 
-# %% ../nbs/32_classifier.ipynb #c023
+# %% ../nbs/32_classifier.ipynb #c027
 def _shown(
     feeder: "Feeder",      # the arm
     epoch: int,          # which epoch
@@ -197,27 +237,58 @@ def _shown(
                 for row, pick in zip(plain, picks)]
     return [[painted(pick)] for pick in picks]
 
-# %% ../nbs/32_classifier.ipynb #c025
+# %% ../nbs/32_classifier.ipynb #c029
+def _neighbours(
+    feeder: "Feeder",  # the arm, with a mixer that wants near images
+) -> dict[str, list[str]]:  # what a slot shows -> its neighbours, nearest first
+    "Near images of the same class among the photographs and the usable synthetic images."
+    sets = {"real": feeder.real} | ({} if feeder.synthetic is None else {"synthetic": feeder.synthetic[feeder.usable]})
+    size, counts = min(feeder.size, 32), feeder.real.labels.sum(0)
+    keys = [f"{kind}:{name}" for kind, images in sets.items() for name in images.ids]
+    points = np.concatenate([images.batch(size=size, channels=3).flatten(1).numpy() for images in sets.values()])
+    classes = np.concatenate([slot_class(images.labels, images.task, counts) for images in sets.values()])
+    return {key: [keys[place] for place in near] for key, near in zip(keys, nearest_of_class(points, classes, feeder.mixer.neighbours))}
+
+
+def _partners(
+    feeder: "Feeder",     # the arm, with a mixer
+    epoch: int,           # which epoch
+    rows: list[FeedRow],  # the rows without mixing
+) -> list[str | None]:
+    "What each row would be mixed with (whether or not its coin falls); None where there is nothing."
+    picks = stream(feeder.seed, epoch, "partner", len(rows))
+    if feeder.mixer.partners == "rare":
+        drawn = _drawn_photographs(feeder, np.asarray(feeder.mixer.partner_chances(feeder.real.labels.sum(0))), epoch, "partner", len(rows))
+        return [f"real:{feeder.real.ids[position]}" for position in drawn]
+    if feeder.mixer.partners == "neighbours":
+        near = [feeder.neighbours[row.shown] for row in rows]
+        return [one[int(pick * len(one))] if one else None for one, pick in zip(near, picks)]
+    found = [None] * len(rows)
+    for part in {row.part for row in rows}:
+        indices = [index for index, row in enumerate(rows) if row.part == part]
+        for place, index in enumerate(indices if len(indices) > 1 else ()):
+            found[index] = rows[indices[(place + 1 + int(picks[index] * (len(indices) - 1))) % len(indices)]].shown
+    return found
+
+# %% ../nbs/32_classifier.ipynb #c031
 def _mixed_rows(
-    feeder: "Feeder",       # the arm, with a mixer
+    feeder: "Feeder",     # the arm, with a mixer
     epoch: int,           # which epoch
     rows: list[FeedRow],  # the rows without mixing
 ) -> list[FeedRow]:
-    "The same rows with partner, seed and weight where the mixing coin falls; partners come from the same part and another slot."
-    coins, picks, seeds = (stream(feeder.seed, epoch, name, len(rows)) for name in ("mix", "partner", "mix seed"))
-    members = {part: [index for index, row in enumerate(rows) if row.part == part] for part in {row.part for row in rows}}
+    "The same rows with partner, seed and weight where the mixing coin falls."
+    if feeder.epochs is not None and not feeder.mixer.active(epoch, feeder.epochs):
+        return rows
+    coins, seeds = (stream(feeder.seed, epoch, name, len(rows)) for name in ("mix", "mix seed"))
     mixed = list(rows)
-    for part, indices in members.items():
-        for place, index in enumerate(indices):
-            if coins[index] >= feeder.mixing or len(indices) < 2:
-                continue
-            other = indices[(place + 1 + int(picks[index] * (len(indices) - 1))) % len(indices)]
+    for index, partner in enumerate(_partners(feeder, epoch, rows)):
+        if coins[index] < feeder.mixing and partner is not None:
             seed = int(seeds[index] * 2**53)
             share = feeder.mixer.describe(seed, feeder.size)["weight"] if hasattr(feeder.mixer, "describe") else math.nan
-            mixed[index] = rows[index]._replace(partner=rows[other].shown, mix=feeder.mixer.name, mix_seed=seed, mix_weight=share)
+            mixed[index] = rows[index]._replace(partner=partner, mix=feeder.mixer.name, mix_seed=seed, mix_weight=share)
     return mixed
 
-# %% ../nbs/32_classifier.ipynb #c027
+# %% ../nbs/32_classifier.ipynb #c033
 def _check_feeder(
     feeder: "Feeder",  # as given by the user
 ) -> None:
@@ -232,6 +303,8 @@ def _check_feeder(
             raise GenaugError(f"{field} is a share or probability and must lie in [0, 1], not {value}.")
     if not len(feeder.real):
         raise GenaugError("The training set is empty; give at least one photograph.")
+    if feeder.use in ("append", "only") and feeder.synthetic is not None and feeder.balancer is not None and feeder.balancer.slot_chances(feeder.real.labels.sum(0), 0.0) is not None:
+        raise GenaugError(f"'{feeder.balancer.name}' says which photograph a slot has, but use='{feeder.use}' has no such slots; choose a use that swaps.")
     if feeder.synthetic is None:
         if feeder.use == "only":
             raise GenaugError("use='only' trains on synthetic images, but none are given; give a synthetic set.")
@@ -253,7 +326,7 @@ def _usable_candidates(
     positive = row_weights(feeder.synthetic) > 0
     return [found[positive[found]] for found in join_candidates(feeder.real, feeder.synthetic, feeder.use)]
 
-# %% ../nbs/32_classifier.ipynb #c029
+# %% ../nbs/32_classifier.ipynb #c035
 @dataclass(frozen=True)
 class Feeder:
     "Plans epochs of one arm; raises `GenaugError` when the synthetic set cannot be used as asked."
@@ -269,6 +342,7 @@ class Feeder:
     epochs: int | None = None               # of the whole run, for `two_stage`
     weigh: str = "loss"                     # "loss" or "sampling"
     size: int = 32                          # edge of the images, to describe boxes
+    balancer: Balancer | None = None        # what each class counts
 
     def __post_init__(self):
         _check_feeder(self)
@@ -288,10 +362,19 @@ class Feeder:
     @functools.cached_property
     def weights(self) -> np.ndarray: return row_weights(self.synthetic)
 
+    @functools.cached_property
+    def neighbours(self) -> dict[str, list[str]]: return _neighbours(self)
+
+    def loss_weights(self, epoch: int) -> torch.Tensor | None:
+        "Weight of each class in the loss of an epoch, (K,); None where there is no balancer."
+        if self.balancer is None:
+            return None
+        return torch.as_tensor(np.asarray(self.balancer.loss_weights(self.real.labels.sum(0), epoch / (self.epochs or 1))), dtype=torch.float32)
+
     def plan(self, epoch: int) -> FeedPlan:
         "The rows of one epoch."
         count = len(self.real)
-        order = np.argsort(stream(self.seed, epoch, "order", count), kind="stable")
+        order = _slot_order(self, epoch)
         coins = stream(self.seed, epoch, "coin", count)
         shown = _shown(self, epoch, order, coins)
         slots = [(slot, *entry) for slot, entries in enumerate(shown) for entry in entries]
@@ -300,7 +383,7 @@ class Feeder:
                         int(views[slot + (count if part == "synthetic" else 0)])) for slot, key, part, weight in slots]
         return FeedPlan(tuple(_mixed_rows(self, epoch, rows) if self.mixer is not None else rows))
 
-# %% ../nbs/32_classifier.ipynb #c030
+# %% ../nbs/32_classifier.ipynb #c036
 def feed(
     epoch: int,                              # which epoch
     seed: int,                               # of the run
@@ -313,7 +396,7 @@ def feed(
     "The feed plan of one epoch, a pure function of its arguments; raises `GenaugError` as `Feeder` does."
     return Feeder(real, synthetic, seed, use, replace, **settings).plan(epoch)
 
-# %% ../nbs/32_classifier.ipynb #c038
+# %% ../nbs/32_classifier.ipynb #c046
 def row_numbers(
     seeds: Sequence[int],  # (N,) one per row
     count: int,            # numbers per row
@@ -335,9 +418,17 @@ class View:
     padding_mode: str = "constant"  # "constant" (black) or "reflect"
     flip: bool = False       # mirror half of the training views
     strong: bool = False     # bend, turn and recolour as well: not the papers' protocol, used for pretraining
+    area: tuple[float, float] | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # share of the picture that a crop shows, instead of padding: long tails
+    jitter: float = dataclasses.field(default=0.0, metadata={"setting": "changed"})  # of brightness, contrast and saturation
+
+    def changed(self) -> dict:
+        "All fields but those added later that have their default."
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if not unchanged(self, item)}
 
     def train(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         "One random crop per image, (N, C, resize, resize) to (N, C, size, size), decided by its seed."
+        if self.area is not None or self.jitter:
+            return area_views(self, images, seeds)
         images = strong_views(images, seeds) if self.strong else images
         padded = F.pad(images, (self.padding,) * 4, mode=self.padding_mode)
         choices, numbers, grid = padded.shape[-1] - self.size + 1, row_numbers(seeds, 3), torch.arange(self.size)
@@ -350,6 +441,18 @@ class View:
         "The centre crop."
         start = (self.resize - self.size) // 2
         return images[:, :, start:start + self.size, start:start + self.size]
+
+
+def area_views(
+    view: View,            # with area or jitter
+    images: torch.Tensor,  # (N, C, S, S) in [0, 1]
+    seeds: Sequence[int],  # (N,)
+) -> torch.Tensor:
+    "Random resized crops, flips and colours by torchvision, each image under its own seed."
+    from torchvision.transforms import v2
+    steps = [v2.RandomResizedCrop(view.size, scale=view.area) if view.area is not None else v2.RandomCrop(view.size, view.padding or None)]
+    steps += [v2.RandomHorizontalFlip()] * view.flip + [v2.ColorJitter(view.jitter, view.jitter, view.jitter)] * bool(view.jitter)
+    return transform_each(images, seeds, v2.Compose(steps))
 
 
 def strong_views(
@@ -372,7 +475,7 @@ def strong_views(
     bend = F.interpolate(0.2 * numbers[:, 4:54].view(-1, 2, 5, 5), size=images.shape[-2:], mode="bicubic", align_corners=True)
     return F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), mode="bilinear", padding_mode="reflection", align_corners=False)
 
-# %% ../nbs/32_classifier.ipynb #c041
+# %% ../nbs/32_classifier.ipynb #c051
 class ImageStore:
     "The images of a training set and a synthetic set by their keys in the plan, resized to one square."
 
@@ -399,7 +502,7 @@ class ImageStore:
             self.kept[key], self.room = image, self.room - image.numel()
         return image
 
-# %% ../nbs/32_classifier.ipynb #c044
+# %% ../nbs/32_classifier.ipynb #c054
 def smoothed_target(
     labels: torch.Tensor,    # (N, K), rows that sum to one
     label_smoothing: float,  # epsilon in [0, 1)
@@ -409,21 +512,54 @@ def smoothed_target(
     return (1 - label_smoothing) * labels + label_smoothing * (1 - labels) / others
 
 
+def class_losses(
+    logits: torch.Tensor,    # (N, K)
+    labels: torch.Tensor,    # (N, K)
+    label_smoothing: float,  # epsilon
+    class_weights: torch.Tensor | float,  # (K,), or 1
+) -> torch.Tensor:  # (N,)
+    "The cross-entropy of each row, each class by its weight."
+    return -(class_weights * smoothed_target(labels, label_smoothing) * F.log_softmax(logits, 1)).sum(1)
+
+
 def weighted_loss(
     logits: torch.Tensor,    # (N, K)
     labels: torch.Tensor,    # (N, K)
     weights: torch.Tensor,   # (N,) at least 0
     task: str = "single",    # "single": cross-entropy; "multi": binary cross-entropy, mean over classes
     label_smoothing: float = 0.1,  # epsilon, "single" only
+    class_weights: torch.Tensor | None = None,  # (K,) at least 0; None: all alike
 ) -> torch.Tensor:  # scalar
-    "Weighted mean of the losses of the rows."
+    "Weighted mean of the losses of the rows (Eq. 2)."
+    each = 1.0 if class_weights is None else class_weights
     if task == "single":
-        losses = -(smoothed_target(labels, label_smoothing) * F.log_softmax(logits, 1)).sum(1)
+        losses = class_losses(logits, labels, label_smoothing, each)
     else:
-        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
-    return (weights * losses).sum() / weights.sum().clamp_min(1e-12)
+        losses = (each * F.binary_cross_entropy_with_logits(logits, labels, reduction="none")).mean(1)
+    mass = weights if class_weights is None or task == "multi" else weights * (class_weights * labels).sum(1)
+    return (weights * losses).sum() / mass.sum().clamp_min(1e-12)
 
-# %% ../nbs/32_classifier.ipynb #c048
+# %% ../nbs/32_classifier.ipynb #c057
+def mixture_loss(
+    logits: torch.Tensor,         # (N, K), of images of which some are mixed
+    labels: torch.Tensor,         # (N, K), before mixing
+    chosen: Sequence[int],        # (M,) positions of the mixed rows
+    partners: torch.Tensor,       # (M, K), labels of their partners
+    mixed: torch.Tensor,          # (M, K), their labels after mixing
+    weights: torch.Tensor,        # (N,) of the rows
+    class_weights: torch.Tensor,  # (K,)
+    label_smoothing: float = 0.1,  # epsilon
+) -> torch.Tensor:  # scalar
+    "The class-weighted loss of a batch with mixtures (Eq. 3); the shares are read off the labels."
+    apart, shares = labels[chosen] - partners, torch.ones_like(logits[:, 0])
+    length = (apart ** 2).sum(1)
+    shares[chosen] = torch.where(length > 0, ((mixed - partners) * apart).sum(1) / length.clamp_min(1e-12), torch.ones_like(length))
+    mass = lambda rows, targets: (rows * (class_weights * targets).sum(1)).sum().clamp_min(1e-12)
+    own = (weights * shares * class_losses(logits, labels, label_smoothing, class_weights)).sum() / mass(weights, labels)
+    theirs = (weights[chosen] * (1 - shares[chosen]) * class_losses(logits[chosen], partners, label_smoothing, class_weights)).sum() / mass(weights[chosen], partners)
+    return own + len(partners) / len(labels) * theirs
+
+# %% ../nbs/32_classifier.ipynb #c060
 class SmallNetwork(nn.Module):
     "A small convolutional network with timm's interface; subclasses make `body` and `width`."
 
@@ -475,7 +611,7 @@ def residual_network(num_classes: int, channels: int = 3) -> SmallNetwork:
 
 EMBEDDED = MappingProxyType({"letters": letters_network, "wide": wide_network})      # networks whose pretrained weights come with genaug
 
-# %% ../nbs/32_classifier.ipynb #c051
+# %% ../nbs/32_classifier.ipynb #c063
 class Normalized(nn.Module):
     "A network that takes images in [0, 1] and normalises them itself."
 
@@ -525,7 +661,7 @@ def embedded_weights(
         raise GenaugError(f"This installation has no pretrained weights for the network '{name}'; reinstall genaug, or pass weights=None to start from random weights.")
     return {key: value.float() if value.is_floating_point() else value for key, value in load(path.read_bytes()).items()}
 
-# %% ../nbs/32_classifier.ipynb #c053
+# %% ../nbs/32_classifier.ipynb #c065
 def _timm_network(
     name: str,             # a network of timm
     num_classes: int,      # K
@@ -548,7 +684,7 @@ def _timm_network(
     except (RuntimeError, OSError, ValueError) as error:
         raise GenaugError(f"The weights '{weights}' of the network '{name}' cannot be loaded ({type(error).__name__}: {str(error)[:120]}); name an existing safetensors file made for it.") from error
 
-# %% ../nbs/32_classifier.ipynb #c055
+# %% ../nbs/32_classifier.ipynb #c067
 def make_network(
     name: str,                   # "letters", "wide", "residual" or a name of timm
     num_classes: int,            # K
@@ -571,7 +707,7 @@ def make_network(
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
     return Normalized(network, name, mean, std)
 
-# %% ../nbs/32_classifier.ipynb #c058
+# %% ../nbs/32_classifier.ipynb #c070
 @dataclass(frozen=True)
 class TrainingPreset:
     "Everything about training that is not the diet."
@@ -591,6 +727,12 @@ class TrainingPreset:
     fixed_statistics: bool = False  # batch normalisation keeps the means and variances of pretraining
     view: View = View()
     source: str = ""
+    schedule: str = dataclasses.field(default="cosine", metadata={"setting": "changed"})  # of the learning rate, see notebook 08
+
+    def changed(self) -> dict:
+        "All fields but those added later that have their default: what stands in keys of stored classifiers."
+        kept = [item.name for item in dataclasses.fields(self) if not unchanged(self, item)]
+        return {name: self.view.changed() if name == "view" else getattr(self, name) for name in kept}
 
 
 PRESETS = MappingProxyType({preset.name: preset for preset in (
@@ -598,6 +740,8 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
                    source="chosen on digit-scenes, splits 100-104, validated on unused pool images"),
     TrainingPreset("tiny_wide", "wide", updates=150, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
                    source="the stronger student; chosen on digit-scenes, splits 100-101, validated on unused pool images"),
+    TrainingPreset("tiny_lt", updates=300, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
+                   source="long tails of digit-scenes: the settings of 'tiny' with twice the updates, chosen on splits 100-101, validated on unused pool images"),
     TrainingPreset("judge", "residual", weights=None, updates=3000, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, label_smoothing=0.05,
                    view=View(padding=0, strong=True), source="the judge of the embedded sets: another architecture, the whole training pool"),
     TrainingPreset("letters", "letters", weights=None, epochs=15, batch_size=128, optimizer="adamw", learning_rate=4e-3, weight_decay=0.02, label_smoothing=0.0,
@@ -606,11 +750,15 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
                    view=View(224, 256, 8, flip=True), source="Diff-Mix train_hub.py, CUB; Diff-II uses 128 epochs"),
     TrainingPreset("few_shot_vit", "vit_base_patch16_384", None, epochs=100, batch_size=32, learning_rate=1e-3,
                    view=View(384, 440, 8, flip=True), source="Diff-II train_classifier.py, CUB; weights torchvision IMAGENET1K_SWAG_E2E_V1, to be named by the user"),
+    TrainingPreset("lt_diffmix", "resnet50", "tv_in1k", epochs=200, batch_size=128, learning_rate=0.005, weight_decay=2e-4, label_smoothing=0.0, warmup_share=0.025, schedule="stairs",
+                   view=View(224, 256, 0, flip=True, area=(0.08, 1.0), jitter=0.4), source="Diff-Mix train_hub_imb.py: the recipe behind the long-tail baselines"),
+    TrainingPreset("lt_diffii", "resnet50", "tv_in1k", epochs=200, batch_size=128, learning_rate=0.005,
+                   view=View(224, 256, 0, flip=True, area=(0.08, 1.0), jitter=0.4), source="Diff-II train_classifier_imb.py"),
 )})
 
 
 def training_preset(
-    name: str,   # "tiny", "tiny_wide", "judge", "letters", "few_shot_resnet50" or "few_shot_vit"
+    name: str,   # "tiny", "tiny_wide", "tiny_lt", "judge", "letters", "few_shot_resnet50", "few_shot_vit", "lt_diffmix" or "lt_diffii"
     **changes,   # fields of `TrainingPreset` to replace
 ) -> TrainingPreset:
     "The settings of one kind of training; raises `GenaugError` for an unknown name."
@@ -618,7 +766,7 @@ def training_preset(
         raise GenaugError(f"There is no training preset '{name}'; choose one of {', '.join(PRESETS)}.")
     return dataclasses.replace(PRESETS[name], **changes)
 
-# %% ../nbs/32_classifier.ipynb #c061
+# %% ../nbs/32_classifier.ipynb #c073
 @dataclass(eq=False)
 class TrainedClassifier:
     "A trained network with what is needed to use and to doubt it."
@@ -665,7 +813,7 @@ class TrainedClassifier:
     @classmethod
     def load(cls, folder: str | Path) -> "TrainedClassifier": return _load_classifier(Path(folder))
 
-# %% ../nbs/32_classifier.ipynb #c062
+# %% ../nbs/32_classifier.ipynb #c074
 def _resized(
     images: torch.Tensor,  # (N, C, H, W)
     size: int,             # edge
@@ -694,36 +842,44 @@ def _load_classifier(
     if not (folder / "classifier.json").is_file():
         raise GenaugError(f"'{folder}' holds no finished classifier; give the folder it was saved in.")
     record = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
-    preset = TrainingPreset(**{**record["preset"], "view": View(**record["preset"]["view"])})
+    view = {name: tuple(value) if isinstance(value, list) else value for name, value in record["preset"]["view"].items()}
+    preset = TrainingPreset(**{**record["preset"], "view": View(**view)})
     network = make_network(preset.network, len(record["class_names"]), record["channels"], preset.view.size)
     from safetensors.torch import load_file
     network.network.load_state_dict(load_file(folder / f"{preset.network}.safetensors"))
     return TrainedClassifier(network.eval(), tuple(record["class_names"]), record["task"], preset, record["channels"], seed=record["seed"], fed=record["fed"])
 
-# %% ../nbs/32_classifier.ipynb #c065
+# %% ../nbs/32_classifier.ipynb #c077
 def _batch_loss(
     network: Normalized,       # in training
     store: ImageStore,         # of the images
     rows: Sequence[FeedRow],   # one update
     preset: TrainingPreset,    # view and smoothing
-    mixer: Mixer | None,       # for the rows that are mixed
-    task: str,                 # "single" or "multi"
+    feeder: Feeder,            # the arm: mixer, balancer, task
     device: str,               # of the network
 ) -> torch.Tensor:
-    "The loss of one update: views, then mixing, then the weighted loss."
-    view = preset.view
+    "The loss of one update: views, then mixing, then the weighted loss, then what the mixer adds."
+    view, mixer, task, further = preset.view, feeder.mixer, feeder.real.task, []
     images = view.train(store.images([row.shown for row in rows]), [row.view_seed for row in rows])
-    labels = store.labels([row.shown for row in rows])
+    labels = own = store.labels([row.shown for row in rows])
     chosen = [index for index, row in enumerate(rows) if row.partner is not None]
     if chosen:
-        partners = [rows[index].partner for index in chosen]
-        seeds = [rows[index].mix_seed for index in chosen]
-        mixed = mixer.mix(images[chosen], labels[chosen], view.train(store.images(partners), seeds), store.labels(partners), seeds)
+        partners, seeds = [rows[index].partner for index in chosen], [rows[index].mix_seed for index in chosen]
+        further, theirs = mixer.views(images[chosen], seeds), store.labels(partners)
+        mixed = mixer.mix(images[chosen], labels[chosen], view.train(store.images(partners), seeds), theirs, seeds)
         images, labels = images.index_copy(0, torch.tensor(chosen), mixed[0]), labels.index_copy(0, torch.tensor(chosen), mixed[1])
-    weights = torch.tensor([row.weight for row in rows])
-    return weighted_loss(network(images.to(device)), labels.to(device), weights.to(device), task, preset.label_smoothing)
+    weights, classes = torch.tensor([row.weight for row in rows]).to(device), feeder.loss_weights(rows[0].epoch)
+    answers = network(torch.cat([images, *further]).to(device))
+    if classes is not None and chosen and task == "single":
+        loss = mixture_loss(answers[:len(rows)], own.to(device), chosen, theirs.to(device), mixed[1].to(device), weights, classes.to(device), preset.label_smoothing)
+    else:
+        loss = weighted_loss(answers[:len(rows)], labels.to(device), weights, task, preset.label_smoothing, None if classes is None else classes.to(device))
+    if further:
+        each = mixer.consistency([answers[:len(rows)][chosen], *answers[len(rows):].split(len(chosen))], task)
+        loss = loss + (weights[chosen] * each).sum() / weights.sum()
+    return loss
 
-
+# %% ../nbs/32_classifier.ipynb #c079
 def batches_of(
     plan: FeedPlan,    # one epoch
     batch_size: int,   # slots per update
@@ -737,7 +893,7 @@ def batches_of(
             cut[row.slot // batch_size].append(row)
     return cut
 
-# %% ../nbs/32_classifier.ipynb #c068
+# %% ../nbs/32_classifier.ipynb #c082
 @dataclass(eq=False)
 class TrainingRun:
     "One training: a network, its diet and its images; raises `GenaugError` when the loss is not finite."
@@ -767,7 +923,7 @@ class TrainingRun:
         if self.trained.preset.fixed_statistics:
             for module in self.trained.network.modules():
                 module.train(not isinstance(module, nn.modules.batchnorm._BatchNorm))
-        return _batch_loss(self.trained.network, self.store, self.rows(update), self.trained.preset, self.feeder.mixer, self.trained.task, self.trained.device)
+        return _batch_loss(self.trained.network, self.store, self.rows(update), self.trained.preset, self.feeder, self.trained.device)
 
     def watch(self, update: int, loss: float) -> None:
         "After each epoch: keep the weights if they are the best on the validation set so far."
@@ -806,11 +962,11 @@ def _train(
         return torch.optim.SGD(groups, momentum=preset.momentum, weight_decay=preset.weight_decay)
     head = (getattr(network.network, "pretrained_cfg", None) or {}).get("classifier", "fc")
     rates = {f"network.{head}": preset.learning_rate, "network": preset.learning_rate * preset.body_rate}
-    return train_loop(run.loss_at, {"network": network.network}, run.updates, rates, optimizer=momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, schedule="cosine",
+    return train_loop(run.loss_at, {"network": network.network}, run.updates, rates, optimizer=momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, schedule=preset.schedule,
                       warmup=round(preset.warmup_share * run.updates), weight_decay=preset.weight_decay, grad_clip=0.0, checkpoint=checkpoint,
                       seed=run.trained.seed, progress=progress, callback=run.watch if run.validation is not None else None)
 
-# %% ../nbs/32_classifier.ipynb #c069
+# %% ../nbs/32_classifier.ipynb #c083
 def train_classifier(
     real: LabeledImages,                       # training photographs
     synthetic: LabeledImages | None = None,    # synthetic set, or none
@@ -826,7 +982,7 @@ def train_classifier(
     network: str | None = None,                # replaces the preset's network (then with `weights`)
     weights: str | None = None,                # see `make_network`
     channels: int = 3,                         # 1 or 3
-    **feeding,                                 # other fields of `Feeder`: mixer_probability (default: the mixer's own), real_share, stage_share, weigh
+    **feeding,                                 # other fields of `Feeder`: mixer_probability (default: the mixer's own), real_share, stage_share, weigh, balancer
 ) -> TrainedClassifier:
     "A classifier after its last update (never the best epoch on the test set); raises `GenaugError` for a diet that cannot be followed."
     preset = training_preset(preset) if isinstance(preset, str) else preset
@@ -843,7 +999,7 @@ def train_classifier(
     body.eval()
     return trained
 
-# %% ../nbs/32_classifier.ipynb #c073
+# %% ../nbs/32_classifier.ipynb #c089
 def letters_corpus(
     number: int,  # of images
     seed: int,    # image i depends on (seed, i) only
@@ -875,7 +1031,7 @@ def pretrain_letters(
     write_atomic(Path(folder) / f"{network}.json", json.dumps(record, indent=1))
     return trained
 
-# %% ../nbs/32_classifier.ipynb #c083
+# %% ../nbs/32_classifier.ipynb #c099
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     "A network read before its last layer: a name, features and a fingerprint, as distances and filters want it."
@@ -915,7 +1071,7 @@ def feature_network(
     network = make_network(name, 0, image_size=edge, weights=weights or "usual")
     return ImageFeatures(name, network.eval().to(device), View(edge, round(edge / share), padding=0), device)
 
-# %% ../nbs/32_classifier.ipynb #c086
+# %% ../nbs/32_classifier.ipynb #c102
 def cached_features(
     network: ImageFeatures,      # or anything with features and a fingerprint
     images: LabeledImages,       # the set; labels and ids do not matter
@@ -933,7 +1089,7 @@ def cached_features(
         write_atomic(path, save({"features": compute()}))
     return load(path.read_bytes())["features"].astype(np.float64)
 
-# %% ../nbs/32_classifier.ipynb #c090
+# %% ../nbs/32_classifier.ipynb #c106
 def train_judge(
     pool: LabeledImages,                      # the whole training pool, never a test image
     seed: int = 0,                            # of the training
@@ -945,7 +1101,7 @@ def train_judge(
     "A classifier for judging images, read from disk where it was trained before."
     from importlib.resources import files
     preset = training_preset(preset) if isinstance(preset, str) else preset
-    key = content_hash("judge", pool.fingerprint(), dataclasses.asdict(preset), seed)[:24]
+    key = content_hash("judge", pool.fingerprint(), preset.changed(), seed)[:24]
     embedded = Path(str(files("genaug"))) / "assets" / "letters-1" / "judges"
     for folder in (embedded,) if cache is None else (Path(cache), embedded):
         if (folder / key / "classifier.json").is_file():

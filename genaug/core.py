@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GenaugError', 'unchanged', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'decode_image', 'to_tensor',
            'to_uint8', 'LabeledImages', 'encode_png', 'image_path', 'metadata_record', 'write_metadata',
-           'read_metadata', 'PlanRow', 'Slot', 'Budget', 'Decision', 'settings_of', 'Augmenter', 'Mixer',
-           'progress_bar']
+           'read_metadata', 'PlanRow', 'Slot', 'shared_alike', 'Budget', 'Decision', 'settings_of', 'Augmenter',
+           'Mixer', 'Balancer', 'progress_bar']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -23,6 +23,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -438,12 +439,23 @@ class Slot:
     aimed: bool = False      # does the budget ask for images of this class (counts per class), or for copies of this photograph?
 
 
+def shared_alike(
+    total: int,          # images in all
+    counts: np.ndarray,  # (K,) photographs per class
+) -> dict[int, int]:  # class index -> images; classes without a photograph get none
+    "The same number for every class; what is left over goes to the smallest classes."
+    there = sorted(np.flatnonzero(np.asarray(counts) > 0).tolist(), key=lambda index: (counts[index], index))
+    return {index: total // len(there) + (place < total % len(there)) for place, index in enumerate(there)}
+
+
 @dataclass(frozen=True)
 class Budget:
-    "How many synthetic images: copies per photograph, or counts per class, or up to the largest class."
+    "How many synthetic images: copies per photograph, counts per class, up to the largest class, or a total shared by all classes."
     copies: float = 5                        # expansion rate r; floor(r * N_c) per class
-    per_class: Mapping[str, int] | None = None  # wanted count by class name; overrides copies
-    fill: bool = False                       # as many as each class lacks to the largest one; overrides copies
+    per_class: Mapping[str, int] | None = None  # wanted count by class name; overrides everything else
+    fill: bool = False                       # as many as each class lacks to the largest one; overrides the others below and copies
+    total: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # images in all, the same number for every class; overrides even and copies
+    even: bool = dataclasses.field(default=False, metadata={"setting": "changed"})  # floor(r * N) in all, the same number for every class
 
     def wanted(self, real: LabeledImages) -> dict[int | None, int]:
         "Number of images by class index (`None`: all photographs of a multi-label set together)."
@@ -455,8 +467,12 @@ class Budget:
         counts = (real.labels > 0).sum(0) if real.task == "multi" else np.bincount(real.targets, minlength=len(real.class_names))
         if self.fill:
             return {index: int(counts.max() - count) for index, count in enumerate(counts)}
-        if not self.copies > 0:
+        if self.total is not None and self.total < 1:
+            raise GenaugError(f"The total number of images must be at least 1, not {self.total}.")
+        if self.total is None and not self.copies > 0:
             raise GenaugError(f"The number of copies must be positive, not {self.copies}.")
+        if self.total is not None or self.even:
+            return shared_alike(math.floor(self.copies * len(real)) if self.total is None else int(self.total), counts)
         if real.task == "multi":
             return {None: math.floor(self.copies * len(real))}
         return {index: math.floor(self.copies * int(count)) for index, count in enumerate(counts)}
@@ -471,7 +487,7 @@ class Budget:
                 raise GenaugError(f"The class '{real.class_names[index]}' has no photograph; add one or leave it out of the budget.")
             order += [(number // len(positions), int(positions[number % len(positions)]), index) for number in range(count)]
         order.sort(key=lambda entry: (entry[0], entry[1], -1 if entry[2] is None else entry[2]))
-        aimed = self.per_class is not None or self.fill
+        aimed = self.per_class is not None or self.fill or self.even or self.total is not None
         return [Slot(real.ids[position], index, copy, aimed) for copy, position, index in order]
 
 # %% ../nbs/00_core.ipynb #c050
@@ -541,6 +557,7 @@ class Mixer(abc.ABC):
     "A way to combine images and labels during training; partners and seeds come from the feed plan."
     name: str = "mixer"  # as `--methods` and the results write it
     probability: float = dataclasses.field(default=0.5, metadata={"setting": "changed"})  # chance that a slot is mixed
+    partners: ClassVar[str] = "slots"  # "slots": another slot; "rare": a photograph, its class by `partner_chances`; "neighbours": a near image of the class
 
     @abc.abstractmethod
     def mix(self,
@@ -551,6 +568,38 @@ class Mixer(abc.ABC):
             seeds: Sequence[int],          # one per image
             ) -> tuple[torch.Tensor, torch.Tensor]:
         "Mixed images and label rows of the same shapes; sample i depends on its own pair and seed only."
+
+    def active(self, epoch: int, epochs: int) -> bool:
+        "Is anything mixed in this epoch (counted from 0)?"
+        return True
+
+    def partner_chances(self, counts: np.ndarray) -> np.ndarray:
+        "Relative chance of each class (K,) to give a partner, for `rare`; from the photographs per class."
+        return (np.asarray(counts) > 0).astype(float)
+
+    def views(self, images: torch.Tensor, seeds: Sequence[int]) -> list[torch.Tensor]:
+        "Further views of the images that were mixed, of the same shape, which the classifier should answer alike; none."
+        return []
+
+    def consistency(self, logits: Sequence[torch.Tensor], task: str) -> torch.Tensor:
+        "What disagreement of the answers to an image (first) and its views adds to the loss, per image (N,); nothing."
+        return torch.zeros(len(logits[0]), device=logits[0].device)
+
+    def settings(self) -> dict: return settings_of(self)
+
+
+@dataclass(kw_only=True)
+class Balancer(abc.ABC):
+    "What each class counts while a classifier is trained: in the loss, in the sampling of photographs, or in both."
+    name: str = "balancer"  # as `--methods` and the results write it
+
+    def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
+        "Weight of each class (K,) in the loss, from the photographs per class and the share of the epochs that are over, in [0, 1); ones."
+        return np.ones(len(counts))
+
+    def slot_chances(self, counts: np.ndarray, progress: float) -> np.ndarray | None:
+        "Relative chance of each class (K,) to fill a slot, photographs of a class alike; None: every photograph once per epoch."
+        return None
 
     def settings(self) -> dict: return settings_of(self)
 

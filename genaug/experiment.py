@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'CONTROLS', 'arm_fields', 'arm_text', 'checked_row', 'row_order', 'load_rows',
            'put', 'read_rows', 'missing_units', 'foreign_backbones', 'Comparison', 'open_sets', 'backbone_note',
-           'needed_backbone', 'Split', 'make_split', 'split_notes', 'classifier_preset', 'classifier_identity', 'Bench',
-           'Unit', 'paint_arm', 'noted_arm', 'note_arm', 'run_unit', 'run_split', 'run_experiment', 'Jury', 'find_jury',
-           'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment', 'set_table', 'Cost',
-           'denoiser_seconds', 'painting_cost', 'estimate', 'set_cost', 'run_table', 'summarise', 'written_summary',
-           'image_scores', 'bootstrap_difference', 'summary_figure', 'Finding', 'claim_comparison', 'read_comparison',
-           'compare', 'with_bootstrap', 'tune']
+           'needs_backbone', 'needed_backbone', 'Split', 'make_split', 'manifest_path', 'condition_name', 'split_notes',
+           'classifier_preset', 'classifier_identity', 'Bench', 'Unit', 'paint_arm', 'noted_arm', 'note_arm',
+           'run_unit', 'run_split', 'run_experiment', 'Jury', 'find_jury', 'within_class_lpips', 'measure_set',
+           'measure_arm', 'measure_experiment', 'set_table', 'Cost', 'denoiser_seconds', 'painting_cost', 'estimate',
+           'set_cost', 'run_table', 'summarise', 'written_summary', 'image_scores', 'bootstrap_difference',
+           'summary_figure', 'Finding', 'claim_comparison', 'read_comparison', 'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -30,13 +30,13 @@ import pandas as pd
 from filelock import FileLock
 
 from . import __version__
-from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, cached_features, embedded_weights, feature_network, train_classifier, train_judge,
+from .classifier import (PRESETS, USES, TrainedClassifier, TrainingPreset, cached_features, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
-from .core import Budget, GenaugError, LabeledImages, content_hash, file_name, progress_bar, write_atomic
+from .core import Budget, GenaugError, LabeledImages, content_hash, file_name, progress_bar, settings_of, write_atomic
 from .data import TUNING_SEEDS, Manifest, assert_only, open_source, tuning_sets
 from .datasets import load, names
 from .diffusion import Backbone, load_backbone
-from .metrics.classification import bootstrap_interval, evaluate, mean_interval, paired_interval
+from .metrics.classification import bootstrap_interval, evaluate, mean_interval, paired_interval, size_rows
 from .metrics.images import clip_score, kernel_distance, perceptual_distance, set_metrics
 from .painting import open_synthetic, read_decisions, read_plan, synthesize
 from .prompts import ClassPrompt
@@ -56,7 +56,7 @@ def arm_fields(
     "Method (with its mixer) and variant (its settings) as they stand in a row."
     arm = parse_arm(text)
     bare = dataclasses.replace(arm, settings=())
-    _, _, settings = dataclasses.replace(arm, mixer=None).canonical().partition("@")
+    _, _, settings = dataclasses.replace(arm, parts=()).canonical().partition("@")
     return {"method": bare.canonical(), "variant": settings}
 
 
@@ -171,6 +171,8 @@ class Comparison:
     suffixes: tuple[str, ...] = ()            # for two-stage prompts
     device: str = "cpu"                       # where the networks run
     batch_size: int = 32                      # images painted at once; changes no number
+    use: str | None = None                    # how arms with an augmenter use their set; None: each method's own
+    even: bool = False                        # the copies, in all, as the same number for every class
     table: str = "compare"                    # names in the rows
     scale: str = "user"
 
@@ -196,6 +198,8 @@ def _check_question(
         raise GenaugError(f"The replacement probability must lie in [0, 1], not {question.replace}.")
     if question.updates is not None and question.updates < 1:
         raise GenaugError(f"The classifier needs at least one update, not {question.updates}.")
+    if question.use is not None and question.use not in USES:
+        raise GenaugError(f"There is no use '{question.use}'; choose one of {', '.join(USES)}.")
     if not 0 < question.test_fraction < 1:
         raise GenaugError(f"The share kept back for the test must lie between 0 and 1, not {question.test_fraction}.")
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
@@ -229,6 +233,13 @@ def backbone_note(
             "and name a real model with --backbone, a diffusers folder or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5 (with --device cuda where there is a GPU).")
 
 # %% ../nbs/60_experiment.ipynb #c025
+def needs_backbone(
+    augmenter,  # of an arm, or None
+) -> bool:
+    "Does it paint with a backbone?"
+    return getattr(augmenter, "needs_backbone", hasattr(augmenter, "backbone"))
+
+
 def needed_backbone(
     methods: Sequence[str],  # arms
     name: str = "tiny",      # "tiny", a folder or a hub id
@@ -236,7 +247,7 @@ def needed_backbone(
 ) -> Backbone | None:
     "Load the backbone if any arm paints with one; raises `GenaugError` when it cannot be loaded."
     augmenters = [make_arm(text).augmenter for text in methods]
-    return load_backbone(name, device) if any(hasattr(augmenter, "backbone") for augmenter in augmenters) else None
+    return load_backbone(name, device) if any(needs_backbone(augmenter) for augmenter in augmenters) else None
 
 # %% ../nbs/60_experiment.ipynb #c028
 @dataclass(frozen=True)
@@ -270,6 +281,22 @@ def make_split(
         parts = manifest.sets(sets)
     assert_only(parts["train"].ids, manifest, "splitting")
     return Split(number, parts["train"], parts["test"], manifest)
+
+
+def manifest_path(
+    folder: Path,             # of a comparison
+    number: int,              # of the split
+    test_part: str = "test",  # part of the data that is examined on
+) -> Path:
+    "Where the manifest of a split lies; a table that examines on another part shares everything else."
+    return folder / "splits" / (f"{number}.json" if test_part == "test" else f"{number}-on-{test_part}.json")
+
+
+def condition_name(
+    question: Comparison,  # what is asked
+) -> str:
+    "The condition as it stands in rows, such as \"natural on shifted\"."
+    return question.condition + ("" if question.test_part == "test" else f" on {question.test_part}")
 
 
 def split_notes(
@@ -334,16 +361,14 @@ class Bench:
 
     def arm(self, text: str) -> Arm:
         "A fresh arm."
-        question = self.question
-        return make_arm(text, self.backbone, question.class_prompt, question.suffixes, question.replace)
+        return make_arm(text, self.backbone, self.question.class_prompt, self.question.suffixes, self.question.replace, self.question.use)
 
-    def budget(self, arm: Arm) -> Budget: return Budget(self.question.copies if arm.copies is None else arm.copies)
+    def budget(self, arm: Arm) -> Budget: return Budget(**{"copies": self.question.copies, "even": self.question.even, **arm.budget})
 
     def names(self) -> dict[str, str]:
         "The key fields that all rows of this comparison share."
         backbone = "none" if self.backbone is None else f"{self.backbone.name}@{self.backbone.fingerprint()[:12]}"
-        condition = self.question.condition + ("" if self.question.test_part == "test" else f" on {self.question.test_part}")
-        return {"table": self.question.table, "scale": self.question.scale, "data": self.question.data, "condition": condition,
+        return {"table": self.question.table, "scale": self.question.scale, "data": self.question.data, "condition": condition_name(self.question),
                 "backbone": backbone, "classifier": classifier_identity(self.preset)}
 
     @functools.cached_property
@@ -351,10 +376,12 @@ class Bench:
 
     def path(self, text: str, split: Split, seed: int) -> Path:
         "Where the result of a unit is stored."
-        arm, question = self.arm(text), self.question
-        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), self.budget(arm).copies, dataclasses.asdict(arm.use)]
-        mixer = None if arm.mixer is None else [arm.mixer.name, arm.mixer.settings()]
-        digest = content_hash("unit 1", method, mixer, self.names()["classifier"], self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint())
+        arm = self.arm(text)
+        budget = settings_of(self.budget(arm))
+        budget = budget if len(budget) > 3 or budget["fill"] else budget["copies"]
+        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, dataclasses.asdict(arm.use)]
+        mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (arm.mixer, arm.balancer))
+        digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names()["classifier"], self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint())
         return self.folder / "runs" / f"{digest[:32]}.json"
 
 
@@ -398,9 +425,9 @@ def paint_arm(
     assert_only(split.train.ids, split.manifest, f"fitting {augmenter.name}")
     augmenter.fit(split.train, bench.folder / "work", bench.progress)
     budget = bench.budget(arm)
-    name = f"{file_name(augmenter.name)}-{content_hash(augmenter.fingerprint(), dataclasses.asdict(budget), split.number)[:12]}"
-    home = bench.folder / "synthetic" / f"split-{split.number}" / name
-    images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True)
+    home = bench.folder / "synthetic" / f"split-{split.number}" / f"{file_name(augmenter.name)}-{content_hash(augmenter.fingerprint(), settings_of(budget), split.number)[:12]}"
+    others = sorted(place for place in home.parent.glob(f"{file_name(augmenter.name)}-*") if place != home) if home.parent.is_dir() else []
+    images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True, like=others)
     note_arm(bench.folder, arm.name, split.number, home)
     decided = read_decisions(home)
     painted = [row for row in read_plan(home).rows if row.id in decided]
@@ -438,10 +465,12 @@ def run_unit(
     "Train on the training part, examine on the test part, store the result."
     (synthetic, count), started, question = painted, time.perf_counter(), bench.question
     use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
-    trained = train_classifier(split.train, synthetic, bench.preset, mixer=arm.mixer, seed=seed, device=question.device, **use)
+    trained = train_classifier(split.train, synthetic, bench.preset, mixer=arm.mixer, seed=seed, device=question.device, balancer=arm.balancer, **use)
     answers, test = np.asarray(trained.predict(split.test)), split.test
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = [tuple(metric) for metric in evaluate(answers, test.labels, test.task, test.class_names, test.groups)]
+    if question.shots is None and test.task == "single":
+        metrics += [tuple(metric) for metric in size_rows(answers, test.labels, list(split.train.counts().values()))]
     settings = {"shots": question.shots, "copies": bench.budget(arm).copies if synthetic is not None else 0, "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
     unit = Unit(arm.name, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right), time.perf_counter() - started, count, settings)
     write_atomic(bench.path(arm.name, split, seed), json.dumps(dataclasses.asdict(unit)))
@@ -455,7 +484,7 @@ def run_split(
 ) -> Iterator[Unit]:
     "All units of one split, stored ones first where there are any."
     split = make_split(bench.question, bench.sets, number)
-    split.manifest.save(bench.folder / "splits" / f"{number}.json")
+    split.manifest.save(manifest_path(bench.folder, number, bench.question.test_part))
     for text in bench.question.methods:
         stored = {seed: Unit.load(bench.path(text, split, seed)) for seed in bench.question.repeats}
         arm, painted = bench.arm(text), None
@@ -654,8 +683,9 @@ def estimate(
         per_update = (time.perf_counter() - started) / 4
         updates = bench.preset.updates or bench.preset.epochs * max(1, len(split.train) // bench.preset.batch_size)
         seconds += runs * updates * per_update
-    if images or learned:
-        seconds += (count + sum(work for _, work in learned.values())) * denoiser_seconds(bench.backbone)
+    denoised = count + sum(work for _, work in learned.values())
+    if denoised:
+        seconds += denoised * denoiser_seconds(bench.backbone)
     splits = len(question.splits)
     return Cost(runs * splits, (updates if runs else 0) * runs * splits, sum(steps for steps, _ in learned.values()) * splits, images * splits, count * splits, seconds * splits / 60)
 
@@ -854,7 +884,7 @@ def compare(
     put(rows, folder / "results.csv")
     metric = "accuracy" if first.train.task == "single" else "mean_average_precision"
     table = read_rows(folder / "results.csv")
-    summary = with_bootstrap(summarise(table, question.methods, metric), units, folder)
+    summary = with_bootstrap(summarise(table, question.methods, metric), units, folder, question.test_part)
     write_atomic(folder / "summary.json", json.dumps({"metric": metric, "notes": notes, "summary": summary.to_dict("records")}))
     return Finding(folder, table, summary, metric, tuple(notes))
 
@@ -863,9 +893,10 @@ def with_bootstrap(
     summary: pd.DataFrame,   # of `summarise`
     units: Sequence[Unit],   # all runs
     folder: Path,            # OUT, with the manifests of the splits
+    test_part: str = "test",  # part of the data that was examined on
 ) -> pd.DataFrame:
     "The summary with the bootstrap over test images: of each arm, and of its difference to the first control."
-    tested = {number: Manifest.load(folder / "splits" / f"{number}.json").test for number in {unit.split for unit in units}}
+    tested = {number: Manifest.load(manifest_path(folder, number, test_part)).test for number in {unit.split for unit in units}}
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
     control = next((name for name in CONTROLS if name in scores), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]

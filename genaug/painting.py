@@ -6,7 +6,7 @@
 __all__ = ['LIBRARIES', 'plain_value', 'Plan', 'check_plan', 'depths', 'make_plan', 'read_plan', 'plan_difference', 'Canvas',
            'is_whole', 'claim_folder', 'Team', 'find_team', 'hold_lock', 'explain_disk_errors', 'inputs_for',
            'paint_rows', 'PaintedImages', 'decide', 'kept_units', 'rows_of_round', 'paint_rounds', 'finish',
-           'open_synthetic', 'read_decisions', 'paint_shard', 'synthesize']
+           'open_synthetic', 'read_decisions', 'paint_shard', 'take_over', 'synthesize']
 
 # %% ../nbs/39_painting.ipynb #c003
 import errno
@@ -142,7 +142,7 @@ def make_plan(
     "Ask the method for its rows and put on record what they depend on; raises `GenaugError` for a contradictory plan."
     rows = tuple(augmenter.plan(real, budget, seed))
     header = {"genaug_plan": 1, "method": augmenter.name, "augmenter": augmenter.fingerprint(), "settings": augmenter.settings(), "seed": seed,
-              "budget": asdict(budget), "task": real.task, "class_names": list(real.class_names), "rows": len(rows),
+              "budget": settings_of(budget), "task": real.task, "class_names": list(real.class_names), "rows": len(rows),
               "sources": dict(zip(real.ids, real.sha256)), "versions": _versions()}
     plan = Plan(header, rows)
     check_plan(plan, real, len(budget.slots(real)))
@@ -550,6 +550,28 @@ def _is_complete(
         return False
 
 # %% ../nbs/39_painting.ipynb #c055
+def take_over(
+    canvas: Canvas,             # of a set that is being made
+    folders: Sequence[Path],    # of other sets
+) -> int:  # files taken over
+    "Copy finished images of rows that are equal in every field, from sets of the same fitted method and the same photographs; a folder that does not match is passed over."
+    taken, wanted = 0, canvas.plan.header
+    for folder in folders:
+        try:
+            other = read_plan(folder)
+        except GenaugError:  # none, or a damaged one
+            continue
+        text = lambda value: json.dumps(value, sort_keys=True, default=plain_value)
+        if any(text(other.header[key]) != text(wanted[key]) for key in ("augmenter", "sources", "class_names", "task", "versions")):
+            continue
+        theirs = Canvas(folder, other)
+        for row in canvas.missing(canvas.plan.rows):
+            if row.id in other.by_id and text(other.by_id[row.id].to_json()) == text(row.to_json()) and theirs.stored(row) is not None:
+                write_atomic(canvas.path(row), theirs.stored(row).read_bytes())
+                taken += 1
+    return taken
+
+# %% ../nbs/39_painting.ipynb #c058
 def synthesize(
     augmenter: Augmenter,            # fitted on `real`
     real: LabeledImages,             # the training images, nothing else
@@ -561,6 +583,7 @@ def synthesize(
     progress: bool = True,           # show bars
     manifest: Manifest | None = None,  # if given, `real` must lie in its training part
     allow_fewer: bool = False,       # accept fewer images where a filter turned down too many
+    like: Sequence[Path] = (),       # folders that may hold rows of this plan, such as a set with fewer copies: their files are taken over
 ) -> LabeledImages | None:  # the finished set; None when other shards still have work to do
     "Plan, paint, select and finish; resumes what was broken off. Raises `GenaugError` for everything the user can put right."
     folder, team = Path(folder).expanduser(), find_team(shard)
@@ -580,6 +603,7 @@ def synthesize(
             complete = _is_complete(canvas)
             team.wait()
             if not complete:
+                take_over(canvas, like if team.index == 0 else ())
                 decisions = paint_rounds(augmenter, canvas, real, team, batch_size, progress)
                 if team.index == 0:
                     finish(canvas, decisions, allow_fewer)

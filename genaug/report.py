@@ -21,7 +21,7 @@ from . import __version__
 from .audit import audit
 from .core import GenaugError, LabeledImages, write_atomic
 from .data import Manifest
-from .experiment import CONTROLS, arm_text, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
+from .experiment import CONTROLS, arm_text, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
 from .metrics.classification import part_of
 from .metrics.images import nearest_neighbours, pixel_features
 from .painting import Plan, open_synthetic, read_plan
@@ -322,7 +322,7 @@ def result_sections(
     numbers = html_table(table) + figure_svg(summary_figure(summary, label)) + "".join(paragraph(sentence) for sentence in verdicts(summary))
     small = paragraph("Intervals: Student's t over splits (repeats averaged); differences are paired by split and classifier seed. The last column draws the test images anew (bootstrap).", "muted")
     notes = "".join(paragraph(note, "note") for note in (*stored["notes"], *record.get("notes", ())))
-    names = Manifest.load(folder / "splits" / f"{record['question']['splits'][0]}.json").class_names
+    names = Manifest.load(manifest_path(folder, record["question"]["splits"][0], record["question"]["test_part"])).class_names
     made = made_table(rows, record["question"]["methods"])
     classes = class_table(rows, record["question"]["methods"], names)
     question = pd.DataFrame({"setting": list(record["question"]), "value": [value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False) for value in record["question"].values()]})
@@ -337,7 +337,7 @@ def report_comparison(
     record = read_comparison(folder)
     question, sections = record["question"], result_sections(folder, record)
     number = question["splits"][0]
-    manifest = Manifest.load(folder / "splits" / f"{number}.json")
+    manifest = Manifest.load(manifest_path(folder, number, question["test_part"]))
     run = {"source": record["source"], "condition": question["condition"]}
     (real, why), (exam, _) = (photographs_of(folder, {name: manifest.sha256[name] for name in ids}, run) for ids in (manifest.train, manifest.test))
     for note in sorted((folder / "synthetic" / f"split-{number}").glob("*.json")):

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .experiment import (Comparison, arm_fields, arm_text, classifier_identity, classifier_preset, find_jury, measure_experiment, missing_units,
-                               needed_backbone, open_sets, put, read_rows, run_experiment, summarise, with_bootstrap)
+from .experiment import (Comparison, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name, find_jury, manifest_path, measure_experiment,
+                               missing_units, needed_backbone, open_sets, put, read_rows, run_experiment, summarise, with_bootstrap)
 from .show import Drawing
 
 # %% ../nbs/63_tables.ipynb #c006
@@ -25,6 +25,9 @@ class Places:
     "Where the rows and the working files of a table lie."
     file: Path  # CSV of the rows
     work: Path  # folder of runs, concepts and images
+
+    @property
+    def points(self) -> Path: return self.file.parent / "points" / self.file.name  # CSV of curves
 
     def home(self, question: Comparison) -> Path:
         "The working folder of one draw of training images; classifiers and arms share what lies there."
@@ -64,7 +67,7 @@ def unfinished(
     backbone: str,         # as it stands in the rows
 ) -> tuple[int, ...]:  # splits
     "The splits that lack a run."
-    absent = missing_units(read_rows(file), question.methods, question.splits, question.repeats, scale=question.scale, data=question.data, backbone=backbone,
+    absent = missing_units(read_rows(file), question.methods, question.splits, question.repeats, scale=question.scale, data=question.data, condition=condition_name(question), backbone=backbone,
                            classifier=_identity(question))
     return tuple(sorted({split for _, split, _ in absent}))
 
@@ -77,7 +80,7 @@ def bootstrap_rows(
 ) -> list[dict]:  # result rows
     "95 % bootstrap intervals over test images: of each arm, and of its difference to the first control."
     lines = [row for part in rows for row in part]
-    summary = with_bootstrap(summarise(pd.DataFrame(lines), question.methods), units, home)
+    summary = with_bootstrap(summarise(pd.DataFrame(lines), question.methods), units, home, question.test_part)
     shared = {key: value for key, value in lines[0].items() if key not in ("method", "variant")} | dict(split="all", seed="all", wall_s=0, evaluations=0, settings=_splits(question))
     columns = (("images low", "", "low"), ("images high", "", "high"), ("images minus low", "minus=control", "low"), ("images minus high", "minus=control", "high"))
     return [shared | arm_fields(arm) | {"metric": f"accuracy_bootstrap_{end}", "part": part, "value": value, "n": len(units[0].correct)}
@@ -93,7 +96,7 @@ def lacks_bootstrap(
     if len(question.splits) < 2 or unfinished(question, file, backbone):
         return False
     rows = read_rows(file)
-    rows = rows[(rows.metric == "accuracy_bootstrap_low") & (rows.part == "") & (rows.scale == question.scale) & (rows.data == question.data) & (rows.classifier == _identity(question)) & (rows.settings == _splits(question))]
+    rows = rows[(rows.metric == "accuracy_bootstrap_low") & (rows.part == "") & (rows.scale == question.scale) & (rows.data == question.data) & (rows.condition == condition_name(question)) & (rows.classifier == _identity(question)) & (rows.settings == _splits(question))]
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
 
 # %% ../nbs/63_tables.ipynb #c016
@@ -105,21 +108,25 @@ def fill_table(
     measure: bool = True,             # measure the synthetic sets too
     jury: Mapping | None = None,      # settings for `find_jury`; None: the usual ones
     progress: bool = False,           # show bars
+    parts: Sequence[str] = (),        # which rows about parts of the test set are kept beside the totals, such as "shots" or "group"
+    points: Sequence[tuple[str, str]] = (),  # and which go into the file of curves: (metric, part), such as ("sensitivity", "class")
 ) -> None:
     "Run what a table lacks and write its rows, each as soon as it is there."
-    sets = open_sets(source)
     for question in questions:
+        sets = open_sets(source, question.condition)
         network = needed_backbone(question.methods, backbone, question.device)
         name = "none" if network is None else f"{network.name}@{network.fingerprint()[:12]}"
         todo, home = unfinished(question, places.file, name), places.home(question)
         asked = dataclasses.replace(question, splits=todo or question.splits)
         for _, rows in run_experiment(asked, sets, home, network, progress) if todo else ():
-            put([row for row in rows if not row["part"]], places.file)
+            kind = [row["part"].partition("=")[0] if "," not in row["part"] else "cells" for row in rows]
+            put([row for row, one in zip(rows, kind) if one in ("", *parts)], places.file)
+            put([row | {"settings": ""} for row, one in zip(rows, kind) if (row["metric"], one) in points], places.points) if points else None
         if todo and measure and network is not None:
             judged = find_jury(sets, places.work / "judges", progress=progress, **(jury or {}))
             for rows in measure_experiment(asked, sets, home, judged, network, progress):
                 put(rows, places.file)
-        if all((home / "splits" / f"{number}.json").is_file() for number in question.splits) and lacks_bootstrap(question, places.file, name):
+        if all(manifest_path(home, number, question.test_part).is_file() for number in question.splits) and lacks_bootstrap(question, places.file, name):
             put(bootstrap_rows(question, *zip(*run_experiment(question, sets, home, network, False)), home), places.file)
 
 # %% ../nbs/63_tables.ipynb #c020
@@ -157,9 +164,9 @@ def beside_paper(
     for line in summary.to_dict("records"):
         paper = printed.get(line["arm"], np.nan)
         ours = [line.get(name, np.nan) for name in ("minus original", "original low", "original high")]
-        gain = f"{100 * ours[0]:+.1f} [{100 * ours[1]:+.1f}, {100 * ours[2]:+.1f}]" if np.isfinite(ours[0]) else "–"
+        gain = f"{100 * ours[0]:+.1f}" + (f" [{100 * ours[1]:+.1f}, {100 * ours[2]:+.1f}]" if np.isfinite(ours[1]) else "") if np.isfinite(ours[0]) else "–"
         lines.append({"arm": line["arm"], "paper": "–" if np.isnan(paper) else f"{paper:.2f}", "paper's gain": "–" if np.isnan(paper - base) or line["arm"] == "original" else f"{paper - base:+.2f}",
-                      "ours": f"{100 * line['mean']:.1f} [{100 * line['low']:.1f}, {100 * line['high']:.1f}]", "our gain": gain, "splits": line["splits"], "what differs": (differs or {}).get(line["arm"], "")})
+                      "ours": f"{100 * line['mean']:.1f}" + (f" [{100 * line['low']:.1f}, {100 * line['high']:.1f}]" if np.isfinite(line["low"]) else ""), "our gain": gain, "splits": line["splits"], "what differs": (differs or {}).get(line["arm"], "")})
     return pd.DataFrame(lines)
 
 # %% ../nbs/63_tables.ipynb #c025

@@ -33,13 +33,14 @@ def generator_at(
 def learning_rate_factor(
     step: int,                  # 0 to steps - 1
     steps: int,                 # length of the run
-    schedule: str = "constant",  # "constant", "linear", "cosine" or "trapezoid"
+    schedule: str = "constant",  # "constant", "linear", "cosine", "trapezoid" or "stairs"
     warmup: int = 0,            # updates of linear warm-up
 ) -> float:  # in [0, 1]
     "What the learning rate is multiplied by at a step; raises `GenaugError` for an unknown schedule."
     ramp = min(1.0, (step + 1) / (warmup + 1))
     done = min(1.0, max(0.0, (step - warmup) / max(1, steps - warmup)))
-    shapes = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "trapezoid": min(1.0, (steps - step) / (0.3 * steps))}
+    stairs = 1.0 if step < 0.8 * steps else 0.01 if step < 0.9 * steps else 0.0001
+    shapes = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "trapezoid": min(1.0, (steps - step) / (0.3 * steps)), "stairs": stairs}
     if schedule not in shapes:
         raise GenaugError(f"There is no schedule '{schedule}'; use one of {', '.join(shapes)}.")
     return ramp * shapes[schedule]

@@ -59,6 +59,10 @@ MISTAKES = {
     "unknown format": (["check", "cub:/data"], "not a known format"),
     "unknown method": (["augment", "digits", "OUT", "--method", "diff-i"], "did you mean 'diff-ii'"),
     "mixer as augmenter": (["augment", "digits", "OUT", "--method", "mixup"], "makes no images"),
+    "balancer behind an augmenter": (["augment", "digits", "OUT", "--method", "round-trip+drw"], "works while a classifier trains"),
+    "budget in the method": (["augment", "digits", "OUT", "--method", "smote@fill=true"], "Say how many images with --copies"),
+    "two budgets": (["augment", "digits", "OUT", "--method", "smote", "--fill", "--total", "9"], "Give one of --fill, --even and --total"),
+    "unknown use": (["compare", "digits", "--out", "OUT", "--use", "swapping"], "There is no use 'swapping'"),
     "two methods": (["augment", "digits", "OUT", "--method", "round-trip,diff-ii"], "one method"),
     "unknown field": (["augment", "digits", "OUT", "--method", "diff-ii@guidance=3"], "has no field 'guidance'"),
     "unknown condition": (["augment", "digits", "OUT", "--method", "round-trip", "--condition", "sunny"], "no condition 'sunny'"),
@@ -219,3 +223,17 @@ def test_reproduce_without_papermill_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "papermill", None)
     assert run(["reproduce", "diff_ii_main_job"]) == 2
     assert "pip install 'genaug[tables]'" in sentence(capsys)
+
+
+def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
+    out = tmp_path / "set"
+    assert run(["augment", "digits", str(out), "--method", "smote", "--imbalance", "20", "--total", "33", "--quiet"]) == 0
+    rows = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    counts = [sum(row["class_name"] == name for row in rows) for name in {row["class_name"] for row in rows}]
+    assert len(rows) == 33 and sorted(counts) == [3] * 7 + [4] * 3 and all(row["sources"] for row in rows)
+    found = tmp_path / "compared"
+    assert run(["compare", "digits", "--shots", "none", "--imbalance", "20", "--methods", "original,smote@fill=true,cmo-drw,oversampling+strong-augmentation", "--use", "append",
+                "--seeds", "1", "--repeats", "1", "--updates", "2", "--out", str(found), "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "cmo+drw" in said and "oversampling+strong-augmentation" in said and "smote@fill=true" in said
+    assert "tiny" not in (found / "results.csv").read_text(encoding="utf-8")            # no backbone was needed

@@ -14,11 +14,12 @@ from random_pipeline import random_pipeline
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
 from genaug.painting import synthesize
-from genaug.recipe import ClassName, FromNoise, OwnClass, evaluations
+from genaug.recipe import ClassName, FromNoise, OwnClass, Recipe, evaluations
 from genaug.registry import find_method, make_arm, method_names
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
-MIXERS = [name for name in method_names() if find_method(name).kind == "mixer"]
+BALANCERS = [name for name in method_names() if find_method(name).kind == "balancer"]
+MIXERS = [name for name in method_names() if find_method(name).part is not None and name not in BALANCERS] + ["augmix@jsd=false"]
 CLASSES = ("wren", "great tit", "owl")
 BUDGET = Budget(copies=2)
 
@@ -71,7 +72,17 @@ def fitted(request, make):
 
 def filters(augmenter):
     "May the method turn images down? Then a finished set may be smaller than asked for."
-    return augmenter.keeping.rounds > 1
+    return isinstance(augmenter, Recipe) and augmenter.keeping.rounds > 1
+
+
+def own_class(augmenter):
+    "Does the method make images of the class that the slot asks for?"
+    return not isinstance(augmenter, Recipe) or isinstance(augmenter.target, OwnClass)
+
+
+def mixer_of(text):
+    "The mixer that a text stands for behind a plus, or alone when it has settings."
+    return make_arm(text if "@" in text else f"original+{text}").mixer
 
 
 def paint_set(augmenter, real, folder, **options):
@@ -79,7 +90,7 @@ def paint_set(augmenter, real, folder, **options):
 
 
 def test_every_registered_method_is_tested():
-    assert set(AUGMENTERS) | set(MIXERS) | {"original"} == set(method_names())
+    assert set(AUGMENTERS) | {name for name in MIXERS if "@" not in name} | set(BALANCERS) | {"original"} == set(method_names())
     plain = make_arm("original")
     assert (plain.augmenter, plain.mixer, plain.use) == (None, None, None)
 
@@ -93,7 +104,7 @@ def test_the_count_equals_the_budget(fitted, tmp_path):
         assert len(groups) == len(budget.slots(real)) and len({row.id for row in rows}) == len(rows)
     made = paint_set(augmenter, real, tmp_path / "set")
     assert (len(made) == 14 or filters(augmenter) and len(made) <= 14) and made.class_names == real.class_names
-    if isinstance(augmenter.target, OwnClass) and not filters(augmenter):
+    if own_class(augmenter) and not filters(augmenter):
         assert made.counts() == {"wren": 6.0, "great tit": 6.0, "owl": 2.0}
 
 
@@ -115,7 +126,7 @@ def test_labels_are_rows_that_sum_to_one(fitted):
 def test_several_labels_stay_within_zero_and_one(name, make):
     real = photographs("multi")
     augmenter = make(name, real=real)
-    if not isinstance(augmenter.target, OwnClass):      # another class than "wren and great tit" is not defined
+    if not own_class(augmenter):      # another class than "wren and great tit" is not defined
         with pytest.raises(GenaugError, match="single-label"):
             augmenter.plan(real, BUDGET, 0)
         return
@@ -140,8 +151,8 @@ def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
     known = set(real.ids)
     for row in augmenter.plan(real, BUDGET, 0):
         assert all(name in known for name, _ in row.inputs)
-        assert abs(sum(part for _, part in row.prompts) - 1) < 1e-6
-        noise = isinstance(augmenter.start, FromNoise) or row.label[2] == 1      # the owl has one photograph
+        assert abs(sum(part for _, part in row.prompts) - 1) < 1e-6 or not isinstance(augmenter, Recipe)
+        noise = isinstance(augmenter, Recipe) and isinstance(augmenter.start, FromNoise) or row.label[2] == 1      # the owl has one photograph
         assert row.inputs or noise
         assert row.fitted_on == real.fingerprint()
         known.add(row.id)
@@ -153,7 +164,7 @@ def test_the_seed_decides_the_images(fitted):
     assert one == same and {row.id for row in one}.isdisjoint(row.id for row in other) and [row.seed for row in one] != [row.seed for row in other]
     first, again, different = (augmenter.paint(rows, real) for rows in (one, same, other))
     assert all(np.array_equal(left, right) for left, right in zip(first, again))
-    moving = evaluations(augmenter, one) > 0        # without a step of denoising there is nothing that a seed could change
+    moving = not isinstance(augmenter, Recipe) or evaluations(augmenter, one) > 0        # without a step of denoising there is nothing that a seed could change
     assert any(not np.array_equal(left, right) for left, right in zip(first, different)) == moving
 
 
@@ -199,7 +210,7 @@ def test_two_instances_do_not_affect_each_other(name, kind, make, tmp_path):
     first = make(name, kind, real)
     rows = first.plan(real, BUDGET, 0)
     alone = first.paint(rows, real)
-    second = make(name, kind, guidance_scale=3.0, num_inference_steps=3)
+    second = make(name, kind, guidance_scale=3.0, num_inference_steps=3, neighbours=3)
     second.fit(others, tmp_path)
     second.paint(second.plan(others, BUDGET, 5), others)
     assert first.settings() != second.settings() and first.fingerprint() != second.fingerprint()
@@ -232,7 +243,7 @@ def batch(seed=0, count=6):
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_mixer_keeps_the_contract(name):
-    mixer, states = make_arm(name).mixer, random_states()
+    mixer, states = mixer_of(name), random_states()
     given = batch()
     copies = [value.clone() for value in given[:4]]
     images, labels = mixer.mix(*given)
@@ -240,12 +251,39 @@ def test_a_mixer_keeps_the_contract(name):
     assert torch.allclose(labels.sum(1), torch.ones(6), atol=1e-6) and labels.min() >= 0
     assert all(torch.equal(value, before) for value, before in zip(given, copies)) and random_states() == states
     again, other = mixer.mix(*batch()), mixer.mix(*given[:4], [seed + 1 for seed in given[4]])
-    assert torch.equal(again[0], images) and torch.equal(again[1], labels) and not torch.equal(other[0], images)
+    assert torch.equal(again[0], images) and torch.equal(again[1], labels)
+    assert not torch.equal(other[0], images) or mixer.views(given[0], given[4])      # AugMix with further views leaves the images alone
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_further_views_are_answered_alike_or_cost_something(name):
+    mixer, given = mixer_of(name), batch()
+    views = mixer.views(given[0], given[4])
+    assert all(view.shape == given[0].shape and view.min() >= 0 and view.max() <= 1 for view in views)
+    assert all(torch.equal(view, again) for view, again in zip(views, mixer.views(given[0], given[4])))
+    for task in ("single", "multi"):
+        same = [torch.full((6, 3), 0.3)] * (1 + len(views))
+        differing = [value + 2.0 * index * torch.eye(3)[torch.arange(6) % 3] for index, value in enumerate(same)]
+        assert mixer.consistency(same, task).shape == (6,) and mixer.consistency(same, task).abs().max() < 1e-6
+        assert (mixer.consistency(differing, task) > 1e-3).all() == bool(views)
+
+
+@pytest.mark.parametrize("name", BALANCERS)
+def test_a_balancer_gives_fair_finite_weights(name):
+    balancer = make_arm(name).balancer
+    for counts in (np.array([500.0, 20.0, 1.0]), np.array([3.0, 3.0, 3.0]), np.array([4.0, 0.0, 1.0])):
+        for progress in (0.0, 0.5, 0.99):
+            weights, chances = balancer.loss_weights(counts, progress), balancer.slot_chances(counts, progress)
+            assert weights.shape == (3,) and np.isfinite(weights).all() and (weights >= 0).all()
+            assert np.isclose(weights.sum(), 3) and (np.diff(weights[np.argsort(-counts)][:int((counts > 0).sum())]) >= -1e-9).all()      # a rarer class never counts less
+            assert chances is None or (np.isfinite(chances).all() and (chances >= 0).all() and (chances[counts == 0] == 0).all())
+    equal = balancer.loss_weights(np.array([3.0, 3.0, 3.0]), 0.99)
+    assert np.allclose(equal, 1)
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_mixed_image_depends_on_its_own_pair_and_seed_only(name):
-    mixer, given = make_arm(name).mixer, batch()
+    mixer, given = mixer_of(name), batch()
     images, labels = mixer.mix(*given)
     for index in range(6):
         alone = mixer.mix(*(value[index:index + 1] for value in given))
@@ -256,7 +294,7 @@ def test_a_mixed_image_depends_on_its_own_pair_and_seed_only(name):
 def test_a_mixer_keeps_labels_of_several_within_zero_and_one(name):
     images, _, partners, _, seeds = batch()
     labels = torch.tensor([[1.0, 1.0, 0.0]] * 6)
-    _, mixed = make_arm(name).mixer.mix(images, labels, partners, labels.roll(1, 1), seeds)
+    _, mixed = mixer_of(name).mix(images, labels, partners, labels.roll(1, 1), seeds)
     assert mixed.min() >= 0 and mixed.max() <= 1
 
 

@@ -566,3 +566,21 @@ def test_plan_difference_of_equal_headers_but_other_rows(toy, real):
     plan = make_plan(toy.Grain().fit(real), real, Budget(copies=1), 0)
     other = painting.Plan(plan.header, plan.rows[:-1] + (PlanRow(**{**plan.rows[-1].__dict__, "seed": 1}),))
     assert plan_difference(plan, other) == "the rows" and plan_difference(plan, plan) == ""
+
+
+def test_rows_are_taken_over_only_from_the_same_work(toy, tmp_path):
+    real = toy.toy_images()
+    method = toy.Grain().fit(real)
+    small = synthesize(method, real, tmp_path / "small", Budget(copies=1), 0, progress=False)
+    plain = synthesize(toy.Grain().fit(real), real, tmp_path / "plain", Budget(copies=3), 0, progress=False)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "plan.jsonl").write_text("{nonsense")
+    before = (tmp_path / "small" / "plan.jsonl").read_bytes()
+    helped = synthesize(toy.Grain().fit(real), real, tmp_path / "helped", Budget(copies=3), 0, progress=False, like=[tmp_path / "broken", tmp_path / "nowhere", tmp_path / "small"])
+    assert helped.ids == plain.ids and all(np.array_equal(helped.image(name), plain.image(name)) for name in plain.ids)
+    assert (tmp_path / "small" / "plan.jsonl").read_bytes() == before and len(open_synthetic(tmp_path / "small")) == len(small)
+    plan = make_plan(method, real, Budget(copies=3), 0)
+    assert painting.take_over(painting.Canvas(tmp_path / "count", plan), [tmp_path / "small"]) == len(small)
+    other = real[1:]
+    assert painting.take_over(painting.Canvas(tmp_path / "others", make_plan(toy.Grain().fit(other), other, Budget(copies=3), 0)), [tmp_path / "small"]) == 0
+    assert painting.take_over(painting.Canvas(tmp_path / "seeds", make_plan(method, real, Budget(copies=3), 1)), [tmp_path / "small"]) == 0
