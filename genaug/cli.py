@@ -79,7 +79,7 @@ def main() -> None:
     sys.exit(run())
 
 # %% ../nbs/62_cli.ipynb #c012
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="built-in name (digit-scenes, digits), folder with one sub-folder per class, or format:path", show_default=False)]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="built-in name (digit-scenes, digits, textures), folder with one sub-folder per class, or format:path", show_default=False)]
 Shots = Annotated[str, typer.Option(help="training images per class, or 'none' for all")]
 Imbalance = Annotated[float | None, typer.Option(help="long tail: largest class over smallest (with --shots none)")]
 Copies = Annotated[float, typer.Option(help="synthetic images per photograph")]

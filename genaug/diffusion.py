@@ -7,7 +7,7 @@ __all__ = ['leading_timesteps', 'scaled_linear_alphas', 'alpha_at', 'noise_from_
            'first_tensor', 'gaussian_noise', 'ToyBackbone', 'fit_images', 'named_classes', 'gaussian_flow',
            'locate_model', 'quiet_loading', 'load_parts', 'ddim_scheduler', 'expand_tokens', 'StableDiffusionBackbone',
            'usable_device', 'check_layout', 'token_ids', 'weight_versions', 'model_hash', 'plain_config',
-           'load_backbone']
+           'load_backbone', 'cosine_alphas', 'PixelBackbone']
 
 # %% ../nbs/05_diffusion.ipynb #c003
 import re
@@ -514,3 +514,71 @@ def load_backbone(
     if not folder.is_dir():
         raise GenaugError("The embedded backbone is missing from this installation; install genaug again, or run notebook 09_tiny to make it.")
     return StableDiffusionBackbone.from_folder(folder, device, dtype, name="tiny")
+
+# %% ../nbs/05_diffusion.ipynb #c058
+def cosine_alphas(
+    num_train_timesteps:int=1000, # T
+)->torch.Tensor: # (T,) float64, falling, in (0, 1)
+    "The cumulative signal share of the cosine schedule (Nichol and Dhariwal 2021, 'squaredcos_cap_v2')."
+    place = torch.arange(num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
+    share = torch.cos((place + 0.008) / 1.008 * torch.pi / 2) ** 2
+    return torch.cumprod((share[1:] / share[:-1]).clamp(min=1e-3), dim=0)
+
+# %% ../nbs/05_diffusion.ipynb #c061
+class PixelBackbone(Backbone):
+    "A diffusion model of pixels with a vector per class: diffusers' `UNet2DModel`, identity codec, prompts that name the class."
+    def __init__(self,
+        unet, # UNet2DModel made with class_embed_type="identity"
+        class_names, # K names to look for in prompts
+        classes=None, # torch Embedding (K + 1, width), the last row for "no class"; None: zeros
+        name:str="pixels", # for humans
+        device:str="cpu", # "cpu", "cuda", ...
+    ):
+        if unet.config.class_embed_type != "identity" or unet.config.in_channels != unet.config.out_channels:
+            raise GenaugError("PixelBackbone needs a UNet2DModel with class_embed_type='identity' and as many channels out as in; make one with PixelBackbone.fresh.")
+        self.name, self.device, self.unet, self.class_names = name, usable_device(device, torch.float32), unet, tuple(class_names)
+        width = unet.time_embedding.linear_2.out_features
+        self.classes = classes if classes is not None else torch.nn.Embedding.from_pretrained(torch.zeros(len(self.class_names) + 1, width), freeze=False)
+        for module in self.modules.values(): module.to(self.device).eval().requires_grad_(False)
+        self.image_size, self.channels = unet.config.sample_size, unet.config.in_channels
+        self.latent_shape = (self.channels, self.image_size, self.image_size)
+        self.alphas_cumprod = cosine_alphas().to(self.device)
+
+    @classmethod
+    def fresh(cls, class_names, size=32, channels=1, widths=(32, 64, 96), seed=0, **settings):
+        "An untrained model; its weights follow from the seed."
+        from diffusers import UNet2DModel
+        blocks = len(widths)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet = UNet2DModel(sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=1, block_out_channels=widths, norm_num_groups=8, attention_head_dim=8,
+                               down_block_types=("DownBlock2D",) * (blocks - 1) + ("AttnDownBlock2D",), up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (blocks - 1), class_embed_type="identity")
+        return cls(unet, class_names, **settings)
+
+    @property
+    def modules(self):
+        "The network and the table of classes."
+        return {"unet": self.unet, "classes": self.classes}
+
+    def encode(self, images, generator=None):
+        "2 * image - 1, after resizing; there is no posterior, so the generator is ignored."
+        return 2 * fit_images(images, self.image_size, self.channels).to(self.device) - 1
+
+    def decode(self, latents):
+        "(latent + 1) / 2, clipped to [0, 1]."
+        return ((latents + 1) / 2).clamp(0, 1)
+
+    def embed(self, prompts):
+        "The mean vector of the classes that a prompt names (B, 1, D); the last row of the table where it names none."
+        named = torch.tensor([named_classes(prompt, self.class_names) for prompt in prompts], device=self.device)
+        named = torch.cat([named, (named.sum(1, keepdim=True) == 0).to(named)], 1)
+        return ((named / named.sum(1, keepdim=True)) @ self.classes.weight).unsqueeze(1)
+
+    def predict_noise(self, latents, timesteps, condition):
+        "The UNet's estimate."
+        return self.unet(latents, timesteps.to(self.device), class_labels=condition[:, 0].to(latents)).sample
+
+    def _hash(self):
+        "Hash of configuration, class names, schedule and weights."
+        tensors = {name: {key: tensor.detach().cpu() for key, tensor in module.state_dict().items()} for name, module in self.modules.items()}
+        return content_hash("PixelBackbone", plain_config(self.unet.config), self.class_names, self.alphas_cumprod, tensors)

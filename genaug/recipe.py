@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .concepts.category import learn_category_concept
+from .concepts.dreambooth import FineTuned
 from .concepts.lora import ConceptShelf, learn_lora, learn_shelf
 from .concepts.textual_inversion import Concept, learn_tokens
 from .core import (Augmenter, Budget, Decision, GenaugError, LabeledImages, PlanRow, Slot, content_hash, seed_from,
@@ -126,9 +127,10 @@ class LearnedAdapter:
 # %% ../nbs/40_recipe.ipynb #c013
 def load_learned(
     home: Path,  # of a saved concept or shelf
-) -> Concept | ConceptShelf:
+) -> Concept | ConceptShelf | FineTuned:
     "Read back what a naming learned."
-    return ConceptShelf.load(home) if (Path(home) / "shelf.json").is_file() else Concept.load(home)
+    kinds = {"shelf.json": ConceptShelf, "fine_tuned.json": FineTuned}
+    return next((kind for file, kind in kinds.items() if (Path(home) / file).is_file()), Concept).load(home)
 
 
 def learn_or_load(
@@ -138,7 +140,7 @@ def learn_or_load(
     class_prompt: ClassPrompt,  # how prompts are written
     folder: Path | None = None,  # where learned concepts are kept; None: nowhere
     progress: bool = False,     # show a bar with the loss
-) -> Concept | ConceptShelf | None:
+) -> Concept | ConceptShelf | FineTuned | None:
     "The concept of these photographs: read if it was learned before with the same content, learned (resuming) otherwise."
     if folder is None or isinstance(naming, ClassName):
         return naming.learn(backbone, real, class_prompt, None, progress)

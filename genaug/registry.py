@@ -25,6 +25,7 @@ from .methods.datadream import DataDream
 from .methods.diagen import DIAGen
 from .methods.diff_ii import DiffII
 from .methods.diff_mix import DiffAug, DiffGen, DiffMix, RealGen, RealMix
+from .methods.feature_aligned import AlignedWeights, FeatureAligned, PlainFineTuning
 from .methods.genie import GeNIe, GeNIeAda
 from .methods.loft import LoFT
 from .methods.real_filter import RealFilter
@@ -82,6 +83,8 @@ def methods() -> tuple[Method, ...]:
         Method("diagen", "augmenter", DIAGen, "noisy learned words, many prompts, weights by a classifier (Lingenberg et al. 2024)"),
         Method("datadream", "augmenter", DataDream, "an adapter per class, from noise (Kim et al. 2024)"),
         Method("loft", "augmenter", LoFT, "an adapter per photograph, fused in pairs (Kim et al. 2025)"),
+        Method("fine-tuned", "augmenter", PlainFineTuning, "all weights fine-tuned, from noise (baseline of feature-aligned diffusion)"),
+        Method("feature-aligned", "augmenter", FeatureAligned, "all weights fine-tuned towards an expert's features, from noise (2024)"),
     )
 
 
@@ -90,7 +93,7 @@ def groups() -> Mapping[str, tuple[str, ...]]:
     controls = ("original", "round-trip", "strong-augmentation", "mixup", "cutmix")
     family = ("real-gen", "real-filter", "real-guidance", "real-mix", "da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")
     classic = ("strong-augmentation", "mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling", "oversampling+strong-augmentation")
-    return MappingProxyType({"controls": controls, "generator-free": classic, "diff-ii-family": controls + family, "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
+    return MappingProxyType({"controls": controls, "generator-free": classic, "diff-ii-family": controls + family, "aligned": ("original", "round-trip", "fine-tuned", "feature-aligned"), "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
 
 
 ALIASES = MappingProxyType({"cmo-drw": "cmo+drw"})  # names that papers give to a composition
@@ -197,12 +200,14 @@ def naming_parts(
 ) -> Mapping[str, object]:
     "The ways to name a class, by the word that chooses them in an arm (`naming=words`)."
     if not tiny:
-        return MappingProxyType({"words": ClassName(), "tokens": LearnedTokens(), "category": LearnedCategory(), "adapter": LearnedAdapter()})
+        return MappingProxyType({"words": ClassName(), "tokens": LearnedTokens(), "category": LearnedCategory(), "adapter": LearnedAdapter(), "weights": AlignedWeights()})
     return MappingProxyType({
         "words": ClassName(),
         "tokens": LearnedTokens(steps=300, learning_rate=1e-4, batch_size=32, initial=None, flip=False),
         "category": LearnedCategory(steps=300, learning_rate=1e-4, token_learning_rate=5e-4, batch_size=32, rank=8, initial=None, flip=False),
-        "adapter": LearnedAdapter(steps=40, learning_rate=3e-4, batch_size=8, rank=8, warmup=5, flip=False)})
+        "adapter": LearnedAdapter(steps=40, learning_rate=3e-4, batch_size=8, rank=8, warmup=5, flip=False),
+        "weights": AlignedWeights(steps=150, learning_rate=3e-4, batch_size=16, expert_network="letters", expert_weights="embedded", expert_size=32, expert_updates=300,
+                                  expert_learning_rate=3e-3, flip=False)})
 
 
 def tiny_settings(
@@ -220,6 +225,8 @@ def tiny_settings(
         "diagen": {**guided, "naming": named["tokens"]},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
+        "fine-tuned": {"num_inference_steps": 25, "naming": dataclasses.replace(named["weights"], alignment_weight=0.0)},
+        "feature-aligned": {"num_inference_steps": 25, "naming": named["weights"]},
     }
     return MappingProxyType(settings.get(method, {}))
 

@@ -9,7 +9,8 @@ from genaug import datasets, tiny
 from genaug.core import GenaugError, content_hash
 
 # The digest of the sets as they were when `tiny-1` was trained and the first results were measured; another version of Pillow or scikit-learn that changes a pixel shows here.
-DIGEST = {"digit-scenes": "a5b4ce330c94eb01035a099bc196933704f064db9d08ce575b9ca1a1652bb18c", "digits": "f26900fd2e884ed0e713e287f6b69b0e3065a6c2268982a3b079a233e1394eba"}
+DIGEST = {"digit-scenes": "a5b4ce330c94eb01035a099bc196933704f064db9d08ce575b9ca1a1652bb18c", "digits": "f26900fd2e884ed0e713e287f6b69b0e3065a6c2268982a3b079a233e1394eba",
+          "textures": "a52172207fa0b3fccb4d7bc79ea4aa7ea7516d27280617b1e583903ff0b77889"}
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +147,41 @@ def test_plain_digits_are_the_scans():
     scan = load_digits().images[images.info[0]["digit"]]
     small = np.asarray(Image.fromarray(images.image(0)).convert("L").resize((8, 8), Image.Resampling.BOX)) / 255
     assert np.corrcoef(small.ravel(), scan.ravel())[0, 1] > 0.97
+
+
+@pytest.fixture(scope="module")
+def textures(): return datasets.load("textures")
+
+
+def test_texture_tiles_are_grey_and_equally_many(textures):
+    assert {part: len(images) for part, images in textures.items()} == {"train": 800, "test": 400} and textures["train"].class_names == textures["test"].class_names
+    for part, images in textures.items():
+        assert set(images.counts().values()) == {100.0 if part == "train" else 50.0} and all(images.image(place).shape == (64, 64, 1) for place in range(0, len(images), 37))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_textures_use_only_their_own_half(part, monkeypatch):
+    seen = []
+    original = datasets.texture_tile
+    monkeypatch.setattr(datasets, "texture_tile", lambda pixels, *others: (seen.append(pixels), original(pixels, *others))[1])
+    datasets._textures.__wrapped__(part)
+    halves = {word: [datasets.half(datasets.read_photograph(photo), which) for which in ("train", "test")] for word, photo in ((photo.word, photo) for photo in datasets.TEXTURES)}
+    mine = [pair[part == "test"] for pair in halves.values()]
+    number = len(seen) // 8
+    assert all(np.array_equal(seen[number * label], mine[label]) for label in range(8)) and all(one.shape[1] + two.shape[1] > 400 for one, two in halves.values())
+
+
+def test_no_texture_comes_from_a_reserved_photograph():
+    reserved = {photo.file for photo in datasets.RESERVED}
+    assert len({photo.word for photo in datasets.TEXTURES}) == 8 and not reserved & {photo.file for photo in datasets.TEXTURES} and datasets.TEXTURES[-1].word == "empty"
+
+
+def test_brightness_and_contrast_are_drawn_alike(textures):
+    images = textures["train"]
+    means, spreads = (np.array([measure(images.image(place).astype(float)) / 255 for place in range(800)]).reshape(8, 100) for measure in (np.mean, np.std))
+    assert means.mean(1).std() < 0.02 and spreads[:7].mean(1).std() < 0.01 and spreads[7].mean() < 0.4 * spreads[:7].mean()
+
+
+def test_textures_have_no_other_condition():
+    with pytest.raises(GenaugError, match="'natural'"): datasets.load("textures", "correlated")
+    assert datasets.suffixes("textures") == ["in grey"]

@@ -335,3 +335,53 @@ def test_a_misspelt_device_is_one_sentence():
     from genaug.diffusion import usable_device
     with pytest.raises(GenaugError, match="no device 'gpuu'; use 'cpu'"):
         usable_device("gpuu", torch.float32)
+
+
+# --- diffusion on pixels
+
+def pixel_model(seed=0, **settings):
+    model = diffusion.PixelBackbone.fresh(["cat", "grey cat"], size=16, channels=1, widths=(16, 32), seed=seed, **settings)
+    with torch.no_grad(): model.classes.weight.copy_(torch.randn(3, 64, generator=torch.Generator().manual_seed(seed)))
+    return model
+
+
+def test_cosine_schedule_equals_diffusers():
+    from diffusers import DDPMScheduler
+    assert torch.allclose(diffusion.cosine_alphas(), DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double(), atol=1e-6)
+
+
+def test_pixel_model_equals_its_unet_and_treats_rows_alone():
+    model, latents = pixel_model(), torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    levels, condition = torch.tensor([1, 500, 961]), model.embed(["a cat", "a grey cat", ""])
+    with torch.no_grad():
+        seen = model.predict_noise(latents, levels, condition)
+        theirs = model.unet(latents[1:2], 500, class_labels=model.classes.weight[1:2]).sample
+    assert torch.allclose(seen[1:2], theirs, atol=1e-5) and torch.equal(condition[2, 0], model.classes.weight[2])
+    assert torch.equal(model.embed(["cat and grey cat"])[0, 0], model.classes.weight[:2].mean(0))
+
+
+def test_pixel_codec_is_the_identity_up_to_scale_and_resizes():
+    model, images = pixel_model(), torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(model.decode(model.encode(images)), images, atol=1e-6) and model.encode(torch.rand(1, 1, 20, 30)).shape == (1, 1, 16, 16)
+    with pytest.raises(GenaugError): model.encode(torch.rand(1, 3, 16, 16))
+
+
+def test_pixel_weights_follow_from_the_seed_and_name_the_model():
+    state = torch.random.get_rng_state()
+    one, same, other = pixel_model(), pixel_model(), pixel_model(1)
+    assert torch.equal(state, torch.random.get_rng_state()) and one.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert not any(parameter.requires_grad for module in one.modules.values() for parameter in module.parameters())
+
+
+def test_pixel_model_takes_concepts_and_taps():
+    model, latents = pixel_model(), torch.randn(1, 1, 16, 16)
+    with torch.no_grad():
+        plain = model.predict_noise(latents, torch.tensor([7]), model.embed(["cat"]))
+        with model.using(Shift(1.0)), model.features("down_blocks.1") as taps:
+            moved = model.predict_noise(latents, torch.tensor([7]), model.embed(["cat"]))
+        again = model.predict_noise(latents, torch.tensor([7]), model.embed(["cat"]))
+    assert torch.allclose(moved, plain + 1, atol=1e-5) and torch.equal(again, plain) and taps[0].shape == (1, 32, 8, 8)
+
+
+def test_pixel_model_refuses_networks_of_another_kind(backbone):
+    with pytest.raises(GenaugError, match="PixelBackbone.fresh"): diffusion.PixelBackbone(backbone.unet, ["cat"])

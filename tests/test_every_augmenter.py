@@ -53,7 +53,8 @@ def make(backbones, tmp_path_factory):
     def build(name, backbone="toy", real=None, **changes):
         augmenter = make_arm(name, backbones[backbone], suffixes=("on grass", "in snow")).augmenter
         fields = {field.name for field in dataclasses.fields(augmenter)}
-        quick = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0}
+        quick = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0,
+                 "expert_network": "letters", "expert_weights": None, "expert_size": 32, "expert_updates": 2}
         learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
         naming = dataclasses.replace(augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)}) if learned else None
         cheap = {"num_inference_steps": 4, "rounds": 2, **({"naming": naming} if learned else {})}

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from genaug.alignment import AlignmentStudy
 from genaug.core import Budget, LabeledImages
 from genaug.diffusion import ToyBackbone
 from genaug.recipe import ClassName, evaluations
 from genaug.registry import find_method, groups, make_arm, naming_parts, tiny_settings
 
 CLASSES, SHOTS = 200, 5
-AUGMENTERS = [name for name in (*groups()["diff-ii-family"], *groups()["newer"]) if find_method(name).kind == "augmenter"]
+AUGMENTERS = [name for name in dict.fromkeys((*groups()["diff-ii-family"], *groups()["newer"], *groups()["aligned"])) if find_method(name).kind == "augmenter"]
 PLANNED = {}
 STEPS_OF_25 = {0.1: 2, 0.25: 6, 0.5: 12, 0.7: 17, 0.75: 18, 0.9: 22, 1.0: 25}      # section 1 of the brief
 
@@ -52,7 +53,8 @@ def test_five_images_per_photograph_are_planned(name, cub):
 
 @pytest.mark.parametrize("name, changes, per_image", [
     ("real-guidance", {}, 4), ("diff-mix", {"strengths": (0.7,)}, 34), ("da-fusion", {"strengths": (0.9,)}, 44), ("diff-aug", {"strengths": (0.9,)}, 44),      # neighbours, section 2
-    ("diff-aug", {}, 50), ("diff-gen", {}, 50), ("real-gen", {}, 50), ("genie", {}, 80), ("genie-ada", {}, 350), ("datadream", {}, 100), ("loft", {}, 100), ("round-trip", {}, 0)])
+    ("diff-aug", {}, 50), ("diff-gen", {}, 50), ("real-gen", {}, 50), ("genie", {}, 80), ("genie-ada", {}, 350), ("datadream", {}, 100), ("loft", {}, 100), ("round-trip", {}, 0),
+    ("fine-tuned", {}, 999), ("feature-aligned", {}, 999)])       # one evaluation per level, without guidance
 def test_an_image_costs_what_the_brief_says(name, changes, per_image, cub):
     _, rows, count = planned(name, cub, **changes)
     assert count == per_image * len({row.group or row.id for row in rows})
@@ -87,3 +89,15 @@ def test_the_embedded_settings_never_reach_another_backbone(cub):
         assert dataclasses.replace(theirs, backbone=None).settings() == find_method(name).build().settings() or name == "round-trip"
         assert all(getattr(ours, field) == value for field, value in tiny_settings(name).items())
     assert naming_parts(False)["category"].steps == 35_000 != naming_parts(True)["category"].steps
+
+
+def test_feature_aligned_at_paper_scale():
+    "5,000 tiles of 8 classes, 80 % of them for training: 20 passes in batches of four; 10 images of 7 classes from 15 seeds."
+    kather = LabeledImages([np.zeros((2, 2, 1), np.uint8)] * 4000, np.repeat(np.arange(8), 500), [f"class {index}" for index in range(8)], [f"{place}.tif" for place in range(4000)])
+    for name, weight in (("fine-tuned", 0.0), ("feature-aligned", 1.0)):
+        naming = make_arm(name, ToyBackbone.from_images(kather[::500].batch(), list(range(8)), kather.class_names)).augmenter.naming
+        assert naming.effort(kather) == (20_000, 4) and (naming.learning_rate, naming.schedule, naming.alignment_weight, naming.noise_weight) == (1e-4, "cosine", weight, 1.0)
+        assert (naming.expert_network, naming.expert_size, naming.expert_epochs, naming.expert_learning_rate, naming.expert_input, naming.tap) == ("resnet50", 224, 15, 1e-4, "noisy", None)
+    paper = AlignmentStudy(draws=(15, 15), num_inference_steps=999, scale="paper")
+    images = [len(paper.seeds(run)) * paper.per_class * (8 - len(paper.left_out)) for run in paper.runs]
+    assert images == [1050] * 5 and len(paper.arms) * sum(images) * paper.num_inference_steps == 15_734_250

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FeatureNetwork', 'pixel_features', 'frechet_distance', 'kernel_distance', 'nearest_neighbours', 'class_distance',
-           'diversity', 'set_metrics', 'structural_similarity', 'needed_file', 'perceptual_distance', 'clip_score',
-           'inception_network']
+           'diversity', 'set_metrics', 'structural_similarity', 'needed_file', 'perceptual_distance',
+           'pairwise_similarity', 'clip_score', 'inception_network']
 
 # %% ../../nbs/30_metrics.images.ipynb #c003
 import math
@@ -180,7 +180,22 @@ def perceptual_distance(
     with torch.inference_mode():
         return np.array([float(metric(one[None], two[None])) for one, two in zip(images, others)])
 
-# %% ../../nbs/30_metrics.images.ipynb #c027
+# %% ../../nbs/30_metrics.images.ipynb #c028
+def pairwise_similarity(
+    images: LabeledImages,    # a set, task "single"
+    size: int | None = None,  # edge that images are brought to; None: their own, which must then be common
+    most: int = 20,           # images per class that are used, the first ones (20 make 190 pairs)
+) -> dict[str, tuple[float, int]]:  # class -> (mean SSIM over its pairs, pairs); classes with one image are left out
+    "Mean SSIM over all unordered pairs of images of one class, in grey."
+    found = {}
+    for index, name in enumerate(images.class_names):
+        places = np.flatnonzero(images.targets == index)[:most]
+        if len(places) > 1:
+            grey, (one, other) = images.batch(places, size, 1), np.triu_indices(len(places), 1)
+            found[name] = (float(structural_similarity(grey[one], grey[other]).mean()), len(one))
+    return found
+
+# %% ../../nbs/30_metrics.images.ipynb #c030
 def clip_score(
     images: LabeledImages,   # n images
     texts: Sequence[str],    # n texts
