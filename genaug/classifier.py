@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .balance.smote import nearest_of_class
+from .balance.smote import memberships, nearest_of_class
 from .core import Balancer, GenaugError, LabeledImages, Mixer, content_hash, seed_from, unchanged, write_atomic
 from .metrics.classification import MetricRow, evaluate
 from .mixing.augmix import transform_each
@@ -158,8 +158,7 @@ def _class_members(
     feeder: "Feeder",  # the arm
 ) -> dict[int, np.ndarray]:  # class -> positions of its photographs; classes without one are left out
     "The photographs of each class, under each of their labels."
-    inside = feeder.real.labels >= 0.5 if feeder.real.task == "multi" else feeder.real.labels.argmax(1)[:, None] == np.arange(len(feeder.real.class_names))
-    return {index: np.flatnonzero(column) for index, column in enumerate(inside.T) if column.any()}
+    return {index: np.flatnonzero(column) for index, column in enumerate(memberships(feeder.real).T[:-1]) if column.any()}
 
 
 def _drawn_photographs(
@@ -185,7 +184,7 @@ def _slot_order(
 ) -> np.ndarray:  # (N,) position of the photograph of each slot
     "Which photograph each slot has."
     count = len(feeder.real)
-    chances = None if feeder.balancer is None else feeder.balancer.slot_chances(feeder.real.labels.sum(0), epoch / (feeder.epochs or 1))
+    chances = None if feeder.balancer is None else feeder.balancer.slot_chances(feeder.real.labels.sum(0), feeder.progress(epoch))
     if chances is None:
         return np.argsort(stream(feeder.seed, epoch, "order", count), kind="stable")
     return _drawn_photographs(feeder, np.asarray(chances), epoch, "balance", count)
@@ -339,7 +338,7 @@ class Feeder:
     mixer_probability: float | None = None  # chance that a slot is mixed; None: the mixer's own
     real_share: float = 0.8                 # lambda of `two_loss`
     stage_share: float = 0.5                # share of the epochs in the first stage of `two_stage`
-    epochs: int | None = None               # of the whole run, for `two_stage`
+    epochs: int | None = None               # of the whole run: for `two_stage`, for mixers that leave out epochs, and for balancers that begin late
     weigh: str = "loss"                     # "loss" or "sampling"
     size: int = 32                          # edge of the images, to describe boxes
     balancer: Balancer | None = None        # what each class counts
@@ -365,11 +364,15 @@ class Feeder:
     @functools.cached_property
     def neighbours(self) -> dict[str, list[str]]: return _neighbours(self)
 
+    def progress(self, epoch: int) -> float:
+        "Share of the run that is over before an epoch, in [0, 1); 0 where the length is not known."
+        return min(epoch, self.epochs - 1) / self.epochs if self.epochs else 0.0
+
     def loss_weights(self, epoch: int) -> torch.Tensor | None:
         "Weight of each class in the loss of an epoch, (K,); None where there is no balancer."
         if self.balancer is None:
             return None
-        return torch.as_tensor(np.asarray(self.balancer.loss_weights(self.real.labels.sum(0), epoch / (self.epochs or 1))), dtype=torch.float32)
+        return torch.as_tensor(np.asarray(self.balancer.loss_weights(self.real.labels.sum(0), self.progress(epoch))), dtype=torch.float32)
 
     def plan(self, epoch: int) -> FeedPlan:
         "The rows of one epoch."

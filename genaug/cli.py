@@ -189,6 +189,8 @@ def first_prompts(
 ) -> list[str]:
     "The prompts of the first images of each class, as lines."
     from genaug.data import printable
+    if not any(row.prompts for row in rows):
+        return ["  none: this method uses no prompts"]
     shown = {}
     for row in rows:
         index = max(range(len(row.label)), key=row.label.__getitem__)

@@ -471,7 +471,7 @@ def run_unit(
     metrics = [tuple(metric) for metric in evaluate(answers, test.labels, test.task, test.class_names, test.groups)]
     if question.shots is None and test.task == "single":
         metrics += [tuple(metric) for metric in size_rows(answers, test.labels, list(split.train.counts().values()))]
-    settings = {"shots": question.shots, "copies": bench.budget(arm).copies if synthetic is not None else 0, "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
+    settings = {"shots": question.shots, "copies": bench.budget(arm).copies if synthetic is not None else 0, "budget": settings_of(bench.budget(arm)) if synthetic is not None else None, "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
     unit = Unit(arm.name, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right), time.perf_counter() - started, count, settings)
     write_atomic(bench.path(arm.name, split, seed), json.dumps(dataclasses.asdict(unit)))
     return unit

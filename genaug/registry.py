@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+
 from .balance.cmo import CMO
 from .balance.drw import DRW, Oversampling
 from .balance.smote import Smote, SmoteMixer
@@ -298,4 +300,7 @@ def make_arm(
     mixer, balancer = (next((one for one in made if isinstance(one, kind)), None) for kind in (Mixer, Balancer))
     if method.kind != "augmenter":
         return Arm(arm.canonical(), None, mixer, None, balancer)
-    return Arm(arm.canonical(), instance, mixer, chosen_use(getattr(instance, "use", Use("append")), asked, replace, use), balancer, budget)
+    chosen = chosen_use(getattr(instance, "use", Use("append")), asked, replace, use)
+    if chosen.kind in ("append", "only") and balancer is not None and balancer.slot_chances(np.ones(2), 0.0) is not None:
+        raise GenaugError(f"'{balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{chosen.kind}', which has no such slots; write {method.name}@use=swap_class.")
+    return Arm(arm.canonical(), instance, mixer, chosen, balancer, budget)

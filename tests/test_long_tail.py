@@ -241,6 +241,19 @@ def test_impossible_compositions_are_one_clear_sentence(text, words):
         make_arm(text)
 
 
+def test_a_balancer_that_chooses_photographs_is_refused_before_anything_is_painted():
+    for text in ("smote+oversampling", "diff-ii@use=only+oversampling"):
+        with pytest.raises(GenaugError, match="has no such slots"):
+            make_arm(text)
+    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling" and make_arm("smote+drw").use.kind == "append"
+
+
+def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():
+    known, unknown = (Feeder(tail(), seed=0, epochs=epochs, balancer=DRW()) for epochs in (10, None))
+    assert [known.progress(epoch) for epoch in (0, 5, 9, 12)] == [0, 0.5, 0.9, 0.9]
+    assert unknown.progress(7) == 0 and (unknown.loss_weights(7) == 1).all() and not (known.loss_weights(8) == 1).all()
+
+
 # ---------------------------------------------------------------- comparisons
 
 def question(methods=("original",), **changes):
