@@ -445,7 +445,7 @@ def paint_arm(
     note_arm(bench.folder, arm.name, split.number, home)
     decided = read_decisions(home)
     painted = [row for row in read_plan(home).rows if row.id in decided]
-    return images, evaluations(augmenter, painted) if isinstance(augmenter, Recipe) else 0
+    return images, evaluations(augmenter, painted) if isinstance(augmenter, Recipe) else sum(map(augmenter.evaluations_of, painted)) if hasattr(augmenter, "evaluations_of") else 0
 
 
 def noted_arm(
@@ -544,7 +544,7 @@ def find_jury(
     sets: Mapping[str, LabeledImages],  # the data; only the training part is read
     folder: str | Path | None = None,   # where a judge that had to be trained is kept
     features: str = "letters",          # name for `feature_network`
-    preset: TrainingPreset | str = "judge",  # of the judge
+    preset: TrainingPreset | str | None = None,  # of the judge; None: by the kind of labels
     progress: bool = False,             # show a bar
     stored: bool = False,               # only a judge that exists; None if there is none
     pool: LabeledImages | None = None,  # what the judge learns from; None: the training part
@@ -578,6 +578,8 @@ def measure_labels(
     said, asked = chances >= 0.5, synthetic.labels >= 0.5
     lines += [(f"judge_recall{end}", "", *label_recall(chances, synthetic.labels, classes)) for end, classes in (("", range(len(names))), ("_head", heads), ("_tail", tail))]
     lines += [("judge_recall", f"class={names[index]}", *label_recall(chances, synthetic.labels, [index])) for index in range(len(names))]
+    shown = np.asarray(jury.judge.predict(train))
+    lines += [(f"judge_recall{end}", "set=real", *label_recall(shown, train.labels, classes)) for end, classes in (("_head", heads), ("_tail", tail))]
     lines.append(("judge_precision", "", float(asked[said].mean()) if said.any() else math.nan, int(said.sum())))
     own, pool, real, network = jury.network.features(synthetic), jury.network.features(jury.pool), jury.network.features(train), jury.network.name
     for part, features, labels in (("", own, asked), ("set=real", real, train.labels >= 0.5)):
@@ -709,7 +711,8 @@ def painting_cost(
 ) -> tuple[int, int, int, int]:  # learning steps, images per step, images, denoiser evaluations
     "Count what fitting and painting take, from a plan made without learning; of a filter's candidates the first round."
     if not isinstance(augmenter, Recipe):
-        return 0, 0, len(budget.slots(train)), 0
+        images = len(budget.slots(train))
+        return 0, 0, images, images * getattr(augmenter, "evaluations_per_image", 0)
     trial = dataclasses.replace(augmenter, naming=ClassName()).fit(train)
     rows = [row for row in trial.plan(train, budget, 0) if row.round == 0]
     return *augmenter.naming.effort(train), len(rows), evaluations(trial, rows)

@@ -28,6 +28,7 @@ from .methods.diagen import DIAGen
 from .methods.diff_ii import DiffII
 from .methods.diff_mix import DiffAug, DiffGen, DiffMix, RealGen, RealMix
 from .methods.feature_aligned import AlignedWeights, FeatureAligned, PlainFineTuning
+from .methods.feature_space import FeatureSpace
 from .methods.genie import GeNIe, GeNIeAda
 from .methods.loft import LoFT
 from .methods.real_filter import RealFilter
@@ -85,6 +86,7 @@ def methods() -> tuple[Method, ...]:
         Method("diagen", "augmenter", DIAGen, "noisy learned words, many prompts, weights by a classifier (Lingenberg et al. 2024)"),
         Method("datadream", "augmenter", DataDream, "an adapter per class, from noise (Kim et al. 2024)"),
         Method("loft", "augmenter", LoFT, "an adapter per photograph, fused in pairs (Kim et al. 2025)"),
+        Method("feature-space", "augmenter", FeatureSpace, "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)"),
         Method("fine-tuned", "augmenter", PlainFineTuning, "all weights fine-tuned, from noise (baseline of feature-aligned diffusion)"),
         Method("feature-aligned", "augmenter", FeatureAligned, "all weights fine-tuned towards an expert's features, from noise (2024)"),
     )
@@ -227,6 +229,7 @@ def tiny_settings(
         "diagen": {**guided, "naming": named["tokens"]},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
+        "feature-space": {"generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0},
         "fine-tuned": {"num_inference_steps": 25, "naming": dataclasses.replace(named["weights"], alignment_weight=0.0)},
         "feature-aligned": {"num_inference_steps": 25, "naming": named["weights"]},
     }

@@ -126,7 +126,7 @@ def test_a_judge_counts_lost_labels(canvases):
     assert value["tail_kid@small", ""] == value["tail_kid@small", "set=real"] and value["nearest_ratio@small", ""] == 0
     assert measure_set(train, train, jury(()))[0][0] == "judge_recall"
     empty = LabeledImages([train.image(0)] * 3, np.zeros((3, 10)), train.class_names, list("abc"), "multi")
-    judge = Jury(Knowing(empty), FeatureNetwork("small", small_features), pool)
+    judge = Jury(Knowing(train), FeatureNetwork("small", small_features), pool)
     assert np.isnan(dict((row[0], row[2]) for row in measure_labels(empty, train, judge) if row[1] == "")["judge_recall"])
 
 
