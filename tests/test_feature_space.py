@@ -712,12 +712,12 @@ def test_settings_that_do_not_go_together(backbone, real):
     assert FeatureSpace(neighbours=float("inf")).neighbours == "inf"
 
 
-def test_overlapping_thresholds_are_warned_of():
+def test_overlapping_thresholds_are_warned_of(fit):
     with pytest.warns(UserWarning, match="tau_low"):
-        FeatureSpace(tau_high=0.3, tau_low=0.5)
+        fit(tau_high=0.3, tau_low=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        FeatureSpace()
+        fit()
 
 
 def test_the_effort_is_known_before(real):

@@ -909,7 +909,7 @@ CHOICES = (("code", ("sparse", "dense", "raw")), ("imitation_loss", ("bce", "ce"
 def check_settings(
     method,  # a `FeatureSpace`
 ) -> None:
-    "Raises `GenaugError` for a value that means nothing, and warns where one picture's masks overlap."
+    "Raises `GenaugError` for a value that means nothing."
     for name, allowed in CHOICES:
         if getattr(method, name) not in allowed:
             raise GenaugError(f"{name} is one of {', '.join(map(str, allowed))}, not '{getattr(method, name)}'.")
@@ -925,8 +925,6 @@ def check_settings(
                           f"not {method.temperature}, {method.learning_rate}, {method.denoising_steps}.")
     if method.neighbours != "inf" and not (isinstance(method.neighbours, int) and method.neighbours >= 1):
         raise GenaugError(f"neighbours is a whole number of at least 1, or 'inf' for all images of the class, not {method.neighbours}.")
-    if method.tau_low > method.tau_high:
-        warnings.warn(f"tau_low={method.tau_low} is above tau_high={method.tau_high}: sites in between count as specific and as generic at once; use tau_low <= tau_high.", stacklevel=4)
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c085
 @dataclass(kw_only=True)
@@ -965,6 +963,9 @@ class FeatureSpace(Augmenter, CodeSettings):
         return self
 
     def _ready(self, workdir: str | Path | None):
+        "Load what is missing; warns where one picture's masks overlap."
+        if self.tau_low > self.tau_high:
+            warnings.warn(f"tau_low={self.tau_low} is above tau_high={self.tau_high}: sites in between count as specific and as generic at once; use tau_low <= tau_high.", stacklevel=3)
         self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny")
         self._scratch = tempfile.TemporaryDirectory(prefix="genaug-") if workdir is None else None
         self.folder = Path(workdir if workdir is not None else self._scratch.name) / "feature_space"
