@@ -6,8 +6,8 @@
 __all__ = ['app', 'Source', 'Shots', 'Imbalance', 'Copies', 'Even', 'BackboneName', 'Device', 'Metaclass', 'Suffixes',
            'BatchSize', 'Condition', 'Quiet', 'Made', 'about', 'explain', 'run', 'main', 'refuse', 'read_shots',
            'read_numbers', 'find_suffixes', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget',
-           'make_augmenter', 'announce', 'suffix_note', 'augment', 'ask', 'compare', 'suffix_makers', 'suffix_origin',
-           'list_suffixes', 'report', 'audit', 'find_table', 'reproduce']
+           'make_augmenter', 'announce', 'suffix_note', 'augment', 'ask', 'seat_jury', 'compare', 'suffix_makers',
+           'suffix_origin', 'list_suffixes', 'report', 'audit', 'find_table', 'reproduce']
 
 # %% ../nbs/62_cli.ipynb #c003
 import dataclasses
@@ -79,7 +79,7 @@ def main() -> None:
     sys.exit(run())
 
 # %% ../nbs/62_cli.ipynb #c012
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="built-in name (digit-scenes, digits, textures), folder with one sub-folder per class, or format:path", show_default=False)]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="built-in name (digit-scenes, digits, textures, many-digits), folder with one sub-folder per class, or format:path", show_default=False)]
 Shots = Annotated[str, typer.Option(help="training images per class, or 'none' for all")]
 Imbalance = Annotated[float | None, typer.Option(help="long tail: largest class over smallest (with --shots none)")]
 Copies = Annotated[float, typer.Option(help="synthetic images per photograph")]
@@ -322,15 +322,32 @@ def ask(
 ):  # Comparison
     "Translate options into a question; raises `GenaugError` for what cannot be asked."
     from genaug.data import TUNING_SEEDS
+    from genaug.datasets import drawn_sets
     from genaug.experiment import Comparison
     from genaug.prompts import ClassPrompt
     from genaug.registry import parse_methods
     start = TUNING_SEEDS[0] if rest["condition"] == "validation" else 0
-    name = Path(source).name if Path(source).exists() else source
-    return Comparison(tuple(parse_methods(methods)), name or source, read_shots(shots), splits=read_numbers(seeds, start), repeats=tuple(range(repeats)),
+    name, count = Path(source).name if Path(source).exists() else source, read_shots(shots)
+    rest = {"draws": name in drawn_sets() and count is None and rest.get("imbalance_factor") is None, **rest}
+    return Comparison(tuple(parse_methods(methods)), name or source, count, splits=read_numbers(seeds, start), repeats=tuple(range(repeats)),
                       class_prompt=ClassPrompt(metaclass=metaclass), suffixes=find_suffixes(suffixes, source), **rest)
 
-# %% ../nbs/62_cli.ipynb #c052
+# %% ../nbs/62_cli.ipynb #c051
+def seat_jury(
+    question,        # Comparison
+    sets: dict,      # parts of the data
+    folder: Path,    # where judges are kept
+    progress: bool,  # show a bar
+    stored: bool,    # only a judge that exists
+):  # Jury or None
+    "The judge for a comparison's sets; None where no arm makes a set or no judge exists."
+    from genaug.datasets import judging_pool
+    from genaug.experiment import find_jury, make_arm
+    if not any(make_arm(text).augmenter is not None for text in question.methods):
+        return None
+    return find_jury(sets, folder, progress=progress, stored=stored, pool=judging_pool(question.data) if question.draws else None)
+
+# %% ../nbs/62_cli.ipynb #c054
 @app.command()
 def compare(
     source: Source,
@@ -367,12 +384,12 @@ def compare(
     sets = experiment.open_sets(source, condition, progress=not quiet)
     network = experiment.needed_backbone(question.methods, backbone, device)
     notes = announce([experiment.backbone_note(backbone if network is not None else None, source), *{suffix_note(experiment.make_arm(text).augmenter, question.suffixes) for text in question.methods}])
-    jury = None if measure is False or network is None else experiment.find_jury(sets, out / "work" / "judges", progress=not quiet, stored=not measure)
+    jury = None if measure is False else seat_jury(question, sets, out / "work" / "judges", not quiet, not measure)
     found = experiment.compare(question, sets, out, network, source, notes, not quiet, typer.echo, jury)
     typer.echo("\n".join([experiment.written_summary(found.summary).to_string(index=False), *verdicts(found.summary)]))
     typer.echo(f"Rows: {out / 'results.csv'}. Report: {write_report(out)}")
 
-# %% ../nbs/62_cli.ipynb #c057
+# %% ../nbs/62_cli.ipynb #c059
 def suffix_makers(
     captioner: str | None,  # of --captioner
     llm: str | None,        # of --llm
@@ -407,7 +424,7 @@ def suffix_origin(
         notes.append("The data have no test part: `genaug compare` keeps back some of these pictures for its test, so these suffixes have seen them; for a strict comparison divide the pictures into train and test folders first.")
     return [f"made by genaug suffixes from {count} training images of {Path(source).name}: {how}"], notes
 
-# %% ../nbs/62_cli.ipynb #c060
+# %% ../nbs/62_cli.ipynb #c062
 @app.command("suffixes")
 def list_suffixes(
     source: Source,
@@ -444,7 +461,7 @@ def list_suffixes(
     lists.write_suffixes(out, kept, origin, dropped, replace)
     typer.echo("\n".join(printable(f"  {suffix}") for suffix in kept) + f"\n{len(kept)} suffixes in '{out}'. Next: genaug augment {source} OUT --suffixes {out}")
 
-# %% ../nbs/62_cli.ipynb #c065
+# %% ../nbs/62_cli.ipynb #c067
 Made = Annotated[Path, typer.Argument(metavar="OUT", help="folder that augment or compare wrote", show_default=False)]
 
 
@@ -477,7 +494,7 @@ def audit(
         typer.echo(f"{marks[row.check]} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
     raise typer.Exit(2 if "LEAK" in marks.values() else 0)
 
-# %% ../nbs/62_cli.ipynb #c070
+# %% ../nbs/62_cli.ipynb #c072
 def find_table(
     name: str,  # of the table, with or without .ipynb
 ) -> Path:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GenaugError', 'unchanged', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'decode_image', 'to_tensor',
            'to_uint8', 'LabeledImages', 'encode_png', 'image_path', 'metadata_record', 'write_metadata',
-           'read_metadata', 'PlanRow', 'Slot', 'shared_alike', 'Budget', 'Decision', 'settings_of', 'Augmenter',
-           'Mixer', 'Balancer', 'progress_bar']
+           'read_metadata', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Decision', 'settings_of',
+           'Augmenter', 'Mixer', 'Balancer', 'progress_bar']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -448,14 +448,29 @@ def shared_alike(
     return {index: total // len(there) + (place < total % len(there)) for place, index in enumerate(there)}
 
 
+def head_and_tail(
+    counts: np.ndarray,        # (K,) photographs per class
+    heads: int | None = None,  # number of head classes; None: half of the classes, rounded down, at least one
+) -> tuple[np.ndarray, np.ndarray]:  # class indices, both in the order of the classes
+    "The most frequent classes (of equally frequent ones the earlier) and the rest; raises `GenaugError` when one of the two would be empty."
+    counts = np.asarray(counts)
+    heads = max(1, len(counts) // 2) if heads is None else int(heads)
+    if not 0 < heads < len(counts):
+        raise GenaugError(f"{heads} head classes of {len(counts)} classes leave no head or no tail; choose 1 to {len(counts) - 1}." if len(counts) > 1 else "One class has no head and tail; add a second one.")
+    order = np.argsort(-counts, kind="stable")
+    return np.sort(order[:heads]), np.sort(order[heads:])
+
+
 @dataclass(frozen=True)
 class Budget:
-    "How many synthetic images: copies per photograph, counts per class, up to the largest class, or a total shared by all classes."
+    "How many synthetic images: copies per photograph, counts per class, up to the largest class, for the tail only, or a total shared by all classes."
     copies: float = 5                        # expansion rate r; floor(r * N_c) per class
     per_class: Mapping[str, int] | None = None  # wanted count by class name; overrides everything else
     fill: bool = False                       # as many as each class lacks to the largest one; overrides the others below and copies
     total: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # images in all, the same number for every class; overrides even and copies
     even: bool = dataclasses.field(default=False, metadata={"setting": "changed"})  # floor(r * N) in all, the same number for every class
+    tail: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # for each tail class, none for the heads; overrides all but per_class
+    heads: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # how many classes are heads; None: half of them
 
     def wanted(self, real: LabeledImages) -> dict[int | None, int]:
         "Number of images by class index (`None`: all photographs of a multi-label set together)."
@@ -465,6 +480,10 @@ class Budget:
                 raise GenaugError(f"The budget names the class '{sorted(unknown)[0]}', which the set does not have; use its class names.")
             return {real.class_names.index(name): int(count) for name, count in self.per_class.items()}
         counts = (real.labels > 0).sum(0) if real.task == "multi" else np.bincount(real.targets, minlength=len(real.class_names))
+        if self.tail is not None:
+            if self.tail < 1:
+                raise GenaugError(f"The number of images for each tail class must be at least 1, not {self.tail}.")
+            return {index: int(self.tail) for index in head_and_tail(counts, self.heads)[1].tolist() if counts[index]}
         if self.fill:
             return {index: int(counts.max() - count) for index, count in enumerate(counts)}
         if self.total is not None and self.total < 1:
@@ -487,7 +506,7 @@ class Budget:
                 raise GenaugError(f"The class '{real.class_names[index]}' has no photograph; add one or leave it out of the budget.")
             order += [(number // len(positions), int(positions[number % len(positions)]), index) for number in range(count)]
         order.sort(key=lambda entry: (entry[0], entry[1], -1 if entry[2] is None else entry[2]))
-        aimed = self.per_class is not None or self.fill or self.even or self.total is not None
+        aimed = self.per_class is not None or self.fill or self.even or self.total is not None or self.tail is not None
         return [Slot(real.ids[position], index, copy, aimed) for copy, position, index in order]
 
 # %% ../nbs/00_core.ipynb #c050

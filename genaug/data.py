@@ -589,6 +589,8 @@ def _training_images(
     "Apply one of the rules; raises `GenaugError` when two are asked for."
     if shots is not None and imbalance_factor is not None:
         raise GenaugError("Give either a number of shots or an imbalance factor, not both.")
+    if pool.task == "multi" and (shots is not None or imbalance_factor is not None):
+        raise GenaugError("Shots and imbalance factors count images per class, but these images have several labels each: use all of them (--shots none).")
     if shots is not None:
         return few_shot(pool, shots, seed), f"shots={shots}"
     if imbalance_factor is not None:

@@ -39,10 +39,12 @@ class ClassPrompt:
              class_names: str | Sequence[str],                 # one class, or all classes of a multi-label image
              placeholders: Mapping[str, str] | None = None,    # class name -> learned token, used in place of the words
              ) -> str:
-        "The plain prompt of a class; several classes are joined by 'and'."
+        "The plain prompt of a class; several classes are enumerated, each with the template's article."
         names = [class_names] if isinstance(class_names, str) else list(class_names)
-        words = [(placeholders or {}).get(name) or self.word(name) for name in names]
-        return self.template.format(" and ".join(f"{word} {self.metaclass}".strip() for word in words))
+        words = [f"{(placeholders or {}).get(name) or self.word(name)} {self.metaclass}".strip() for name in names]
+        article = "a " if "a {}" in self.template else ""
+        listed = f", {article}".join(words[:-1]) + f" and {article}" + words[-1] if len(words) > 1 else "".join(words)
+        return self.template.format(listed)
 
     def fingerprint(self) -> str: return f"{self.template}|{self.metaclass}|{sorted(self.names.items())}"
 

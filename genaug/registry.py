@@ -287,7 +287,9 @@ def make_arm(
     if method.kind == "plain" and settings:
         raise GenaugError(f"'{method.name}' has no settings; remove what follows '@' in '{text}'.")
     own = lambda *names: {key: settings.pop(key) for key in names if key in settings and method.kind == "augmenter"}
-    asked, budget = own("use", "replace", "weigh", "real_share"), own("copies", "even", "fill", "total")
+    asked, budget = own("use", "replace", "weigh", "real_share"), own("copies", "even", "fill", "total", "tail")
+    if "tail" in budget and "heads" in settings:
+        budget["heads"] = settings["heads"]
     instance, tiny = method.build() if method.build else None, backbone is None or backbone.name == "tiny"
     if method.kind == "augmenter":
         common = {"backbone": backbone, "class_prompt": class_prompt, "suffixes": tuple(suffixes)}

@@ -317,10 +317,11 @@ def result_sections(
     stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     summary, rows = pd.DataFrame(stored["summary"]), read_rows(folder / "results.csv")
     images = [f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in zip(summary["images low"], summary["images high"])]
-    table = written_summary(summary).assign(**{"95 % over test images": images})
+    drawn = bool(summary["images low"].notna().any())
+    table = written_summary(summary).assign(**({"95 % over test images": images} if drawn else {}))
     label = f"test {stored['metric'].replace('_', ' ')} (%)"
     numbers = html_table(table) + figure_svg(summary_figure(summary, label)) + "".join(paragraph(sentence) for sentence in verdicts(summary))
-    small = paragraph("Intervals: Student's t over splits (repeats averaged); differences are paired by split and classifier seed. The last column draws the test images anew (bootstrap).", "muted")
+    small = paragraph("Intervals: Student's t over splits (repeats averaged); differences are paired by split and classifier seed." + " The last column draws the test images anew (bootstrap)." * drawn, "muted")
     notes = "".join(paragraph(note, "note") for note in (*stored["notes"], *record.get("notes", ())))
     names = Manifest.load(manifest_path(folder, record["question"]["splits"][0], record["question"]["test_part"])).class_names
     made = made_table(rows, record["question"]["methods"])

@@ -17,6 +17,8 @@ import pandas as pd
 
 from .experiment import (Comparison, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name, find_jury, manifest_path, measure_experiment,
                                missing_units, needed_backbone, open_sets, put, read_rows, run_experiment, summarise, with_bootstrap)
+from .datasets import judging_pool
+from .registry import make_arm
 from .show import Drawing
 
 # %% ../nbs/63_tables.ipynb #c006
@@ -31,7 +33,7 @@ class Places:
 
     def home(self, question: Comparison) -> Path:
         "The working folder of one draw of training images; classifiers and arms share what lies there."
-        size = f"{question.shots}-shot" if question.shots is not None else f"imbalance-{question.imbalance_factor:g}" if question.imbalance_factor else "all"
+        size = f"{question.shots}-shot" if question.shots is not None else f"imbalance-{question.imbalance_factor:g}" if question.imbalance_factor else f"{question.data}-draws" if question.draws else "all"
         return self.work / "-".join([size, *([question.condition] if question.condition != "natural" else []), *(["smoke"] if question.scale == "seconds" else [])])
 
 
@@ -93,9 +95,9 @@ def lacks_bootstrap(
     backbone: str,         # as it stands in the rows
 ) -> bool:
     "Are all runs of two splits or more there, but not the bootstrap over the test images of just these splits?"
-    if len(question.splits) < 2 or unfinished(question, file, backbone):
-        return False
     rows = read_rows(file)
+    if len(question.splits) < 2 or unfinished(question, file, backbone) or "accuracy" not in set(rows.metric):
+        return False
     rows = rows[(rows.metric == "accuracy_bootstrap_low") & (rows.part == "") & (rows.scale == question.scale) & (rows.data == question.data) & (rows.condition == condition_name(question)) & (rows.classifier == _identity(question)) & (rows.settings == _splits(question))]
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
 
@@ -122,8 +124,8 @@ def fill_table(
             kind = [row["part"].partition("=")[0] if "," not in row["part"] else "cells" for row in rows]
             put([row for row, one in zip(rows, kind) if one in ("", *parts)], places.file)
             put([row | {"settings": ""} for row, one in zip(rows, kind) if (row["metric"], one) in points], places.points) if points else None
-        if todo and measure and network is not None:
-            judged = find_jury(sets, places.work / "judges", progress=progress, **(jury or {}))
+        if todo and measure and any(make_arm(text).augmenter is not None for text in question.methods):
+            judged = find_jury(sets, places.work / "judges", progress=progress, **({"pool": judging_pool(question.data)} if question.draws else {}), **(jury or {}))
             for rows in measure_experiment(asked, sets, home, judged, network, progress):
                 put(rows, places.file)
         if all(manifest_path(home, number, question.test_part).is_file() for number in question.splits) and lacks_bootstrap(question, places.file, name):

@@ -14,7 +14,7 @@ def test_names_by_hand_and_placeholders_win():
     prompt = ClassPrompt(metaclass="dog", names={"n02085620": "Chihuahua"})
     assert prompt.text("n02085620") == "a photo of a Chihuahua dog"
     assert prompt.text("n02085620", {"n02085620": "<c0>"}) == "a photo of a <c0> dog"
-    assert prompt.text(["n02085620", "pug"], {"pug": "<c1>"}) == "a photo of a Chihuahua dog and <c1> dog"
+    assert prompt.text(["n02085620", "pug"], {"pug": "<c1>"}) == "a photo of a Chihuahua dog and a <c1> dog"
     assert ClassPrompt("{} in a box").text("cat") == "cat in a box"
     assert ClassPrompt().fingerprint() != ClassPrompt(metaclass="bird").fingerprint() != ClassPrompt(names={"a": "b"}).fingerprint()
 
