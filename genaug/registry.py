@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'Method', 'round_trip', 'methods', 'groups', 'method_names', 'find_method', 'parse_value', 'show_value',
-           'ArmText', 'parse_parts', 'parse_arm', 'parse_methods', 'naming_parts', 'tiny_settings', 'Arm',
-           'with_setting', 'chosen_use', 'make_arm']
+           'parse_settings', 'show_settings', 'ArmText', 'parse_parts', 'parse_arm', 'parse_methods', 'naming_parts',
+           'tiny_settings', 'Arm', 'with_setting', 'part_of_arm', 'chosen_use', 'make_arm']
 
 # %% ../nbs/59_registry.ipynb #c003
 import ast
@@ -20,6 +20,7 @@ import numpy as np
 from .balance.cmo import CMO
 from .balance.drw import DRW, Oversampling
 from .balance.smote import Smote, SmoteMixer
+from .classifier import POOLS
 from .core import Augmenter, Balancer, GenaugError, Mixer
 from .diffusion import Backbone
 from .methods.da_fusion import DAFusion
@@ -29,6 +30,7 @@ from .methods.diff_ii import DiffII
 from .methods.diff_mix import DiffAug, DiffGen, DiffMix, RealGen, RealMix
 from .methods.feature_aligned import AlignedWeights, FeatureAligned, PlainFineTuning
 from .methods.genie import GeNIe, GeNIeAda
+from .methods.genmix import GenMix, TextualInversion
 from .methods.loft import LoFT
 from .methods.real_filter import RealFilter
 from .methods.real_guidance import RealGuidance
@@ -68,10 +70,12 @@ def methods() -> tuple[Method, ...]:
         Method("strong-augmentation", "mixer", StrongAugmentation, "strong classical augmentation of the photographs (control)"),
         Method("augmix", "mixer", AugMix, "chains of small transforms, answered alike (Hendrycks et al. 2020)"),
         Method("smote", "augmenter", Smote, "points between neighbours of a class (Chawla et al. 2002)", SmoteMixer),
+        Method("genmix", "mixer", GenMix, "photographs with a small share of a partner, real or synthetic (Lee et al. 2024)"),
         Method("cmo", "mixer", CMO, "rare foregrounds pasted on common images (Park et al. 2022)"),
         Method("drw", "balancer", DRW, "classes weighted in the loss, late in training (Cao et al. 2019)"),
         Method("oversampling", "balancer", Oversampling, "every class shown equally often"),
         Method("real-gen", "augmenter", RealGen, "text to image under the class's name (as compared in Wang et al. 2024)"),
+        Method("textual-inversion", "augmenter", TextualInversion, "one learned word per class, from noise (Gal et al. 2022, as compared in Lee et al. 2024)"),
         Method("real-filter", "augmenter", RealFilter, "text to image, kept where features agree with the photographs (He et al. 2023)"),
         Method("real-guidance", "augmenter", RealGuidance, "weak edits of the photographs (He et al. 2023)"),
         Method("real-mix", "augmenter", RealMix, "photographs edited towards another class, soft labels (Wang et al. 2024)"),
@@ -142,24 +146,46 @@ def show_value(
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
+def parse_settings(
+    fields: str,  # what stands right of "@"
+    text: str,    # the whole arm, for the message
+) -> tuple[tuple[str, object], ...]:  # sorted (field, value)
+    "The fields of one part of an arm; raises `GenaugError` for a field without a value."
+    pairs = [part.partition("=") for part in fields.split(";") if part.strip()]
+    for key, equals, value in pairs:
+        if not equals or not value.strip():
+            raise GenaugError(f"'{key}' in '{text}' has no value; write field=value, with ';' between fields.")
+    return tuple(sorted((key.strip(), parse_value(value.strip())) for key, _, value in pairs))
+
+# %% ../nbs/59_registry.ipynb #c014
+def show_settings(
+    name: str,                                # of a method
+    settings: Sequence[tuple[str, object]],   # as `parse_settings` gives them
+) -> str:
+    "The canonical text of one part of an arm."
+    fields = ";".join(f"{key}={show_value(value)}" for key, value in settings)
+    return name + (f"@{fields}" if fields else "")
+
+
 @dataclass(frozen=True)
 class ArmText:
     "The parts of an arm as written."
     method: str                      # first name
     settings: tuple[tuple[str, object], ...]  # sorted (field, value)
-    parts: tuple[str, ...] = ()      # names behind "+": at most one mixer, then at most one balancer
+    parts: tuple[str, ...] = ()      # behind "+", each with its own settings: at most one mixer, then at most one balancer
 
     def canonical(self) -> str:
-        settings = ";".join(f"{key}={show_value(value)}" for key, value in self.settings)
-        return "+".join([self.method + (f"@{settings}" if settings else ""), *self.parts])
+        return "+".join([show_settings(self.method, self.settings), *self.parts])
 
 
 def parse_parts(
     head: Method,          # what stands before the first "+"
-    names: Sequence[str],  # what stands behind it
+    behind: Sequence[str],  # what stands behind it, each with its settings
     text: str,             # the whole arm, for the message
-) -> tuple[str, ...]:  # mixer, then balancer
+) -> tuple[str, ...]:  # mixer, then balancer, in canonical text
     "Check what an arm is composed of; raises `GenaugError` when it has two mixers, two balancers or something that is neither."
+    shown = {name.strip(): show_settings(name.strip(), parse_settings(fields, text)) for name, _, fields in (part.partition("@") for part in behind)}
+    names = [part.partition("@")[0].strip() for part in behind]
     parts = {name: find_method(name).kind if find_method(name).kind == "balancer" else "mixer" for name in names}
     wrong = next((name for name in parts if find_method(name).part is None), None)
     if wrong is not None:
@@ -167,7 +193,7 @@ def parse_parts(
     for kind in ("mixer", "balancer"):
         if len(names) > len(parts) or (head.kind == kind) + sum(one == kind for one in parts.values()) > 1:
             raise GenaugError(f"'{text}' composes two {kind}s; write them as two arms, separated by a comma.")
-    return tuple(sorted(parts, key=lambda name: parts[name] == "balancer"))
+    return tuple(shown[name] for name in sorted(parts, key=lambda name: parts[name] == "balancer"))
 
 
 def parse_arm(
@@ -178,12 +204,7 @@ def parse_arm(
     name, at, fields = head.partition("@")
     method = find_method(name.strip())
     parts = parse_parts(method, [one.strip() for one in behind], text)
-    pairs = [part.partition("=") for part in fields.split(";") if part.strip()]
-    for key, equals, value in pairs:
-        if not equals or not value.strip():
-            raise GenaugError(f"'{key}' in '{text}' has no value; write field=value, with ';' between fields.")
-    settings = tuple(sorted((key.strip(), parse_value(value.strip())) for key, _, value in pairs))
-    return ArmText(method.name, settings, parts)
+    return ArmText(method.name, parse_settings(fields, text), parts)
 
 
 def parse_methods(
@@ -196,7 +217,7 @@ def parse_methods(
         raise GenaugError(f"No method was given; name one or more of {', '.join(method_names())}, separated by commas.")
     return list(dict.fromkeys(arms))
 
-# %% ../nbs/59_registry.ipynb #c014
+# %% ../nbs/59_registry.ipynb #c017
 def naming_parts(
     tiny: bool,  # settings for the embedded backbone, or the papers'
 ) -> Mapping[str, object]:
@@ -225,6 +246,7 @@ def tiny_settings(
         "diff-ii": {**guided, "naming": named["category"], "split_ratio": 1.0, "fixed_point_iterations": 1},
         **{name: {**guided, "num_inference_steps": 25} for name in ("genie", "genie-ada")},
         "diagen": {**guided, "naming": named["tokens"]},
+        "textual-inversion": {**guided, "naming": named["tokens"], "num_inference_steps": 25},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
         "fine-tuned": {"num_inference_steps": 25, "naming": dataclasses.replace(named["weights"], alignment_weight=0.0)},
@@ -232,7 +254,7 @@ def tiny_settings(
     }
     return MappingProxyType(settings.get(method, {}))
 
-# %% ../nbs/59_registry.ipynb #c018
+# %% ../nbs/59_registry.ipynb #c021
 @dataclass(frozen=True)
 class Arm:
     "What a comparison trains with: an augmenter, a mixer, a balancer and a use, any of them absent."
@@ -262,17 +284,33 @@ def with_setting(
     return dataclasses.replace(instance, **{field_name: with_setting(current, rest, value) if dot else value})
 
 
+
+def part_of_arm(
+    part: str,  # such as "genmix@alpha=1"
+    text: str,  # the whole arm, for the message
+) -> Mixer | Balancer:
+    "A mixer or balancer behind a plus, with its settings."
+    name, _, fields = part.partition("@")
+    made = find_method(name).part()
+    for key, value in parse_settings(fields, text):
+        made = with_setting(made, key, value)
+    return made
+
+# %% ../nbs/59_registry.ipynb #c024
 def chosen_use(
     own: Use,                    # the method's
     asked: Mapping,              # what the arm's text says: use, replace, weigh, real_share
     replace: float | None,       # for all arms; None: the method's own
     kind: str | None = None,     # for all arms; None: the method's own
+    mixer: Mixer | None = None,  # of the arm
+    usual: str | None = None,    # in place of the method's own
 ) -> Use:
-    "How the classifier consumes the set: the arm's text wins, then the comparison, then the method."
+    "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
+    kind = kind or ("partners" if mixer is not None and mixer.partners in POOLS else usual)
     share = asked.get("replace", replace if replace is not None else own.replace)
     return Use(asked.get("use", kind or own.kind), float(share), asked.get("weigh", own.weigh), float(asked.get("real_share", own.real_share)))
 
-
+# %% ../nbs/59_registry.ipynb #c026
 def make_arm(
     text: str,                          # one arm
     backbone: Backbone | None = None,   # None: the embedded tiny, loaded when the augmenter is fitted
@@ -280,6 +318,7 @@ def make_arm(
     suffixes: tuple[str, ...] = (),     # for methods that use them
     replace: float | None = None,       # replacement probability for all arms; None: the method's own
     use: str | None = None,             # use for all arms; None: the method's own
+    usual: str | None = None,           # use in place of the methods' own, weaker than `use`
 ) -> Arm:
     "Build an arm; the embedded backbone brings its own settings, fields in the text win over everything."
     arm = parse_arm(text)
@@ -298,11 +337,11 @@ def make_arm(
     for key, value in settings.items():
         named = naming_parts(tiny).get(value) if key == "naming" else None
         instance = with_setting(instance, key, value) if named is None else dataclasses.replace(instance, naming=named)
-    made = [*([] if instance is None else [instance]), *(find_method(name).part() for name in arm.parts)]
+    made = [*([] if instance is None else [instance]), *(part_of_arm(part, text) for part in arm.parts)]
     mixer, balancer = (next((one for one in made if isinstance(one, kind)), None) for kind in (Mixer, Balancer))
     if method.kind != "augmenter":
         return Arm(arm.canonical(), None, mixer, None, balancer)
-    chosen = chosen_use(getattr(instance, "use", Use("append")), asked, replace, use)
+    chosen = chosen_use(getattr(instance, "use", Use("append")), asked, replace, use, mixer, usual)
     if chosen.kind in ("append", "only") and balancer is not None and balancer.slot_chances(np.ones(2), 0.0) is not None:
         raise GenaugError(f"'{balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{chosen.kind}', which has no such slots; write {method.name}@use=swap_class.")
     return Arm(arm.canonical(), instance, mixer, chosen, balancer, budget)
