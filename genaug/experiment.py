@@ -276,8 +276,8 @@ def make_split(
         sets = {"train": parts["train"], "test": parts["val" if question.condition == "validation" else question.test_part]}
         manifest = Manifest.build(sets, number)
         assert_only(sets["train"].ids, manifest, "splitting")
-        return Split(number, sets["train"], sets["test"], manifest, None if question.condition == "validation" else parts.get("val"))
-    pool = sets.get("train", sets.get("all"))
+        return Split(number, sets["train"], sets["test"], manifest, parts.get("val"))
+    pool, validation = sets.get("train", sets.get("all")), sets.get("val")
     if question.test_part != "test":
         if question.test_part not in sets:
             raise GenaugError(f"The data have no part '{question.test_part}' to examine on: they have {', '.join(sets)}.")
@@ -292,7 +292,7 @@ def make_split(
         manifest = Manifest.build(sets, number, question.shots, question.imbalance_factor, test_fraction=question.test_fraction)
         parts = manifest.sets(sets)
     assert_only(parts["train"].ids, manifest, "splitting")
-    return Split(number, parts["train"], parts["test"], manifest, parts.get("val") if question.condition != "validation" else None)
+    return Split(number, parts["train"], parts["test"], manifest, validation)
 
 
 def manifest_path(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POINT_FIELDS', 'embed_together', 'study_rows', 'map_points', 'write_points', 'read_points', 'maps_figure',
-           'sheet_figure', 'pictures_of_each', 'unstudied', 'studied_sets', 'fill_study']
+           'sheet_figure', 'pictures_of_each', 'unstudied', 'studied_sets', 'fill_study', 'window_patches']
 
 # %% ../nbs/65_genmix_study.ipynb #c003
 import csv
@@ -19,7 +19,7 @@ import pandas as pd
 from . import __version__
 from .audit import audit_duplicates, audit_memory
 from .classifier import feature_network, train_classifier
-from .core import GenaugError, LabeledImages, progress_bar, write_atomic
+from .core import GenaugError, LabeledImages, decode_image, encode_png, progress_bar, write_atomic
 from .experiment import Bench, Comparison, arm_fields, arm_text, make_split, needed_backbone, open_sets, paint_arm, put, read_rows
 from .methods.genmix import GenMix, mixed_set
 from .metrics.images import FeatureNetwork, boundary_coverage, diversity, kernel_distance, manifold_scores, nearest_neighbours
@@ -114,7 +114,7 @@ def maps_figure(
     figure = Drawing(figsize=(width * columns, width * rows + 0.1), dpi=72, layout="constrained")
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
     colours = dict(zip(dict.fromkeys(points["class"]), ("tab:blue", "tab:green", "tab:red", "tab:purple", "tab:orange", "tab:brown")))
-    styles = {"real": (".", 5, 0.45), "synthetic": ("^", 6, 0.7), "genmix": ("o", 6, 0.7)}
+    styles = {"real": (".", 14, 0.55), "synthetic": ("^", 8, 0.8), "genmix": ("o", 8, 0.8)}
     for letter, axis, panel in zip("abcdefghijklmnop", axes, panels):
         for (kind, name), part in points[points.panel == panel].groupby(["set", "class"], sort=False):
             marker, size, strength = styles[kind]
@@ -142,7 +142,7 @@ def sheet_figure(
     for row, images in enumerate(lines.values()):
         for column, image in enumerate(images):
             sheet[row * size:(row + 1) * size, column * size:(column + 1) * size] = to_tensor([image], size, 3)[0].permute(1, 2, 0).numpy()
-    figure = Drawing(figsize=(scale * longest + 1.2, scale * len(lines) + 0.1), dpi=76, layout="constrained")
+    figure = Drawing(figsize=(scale * longest + 0.08 * max(map(len, lines)) + 0.2, scale * len(lines) + 0.1), dpi=76, layout="constrained")
     axis = figure.subplots()
     axis.imshow(sheet, interpolation="nearest", aspect="equal")
     axis.set_xticks([])
@@ -217,3 +217,28 @@ def fill_study(
         older = older[~older.panel.isin({row[0] for row in maps})]
         write_points([*older.itertuples(index=False, name=None), *maps], file.parent / "points" / file.name)
     return len(todo)
+
+# %% ../nbs/65_genmix_study.ipynb #c029
+def window_patches(
+    source: str | Path,           # root/{train,val,test}/class/<patient>_<anything>.npy or .png
+    target: str | Path,           # a new folder, same layout, PNG
+    window: tuple[float, float] = (-50.0, 200.0),  # Hounsfield units shown as black and as white, for .npy
+) -> dict[str, int]:  # part -> images
+    "Write CT patches as 8-bit grey pictures; raises `GenaugError` for a patient in two parts, a broken array or an empty folder."
+    files = sorted(path for part in ("train", "val", "test") for kind in ("npy", "png") for path in (Path(source) / part).glob(f"*/*.{kind}"))
+    if not files or Path(target).exists():
+        raise GenaugError(f"'{source}' has no part/class/*.npy or *.png to read, or '{target}' exists already; give root/train/<class> and a new folder.")
+    homes, counts = {}, {}
+    for path in files:
+        part = path.parent.parent.name
+        if homes.setdefault(path.name.split("_")[0], part) != part:
+            raise GenaugError(f"The patient '{path.name.split('_')[0]}' lies in '{homes[path.name.split('_')[0]]}' and in '{part}'; put all patches of a patient into one part.")
+    for path in files:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else decode_image(path)
+        if path.suffix == ".npy":
+            if values.ndim != 2 or not np.isfinite(values).all():
+                raise GenaugError(f"'{path}' is no grey patch: its shape is {values.shape}, or it has values that are not finite.")
+            values = np.round(255 * np.clip((values - window[0]) / (window[1] - window[0]), 0, 1)).astype(np.uint8)[:, :, None]
+        write_atomic(Path(target) / path.relative_to(source).with_suffix(".png"), encode_png(values))
+        counts[path.parent.parent.name] = counts.get(path.parent.parent.name, 0) + 1
+    return counts
