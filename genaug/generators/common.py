@@ -360,7 +360,7 @@ class Views(nn.Module):
             images = change(images, draw)
         return images
 
-    def observe(self, on_real: torch.Tensor, step: int, batch_size: int) -> None: pass  # adaptive ones listen here
+    def observe(self, on_real: torch.Tensor, step: int) -> None: pass  # adaptive ones listen here
 
 # %% ../../nbs/19_generators.common.ipynb #c033
 def decay_at(
@@ -413,10 +413,10 @@ class Contest:
             return painter_loss(self.discriminator(view(self.painted(step, turn, labels), "fake"), labels))
         with torch.no_grad():
             fake = self.painted(step, turn, labels)
-        images = images.requires_grad_(self.method.penalises(step))
-        on_real, on_fake = self.discriminator(view(images, "real"), labels), self.discriminator(view(fake, "fake"), labels)
-        self.views.observe(on_real.detach(), step, len(images))
-        return judge_loss(on_real, on_fake) + (self.method.penalty(images, on_real) if self.method.penalises(step) else 0.0)
+        seen = view(images, "real").requires_grad_(self.method.penalises(step))
+        on_real, on_fake = self.discriminator(seen, labels), self.discriminator(view(fake, "fake"), labels)
+        self.views.observe(on_real.detach(), step)
+        return judge_loss(on_real, on_fake) + (self.method.penalty(seen, on_real) if self.method.penalises(step) else 0.0)
 
     def after(self, update: int, album: Album) -> None:
         "The average follows the generator; the album looks."
