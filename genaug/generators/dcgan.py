@@ -45,7 +45,7 @@ class DCGenerator(nn.Module):
         self.net = first_weights(nn.Sequential(*layers, nn.ConvTranspose2d(maps[-1], channels, 4, 2, 1, bias=False), nn.Tanh()))
 
     def forward(self, numbers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.net(torch.cat([numbers, labels * self.numbers ** 0.5], 1)[:, :, None, None])
+        return self.net(torch.cat([numbers, labels], 1)[:, :, None, None])
 
 
 class DCDiscriminator(nn.Module):
