@@ -23,6 +23,8 @@ from .balance.smote import Smote, SmoteMixer
 from .classifier import POOLS
 from .core import Augmenter, Balancer, GenaugError, Mixer
 from .diffusion import Backbone
+from .generators.dcgan import DCGAN
+from .generators.stylegan import StyleGAN
 from .methods.da_fusion import DAFusion
 from .methods.datadream import DataDream
 from .methods.diagen import DIAGen
@@ -74,6 +76,8 @@ def methods() -> tuple[Method, ...]:
         Method("cmo", "mixer", CMO, "rare foregrounds pasted on common images (Park et al. 2022)"),
         Method("drw", "balancer", DRW, "classes weighted in the loss, late in training (Cao et al. 2019)"),
         Method("oversampling", "balancer", Oversampling, "every class shown equally often"),
+        Method("dcgan", "augmenter", DCGAN, "a convolutional GAN per class (Radford et al. 2016, as compared in Lee et al. 2024)"),
+        Method("stylegan", "augmenter", StyleGAN, "a StyleGAN2 with adaptive augmentation per class (Karras et al. 2020)"),
         Method("real-gen", "augmenter", RealGen, "text to image under the class's name (as compared in Wang et al. 2024)"),
         Method("textual-inversion", "augmenter", TextualInversion, "one learned word per class, from noise (Gal et al. 2022, as compared in Lee et al. 2024)"),
         Method("real-filter", "augmenter", RealFilter, "text to image, kept where features agree with the photographs (He et al. 2023)"),
@@ -247,6 +251,8 @@ def tiny_settings(
         **{name: {**guided, "num_inference_steps": 25} for name in ("genie", "genie-ada")},
         "diagen": {**guided, "naming": named["tokens"]},
         "textual-inversion": {**guided, "naming": named["tokens"], "num_inference_steps": 25},
+        "dcgan": {"size": 32, "width": 16, "steps": 1500, "batch_size": 16, "learning_rate": 5e-4, "ema_images": 4000.0},
+        "stylegan": {"size": 32, "width": 16, "latent_dim": 64, "steps": 1500, "learning_rate": 2e-3, "ema_images": 4000.0, "ada_images": 50_000.0},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
         "fine-tuned": {"num_inference_steps": 25, "naming": dataclasses.replace(named["weights"], alignment_weight=0.0)},
