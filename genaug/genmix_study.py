@@ -76,8 +76,10 @@ def map_points(
     sets: Mapping[str, LabeledImages],     # "real", "synthetic" or "genmix" -> images
     network: FeatureNetwork,               # last features of a classifier
     seed: int = 0,                         # of the map
+    most: int | None = None,               # images of each set, evenly spaced; None: all
 ) -> list[tuple]:  # rows of POINT_FIELDS
     "One joint map as points; a mixed image is of the class of its largest label."
+    sets = {name: images if most is None or len(images) <= most else images[np.linspace(0, len(images) - 1, most).astype(int)] for name, images in sets.items()}
     maps = embed_together([network.features(images) for images in sets.values()], seed)
     return [(panel, name, images.class_names[index], *(round(float(value), 1) for value in place))
             for (name, images), flat in zip(sets.items(), maps) for index, place in zip(images.labels.argmax(1), flat)]
@@ -190,6 +192,7 @@ def fill_study(
     panels: Mapping[str, str] | None = None,  # arm -> title, in the order of the maps; None: all arms
     backbone: str = "tiny",             # name, folder or hub id
     mixer: GenMix | None = None,        # None: the paper's settings
+    most: int | None = None,            # images of each set in a map; None: all
     progress: bool = False,             # show bars
 ) -> int:  # arms that were studied
     "Measure what a study lacks and draw its maps; rows are written as soon as they are there."
@@ -205,13 +208,13 @@ def fill_study(
         keep = lambda arm, name, images: put([{**shared, **arm_fields(arm), "metric": metric, "part": f"set={name}", "value": value, "n": count} for metric, value, count in study_rows(split.train, images, foreign, own)], file)
         keep("original", "real", split.train)
         drawn = number == question.splits[0]
-        maps += map_points("photographs", {"real": split.train}, own) if drawn else []
+        maps += map_points("photographs", {"real": split.train}, own, most=most) if drawn else []
         for arm in progress_bar([arm for one, arm in todo if one == number], "arms", progress):
             found = studied_sets(bench, split, arm, mixer)
             for name, images in found.items():
                 keep(arm, name, images)
                 if drawn and arm in panels:
-                    maps += map_points(f"{panels[arm]}: {'GenMix' if name == 'genmix' else name}", {"real": split.train, name: images}, own)
+                    maps += map_points(f"{panels[arm]}: {'GenMix' if name == 'genmix' else name}", {"real": split.train, name: images}, own, most=most)
     if maps:
         older = read_points(file.parent / "points" / file.name)
         older = older[~older.panel.isin({row[0] for row in maps})]
