@@ -97,13 +97,15 @@ def methods() -> tuple[Method, ...]:
         Method("feature-aligned", "augmenter", FeatureAligned, "all weights fine-tuned towards an expert's features, from noise (2024)"),
     )
 
-
+# %% ../nbs/59_registry.ipynb #c009
 def groups() -> Mapping[str, tuple[str, ...]]:
     "Names that stand for several methods."
     controls = ("original", "round-trip", "strong-augmentation", "mixup", "cutmix")
     family = ("real-gen", "real-filter", "real-guidance", "real-mix", "da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")
     classic = ("strong-augmentation", "mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling", "oversampling+strong-augmentation")
-    return MappingProxyType({"controls": controls, "generator-free": classic, "diff-ii-family": controls + family, "aligned": ("original", "round-trip", "fine-tuned", "feature-aligned"), "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
+    made = ("dcgan@copies=1", "stylegan@copies=0.6667", "textual-inversion@copies=1")      # as many images per photograph as the paper's ratios say
+    genmix = ("original", "mixup@alpha=0.3;probability=1", "augmix@jsd=false", *made, *(f"{arm}+genmix" for arm in made), "genmix", *(f"{arm};use=only" for arm in made), "diff-ii@copies=1;use=append", "diff-ii@copies=1+genmix")
+    return MappingProxyType({"controls": controls, "genmix-family": genmix, "generator-free": classic, "diff-ii-family": controls + family, "aligned": ("original", "round-trip", "fine-tuned", "feature-aligned"), "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
 
 
 ALIASES = MappingProxyType({"cmo-drw": "cmo+drw"})  # names that papers give to a composition
@@ -125,7 +127,7 @@ def find_method(
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise GenaugError(f"There is no method '{name}'; {hint}the known ones are {', '.join(method_names())}, and the groups {', '.join(groups())}.")
 
-# %% ../nbs/59_registry.ipynb #c011
+# %% ../nbs/59_registry.ipynb #c014
 def parse_value(
     text: str,  # what stands right of "="
 ) -> object:
@@ -161,7 +163,7 @@ def parse_settings(
             raise GenaugError(f"'{key}' in '{text}' has no value; write field=value, with ';' between fields.")
     return tuple(sorted((key.strip(), parse_value(value.strip())) for key, _, value in pairs))
 
-# %% ../nbs/59_registry.ipynb #c014
+# %% ../nbs/59_registry.ipynb #c017
 def show_settings(
     name: str,                                # of a method
     settings: Sequence[tuple[str, object]],   # as `parse_settings` gives them
@@ -221,7 +223,7 @@ def parse_methods(
         raise GenaugError(f"No method was given; name one or more of {', '.join(method_names())}, separated by commas.")
     return list(dict.fromkeys(arms))
 
-# %% ../nbs/59_registry.ipynb #c017
+# %% ../nbs/59_registry.ipynb #c020
 def naming_parts(
     tiny: bool,  # settings for the embedded backbone, or the papers'
 ) -> Mapping[str, object]:
@@ -260,7 +262,7 @@ def tiny_settings(
     }
     return MappingProxyType(settings.get(method, {}))
 
-# %% ../nbs/59_registry.ipynb #c021
+# %% ../nbs/59_registry.ipynb #c024
 @dataclass(frozen=True)
 class Arm:
     "What a comparison trains with: an augmenter, a mixer, a balancer and a use, any of them absent."
@@ -302,7 +304,7 @@ def part_of_arm(
         made = with_setting(made, key, value)
     return made
 
-# %% ../nbs/59_registry.ipynb #c024
+# %% ../nbs/59_registry.ipynb #c027
 def chosen_use(
     own: Use,                    # the method's
     asked: Mapping,              # what the arm's text says: use, replace, weigh, real_share
@@ -316,7 +318,7 @@ def chosen_use(
     share = asked.get("replace", replace if replace is not None else own.replace)
     return Use(asked.get("use", kind or own.kind), float(share), asked.get("weigh", own.weigh), float(asked.get("real_share", own.real_share)))
 
-# %% ../nbs/59_registry.ipynb #c026
+# %% ../nbs/59_registry.ipynb #c029
 def make_arm(
     text: str,                          # one arm
     backbone: Backbone | None = None,   # None: the embedded tiny, loaded when the augmenter is fitted
