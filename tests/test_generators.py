@@ -21,7 +21,7 @@ from genaug.generators.common import (AdversarialAugmenter, Album, Contest, Gene
 from genaug.generators.dcgan import DCGAN, DCDiscriminator, DCGenerator, edges, settle
 from genaug.generators.stylegan import (AdaptiveViews, StyleDiscriminator, StyleGAN, StyleGenerator, affine_chain, channels_at, colour_chain, gradient_penalty,
                                         group_deviation, modulated)
-from genaug.training import generator_at, newest_checkpoint
+from genaug.training import generator_at, make_optimizer, newest_checkpoint, one_update
 
 CHEAP = {DCGAN: dict(size=8, steps=3, batch_size=4, width=2, latent_dim=5), StyleGAN: dict(size=8, steps=3, batch_size=4, width=4, latent_dim=4, r1_every=2)}
 GANS = pytest.mark.parametrize("kind", [DCGAN, StyleGAN], ids=["dcgan", "stylegan"])
@@ -256,6 +256,24 @@ def test_one_adam_in_turns_is_two_adams():
         turn.step()
     expected = settle(contest.generator, method.seed).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in painter.state_dict().items())
+
+
+def test_several_processes_leave_the_resting_network_alone():
+    "Gradients are averaged over processes for the network that learns; a zero gradient for the other would let Adam's momentum move it."
+    class Two:
+        num_processes, process_index = 2, 0
+        def backward(self, loss): loss.backward()
+        def reduce(self, gradient, reduction): return gradient
+
+    method = cheap(DCGAN)
+    contest = Contest(method, method.parts(photographs())[0])
+    trained = {f"{name}.{key}": value for name in ("generator", "discriminator") for key, value in contest.parts()[name].named_parameters()}
+    adam = make_optimizer(trained, 1e-3, lambda groups: torch.optim.Adam(groups))
+    for update in range(4):
+        before = [value.detach().clone() for value in trained.values()]
+        one_update(contest.loss_at, update, trained, adam, 1.0, 0, 0.0, Two())
+        changed = {name.split(".")[0] for (name, value), old in zip(trained.items(), before) if not torch.equal(value, old)}
+        assert changed == {"generator" if update % 2 else "discriminator"}
 
 
 def test_small_classes_fill_a_batch_and_are_seen_evenly():
