@@ -24,6 +24,7 @@ from .classifier import POOLS
 from .core import Augmenter, Balancer, GenaugError, Mixer
 from .diffusion import Backbone
 from .generators.dcgan import DCGAN
+from .generators.pixel_diffusion import PixelDiffusion
 from .generators.stylegan import StyleGAN
 from .methods.da_fusion import DAFusion
 from .methods.datadream import DataDream
@@ -78,6 +79,7 @@ def methods() -> tuple[Method, ...]:
         Method("oversampling", "balancer", Oversampling, "every class shown equally often"),
         Method("dcgan", "augmenter", DCGAN, "a convolutional GAN per class (Radford et al. 2016, as compared in Lee et al. 2024)"),
         Method("stylegan", "augmenter", StyleGAN, "a StyleGAN2 with adaptive augmentation per class (Karras et al. 2020)"),
+        Method("pixel-diffusion", "augmenter", PixelDiffusion, "diffusion of pixels, pretrained and fine-tuned (ADM's role in Lee et al. 2024)"),
         Method("real-gen", "augmenter", RealGen, "text to image under the class's name (as compared in Wang et al. 2024)"),
         Method("textual-inversion", "augmenter", TextualInversion, "one learned word per class, from noise (Gal et al. 2022, as compared in Lee et al. 2024)"),
         Method("real-filter", "augmenter", RealFilter, "text to image, kept where features agree with the photographs (He et al. 2023)"),
@@ -103,7 +105,7 @@ def groups() -> Mapping[str, tuple[str, ...]]:
     controls = ("original", "round-trip", "strong-augmentation", "mixup", "cutmix")
     family = ("real-gen", "real-filter", "real-guidance", "real-mix", "da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")
     classic = ("strong-augmentation", "mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling", "oversampling+strong-augmentation")
-    made = ("dcgan@copies=1", "stylegan@copies=0.6667", "textual-inversion@copies=1")      # as many images per photograph as the paper's ratios say
+    made = ("dcgan@copies=1", "stylegan@copies=0.6667", "textual-inversion@copies=1", "pixel-diffusion@copies=1")      # as many images per photograph as the paper's ratios say
     genmix = ("original", "mixup@alpha=0.3;probability=1", "augmix@jsd=false", *made, *(f"{arm}+genmix" for arm in made), "genmix", *(f"{arm};use=only" for arm in made), "diff-ii@copies=1;use=append", "diff-ii@copies=1+genmix")
     return MappingProxyType({"controls": controls, "genmix-family": genmix, "generator-free": classic, "diff-ii-family": controls + family, "aligned": ("original", "round-trip", "fine-tuned", "feature-aligned"), "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
 
@@ -255,6 +257,8 @@ def tiny_settings(
         "textual-inversion": {**guided, "naming": dataclasses.replace(named["tokens"], learning_rate=5e-3, batch_size=16), "num_inference_steps": 25},
         "dcgan": {"size": 32, "width": 16, "steps": 3000, "batch_size": 16, "learning_rate": 2e-4, "ema_images": 4000.0},
         "stylegan": {"size": 32, "width": 16, "latent_dim": 64, "steps": 1500, "learning_rate": 2e-3, "ema_images": 4000.0, "ada_images": 50_000.0},
+        "pixel-diffusion": {"size": 32, "widths": (16, 32, 64, 96), "steps": 2400, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 2000.0, "num_inference_steps": 25,
+                            "pretraining_steps": 4000, "pretraining_batch": 16, "pretraining_rate": 1e-3, "corpus": 4000},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
         "fine-tuned": {"num_inference_steps": 25, "naming": dataclasses.replace(named["weights"], alignment_weight=0.0)},

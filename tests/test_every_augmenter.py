@@ -60,7 +60,7 @@ def make(backbones, tmp_path_factory):
         naming = dataclasses.replace(augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)}) if learned else None
         cheap = {"num_inference_steps": 4, "rounds": 2, **({"naming": naming} if learned else {})}
         if isinstance(augmenter, GeneratorAugmenter):
-            cheap |= {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "per_class": real is None or real.task == "single"}
+            cheap |= {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8), "pretrained": None, "per_class": real is None or real.task == "single"}
         augmenter = dataclasses.replace(augmenter, **{key: value for key, value in {**cheap, **changes}.items() if key in fields})
         return augmenter if real is None else augmenter.fit(real, work)
 
