@@ -257,7 +257,7 @@ def tiny_settings(
         "textual-inversion": {**guided, "naming": dataclasses.replace(named["tokens"], learning_rate=5e-3, batch_size=16), "num_inference_steps": 25},
         "dcgan": {"size": 32, "width": 16, "steps": 3000, "batch_size": 16, "learning_rate": 2e-4, "ema_images": 4000.0},
         "stylegan": {"size": 32, "width": 16, "latent_dim": 64, "steps": 1500, "learning_rate": 2e-3, "ema_images": 4000.0, "ada_images": 50_000.0},
-        "pixel-diffusion": {"size": 32, "widths": (16, 32, 64, 96), "steps": 2400, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 2000.0, "num_inference_steps": 25,
+        "pixel-diffusion": {"size": 32, "widths": (16, 32, 64, 96), "steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 2000.0, "num_inference_steps": 25,
                             "pretraining_steps": 4000, "pretraining_batch": 16, "pretraining_rate": 1e-3, "corpus": 4000},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
