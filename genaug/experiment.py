@@ -262,6 +262,7 @@ class Split:
     train: LabeledImages
     test: LabeledImages
     manifest: Manifest
+    validation: LabeledImages | None = None  # real images for choosing an epoch, where the data have such a part
 
 
 def make_split(
@@ -275,8 +276,8 @@ def make_split(
         sets = {"train": parts["train"], "test": parts["val" if question.condition == "validation" else question.test_part]}
         manifest = Manifest.build(sets, number)
         assert_only(sets["train"].ids, manifest, "splitting")
-        return Split(number, sets["train"], sets["test"], manifest)
-    pool = sets.get("train", sets.get("all"))
+        return Split(number, sets["train"], sets["test"], manifest, parts.get("val"))
+    pool, validation = sets.get("train", sets.get("all")), sets.get("val")
     if question.test_part != "test":
         if question.test_part not in sets:
             raise GenaugError(f"The data have no part '{question.test_part}' to examine on: they have {', '.join(sets)}.")
@@ -291,7 +292,7 @@ def make_split(
         manifest = Manifest.build(sets, number, question.shots, question.imbalance_factor, test_fraction=question.test_fraction)
         parts = manifest.sets(sets)
     assert_only(parts["train"].ids, manifest, "splitting")
-    return Split(number, parts["train"], parts["test"], manifest)
+    return Split(number, parts["train"], parts["test"], manifest, validation)
 
 
 def manifest_path(
@@ -328,7 +329,7 @@ def split_notes(
         name, count = min(short.items(), key=lambda item: item[1])
         notes.append(f"{len(short)} of {len(split.train.class_names)} classes have fewer than {question.shots} training images (the fewest, {count}, has '{name}'): all that they have are used.")
     if "val" in sets:
-        notes.append("The validation part of the data is not used: nothing is selected on it.")
+        notes.append("The epoch of every classifier is chosen on the validation part of the data." if classifier_preset(question.classifier).patience else "The validation part of the data is not used: nothing is selected on it.")
     return notes
 
 # %% ../nbs/60_experiment.ipynb #c033
@@ -375,7 +376,7 @@ class Bench:
     def arm(self, text: str) -> Arm:
         "A fresh arm; with several labels per image a set is appended unless the arm or the comparison says otherwise."
         several = self.sets.get("train", self.sets.get("all")).task == "multi"
-        return make_arm(text, self.backbone, self.question.class_prompt, self.question.suffixes, self.question.replace, self.question.use or ("append" if several else None))
+        return make_arm(text, self.backbone, self.question.class_prompt, self.question.suffixes, self.question.replace, self.question.use, "append" if several else None)
 
     def budget(self, arm: Arm) -> Budget: return Budget(**{"copies": self.question.copies, "even": self.question.even, **arm.budget})
 
@@ -395,7 +396,8 @@ class Bench:
         budget = budget if len(budget) > 3 or budget["fill"] else budget["copies"]
         method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, dataclasses.asdict(arm.use)]
         mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (arm.mixer, arm.balancer))
-        digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names()["classifier"], self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint())
+        chosen_on = [split.validation.fingerprint()] if self.preset.patience and split.validation is not None else []
+        digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names()["classifier"], self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint(), *chosen_on)
         return self.folder / "runs" / f"{digest[:32]}.json"
 
 
@@ -479,7 +481,7 @@ def run_unit(
     "Train on the training part, examine on the test part, store the result."
     (synthetic, count), started, question = painted, time.perf_counter(), bench.question
     use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
-    trained = train_classifier(split.train, synthetic, bench.preset, mixer=arm.mixer, seed=seed, device=question.device, balancer=arm.balancer, **use)
+    trained = train_classifier(split.train, synthetic, bench.preset, mixer=arm.mixer, validation=split.validation if bench.preset.patience else None, seed=seed, device=question.device, balancer=arm.balancer, **use)
     answers, test = np.asarray(trained.predict(split.test)), split.test
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = evaluate(answers, test.labels, test.task, test.class_names, test.groups)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'Method', 'round_trip', 'methods', 'groups', 'method_names', 'find_method', 'parse_value', 'show_value',
-           'ArmText', 'parse_parts', 'parse_arm', 'parse_methods', 'naming_parts', 'tiny_settings', 'Arm',
-           'with_setting', 'chosen_use', 'make_arm']
+           'parse_settings', 'show_settings', 'ArmText', 'parse_parts', 'parse_arm', 'parse_methods', 'naming_parts',
+           'tiny_settings', 'Arm', 'with_setting', 'part_of_arm', 'chosen_use', 'make_arm']
 
 # %% ../nbs/59_registry.ipynb #c003
 import ast
@@ -20,8 +20,12 @@ import numpy as np
 from .balance.cmo import CMO
 from .balance.drw import DRW, Oversampling
 from .balance.smote import Smote, SmoteMixer
+from .classifier import POOLS
 from .core import Augmenter, Balancer, GenaugError, Mixer
 from .diffusion import Backbone
+from .generators.dcgan import DCGAN
+from .generators.pixel_diffusion import PixelDiffusion
+from .generators.stylegan import StyleGAN
 from .methods.da_fusion import DAFusion
 from .methods.datadream import DataDream
 from .methods.diagen import DIAGen
@@ -30,6 +34,7 @@ from .methods.diff_mix import DiffAug, DiffGen, DiffMix, RealGen, RealMix
 from .methods.feature_aligned import AlignedWeights, FeatureAligned, PlainFineTuning
 from .methods.feature_space import FeatureSpace
 from .methods.genie import GeNIe, GeNIeAda
+from .methods.genmix import GenMix, TextualInversion
 from .methods.loft import LoFT
 from .methods.real_filter import RealFilter
 from .methods.real_guidance import RealGuidance
@@ -69,10 +74,15 @@ def methods() -> tuple[Method, ...]:
         Method("strong-augmentation", "mixer", StrongAugmentation, "strong classical augmentation of the photographs (control)"),
         Method("augmix", "mixer", AugMix, "chains of small transforms, answered alike (Hendrycks et al. 2020)"),
         Method("smote", "augmenter", Smote, "points between neighbours of a class (Chawla et al. 2002)", SmoteMixer),
+        Method("genmix", "mixer", GenMix, "photographs with a small share of a partner, real or synthetic (Lee et al. 2024)"),
         Method("cmo", "mixer", CMO, "rare foregrounds pasted on common images (Park et al. 2022)"),
         Method("drw", "balancer", DRW, "classes weighted in the loss, late in training (Cao et al. 2019)"),
         Method("oversampling", "balancer", Oversampling, "every class shown equally often"),
+        Method("dcgan", "augmenter", DCGAN, "a convolutional GAN per class (Radford et al. 2016, as compared in Lee et al. 2024)"),
+        Method("stylegan", "augmenter", StyleGAN, "a StyleGAN2 with adaptive augmentation per class (Karras et al. 2020)"),
+        Method("pixel-diffusion", "augmenter", PixelDiffusion, "diffusion of pixels, pretrained and fine-tuned (ADM's role in Lee et al. 2024)"),
         Method("real-gen", "augmenter", RealGen, "text to image under the class's name (as compared in Wang et al. 2024)"),
+        Method("textual-inversion", "augmenter", TextualInversion, "one learned word per class, from noise (Gal et al. 2022, as compared in Lee et al. 2024)"),
         Method("real-filter", "augmenter", RealFilter, "text to image, kept where features agree with the photographs (He et al. 2023)"),
         Method("real-guidance", "augmenter", RealGuidance, "weak edits of the photographs (He et al. 2023)"),
         Method("real-mix", "augmenter", RealMix, "photographs edited towards another class, soft labels (Wang et al. 2024)"),
@@ -91,13 +101,15 @@ def methods() -> tuple[Method, ...]:
         Method("feature-aligned", "augmenter", FeatureAligned, "all weights fine-tuned towards an expert's features, from noise (2024)"),
     )
 
-
+# %% ../nbs/59_registry.ipynb #c009
 def groups() -> Mapping[str, tuple[str, ...]]:
     "Names that stand for several methods."
     controls = ("original", "round-trip", "strong-augmentation", "mixup", "cutmix")
     family = ("real-gen", "real-filter", "real-guidance", "real-mix", "da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")
     classic = ("strong-augmentation", "mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling", "oversampling+strong-augmentation")
-    return MappingProxyType({"controls": controls, "generator-free": classic, "diff-ii-family": controls + family, "aligned": ("original", "round-trip", "fine-tuned", "feature-aligned"), "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
+    made = ("dcgan@copies=1", "stylegan@copies=0.6667", "textual-inversion@copies=1", "pixel-diffusion@copies=1")      # as many images per photograph as the paper's ratios say
+    genmix = ("original", "mixup@alpha=0.3;probability=1", "augmix@jsd=false", *made, *(f"{arm}+genmix" for arm in made), "genmix", *(f"{arm};use=only" for arm in made), "diff-ii@copies=1;use=append", "diff-ii@copies=1+genmix")
+    return MappingProxyType({"controls": controls, "genmix-family": genmix, "generator-free": classic, "diff-ii-family": controls + family, "aligned": ("original", "round-trip", "fine-tuned", "feature-aligned"), "newer": ("genie", "genie-ada", "diagen", "datadream", "loft")})
 
 
 ALIASES = MappingProxyType({"cmo-drw": "cmo+drw"})  # names that papers give to a composition
@@ -119,7 +131,7 @@ def find_method(
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise GenaugError(f"There is no method '{name}'; {hint}the known ones are {', '.join(method_names())}, and the groups {', '.join(groups())}.")
 
-# %% ../nbs/59_registry.ipynb #c011
+# %% ../nbs/59_registry.ipynb #c014
 def parse_value(
     text: str,  # what stands right of "="
 ) -> object:
@@ -144,24 +156,46 @@ def show_value(
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
+def parse_settings(
+    fields: str,  # what stands right of "@"
+    text: str,    # the whole arm, for the message
+) -> tuple[tuple[str, object], ...]:  # sorted (field, value)
+    "The fields of one part of an arm; raises `GenaugError` for a field without a value."
+    pairs = [part.partition("=") for part in fields.split(";") if part.strip()]
+    for key, equals, value in pairs:
+        if not equals or not value.strip():
+            raise GenaugError(f"'{key}' in '{text}' has no value; write field=value, with ';' between fields.")
+    return tuple(sorted((key.strip(), parse_value(value.strip())) for key, _, value in pairs))
+
+# %% ../nbs/59_registry.ipynb #c017
+def show_settings(
+    name: str,                                # of a method
+    settings: Sequence[tuple[str, object]],   # as `parse_settings` gives them
+) -> str:
+    "The canonical text of one part of an arm."
+    fields = ";".join(f"{key}={show_value(value)}" for key, value in settings)
+    return name + (f"@{fields}" if fields else "")
+
+
 @dataclass(frozen=True)
 class ArmText:
     "The parts of an arm as written."
     method: str                      # first name
     settings: tuple[tuple[str, object], ...]  # sorted (field, value)
-    parts: tuple[str, ...] = ()      # names behind "+": at most one mixer, then at most one balancer
+    parts: tuple[str, ...] = ()      # behind "+", each with its own settings: at most one mixer, then at most one balancer
 
     def canonical(self) -> str:
-        settings = ";".join(f"{key}={show_value(value)}" for key, value in self.settings)
-        return "+".join([self.method + (f"@{settings}" if settings else ""), *self.parts])
+        return "+".join([show_settings(self.method, self.settings), *self.parts])
 
 
 def parse_parts(
     head: Method,          # what stands before the first "+"
-    names: Sequence[str],  # what stands behind it
+    behind: Sequence[str],  # what stands behind it, each with its settings
     text: str,             # the whole arm, for the message
-) -> tuple[str, ...]:  # mixer, then balancer
+) -> tuple[str, ...]:  # mixer, then balancer, in canonical text
     "Check what an arm is composed of; raises `GenaugError` when it has two mixers, two balancers or something that is neither."
+    shown = {name.strip(): show_settings(name.strip(), parse_settings(fields, text)) for name, _, fields in (part.partition("@") for part in behind)}
+    names = [part.partition("@")[0].strip() for part in behind]
     parts = {name: find_method(name).kind if find_method(name).kind == "balancer" else "mixer" for name in names}
     wrong = next((name for name in parts if find_method(name).part is None), None)
     if wrong is not None:
@@ -169,7 +203,7 @@ def parse_parts(
     for kind in ("mixer", "balancer"):
         if len(names) > len(parts) or (head.kind == kind) + sum(one == kind for one in parts.values()) > 1:
             raise GenaugError(f"'{text}' composes two {kind}s; write them as two arms, separated by a comma.")
-    return tuple(sorted(parts, key=lambda name: parts[name] == "balancer"))
+    return tuple(shown[name] for name in sorted(parts, key=lambda name: parts[name] == "balancer"))
 
 
 def parse_arm(
@@ -180,12 +214,7 @@ def parse_arm(
     name, at, fields = head.partition("@")
     method = find_method(name.strip())
     parts = parse_parts(method, [one.strip() for one in behind], text)
-    pairs = [part.partition("=") for part in fields.split(";") if part.strip()]
-    for key, equals, value in pairs:
-        if not equals or not value.strip():
-            raise GenaugError(f"'{key}' in '{text}' has no value; write field=value, with ';' between fields.")
-    settings = tuple(sorted((key.strip(), parse_value(value.strip())) for key, _, value in pairs))
-    return ArmText(method.name, settings, parts)
+    return ArmText(method.name, parse_settings(fields, text), parts)
 
 
 def parse_methods(
@@ -198,7 +227,7 @@ def parse_methods(
         raise GenaugError(f"No method was given; name one or more of {', '.join(method_names())}, separated by commas.")
     return list(dict.fromkeys(arms))
 
-# %% ../nbs/59_registry.ipynb #c014
+# %% ../nbs/59_registry.ipynb #c020
 def naming_parts(
     tiny: bool,  # settings for the embedded backbone, or the papers'
 ) -> Mapping[str, object]:
@@ -227,6 +256,11 @@ def tiny_settings(
         "diff-ii": {**guided, "naming": named["category"], "split_ratio": 1.0, "fixed_point_iterations": 1},
         **{name: {**guided, "num_inference_steps": 25} for name in ("genie", "genie-ada")},
         "diagen": {**guided, "naming": named["tokens"]},
+        "textual-inversion": {**guided, "naming": dataclasses.replace(named["tokens"], learning_rate=5e-3, batch_size=16), "num_inference_steps": 25},
+        "dcgan": {"size": 32, "width": 16, "steps": 3000, "batch_size": 16, "learning_rate": 2e-4, "ema_images": 4000.0},
+        "stylegan": {"size": 32, "width": 16, "latent_dim": 64, "steps": 1500, "learning_rate": 2e-3, "ema_images": 4000.0, "ada_images": 50_000.0},
+        "pixel-diffusion": {"size": 32, "widths": (16, 32, 64, 96), "steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 2000.0, "num_inference_steps": 25,
+                            "pretraining_steps": 4000, "pretraining_batch": 16, "pretraining_rate": 1e-3, "corpus": 4000},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
         "feature-space": {"generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0},
@@ -235,7 +269,7 @@ def tiny_settings(
     }
     return MappingProxyType(settings.get(method, {}))
 
-# %% ../nbs/59_registry.ipynb #c018
+# %% ../nbs/59_registry.ipynb #c024
 @dataclass(frozen=True)
 class Arm:
     "What a comparison trains with: an augmenter, a mixer, a balancer and a use, any of them absent."
@@ -265,17 +299,33 @@ def with_setting(
     return dataclasses.replace(instance, **{field_name: with_setting(current, rest, value) if dot else value})
 
 
+
+def part_of_arm(
+    part: str,  # such as "genmix@alpha=1"
+    text: str,  # the whole arm, for the message
+) -> Mixer | Balancer:
+    "A mixer or balancer behind a plus, with its settings."
+    name, _, fields = part.partition("@")
+    made = find_method(name).part()
+    for key, value in parse_settings(fields, text):
+        made = with_setting(made, key, value)
+    return made
+
+# %% ../nbs/59_registry.ipynb #c027
 def chosen_use(
     own: Use,                    # the method's
     asked: Mapping,              # what the arm's text says: use, replace, weigh, real_share
     replace: float | None,       # for all arms; None: the method's own
     kind: str | None = None,     # for all arms; None: the method's own
+    mixer: Mixer | None = None,  # of the arm
+    usual: str | None = None,    # in place of the method's own
 ) -> Use:
-    "How the classifier consumes the set: the arm's text wins, then the comparison, then the method."
+    "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
+    kind = kind or ("partners" if mixer is not None and mixer.partners in POOLS else usual)
     share = asked.get("replace", replace if replace is not None else own.replace)
     return Use(asked.get("use", kind or own.kind), float(share), asked.get("weigh", own.weigh), float(asked.get("real_share", own.real_share)))
 
-
+# %% ../nbs/59_registry.ipynb #c029
 def make_arm(
     text: str,                          # one arm
     backbone: Backbone | None = None,   # None: the embedded tiny, loaded when the augmenter is fitted
@@ -283,6 +333,7 @@ def make_arm(
     suffixes: tuple[str, ...] = (),     # for methods that use them
     replace: float | None = None,       # replacement probability for all arms; None: the method's own
     use: str | None = None,             # use for all arms; None: the method's own
+    usual: str | None = None,           # use in place of the methods' own, weaker than `use`
 ) -> Arm:
     "Build an arm; the embedded backbone brings its own settings, fields in the text win over everything."
     arm = parse_arm(text)
@@ -301,11 +352,11 @@ def make_arm(
     for key, value in settings.items():
         named = naming_parts(tiny).get(value) if key == "naming" else None
         instance = with_setting(instance, key, value) if named is None else dataclasses.replace(instance, naming=named)
-    made = [*([] if instance is None else [instance]), *(find_method(name).part() for name in arm.parts)]
+    made = [*([] if instance is None else [instance]), *(part_of_arm(part, text) for part in arm.parts)]
     mixer, balancer = (next((one for one in made if isinstance(one, kind)), None) for kind in (Mixer, Balancer))
     if method.kind != "augmenter":
         return Arm(arm.canonical(), None, mixer, None, balancer)
-    chosen = chosen_use(getattr(instance, "use", Use("append")), asked, replace, use)
+    chosen = chosen_use(getattr(instance, "use", Use("append")), asked, replace, use, mixer, usual)
     if chosen.kind in ("append", "only") and balancer is not None and balancer.slot_chances(np.ones(2), 0.0) is not None:
         raise GenaugError(f"'{balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{chosen.kind}', which has no such slots; write {method.name}@use=swap_class.")
     return Arm(arm.canonical(), instance, mixer, chosen, balancer, budget)

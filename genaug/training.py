@@ -177,7 +177,7 @@ def one_update(
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     if accelerator.num_processes > 1:
-        for parameter in trained.values():
+        for parameter in (value for value in trained.values() if value.requires_grad):
             gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
             parameter.grad = accelerator.reduce(gradient, reduction="mean")
     if grad_clip:

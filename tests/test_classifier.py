@@ -25,6 +25,17 @@ MADE = make([0, 0, 0, 0, 1, 1, 2, 2], "row", [{"sources": [[f"photo{i}", 1.0]]} 
 LABEL = {f"real:{n}": t for n, t in zip(REAL.ids, REAL.targets)} | {f"synthetic:{n}": t for n, t in zip(MADE.ids, MADE.targets)}
 
 
+@dataclasses.dataclass(kw_only=True)
+class PoolMixUp(MixUp):
+    "A mixer that reaches the synthetic set."
+    partners: str = "pool"
+
+
+def fitting(use, mixer):
+    "The mixer, or one that the use cannot do without."
+    return PoolMixUp() if use == "partners" else mixer
+
+
 def tables(use, epochs=60, synthetic=MADE, **settings):
     feeder = Feeder(REAL, synthetic, 3, use, epochs=epochs, **settings)
     return [feeder.plan(epoch) for epoch in range(epochs)]
@@ -33,7 +44,7 @@ def tables(use, epochs=60, synthetic=MADE, **settings):
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("mixer", [None, MixUp()], ids=("plain", "mixup"))
 def test_all_arms_have_the_same_slots_coins_and_views(use, mixer):
-    for base, plan in zip(tables("swap_class", synthetic=None, epochs=5), tables(use, mixer=mixer, epochs=5)):
+    for base, plan in zip(tables("swap_class", synthetic=None, epochs=5), tables(use, mixer=fitting(use, mixer), epochs=5)):
         rows = [row for row in plan.rows if row.part != "synthetic"]
         assert [(row.slot, row.real_id, row.coin, row.view_seed) for row in rows] == [(row.slot, row.real_id, row.coin, row.view_seed) for row in base.rows]
         assert sorted(row.real_id for row in rows) == sorted(REAL.ids)
@@ -47,13 +58,14 @@ def test_swapped_slots_are_nested_in_the_replacement_probability():
 
 
 def test_each_use_shows_what_it_says():
-    rows = {use: [row for plan in tables(use, replace=1.0) for row in plan.rows] for use in USES}
+    rows = {use: [row for plan in tables(use, replace=1.0, mixer=fitting(use, None)) for row in plan.rows] for use in USES}
     anchors = {f"synthetic:{name}": f"photo{anchor}" for name, anchor in zip(MADE.ids, ANCHORS)}
     assert all(anchors[row.shown] == row.real_id for row in rows["swap_own"])
     assert all(LABEL[row.shown] == LABEL[f"real:{row.real_id}"] for row in rows["swap_class"])
     assert len({row.shown for row in rows["swap_pool"]}) == 8 and any(LABEL[row.shown] != LABEL[f"real:{row.real_id}"] for row in rows["swap_pool"])
     assert all(row.shown.startswith("synthetic:") for row in rows["only"])
     assert {row.part for row in rows["two_loss"]} == {"real", "synthetic"} and len(rows["two_loss"]) == 2 * 360
+    assert all(row.shown == f"real:{row.real_id}" for row in rows["partners"])
     first, second = rows["two_stage"][:180], rows["two_stage"][180:]
     assert all(row.shown.startswith("synthetic:") for row in first) and all(row.shown == f"real:{row.real_id}" for row in second)
 
@@ -177,7 +189,7 @@ def test_multi_label_loss_is_binary_cross_entropy():
 def test_every_use_trains_with_equal_updates(use):
     torch.manual_seed(7)
     state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    trained = train_classifier(REAL, MADE, QUICK, use, mixer=CutMix())
+    trained = train_classifier(REAL, MADE, QUICK, use, mixer=fitting(use, CutMix()))
     assert trained.fed["updates"] == 3 and trained.fed["epochs"] == 3 and len(trained.losses) == 3 and trained.fed["mixed"] > 0
     assert torch.equal(state, torch.random.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
 

@@ -11,6 +11,7 @@ from genaug.core import GenaugError, content_hash
 # The digest of the sets as they were when `tiny-1` was trained and the first results were measured; another version of Pillow or scikit-learn that changes a pixel shows here.
 DIGEST = {"digit-scenes": "a5b4ce330c94eb01035a099bc196933704f064db9d08ce575b9ca1a1652bb18c", "digits": "f26900fd2e884ed0e713e287f6b69b0e3065a6c2268982a3b079a233e1394eba",
           "textures": "a52172207fa0b3fccb4d7bc79ea4aa7ea7516d27280617b1e583903ff0b77889",
+          "lesions": "b14914808932ccf9903d433dd90061b3af673d387a5b81a0af269bdda7dbde88",
           "many-digits": "6152cafdec2cd92b9e6f8a56bd0d7aa79ae79d493e594c89195a7c08cd1b2798"}
 
 

@@ -13,6 +13,7 @@ from random_pipeline import random_pipeline
 
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
+from genaug.generators.common import GeneratorAugmenter
 from genaug.painting import synthesize
 from genaug.recipe import ClassName, FromNoise, OwnClass, Recipe, evaluations
 from genaug.registry import find_method, make_arm, method_names
@@ -58,6 +59,8 @@ def make(backbones, tmp_path_factory):
         learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
         naming = dataclasses.replace(augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)}) if learned else None
         cheap = {"num_inference_steps": 4, "rounds": 2, "generations": 2, "interaction_updates": 2, "imitation_updates": 2, "width": 8, "denoising_steps": 2, **({"naming": naming} if learned else {})}
+        if isinstance(augmenter, GeneratorAugmenter):
+            cheap |= {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8), "pretrained": None, "per_class": real is None or real.task == "single"}
         augmenter = dataclasses.replace(augmenter, **{key: value for key, value in {**cheap, **changes}.items() if key in fields})
         return augmenter if real is None else augmenter.fit(real, work)
 
@@ -153,7 +156,7 @@ def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
     for row in augmenter.plan(real, BUDGET, 0):
         assert all(name in known for name, _ in row.inputs)
         assert abs(sum(part for _, part in row.prompts) - 1) < 1e-6 or not isinstance(augmenter, Recipe)
-        noise = isinstance(augmenter, Recipe) and isinstance(augmenter.start, FromNoise) or row.label[2] == 1      # the owl has one photograph
+        noise = isinstance(augmenter, Recipe) and isinstance(augmenter.start, FromNoise) or isinstance(augmenter, GeneratorAugmenter) or row.label[2] == 1      # the owl has one photograph
         assert row.inputs or noise
         assert row.fitted_on == real.fingerprint()
         known.add(row.id)
@@ -211,7 +214,7 @@ def test_two_instances_do_not_affect_each_other(name, kind, make, tmp_path):
     first = make(name, kind, real)
     rows = first.plan(real, BUDGET, 0)
     alone = first.paint(rows, real)
-    second = make(name, kind, guidance_scale=3.0, num_inference_steps=3, neighbours=3)
+    second = make(name, kind, guidance_scale=3.0, num_inference_steps=3, neighbours=3, latent_dim=6)
     second.fit(others, tmp_path)
     second.paint(second.plan(others, BUDGET, 5), others)
     assert first.settings() != second.settings() and first.fingerprint() != second.fingerprint()

@@ -164,8 +164,8 @@ def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
     real = toy_photographs()
     _, made = painted(DiffMix(), real, tmp_path / "mix")
     for use in USES:
-        feeder = Feeder(real, made, use=use, replace=1.0, epochs=4)
-        shown = {row.shown for epoch in range(4) for row in feeder.plan(epoch).rows if row.shown.startswith("synthetic:")}
+        feeder = Feeder(real, made, use=use, replace=1.0, epochs=4, mixer=make_arm("genmix").mixer if use == "partners" else None)
+        shown = {key for epoch in range(4) for row in feeder.plan(epoch).rows for key in (row.shown, row.partner or "") if key.startswith("synthetic:")}
         assert shown and shown <= {f"synthetic:{name}" for name in made.ids}, use
     strangers = dataclasses.replace(made, info=[{"sources": [["elsewhere.png", 1.0]]}] * len(made))
     ignored = dataclasses.replace(made, info=[{"weight": 0.0}] * len(made))

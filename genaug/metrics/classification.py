@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MetricRow', 'Interval', 'part_of', 'class_rates', 'head_and_tail_rows', 'evaluate', 'size_groups', 'size_rows',
-           'mean_interval', 'paired_interval', 'bootstrap_interval']
+           'mean_interval', 'paired_interval', 'bootstrap_interval', 'share_interval']
 
 # %% ../../nbs/31_metrics.classification.ipynb #c003
 import math
@@ -31,7 +31,7 @@ def part_of(
 def class_rates(
     confusion: np.ndarray,  # (K, K) counts, rows are the truth
 ) -> dict[str, np.ndarray]:  # each (K,), NaN where not defined
-    "Sensitivity, specificity and F1 of each class against all others (Eq. 1)."
+    "Sensitivity, specificity and F1 of each class against all others (Eq. 1), and the specificity of Eq. 2."
     confusion = np.asarray(confusion, dtype=np.float64)
     hit = np.diag(confusion)
     missed, wrongly = confusion.sum(1) - hit, confusion.sum(0) - hit
@@ -39,9 +39,9 @@ def class_rates(
     ratio = lambda above, below: np.divide(above, below, out=np.full(len(hit), np.nan), where=below > 0)
     scores = ratio(2 * hit, 2 * hit + missed + wrongly)
     return {"sensitivity": ratio(hit, hit + missed), "specificity": ratio(rest, rest + wrongly),
-            "f1": np.where(hit + missed > 0, scores, np.nan)}
+            "f1": np.where(hit + missed > 0, scores, np.nan), "specificity_alt": ratio(hit.sum() - hit, rest + wrongly)}
 
-# %% ../../nbs/31_metrics.classification.ipynb #c012
+# %% ../../nbs/31_metrics.classification.ipynb #c016
 def _single_rows(
     predicted: np.ndarray,       # (N,) class indices
     truth: np.ndarray,           # (N,) class indices
@@ -56,13 +56,13 @@ def _single_rows(
             MetricRow("balanced_accuracy", "", float(rates["sensitivity"][tested].mean()), count),
             MetricRow("macro_f1", "", float(rates["f1"][tested].mean()), count)]
     for metric, values in rates.items():
-        counts = np.full(len(values), count) - support if metric == "specificity" else support
+        counts = np.full(len(values), count) - support if metric.startswith("specificity") else support
         rows += [MetricRow(metric, part_of(class_=name), float(value), int(number))
                  for name, value, number in zip(class_names, values, counts)]
     return rows + [MetricRow("confusion", part_of(true=class_names[row], pred=class_names[column]), float(confusion[row, column]), int(support[row]))
                    for row, column in zip(*np.nonzero(confusion))]
 
-# %% ../../nbs/31_metrics.classification.ipynb #c015
+# %% ../../nbs/31_metrics.classification.ipynb #c019
 def _multi_rows(
     probabilities: np.ndarray,   # (N, K) in [0, 1]
     truth: np.ndarray,           # (N, K) in {0, 1}
@@ -84,7 +84,7 @@ def _multi_rows(
         rows += [MetricRow(metric, part_of(class_=name), float(value), int(number)) for name, value, number in zip(class_names, values, counts)]
     return rows
 
-# %% ../../nbs/31_metrics.classification.ipynb #c018
+# %% ../../nbs/31_metrics.classification.ipynb #c022
 def head_and_tail_rows(
     rows: Sequence[MetricRow],   # of a multi-label test
     class_names: Sequence[str],  # K names
@@ -100,7 +100,7 @@ def head_and_tail_rows(
         lines.append(MetricRow(f"mean_average_precision_{name}", "", float(kept.mean()) if len(kept) else math.nan, len(kept)))
     return lines
 
-# %% ../../nbs/31_metrics.classification.ipynb #c021
+# %% ../../nbs/31_metrics.classification.ipynb #c025
 def _group_rows(
     correct: np.ndarray,     # (N,) booleans: was this image right?
     groups: Sequence[str],   # (N,) names
@@ -137,7 +137,7 @@ def evaluate(
     rows = _single_rows(probabilities.argmax(1), labels.argmax(1), class_names) if single else _multi_rows(probabilities, labels, class_names)
     return rows + (_group_rows(correct, groups) if groups is not None else [])
 
-# %% ../../nbs/31_metrics.classification.ipynb #c026
+# %% ../../nbs/31_metrics.classification.ipynb #c030
 def size_groups(
     counts: Sequence[int],               # (K,) training photographs per class
     edges: tuple[int, int] = (5, 20),    # few below the first, many above the second
@@ -163,7 +163,7 @@ def size_rows(
             rows.append(MetricRow("accuracy", part_of(shots=name), float(np.mean(each)), int(np.isin(truth, classes).sum())))
     return rows
 
-# %% ../../nbs/31_metrics.classification.ipynb #c029
+# %% ../../nbs/31_metrics.classification.ipynb #c033
 # A mean and its confidence interval, from n splits or test images; both ends are NaN when there is only one split.
 Interval = NamedTuple("Interval", [("mean", float), ("low", float), ("high", float), ("n", int)])
 
@@ -172,7 +172,7 @@ def mean_interval(
     values: Sequence,           # (S,) one number per split, or (S, R) with R repeats that are averaged first
     confidence: float = 0.95,   # level
 ) -> Interval:
-    "Mean and Student t-interval over splits (Eq. 2); raises `GenaugError` when there is no value."
+    "Mean and Student t-interval over splits (Eq. 3); raises `GenaugError` when there is no value."
     from scipy.stats import t as student
     table = np.asarray(values, dtype=np.float64)
     splits = table.mean(1) if table.ndim == 2 else table
@@ -195,7 +195,7 @@ def paired_interval(
         raise GenaugError(f"The two arms have different splits or repeats ({first.shape} and {second.shape}); run both on the same ones.")
     return mean_interval(first - second, confidence)
 
-# %% ../../nbs/31_metrics.classification.ipynb #c033
+# %% ../../nbs/31_metrics.classification.ipynb #c037
 def bootstrap_interval(
     scores: np.ndarray,          # (N,) or (R, N): per test image 1 if right (or any score, or a difference of two arms)
     confidence: float = 0.95,    # level
@@ -211,3 +211,17 @@ def bootstrap_interval(
     means = np.array([images[picker.integers(images.size, size=images.size)].mean() for _ in range(draws)])
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(float(images.mean()), float(low), float(high), int(images.size))
+
+# %% ../../nbs/31_metrics.classification.ipynb #c041
+def share_interval(
+    hits: float,               # images that were right; a mean over runs need not be whole
+    count: int,                # images
+    confidence: float = 0.95,  # level
+) -> Interval:
+    "A share and its Wilson interval; raises `GenaugError` unless 0 <= hits <= count and count > 0."
+    from scipy.stats import norm
+    if not (count > 0 and 0 <= hits <= count):
+        raise GenaugError(f"{hits} of {count} images is no share; give hits between 0 and a positive count.")
+    share, reach = hits / count, norm.ppf(0.5 + confidence / 2) ** 2
+    middle, spread = share + reach / (2 * count), math.sqrt(reach * (share * (1 - share) / count + reach / (4 * count ** 2)))
+    return Interval(share, max(0.0, (middle - spread) / (1 + reach / count)), min(1.0, (middle + spread) / (1 + reach / count)), count)

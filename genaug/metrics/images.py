@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FeatureNetwork', 'pixel_features', 'frechet_distance', 'kernel_distance', 'nearest_neighbours', 'class_distance',
-           'diversity', 'set_metrics', 'structural_similarity', 'needed_file', 'perceptual_distance',
-           'pairwise_similarity', 'clip_score', 'inception_network']
+           'diversity', 'manifold_scores', 'boundary_coverage', 'set_metrics', 'structural_similarity', 'needed_file',
+           'perceptual_distance', 'pairwise_similarity', 'clip_score', 'inception_network']
 
 # %% ../../nbs/30_metrics.images.ipynb #c003
 import math
@@ -126,6 +126,37 @@ def diversity(
     return float(np.mean(values)) if values else math.nan
 
 # %% ../../nbs/30_metrics.images.ipynb #c021
+def manifold_scores(
+    real_features: np.ndarray,       # (n, d), n > k
+    synthetic_features: np.ndarray,  # (m, d), m > k
+    neighbours: int = 3,             # k; the paper's value
+) -> tuple[float, float]:  # precision, recall
+    "Precision and recall of a synthetic set (Kynkäänniemi et al. 2019, Eq. 1); raises `GenaugError` for too few images."
+    from scipy.spatial.distance import cdist
+    one, two = (features.numpy() for features in _checked_pair(real_features, synthetic_features))
+    if min(len(one), len(two)) <= neighbours:
+        raise GenaugError(f"Precision and recall with {neighbours} neighbours need more than {neighbours} images in each set, not {len(one)} and {len(two)}.")
+    radius = lambda features: np.sort(cdist(features, features), axis=1)[:, neighbours]      # column 0 is the image itself
+    across = cdist(two, one)
+    return float((across <= radius(one)).any(1).mean()), float((across.T <= radius(two)).any(1).mean())
+
+# %% ../../nbs/30_metrics.images.ipynb #c024
+def boundary_coverage(
+    features: np.ndarray,            # (m, d) of the images in question
+    real_features: np.ndarray,       # (n, d) of the photographs
+    real_classes: np.ndarray,        # (n,)
+    neighbours: int = 10,            # k
+    own: bool = False,               # are the images in question these photographs?
+) -> float:  # share in [0, 1]
+    "Share of images whose k nearest photographs disagree in class; raises `GenaugError` for too few photographs."
+    from sklearn.neighbors import NearestNeighbors
+    if len(real_features) < neighbours + own:
+        raise GenaugError(f"There are {len(real_features)} photographs, too few for {neighbours} neighbours; ask for fewer.")
+    places = NearestNeighbors(n_neighbors=neighbours).fit(real_features).kneighbors(None if own else features, return_distance=False)
+    near = np.asarray(real_classes)[places]
+    return float((near != near[:, :1]).any(1).mean())
+
+# %% ../../nbs/30_metrics.images.ipynb #c027
 def set_metrics(
     real: LabeledImages,       # training photographs, task "single"
     synthetic: LabeledImages,  # same class names
@@ -145,7 +176,7 @@ def set_metrics(
                    (f"diversity@{name}", "", diversity(two, second), len(synthetic)),
                    (f"diversity@{name}", "set=real", diversity(one, first), len(real))]
 
-# %% ../../nbs/30_metrics.images.ipynb #c025
+# %% ../../nbs/30_metrics.images.ipynb #c031
 def structural_similarity(
     images: torch.Tensor,  # (n, C, H, W) in [0, 1], edges at least 11
     others: torch.Tensor,  # same shape
@@ -180,7 +211,7 @@ def perceptual_distance(
     with torch.inference_mode():
         return np.array([float(metric(one[None], two[None])) for one, two in zip(images, others)])
 
-# %% ../../nbs/30_metrics.images.ipynb #c028
+# %% ../../nbs/30_metrics.images.ipynb #c034
 def pairwise_similarity(
     images: LabeledImages,    # a set, task "single"
     size: int | None = None,  # edge that images are brought to; None: their own, which must then be common
@@ -195,7 +226,7 @@ def pairwise_similarity(
             found[name] = (float(structural_similarity(grey[one], grey[other]).mean()), len(one))
     return found
 
-# %% ../../nbs/30_metrics.images.ipynb #c030
+# %% ../../nbs/30_metrics.images.ipynb #c036
 def clip_score(
     images: LabeledImages,   # n images
     texts: Sequence[str],    # n texts

@@ -1,0 +1,394 @@
+"GenMix: the side of the small share, partners, the written-out set, arms, the study of its sets, and what its tables ask at paper scale."
+import ast
+import dataclasses
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from genaug.audit import audit
+from genaug.balance.cmo import CMO
+from genaug.balance.drw import DRW, Oversampling
+from genaug.balance.smote import SmoteMixer
+from genaug.classifier import Feeder, TrainingRun, train_classifier, training_preset, View
+from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
+from genaug.experiment import Bench, Comparison, classifier_preset, make_split, put
+from genaug.genmix_study import embed_together, map_points, read_points, unstudied, window_patches, write_points
+from genaug.methods.genmix import GenMix, TextualInversion, ancestors, mixed_set, partner_shares
+from genaug.metrics.classification import class_rates, evaluate, share_interval
+from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
+from genaug.mixing.cutmix import CutMix
+from genaug.mixing.mixup import MixUp
+from genaug.registry import make_arm, parse_methods
+from toy_world import toy_backbone
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = ("genmix_lesions", "genmix_tsne", "genmix_alpha_and_ratio")
+QUICK = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
+
+
+def make(labels, prefix, info=None, seed=0, task="single", channels=3):
+    pixels = list(np.random.default_rng(seed).integers(0, 256, (len(labels), 8, 8, channels)).astype(np.uint8))
+    return LabeledImages(pixels, np.array(labels), tuple("abc"), [f"{prefix}{place}" for place in range(len(labels))], task, info=info)
+
+
+REAL = make([0, 0, 0, 1, 1, 2], "photo")
+ANCHORS = [0, 0, 1, 2, 3, 4, 5, 5]
+MADE = make([0, 0, 0, 0, 1, 1, 2, 2], "row", [{"sources": [[f"photo{place}", 1.0]], "source_sha256": [REAL.sha256[place]]} for place in ANCHORS], seed=1)
+
+
+def table(epochs=200, real=REAL, synthetic=MADE, seed=3, **mixer):
+    feeder = Feeder(real, synthetic, seed, "partners", mixer=GenMix(**mixer), batch_size=2)
+    return pd.concat([feeder.plan(epoch).table() for epoch in range(epochs)])
+
+
+def test_older_plans_have_not_changed_by_a_number():
+    "The hash was taken before the pool was added."
+    rows = []
+    for use in ("swap_own", "swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage"):
+        for mixer in (None, MixUp(), CutMix(), CMO(), SmoteMixer()):
+            for weigh in ("loss", "sampling"):
+                for balancer in (None, Oversampling()):
+                    if balancer is None or use not in ("append", "only"):
+                        feeder = Feeder(REAL, dataclasses.replace(MADE, info=[{"sources": [[f"photo{place}", 1.0]]} for place in ANCHORS]), 3, use, mixer=mixer, weigh=weigh, balancer=balancer, epochs=4, size=8)
+                        rows += [[*map(str, row)] for epoch in range(4) for row in feeder.plan(epoch).rows]
+    assert (len(rows), content_hash(rows)[:32]) == (3840, "dbf963af1448a103cfad843d21a5083b")
+
+
+# ---------------------------------------------------------------- the share and its side
+
+def test_shares_follow_beta_alpha_one():
+    from scipy.stats import kstest
+    for alpha in (0.3, 1.0, 4.0):
+        assert kstest(partner_shares(range(2000), alpha).numpy(), "beta", (alpha, 1)).pvalue > 1e-3
+    assert abs(partner_shares(range(4000)).mean() - 0.3 / 1.3) < 0.015
+
+
+def test_the_share_is_the_partners():
+    black, white, labels = torch.zeros(1000, 3, 2, 2), torch.ones(1000, 3, 2, 2), torch.eye(2)[[0] * 1000]
+    for mixer in (GenMix(), GenMix(partners="synthetic")):
+        mixed, soft = mixer.mix(black, labels, white, labels.flip(1), range(1000))
+        assert torch.allclose(mixed[:, 0, 0, 0], partner_shares(range(1000)), atol=1e-6) and torch.allclose(soft[:, 1], mixed[:, 0, 0, 0])
+        assert 0.45 < (mixed[:, 0, 0, 0] < 0.1).float().mean() < 0.55
+
+
+def test_share_zero_is_the_photograph_and_share_one_the_partner():
+    first, second = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = torch.eye(2)
+    assert torch.allclose(GenMix(alpha=1e-9).mix(first, labels, second, labels.flip(1), [1, 2])[0], first)
+    ends = GenMix(alpha=1e9).mix(first, labels, second, labels.flip(1), [1, 2])
+    assert torch.allclose(ends[0], second, atol=1e-6) and torch.allclose(ends[1], labels.flip(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"alpha": -1}, {"partners": "slots"}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(GenaugError):
+        GenMix(**wrong)
+
+
+# ---------------------------------------------------------------- the feed plan
+
+def test_slots_show_photographs_and_are_those_of_the_baseline():
+    for epoch in range(5):
+        base, plan = (Feeder(REAL, made, 3, use, mixer=mixer).plan(epoch).rows for made, use, mixer in ((None, "swap_class", None), (MADE, "partners", GenMix())))
+        assert [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in plan] == [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in base]
+        assert all(row.partner and row.mix == "genmix" for row in plan)
+
+
+@pytest.mark.parametrize("mixer, share", [({}, 8 / 14), ({"synthetic_share": 0.2}, 0.2), ({"partners": "synthetic"}, 1.0), ({"synthetic_share": 1.0}, 1.0)])
+def test_the_share_of_synthetic_partners(mixer, share):
+    plan = table(**mixer)
+    assert abs(plan.partner.str.startswith("synthetic:").mean() - share) < 0.05 and (plan.partner != plan.shown).all()
+
+
+def test_partners_of_one_kind_come_alike_unless_they_have_weights():
+    plan = table(400, partners="synthetic")
+    counts = plan.partner.value_counts()
+    assert len(counts) == 8 and counts.min() > 0.8 * counts.mean()
+    weighted = dataclasses.replace(MADE, info=[{"weight": weight} for weight in (0, 0, 3, 0, 1, 0, 0, 0)])
+    shares = table(400, synthetic=weighted, partners="synthetic").partner.value_counts(normalize=True)
+    assert set(shares.index) == {"synthetic:row2", "synthetic:row4"} and abs(shares["synthetic:row2"] - 0.75) < 0.04
+
+
+def test_same_class_pairs():
+    of = {f"real:{name}": row for name, row in zip(REAL.ids, REAL.targets)} | {f"synthetic:{name}": row for name, row in zip(MADE.ids, MADE.targets)}
+    plan = table(same_class=True, synthetic_share=0.5)
+    there = plan.dropna(subset=["partner"])
+    assert (there.shown.map(of) == there.partner.map(of)).all()
+    lonely = plan[plan.partner.isna()]
+    assert set(lonely.shown) == {"real:photo5"}              # the only c has no other photograph: half of its slots stay as they are
+    assert abs(len(lonely) / (plan.shown == "real:photo5").sum() - 0.5) < 0.1
+
+
+def test_same_class_with_several_labels():
+    scans = make(np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]], np.float32), "scan", task="multi")
+    painted = make(np.array([[1, 0, 0], [0, 1, 0], [1, 1, 1]], np.float32), "row", task="multi", seed=1)
+    plan = table(real=scans, synthetic=painted, same_class=True, partners="synthetic").groupby("shown").partner.agg(lambda column: set(column.dropna()))
+    assert plan["real:scan0"] == {"synthetic:row1", "synthetic:row2"} and plan["real:scan1"] == {"synthetic:row0", "synthetic:row2"} and plan["real:scan3"] == set()
+
+
+def test_one_share_per_batch():
+    plan = Feeder(REAL, MADE, 0, "partners", mixer=GenMix(per_batch=True), batch_size=3).plan(0).rows
+    assert [len({row.mix_weight for row in plan[start:start + 3]}) for start in (0, 3)] == [1, 1] and plan[0].mix_weight != plan[3].mix_weight
+    trained = train_classifier(REAL, MADE, QUICK, "partners", mixer=GenMix(per_batch=True))
+    assert trained.fed["mixed"] == 12
+    with pytest.raises(GenaugError, match="batch_size"):
+        Feeder(REAL, MADE, 0, "partners", mixer=GenMix(per_batch=True))
+
+
+@pytest.mark.parametrize("synthetic, settings", [
+    (MADE, {"mixer": MixUp()}), (MADE, {}), (MADE, {"mixer": GenMix(probability=0.0)}), (MADE, {"mixer": GenMix(synthetic_share=0.0)}), (None, {"mixer": GenMix(partners="synthetic")}),
+    (None, {"mixer": GenMix(synthetic_share=0.5)}), (MADE[:0], {"mixer": GenMix()}), (dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8), {"mixer": GenMix()})])
+def test_no_synthetic_image_was_used(synthetic, settings):
+    with pytest.raises(GenaugError, match="No synthetic image was used"):
+        Feeder(REAL, synthetic, use="partners", **settings)
+
+
+def test_same_class_without_a_match_is_an_error_too():
+    with pytest.raises(GenaugError, match="No synthetic image was used"):
+        Feeder(REAL[:3], MADE[4:6], use="partners", mixer=GenMix(same_class=True))
+
+
+def test_the_control_trains_on_photographs_alone_with_equal_updates():
+    arms = {name: train_classifier(REAL, made, QUICK, use, mixer=mixer).fed for name, made, use, mixer in (("plain", None, "swap_class", None), ("control", None, "partners", GenMix()),
+                                                                                                         ("genmix", MADE, "partners", GenMix()), ("drw", MADE, "partners", GenMix()))}
+    assert {fed["updates"] for fed in arms.values()} == {4} and arms["control"]["synthetic_partners"] == 0 < arms["genmix"]["synthetic_partners"] and arms["genmix"]["synthetic"] == 0
+    assert train_classifier(REAL, MADE, QUICK, "partners", mixer=GenMix(), balancer=DRW(start=0.0)).fed["mixed"] == 12
+
+
+def test_other_uses_can_take_partners_from_the_pool():
+    plan = Feeder(REAL, MADE, 0, "append", mixer=GenMix()).plan(0).rows
+    assert any(row.shown.startswith("synthetic:") for row in plan) and all(row.partner for row in plan)
+
+
+# ---------------------------------------------------------------- the set written out
+
+def test_a_mixed_set_names_both_parents_and_what_they_were_made_of():
+    made = mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1)
+    again, other = mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1), mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=2)
+    assert made.sha256 == again.sha256 != other.sha256 and made.ids == again.ids and np.allclose(made.labels.sum(1), 1)
+    for place in range(len(made)):
+        (first, one), (second, two) = made.info[place]["parents"]
+        assert abs(one + two - 1) < 1e-6 and abs(sum(share for _, share in made.info[place]["sources"]) - 1) < 1e-6
+        expected = one * REAL.image(first).astype(float) + two * MADE.image(second)
+        assert np.abs(made.image(place) - expected).max() <= 0.51
+        assert [name for name, _ in made.info[place]["sources"]] == [first, f"photo{ANCHORS[int(second[3:])]}"]
+    assert all(row.passed is not False for row in audit(made, REAL) if row.check != "no_training_copy")
+
+
+def test_a_blend_over_a_test_image_is_found():
+    leaking = dataclasses.replace(MADE, info=[{"sources": [["elsewhere", 1.0]], "source_sha256": [MADE.sha256[0]]}] * 8)
+    made = mixed_set(REAL, leaking, GenMix(partners="synthetic"))
+    broken = {row.check for row in audit(made, REAL, MADE[:1]) if row.passed is False}
+    assert {"sources_are_training", "no_test_source"} <= broken
+
+
+def test_an_image_from_noise_says_what_its_model_saw():
+    noise = dataclasses.replace(MADE, info=[{"sources": [], "fitted_on": REAL.fingerprint()}] * 8)
+    made = mixed_set(REAL, noise, GenMix(partners="synthetic"))
+    assert all(info["fitted_on"] == REAL.fingerprint() and len(info["sources"]) == 1 for info in made.info)
+    assert {row.check for row in audit(made, REAL) if row.passed is False} <= {"no_training_copy"} and ancestors(noise, "row0", 0.5)["sources"] == []
+
+
+def test_grey_photographs_stay_grey_and_several_passes_are_more():
+    grey = make([0, 1, 2], "grey", channels=1)
+    made = mixed_set(grey, MADE, passes=2)
+    assert made.image(0).shape == (8, 8, 1) and len(made) == 6
+
+
+# ---------------------------------------------------------------- arms
+
+def test_arms_with_genmix():
+    arm = make_arm("textual-inversion@copies=1+genmix@alpha=1;partners=synthetic", toy_backbone())
+    assert (arm.use.kind, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and isinstance(arm.augmenter, TextualInversion)
+    assert arm.name == parse_methods(arm.name)[0] and make_arm("genmix@same_class=true").mixer.same_class and isinstance(make_arm("genmix").mixer, Mixer)
+    assert (arm.augmenter.num_inference_steps, arm.augmenter.guidance_scale, arm.augmenter.naming.tokens_per_class) == (50, 10.0, 1)
+    with pytest.raises(GenaugError, match="no value"):
+        parse_methods("diff-ii+genmix@alpha")
+    with pytest.raises(GenaugError, match="no field"):
+        make_arm("diff-ii+genmix@beta=1")
+    with pytest.raises(GenaugError, match="two mixers"):
+        parse_methods("diff-ii+genmix+mixup")
+
+
+def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
+    scans = make(np.array([[1, 1, 0], [0, 0, 1]], np.float32), "scan", task="multi")
+    bench = Bench(Comparison(("smote",), "x", shots=None), {"train": scans}, toy_backbone(), Path("nowhere"))
+    assert (bench.arm("diff-ii").use.kind, bench.arm("diff-ii+genmix").use.kind) == ("append", "partners")
+
+
+# ---------------------------------------------------------------- judging
+
+def test_the_two_specificities_differ_where_other_classes_are_mixed_up():
+    rates = class_rates(np.array([[3, 1, 0], [1, 2, 0], [1, 0, 3]]))
+    assert rates["specificity"].tolist() == [5 / 7, 7 / 8, 1.0] and rates["specificity_alt"].tolist() == [5 / 7, 6 / 8, 5 / 7]
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        table = draw.integers(0, 9, (4, 4)) + np.eye(4, dtype=int)
+        rates, others = class_rates(table), table.sum() - table.sum(1)
+        errors = table.sum() - np.trace(table)
+        assert np.isclose(((1 - rates["specificity"]) * others).sum(), errors) and np.isclose(((1 - rates["specificity_alt"]) * others).sum(), 3 * errors)
+    rows = {(row.metric, row.part): row for row in evaluate(np.eye(3)[[0, 1, 1]], np.eye(3)[[0, 1, 2]], "single", "abc")}
+    assert rows["specificity_alt", "class=a"].value == 0.5 and rows["specificity", "class=a"].value == 1.0 and rows["specificity_alt", "class=a"].n == 2
+
+
+@pytest.mark.parametrize("hits, count", [(0, 30), (10, 30), (30, 30), (149, 307)])
+def test_wilsons_interval_is_scipys(hits, count):
+    from scipy.stats import binomtest
+    reference = binomtest(hits, count).proportion_ci(method="wilson")
+    assert np.allclose(share_interval(hits, count)[1:3], reference, atol=1e-12)
+
+
+def test_a_share_must_be_one():
+    for hits, count in ((1, 0), (-1, 3), (4, 3)):
+        with pytest.raises(GenaugError):
+            share_interval(hits, count)
+
+
+def test_manifold_scores_and_borders():
+    draw = np.random.default_rng(0)
+    real, made = draw.normal(size=(80, 2)), draw.normal(size=(60, 2)) * 0.05
+    precision, recall = manifold_scores(real, made)
+    assert precision == 1.0 and recall < 0.2 and manifold_scores(made, real) == (recall, precision)
+    classes = (real[:, 0] > 0).astype(int)
+    assert boundary_coverage(np.array([[0.0, 0.0]]), real, classes, 10) == 1 and boundary_coverage(np.array([[9.0, 0.0]]), real, classes, 5) == 0
+    for call in (lambda: manifold_scores(real[:3], made), lambda: boundary_coverage(real, real[:3], classes[:3], 5)):
+        with pytest.raises(GenaugError):
+            call()
+
+
+# ---------------------------------------------------------------- early stopping
+
+def test_early_stopping_keeps_the_best_epoch_and_the_account():
+    preset = dataclasses.replace(QUICK, updates=40, patience=2)
+    trained = train_classifier(REAL, None, preset, validation=MADE)
+    assert trained.fed["updates"] == len(trained.losses) <= 40 and trained.fed["updates"] % 2 == 0
+    whole = train_classifier(REAL, None, dataclasses.replace(preset, patience=None), validation=MADE)
+    assert whole.fed["updates"] == 40 and trained.losses == whole.losses[:len(trained.losses)]
+    with pytest.raises(GenaugError, match="validation"):
+        train_classifier(REAL, None, preset)
+
+
+def test_the_validation_part_is_real_and_apart():
+    question = Comparison(("original",), "lesions", shots=None, splits=(0,), draws=True)
+    split = make_split(question, {}, 0)
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [681, 302, 307]
+    assert not {*split.train.ids} & {*split.validation.ids} and not {*split.validation.ids} & {*split.test.ids} and set(split.validation.origins) == {"real"}
+
+
+# ---------------------------------------------------------------- maps and patches
+
+def test_maps_are_seeded_and_leave_random_state_alone():
+    state = np.random.get_state()[1].copy()
+    parts = [np.random.default_rng(place).normal(size=(20, 5)) for place in range(2)]
+    one, two = embed_together(parts, 0), embed_together(parts, 0)
+    assert [part.shape for part in one] == [(20, 2)] * 2 and all(np.array_equal(*pair) for pair in zip(one, two)) and (np.random.get_state()[1] == state).all()
+    with pytest.raises(GenaugError):
+        embed_together([np.zeros((3, 2))])
+
+
+def test_points_survive_their_file_and_mixed_images_have_their_largest_label(tmp_path):
+    network = FeatureNetwork("pixels", lambda images: np.stack([images.image(place).ravel()[:6] for place in range(len(images))]).astype(float))
+    mixed = mixed_set(REAL, MADE)
+    write_points(map_points("a", {"real": REAL, "genmix": mixed}, network), tmp_path / "deep" / "points.csv")
+    points = read_points(tmp_path / "deep" / "points.csv")
+    assert list(points[points.set == "genmix"]["class"]) == [mixed.class_names[index] for index in mixed.labels.argmax(1)] and len(read_points(tmp_path / "none.csv")) == 0
+
+
+@pytest.mark.parametrize("broken", [np.zeros((4, 4, 3)), np.full((4, 4), np.nan)])
+def test_broken_patches_are_refused(broken, tmp_path):
+    (tmp_path / "in" / "train" / "cyst").mkdir(parents=True)
+    np.save(tmp_path / "in" / "train" / "cyst" / "p_1.npy", broken)
+    with pytest.raises(GenaugError):
+        window_patches(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(GenaugError):
+        window_patches(tmp_path / "nothing", tmp_path / "out")
+
+
+# ---------------------------------------------------------------- the tables at paper scale
+
+def executed(name, until_run=True, **parameters):
+    "The names a table notebook defines, with other parameters; up to its run, or to the end."
+    space = {"display": lambda *shown: None}
+    for cell in nbformat.read(ROOT / "nbs" / "tables" / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            if until_run and "if run:" in cell.source:
+                break
+            exec(compile(ast.parse(cell.source), name, "exec"), space)
+            if "parameters" in cell.metadata.get("tags", []):
+                space.update(parameters)
+    return space
+
+
+@pytest.fixture(scope="module")
+def liver():
+    "The paper's class sizes, one pixel each."
+    targets = np.repeat([0, 1, 2], (433, 70, 178))
+    return LabeledImages([np.zeros((1, 1, 1), np.uint8)] * 681, targets, ("cyst", "hemangioma", "metastasis"), [f"{place}.png" for place in range(681)])
+
+
+def test_the_papers_rows_ratios_and_updates(liver):
+    space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
+    question, = space["questions"]
+    assert not question.draws and question.classifier == "genmix_vgg16" and len(question.methods) == 22 and question.repeats == (0, 1) and len(question.splits) == 3
+    preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
+    assert (preset.network, preset.epochs, preset.batch_size, preset.learning_rate, preset.patience) == ("vgg16", 100, 8, 2e-4, 20)
+    assert preset.epochs * (len(liver) // preset.batch_size) == 8500
+    counts = {}
+    for title, (name, copies) in space["GENERATORS"].items():
+        counts[title] = [Budget(copies=copies).wanted(liver)[index] for index in range(3)]
+    assert counts["StyleGAN"] == [288, 46, 118] and all(counts[title] == [433, 70, 178] for title in ("DCGAN", "Textual inversion", "Diffusion model"))
+    assert abs(sum(counts["StyleGAN"]) / (681 + sum(counts["StyleGAN"])) - 0.4) < 0.002 and Budget(fill=True).wanted(liver) == {0: 0, 1: 363, 2: 255}
+    printed = pd.read_csv(ROOT / "nbs" / "results" / "paper" / "genmix_lesions.csv")
+    assert list(dict.fromkeys(printed.method)) == list(space["rows_of"]("paper").values())[:11] and len(printed) == 88
+
+
+def test_updates_do_not_depend_on_the_generator(liver):
+    made = LabeledImages(liver.pixels, liver.labels, liver.class_names, [f"row {name}" for name in liver.ids])
+    for synthetic, use, mixer in ((None, "swap_class", None), (made, "append", None), (made, "partners", GenMix()), (made, "only", None)):
+        feeder = Feeder(liver, synthetic, 0, use, mixer=mixer, batch_size=8)
+        run = TrainingRun(type("Trained", (), {"preset": QUICK})(), feeder, None, 8, 170)
+        assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4 and run.account()["rows"] == 1360
+
+
+def test_tables_ask_for_what_they_say():
+    for name in TABLES:
+        spaces = {scale: executed(name, scale=scale) for scale in ("seconds", "hour")}
+        hour = spaces["hour"]["ask"]("hour")
+        assert hour.draws and hour.shots is None and hour.updates == 600 and len(hour.splits) == 3 and hour.table == name
+        assert (hour.condition, hour.splits) == (("validation", (100, 101, 102)) if name == "genmix_alpha_and_ratio" else ("natural", (0, 1, 2)))
+        assert len(set(hour.methods)) == len(hour.methods) == len(spaces["seconds"]["ask"]("seconds").methods)
+    tuned = executed("genmix_alpha_and_ratio", scale="paper", data={"fll": "/data/lesions"})["questions"][0]
+    assert (tuned.condition, tuned.test_part, tuned.draws) == ("natural", "val", False)
+
+
+def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
+    import contextlib
+    import io
+    question = executed("genmix_lesions", scale="hour")["questions"][0]
+    from genaug.experiment import arm_fields, condition_name
+    rows, points = [], []
+    for arm in question.methods:
+        for split in question.splits:
+            for seed in question.repeats:
+                shared = dict(table=question.table, scale="hour", data=question.data, split=split, seed=seed, condition=condition_name(question), backbone="tiny@0", classifier="letters@0", n=307, **arm_fields(arm))
+                gain = 0.1 * ("genmix" in arm) + 0.05 * (arm == "genmix")
+                rows += [shared | {"metric": metric, "part": "", "value": 0.6 + 0.02 * split + gain} for metric in ("accuracy", "macro_f1", "balanced_accuracy")]
+                points += [shared | {"metric": metric, "part": f"class={name}", "value": 0.5} for metric in ("sensitivity", "specificity", "specificity_alt") for name in ("cyst", "hemangioma", "metastasis")]
+    put(rows, tmp_path / "results" / "genmix_lesions.csv")
+    put(points, tmp_path / "results" / "points" / "genmix_lesions.csv")
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
+    text = text.getvalue()
+    parts = text[text.index("accuracy, points"):]
+    assert "scale hour: complete" in text and "85.6 | 50.0" in text and "33-67" in text
+    assert next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip() == "+0.0 [+0.0, +0.0]"
+    assert "+10.0 [+10.0, +10.0]" in parts and "-5.0 [-5.0, -5.0]" in parts and "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
+
+
+def test_the_study_knows_what_it_lacks(tmp_path):
+    question = executed("genmix_tsne", scale="hour")["ask"]("hour")
+    assert unstudied(question, tmp_path / "none.csv") == [(split, arm) for split in (0, 1, 2) for arm in question.methods] and len(question.methods) == 4
