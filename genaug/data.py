@@ -4,20 +4,24 @@
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'JUNK_NAMES', 'PICTURE_SUFFIXES', 'SEVERITIES', 'MAX_PIXELS', 'FILE_MESSAGES', 'TRAIT_MESSAGES',
-           'FATAL_KINDS', 'TUNING_SEEDS', 'Problem', 'FoundImage', 'FolderReport', 'printable', 'relative_id',
-           'entry_problem', 'list_folder', 'report_stray', 'split_folders', 'class_files', 'inspect_file',
-           'inspect_all', 'find_copies', 'check_classes', 'check_folder', 'open_folder', 'Source', 'parse_source',
-           'open_source', 'rank_ids', 'rank_classes', 'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation',
-           'Manifest', 'assert_only', 'unused', 'tuning_sets']
+           'FATAL_KINDS', 'TABLE_WORDS', 'PATH_COLUMNS', 'PATIENT_COLUMNS', 'OTHER_COLUMNS', 'MIMIC_RELEASES',
+           'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS', 'Problem', 'FoundImage', 'FolderReport', 'printable',
+           'relative_id', 'entry_problem', 'list_folder', 'report_stray', 'split_folders', 'class_files',
+           'inspect_file', 'inspect_all', 'find_copies', 'check_classes', 'check_folder', 'open_folder', 'find_tables',
+           'LabelTable', 'read_table', 'label_columns', 'locate_pictures', 'TableReport', 'check_label_tables',
+           'open_label_tables', 'open_mimic_cxr_lt', 'Source', 'parse_source', 'open_source', 'formats', 'rank_ids',
+           'rank_classes', 'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation', 'Manifest', 'assert_only',
+           'unused', 'tuning_sets']
 
 # %% ../nbs/01_data.ipynb #c003
+import csv
 import json
 import os
 import stat
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -355,7 +359,8 @@ FATAL_KINDS = ("missing", "not-a-folder", "no-images", "no-classes", "same-name"
 
 
 def _root_of(
-    source: str | Path,  # what the user gave
+    source: str | Path,                          # what the user gave
+    holds: str = "one sub-folder per class",  # what the folder should hold
 ) -> Path:
     "The folder as a path; raises `GenaugError` when it is not there or not a folder."
     root = Path(source).expanduser()
@@ -363,7 +368,7 @@ def _root_of(
         raise GenaugError(f"The folder '{source}' does not exist: check the spelling or give the full path.")
     if not root.is_dir():
         archive = root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
-        raise GenaugError(f"'{source}' is a file: {'unpack it and give' if archive else 'give'} the folder that holds one sub-folder per class.")
+        raise GenaugError(f"'{source}' is a file: {'unpack it and give' if archive else 'give'} the folder that holds {holds}.")
     return root
 
 
@@ -439,6 +444,355 @@ def open_folder(
     return sets if split is None else {split: sets[split]}
 
 # %% ../nbs/01_data.ipynb #c045
+TABLE_WORDS = MappingProxyType({**SPLIT_NAMES, "dev": "val", "development": "val"})
+
+
+def _tables_in(
+    folder: Path,  # to look into
+) -> dict[str, Path]:
+    "The tables of one folder by split; raises `GenaugError` when two are of one split."
+    tables = {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        split = TABLE_WORDS.get(stem.casefold().rpartition("_")[2])
+        if split is not None and suffix.casefold() == ".csv" and not name.startswith("."):
+            if split in tables:
+                raise GenaugError(f"'{tables[split].name}' and '{name}' are both tables of the {split} split: rename or remove one.")
+            tables[split] = folder / name
+    return tables
+
+
+def find_tables(
+    root: Path,  # of the data set
+) -> dict[str, Path]:  # by split; "train" is always there
+    "The tables of the folder or, where it has none, of the one sub-folder that has some; raises `GenaugError` when that is not clear."
+    readable = lambda folder: os.access(folder, os.R_OK | os.X_OK)
+    if not readable(root):
+        raise GenaugError(f"The folder '{root}' cannot be read: change its permissions.")
+    tables = _tables_in(root)
+    if not tables:
+        below = sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".") and readable(entry.path))
+        homes = {folder.name: found for folder in below if (found := _tables_in(folder))}
+        if len(homes) > 1:
+            raise GenaugError(f"Tables of labels lie in {' and in '.join(repr(name) for name in homes)}: give one of these folders, or move the other out of the way.")
+        tables = next(iter(homes.values()), {})
+    if "train" not in tables:
+        raise GenaugError(f"'{root}' holds no table of training pictures: add train.csv, or one whose name ends in _train.csv, to it or to one folder below.")
+    return tables
+
+# %% ../nbs/01_data.ipynb #c048
+PATH_COLUMNS = ("path", "fpath", "file_name", "filename", "image")
+PATIENT_COLUMNS = ("subject_id", "patient_id", "subjectid", "patientid", "subject", "patient")
+OTHER_COLUMNS = ("", "id", "index", "studyid", "imageid", "age", "sex", "gender", "split", "fold", "view", "viewposition")
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    "One table as it was read."
+    name: str                   # relative to the folder
+    split: str                  # "train", "val" or "test"
+    path_column: str            # names the pictures
+    patient_column: str | None  # says whose picture it is; None: nothing does
+    rows: "pandas.DataFrame"    # every column by its name
+
+
+def _listed(
+    names: Sequence[str],  # at least one
+    limit: int = 8,        # spelled out
+) -> str:
+    "Names for a sentence; of a long list the first ones and how many more."
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _unreadable(
+    name: str,    # of the table
+    reason: str,  # what went wrong
+) -> GenaugError:
+    "The error for a file that is no table."
+    return GenaugError(f"'{name}' cannot be read as a table ({' '.join(reason.split())}): save it as CSV in UTF-8, one line per picture.")
+
+# %% ../nbs/01_data.ipynb #c049
+def read_table(
+    path: Path,  # of the CSV file
+    root: Path,  # of the data set
+    split: str,  # "train", "val" or "test"
+) -> LabelTable:
+    "Read one table of labels; raises `GenaugError` when it is none, names no pictures, or is empty."
+    import pandas as pd
+    name = relative_id(path, root)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+        mark = max(",;\t", key=header.count)
+        columns = [column.strip() for column in next(csv.reader([header], delimiter=mark), [])]
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(name, str(error)) from None
+    twice = [column for column, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise GenaugError(f"'{name}' has the column '{twice[0]}' twice: rename or remove one.")
+    first_of = lambda words: next((column for word in words for column in columns if column.casefold() == word), None)
+    path_column, patient_column = first_of(PATH_COLUMNS), first_of(PATIENT_COLUMNS)
+    if path_column is None:
+        raise GenaugError(f"'{name}' has no column with the paths of the pictures (its columns: {_listed(columns) or 'none'}): call it {' or '.join(PATH_COLUMNS)}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            text = {column: str for column in (path_column, patient_column) if column is not None}
+            rows = pd.read_csv(path, sep=mark, names=columns, header=0, index_col=False, dtype=text, encoding="utf-8-sig", low_memory=False)
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise _unreadable(name, str(error)) from None
+    if not len(rows):
+        raise GenaugError(f"'{name}' has no rows: add one per picture, or remove the table.")
+    return LabelTable(name, split, path_column, patient_column, rows)
+
+# %% ../nbs/01_data.ipynb #c052
+def _looks_like_labels(
+    table: LabelTable,  # as read
+) -> list[str]:
+    "The columns that hold mostly 0 and 1 and are not known to be something else."
+    import pandas as pd
+    found = []
+    for column in table.rows.columns:
+        plain = column.casefold()
+        if plain in (*OTHER_COLUMNS, *PATIENT_COLUMNS, *PATH_COLUMNS) or plain.endswith("_id"):
+            continue
+        filled = table.rows[column].dropna()
+        if len(filled) and pd.to_numeric(filled, errors="coerce").isin((0, 1)).mean() >= 0.5:
+            found.append(column)
+    return found
+
+
+def label_columns(
+    tables: Sequence[LabelTable],          # the training table first
+    labels: Sequence[str] | None = None,   # the ones to take; None: all
+) -> tuple[str, ...]:
+    "The names of the labels, matched by name over all tables; raises `GenaugError` when a table has others."
+    first, found = tables[0], [_looks_like_labels(table) for table in tables]
+    if labels is not None:
+        wanted, found = (labels,) if isinstance(labels, str) else tuple(labels), [[] for _ in tables]
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise GenaugError("Name the labels to take: at least one, and none of them twice.")
+    else:
+        wanted = tuple(column for column in first.rows.columns if any(column in names for names in found))
+        if not wanted:
+            raise GenaugError(f"'{first.name}' has no column of labels (its columns: {_listed(list(first.rows.columns))}): give each label a column of 0 and 1.")
+    for table, names in zip(tables, found):
+        lacks = [name for name in wanted if name not in table.rows.columns]
+        adds = [name for name in names if name not in first.rows.columns]
+        if labels is not None and lacks:
+            raise GenaugError(f"'{table.name}' has no column for {_listed([repr(name) for name in lacks], 20)}: correct the names or leave these labels out (its labels: {_listed(_looks_like_labels(table), 30) or 'none'}).")
+        if lacks or adds:
+            what = " and ".join(f"{verb} {_listed(some)}" for verb, some in (("lacks", lacks), ("adds", adds)) if some)
+            raise GenaugError(f"'{table.name}' has other labels than '{first.name}' (it {what}): give both the same label columns, or name the labels to take.")
+    return wanted
+
+# %% ../nbs/01_data.ipynb #c055
+def locate_pictures(
+    table: LabelTable,       # as read
+    root: Path,              # of the data set
+    progress: bool = False,  # show a bar
+) -> list[str]:  # per row, relative to the folder, "/" between parts; "" where there is no such file
+    "Find each picture of a table; raises `GenaugError` for a path that leads out of the folder."
+    written = table.rows[table.path_column].fillna("").str.strip().str.replace("\\", "/", regex=False)
+    written = written.str.replace(r"/(?:\.?/)+", "/", regex=True).str.replace(r"^(?:\./)+", "", regex=True)
+    outside = written[written.str.contains(r"^/|^[A-Za-z]:|^\.\.(?:/|$)|/\.\.(?:/|$)", regex=True)]
+    if len(outside):
+        raise GenaugError(printable(f"'{table.name}' names '{outside.iloc[0]}', which leads out of the folder: write paths relative to it."))
+    home = table.name.rpartition("/")[0]
+    tops = ("", f"{home}/") if home else ("",)
+    places = [(top + below, "") for top in tops for below in ("", "files/")] + [(top, "files/") for top in tops]
+    start, found = f"{root}/", []
+    for name in progress_bar(written.tolist(), f"looking for the pictures of {table.name}", progress):
+        for place in places if name else ():
+            top, cut = place
+            if name.startswith(cut) and os.path.isfile(start + top + name[len(cut):]):
+                found.append(top + name[len(cut):])
+                if place is not places[0]:
+                    places.remove(place)
+                    places.insert(0, place)
+                break
+        else:
+            found.append("")
+    return found
+
+# %% ../nbs/01_data.ipynb #c058
+def _rows_of(
+    table: LabelTable,         # as read
+    names: Sequence[str],      # of the labels
+    root: Path,                # of the data set
+    problems: list[Problem],   # what is found is added here
+    progress: bool,            # show a bar
+) -> "pandas.DataFrame":  # of the usable rows: name (where the picture lies), id (the same in normal form C), patient, and the labels
+    "Judge the rows of one table."
+    import pandas as pd
+    add = lambda kind, first, text: problems.append(Problem(kind, "error", first, text))
+    written = table.rows[table.path_column].fillna("")
+    values = table.rows[list(names)].apply(lambda column: pd.to_numeric(column, errors="coerce").astype(np.float64))
+    rows = pd.DataFrame({"name": pd.Series(locate_pictures(table, root, progress), dtype=str)}).assign(id=lambda frame: frame["name"].str.normalize("NFC"))
+    rows["patient"] = table.rows[table.patient_column].fillna("").str.strip() if table.patient_column else ""
+    there, good = rows["name"] != "", values.isin((0, 1)).to_numpy()
+    repeated = there & rows["id"].duplicated()
+    if not there.all():
+        first = written[~there].iloc[0]
+        said = f"'{first}'" if first.strip() else f"row {int(np.argmin(there)) + 1}, whose path is blank"
+        add("missing-picture", first, f"{int((~there).sum())} of {len(rows)} pictures of '{table.name}' are not there (first {said}): copy them into the folder or its files/, or correct the column '{table.path_column}'.")
+    if not good.all():
+        row, column = np.unravel_index(np.argmin(good), good.shape)
+        said = "blank" if pd.isna(cell := table.rows[names[column]].iloc[row]) else repr(str(cell))
+        add("label-value", written.iloc[row], f"'{names[column]}' of '{written.iloc[row]}' in '{table.name}' is {said} ({int((~good.all(1)).sum())} rows have such values): write 0 or 1, remove the rows, or name the labels if this column is none.")
+    if repeated.any():
+        add("repeated", first := rows["id"][repeated].iloc[0], f"'{table.name}' has two rows for '{first}' ({int(repeated.sum())} rows too many): keep one row per picture.")
+    return rows.join(values.add_prefix("label ").astype(np.float32))[there & good.all(1) & ~repeated]
+
+# %% ../nbs/01_data.ipynb #c060
+def _drop_leaks(
+    rows: Mapping[str, "pandas.DataFrame"],  # usable rows by split
+    names: Mapping[str, str],                # of the tables by split
+    problems: list[Problem],                 # what is found is added here
+) -> dict[str, "pandas.DataFrame"]:
+    "Report pictures and patients that two splits share; the pictures stay in the later split only."
+    kept, order = {}, [split for split in ("test", "val", "train") if split in rows]
+    for position, split in enumerate(order):
+        shared = np.zeros(len(rows[split]), bool)
+        for other in order[:position]:
+            both = rows[split]["id"].isin(rows[other]["id"]).to_numpy()
+            if both.any():
+                first = rows[split]["id"][both].iloc[0]
+                problems.append(Problem("leak", "error", first, f"'{first}' is in '{names[split]}' and in '{names[other]}' ({int(both.sum())} pictures are in both): remove it from one of them."))
+            if people := set(rows[split]["patient"]) & set(rows[other]["patient"]) - {""}:
+                problems.append(Problem("shared-patients", "warning", names[split], f"{len(people)} patient(s), first '{min(people)}', have pictures in '{names[split]}' and in '{names[other]}': results will look too good; put each patient into one table."))
+            shared |= both
+        kept[split] = rows[split][~shared]
+    if "test" not in rows and (rows["train"]["patient"] != "").any():
+        problems.append(Problem("no-test", "warning", "", "There is no table of test pictures, and those that are kept back for the test are drawn by picture, not by patient: add test.csv with patients of its own."))
+    return kept
+
+
+def _report_labels(
+    tables: Sequence[LabelTable],            # the training table first
+    rows: Mapping[str, "pandas.DataFrame"],  # usable rows by split
+    labels: Sequence[str],                   # their names
+    problems: list[Problem],                 # what is found is added here
+) -> None:
+    "Labels without a picture, pictures without a label, and columns that are not used."
+    for table in tables:
+        marks = rows[table.split][[f"label {name}" for name in labels]].to_numpy()
+        empty = [name for name, count in zip(labels, marks.sum(0)) if not count]
+        if empty and len(marks):
+            problems.append(Problem("empty-label", "warning", empty[0], f"No picture of '{table.name}' has the label {_listed(empty, 20)}: {'nothing can be learned of it' if table.split == 'train' else 'it cannot be measured there'}; add some or leave the label out."))
+        if negatives := int((marks.sum(1) == 0).sum()):
+            problems.append(Problem("negatives", "note", table.name, f"{negatives} of {len(marks)} pictures of '{table.name}' have none of the {len(labels)} labels and stay as negatives."))
+    unused = [name for name in tables[0].rows.columns if name not in (*labels, tables[0].path_column, tables[0].patient_column)]
+    if unused:
+        problems.append(Problem("other-column", "note", tables[0].name, f"{len(unused)} column(s) of '{tables[0].name}' are not used as labels: {_listed(unused)}."))
+
+# %% ../nbs/01_data.ipynb #c062
+@dataclass(frozen=True)
+class TableReport(FolderReport):
+    "All that was found in tables of labels; `class_names` are the labels, in their order."
+    images: Mapping[str, LabeledImages]  # by split, of the rows that can be used
+
+    def counts(self) -> "pandas.DataFrame":
+        "Number of usable pictures with each label, one row per label, one column per split."
+        import pandas as pd
+        return pd.DataFrame({split: images.labels.sum(0).astype(np.int64) for split, images in self.images.items()}, index=pd.Index(self.class_names, name="label"))
+
+
+def _check_tables(
+    root: Path,                    # of the data set
+    paths: Mapping[str, Path],     # of the tables by split
+    labels: Sequence[str] | None,  # to take
+    progress: bool,                # show a bar
+) -> TableReport:
+    "Read, judge and gather."
+    problems, tables = [], [read_table(paths[split], root, split) for split in ("train", "val", "test") if split in paths]
+    names = label_columns(tables, labels)
+    rows = {table.split: _rows_of(table, names, root, problems, progress) for table in tables}
+    rows = _drop_leaks(rows, {table.split: table.name for table in tables}, problems)
+    _report_labels(tables, rows, names, problems)
+    images = {}
+    for table in tables:
+        usable = rows[table.split]
+        if len(usable):
+            images[table.split] = LabeledImages([f"{root}/{name}" for name in usable["name"]], usable[[f"label {name}" for name in names]].to_numpy(), names,
+                                                usable["id"].tolist(), "multi", groups=usable["patient"].tolist() if table.patient_column else None)
+    problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
+    return TableReport(str(root), MappingProxyType(images), tuple(problems), names)
+
+
+def _opened(
+    report: TableReport,  # of the tables
+    strict: bool,         # stop at any error
+) -> dict[str, LabeledImages]:
+    "What a report found usable; raises its first error, and shows what else should be known as a Python warning."
+    if strict and report.errors:
+        more = f" ({len(report.errors) - 1} more: `check_label_tables` lists them all.)" if len(report.errors) > 1 else ""
+        raise GenaugError(printable(report.errors[0].message) + more)
+    if "train" not in report.images:
+        raise GenaugError(f"'{report.folder}' has no training picture that can be used: correct the tables, or copy the pictures there.")
+    for problem in report.problems:
+        if problem.severity != "note":
+            warnings.warn(printable(problem.message), stacklevel=3)
+    return dict(report.images)
+
+# %% ../nbs/01_data.ipynb #c063
+def check_label_tables(
+    folder: str | Path,                   # holds the tables (or one folder below does) and the pictures
+    labels: Sequence[str] | None = None,  # the ones to take, in this order; None: all
+    progress: bool = False,               # show a bar
+) -> TableReport:
+    "Look at tables of labels once, decoding no picture; raises `GenaugError` only when they cannot be read at all."
+    root = _root_of(folder, "the tables of labels and the pictures")
+    return _check_tables(root, find_tables(root), labels, progress)
+
+
+def open_label_tables(
+    folder: str | Path,                   # holds the tables (or one folder below does) and the pictures
+    labels: Sequence[str] | None = None,  # the ones to take, in this order; None: all
+    strict: bool = True,                  # stop at any error; False leaves rows at fault out and warns
+    progress: bool = False,               # show a bar
+) -> dict[str, LabeledImages]:  # "train", and "val" and "test" where there are tables of them
+    "Open pictures with several labels each; the pixels stay on disk. Raises `GenaugError` with one sentence that names the remedy."
+    return _opened(check_label_tables(folder, labels, progress), strict)
+
+# %% ../nbs/01_data.ipynb #c069
+MIMIC_RELEASES = MappingProxyType({
+    "miccai-2023_mimic-cxr-lt": MappingProxyType({split: f"miccai2023_mimic-cxr-lt_labels_{split}.csv" for split in ("train", "val", "test")}),
+    "cxr-lt-2023": MappingProxyType({"train": "train.csv", "val": "development.csv", "test": "test.csv"})})
+MIMIC_HEADS = ("Support Devices", "Lung Opacity", "Cardiomegaly", "Pleural Effusion", "Atelectasis")
+MIMIC_TAILS = ("Pneumothorax", "Fracture", "Enlarged Cardiomediastinum", "Tortuous Aorta", "Pneumomediastinum")
+
+
+def _mimic_tables(
+    root: Path,           # of the data set
+    release: str | None,  # a key of `MIMIC_RELEASES`; None: the first that is there
+) -> dict[str, Path]:
+    "The tables of a release by split, in its own folder or directly in the given one; raises `GenaugError` when there are none."
+    if release is not None and release not in MIMIC_RELEASES:
+        raise GenaugError(f"There is no release '{release}' of MIMIC-CXR-LT: choose {' or '.join(MIMIC_RELEASES)}.")
+    wanted = tuple(MIMIC_RELEASES) if release is None else (release,)
+    for name in wanted:
+        for home in (root / name, root):
+            tables = {split: home / file for split, file in MIMIC_RELEASES[name].items() if (home / file).is_file()}
+            if "train" in tables:
+                return tables
+    files = " or ".join(f"{name}/{MIMIC_RELEASES[name]['train']}" for name in wanted)
+    raise GenaugError(f"'{root}' holds no labels of MIMIC-CXR-LT ({files}): put the folder of the release beside the folder files of MIMIC-CXR-JPG.")
+
+
+def open_mimic_cxr_lt(
+    folder: str | Path,                  # holds the folder of a release and the folder files of MIMIC-CXR-JPG
+    heads: Sequence[str] = MIMIC_HEADS,  # frequent labels; our choice
+    tails: Sequence[str] = MIMIC_TAILS,  # rare labels, those of the paper
+    release: str | None = None,          # a key of `MIMIC_RELEASES`; None: the first that is there
+    strict: bool = True,                 # stop at any error; False leaves rows at fault out and warns
+    progress: bool = False,              # show a bar
+) -> dict[str, LabeledImages]:  # "train", "val" and "test"; classes are the heads, then the tails
+    "Open MIMIC-CXR-LT with the paper's ten labels; raises `GenaugError` that lists labels which the release lacks."
+    root = _root_of(folder, "MIMIC-CXR-LT")
+    return _opened(_check_tables(root, _mimic_tables(root, release), (*heads, *tails), progress), strict)
+
+# %% ../nbs/01_data.ipynb #c072
 @dataclass(frozen=True)
 class Source:
     "What SOURCE means."
@@ -461,6 +815,8 @@ def parse_source(
     name, colon, path = text.partition(":")
     if colon and len(name) > 1 and not any(mark in name for mark in "/\\"):
         if name in formats:
+            if not path:
+                raise GenaugError(f"Give the folder behind '{name}:'.")
             return Source("format", name, path)
         known = f"known formats are {', '.join(formats)}" if formats else "this version reads no official distribution"
         raise GenaugError(f"'{name}' is not a known format: {known}; give a folder with one sub-folder per class.")
@@ -472,16 +828,23 @@ def parse_source(
 def open_source(
     source: str | Path,            # folder, built-in name or format:path
     built_in: Mapping | None = None,  # built-in name -> function that loads it
-    formats: Mapping | None = None,   # format name -> function of a path that opens it
+    formats: Mapping | None = None,   # format name -> function of a path that opens it; `strict` and `progress` reach it when given
     **options,                     # for `open_folder`
 ) -> dict[str, LabeledImages]:
     "Open whatever SOURCE names, as a dict by split."
     found = parse_source(source, tuple(built_in or ()), tuple(formats or ()))
     if found.kind == "built-in":
         return built_in[found.name]()
-    return formats[found.name](found.path) if found.kind == "format" else open_folder(found.path, **options)
+    if found.kind == "format":
+        return formats[found.name](found.path, **{name: options[name] for name in ("strict", "progress") if name in options})
+    return open_folder(found.path, **options)
 
-# %% ../nbs/01_data.ipynb #c048
+
+def formats() -> Mapping[str, Callable]:
+    "The readers of official layouts by the name that stands before the colon of `format:path`."
+    return MappingProxyType({"label-table": open_label_tables, "mimic-cxr-lt": open_mimic_cxr_lt})
+
+# %% ../nbs/01_data.ipynb #c075
 def rank_ids(
     ids: Iterable[str],  # of one class
     seed: int,           # of the split
@@ -515,7 +878,7 @@ def few_shot(
     chosen = {name for rank in rank_classes(pool, seed).values() for name in rank[:shots]}
     return pool[[position for position, name in enumerate(pool.ids) if name in chosen]]
 
-# %% ../nbs/01_data.ipynb #c051
+# %% ../nbs/01_data.ipynb #c078
 def long_tail_counts(
     counts: float | Sequence[int],    # images per class in the pool, or their mean
     imbalance_factor: float,          # IF, at least 1
@@ -532,7 +895,7 @@ def long_tail_counts(
     position = np.arange(num_classes)
     return np.maximum(np.floor(mean * (1 / imbalance_factor) ** (position / max(num_classes - 2, 1))), 1).astype(np.int64)
 
-# %% ../nbs/01_data.ipynb #c056
+# %% ../nbs/01_data.ipynb #c083
 def long_tail(
     pool: LabeledImages,       # single-label images to choose from
     imbalance_factor: float,   # IF, at least 1
@@ -545,7 +908,7 @@ def long_tail(
     chosen = {one for name, count in zip(order, kept) for one in rank[name][:count]}
     return pool[[position for position, name in enumerate(pool.ids) if name in chosen]]
 
-# %% ../nbs/01_data.ipynb #c059
+# %% ../nbs/01_data.ipynb #c086
 def carve_validation(
     train: LabeledImages,  # images to divide
     fraction: float,       # share to keep back, 0 to below 1, rounded per class
@@ -562,7 +925,7 @@ def carve_validation(
     inside = np.array([name in kept_back for name in train.ids], bool)
     return train[~inside], train[inside]
 
-# %% ../nbs/01_data.ipynb #c062
+# %% ../nbs/01_data.ipynb #c089
 def _pool_and_tests(
     sets: Mapping[str, LabeledImages],  # by split
     seed: int,                          # of the split
@@ -597,7 +960,7 @@ def _training_images(
         return long_tail(pool, imbalance_factor, seed), f"imbalance_factor={imbalance_factor}"
     return pool, "all"
 
-# %% ../nbs/01_data.ipynb #c064
+# %% ../nbs/01_data.ipynb #c091
 def _refuse_shared(
     parts: Mapping[str, LabeledImages],  # train, val and test
 ) -> None:
@@ -626,7 +989,7 @@ def _checked_part(
             return chosen
     raise GenaugError(f"The {part} images of the manifest are not all in the source: give the source it was made from or build a new manifest.")
 
-# %% ../nbs/01_data.ipynb #c065
+# %% ../nbs/01_data.ipynb #c092
 def _read_manifest(
     path: str | Path,  # of a saved manifest
 ) -> dict:
@@ -642,7 +1005,7 @@ def _read_manifest(
     except (KeyError, ValueError, TypeError, AttributeError):
         raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
 
-# %% ../nbs/01_data.ipynb #c066
+# %% ../nbs/01_data.ipynb #c093
 @dataclass(frozen=True)
 class Manifest:
     "Which images every stage may use; built once, saved, and checked against the images themselves."
@@ -693,7 +1056,7 @@ class Manifest:
         "Read a saved manifest; raises `GenaugError` when the file is none."
         return cls(**_read_manifest(path))
 
-# %% ../nbs/01_data.ipynb #c070
+# %% ../nbs/01_data.ipynb #c097
 def assert_only(
     ids: Iterable[str],                    # the images a stage is about to use
     allowed: "Manifest | Iterable[str]",   # a manifest (its training images) or ids
@@ -706,7 +1069,7 @@ def assert_only(
         where = "a test image" if isinstance(allowed, Manifest) and outside[0] in allowed.test else "not a training image"
         raise GenaugError(f"The stage '{stage}' was given '{outside[0]}', {where} of the manifest ({len(outside)} in all): give it the training part only.")
 
-# %% ../nbs/01_data.ipynb #c073
+# %% ../nbs/01_data.ipynb #c100
 TUNING_SEEDS = tuple(range(100, 105))
 
 
