@@ -838,14 +838,20 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
                    source="the stronger student; chosen on digit-scenes, splits 100-101, validated on unused pool images"),
     TrainingPreset("tiny_lt", updates=300, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
                    source="long tails of digit-scenes: the settings of 'tiny' with twice the updates, chosen on splits 100-101, validated on unused pool images"),
+    TrainingPreset("tiny_multi", updates=600, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, body_rate=0.3, view=View(padding=4, padding_mode="reflect"),
+                   source="several labels per image: chosen on many-digits, draws 100-101, from the photographs alone"),
     TrainingPreset("judge", "residual", weights=None, updates=3000, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, label_smoothing=0.05,
                    view=View(padding=0, strong=True), source="the judge of the embedded sets: another architecture, the whole training pool"),
+    TrainingPreset("judge_multi", "residual", weights=None, updates=2000, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, label_smoothing=0.0,
+                   view=View(padding=2, padding_mode="reflect"), source="the judge of sets with several labels per image: yes or no at 0.5, so neither smoothed labels nor strong views"),
     TrainingPreset("letters", "letters", weights=None, epochs=15, batch_size=128, optimizer="adamw", learning_rate=4e-3, weight_decay=0.02, label_smoothing=0.0,
                    view=View(padding=0, strong=True), source="pretraining on the letters of the procedural corpus"),
     TrainingPreset("few_shot_resnet50", "resnet50", "tv_in1k", epochs=120, batch_size=256, learning_rate=0.05,
                    view=View(224, 256, 8, flip=True), source="Diff-Mix train_hub.py, CUB; Diff-II uses 128 epochs"),
     TrainingPreset("few_shot_vit", "vit_base_patch16_384", None, epochs=100, batch_size=32, learning_rate=1e-3,
                    view=View(384, 440, 8, flip=True), source="Diff-II train_classifier.py, CUB; weights torchvision IMAGENET1K_SWAG_E2E_V1, to be named by the user"),
+    TrainingPreset("densenet121", "densenet121", "tv_in1k", epochs=30, batch_size=32, optimizer="adamw", learning_rate=1e-4, label_smoothing=0.0,
+                   view=View(224, 256, 8), source="the network of arXiv 2405.01705; its recipe is not stated: ours"),
     TrainingPreset("lt_diffmix", "resnet50", "tv_in1k", epochs=200, batch_size=128, learning_rate=0.005, weight_decay=2e-4, label_smoothing=0.0, warmup_share=0.025, schedule="stairs",
                    view=View(224, 256, 0, flip=True, area=(0.08, 1.0), jitter=0.4), source="Diff-Mix train_hub_imb.py: the recipe behind the long-tail baselines"),
     TrainingPreset("lt_diffii", "resnet50", "tv_in1k", epochs=200, batch_size=128, learning_rate=0.005,
@@ -856,7 +862,7 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
 
 
 def training_preset(
-    name: str,   # "tiny", "tiny_wide", "tiny_lt", "judge", "letters", "few_shot_resnet50", "few_shot_vit", "lt_diffmix", "lt_diffii" or "genmix_vgg16"
+    name: str,   # "tiny", "tiny_wide", "tiny_lt", "tiny_multi", "judge", "judge_multi", "letters", "densenet121", "few_shot_resnet50", "few_shot_vit", "lt_diffmix", "lt_diffii" or "genmix_vgg16"
     **changes,   # fields of `TrainingPreset` to replace
 ) -> TrainingPreset:
     "The settings of one kind of training; raises `GenaugError` for an unknown name."
@@ -1209,12 +1215,13 @@ def train_judge(
     pool: LabeledImages,                      # the whole training pool, never a test image
     seed: int = 0,                            # of the training
     cache: str | Path | None = None,          # folder where judges are kept; None: only the ones that come with genaug are looked up
-    preset: TrainingPreset | str = "judge",   # its settings
+    preset: TrainingPreset | str | None = None,  # its settings; None: "judge", or "judge_multi" for several labels per image
     progress: bool = False,                   # show a bar
     stored: bool = False,                     # only a judge that exists already; None if there is none
 ) -> TrainedClassifier | None:  # also a feature network: it has a name and features
     "A classifier for judging images, read from disk where it was trained before."
     from importlib.resources import files
+    preset = preset or ("judge" if pool.task == "single" else "judge_multi")
     preset = training_preset(preset) if isinstance(preset, str) else preset
     key = content_hash("judge", pool.fingerprint(), preset.changed(), seed)[:24]
     embedded = Path(str(files("genaug"))) / "assets" / "letters-1" / "judges"

@@ -79,7 +79,7 @@ def main() -> None:
     sys.exit(run())
 
 # %% ../nbs/62_cli.ipynb #c012
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="built-in name (digit-scenes, digits, textures, many-digits), folder with one sub-folder per class, or format:path", show_default=False)]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="built-in name (digit-scenes, digits, textures, many-digits, lesions), folder with one sub-folder per class, or format:path (label-table:FOLDER, mimic-cxr-lt:FOLDER)", show_default=False)]
 Shots = Annotated[str, typer.Option(help="training images per class, or 'none' for all")]
 Imbalance = Annotated[float | None, typer.Option(help="long tail: largest class over smallest (with --shots none)")]
 Copies = Annotated[float, typer.Option(help="synthetic images per photograph")]
@@ -149,10 +149,14 @@ def check(
 ) -> None:
     "Look at a folder of pictures and name every fault."
     from genaug import data, datasets
-    found = data.parse_source(source, datasets.names())
+    found = data.parse_source(source, datasets.names(), tuple(data.formats()))
     if found.kind == "built-in":
         counts = {part: len(images) for part, images in datasets.load(source).items()}
         typer.echo(f"'{source}' is built in: {', '.join(f'{count} images to {part}' for part, count in counts.items())}.")
+        return
+    if found.kind == "format":
+        parts = data.open_source(source, formats=data.formats(), progress=not quiet)
+        typer.echo(f"'{source}' opens: {', '.join(f'{len(images)} images to {part}' for part, images in parts.items())}, {len(parts['train'].class_names)} labels.")
         return
     report = data.check_folder(found.path, min_size=min_size, progress=not quiet)
     typer.echo(report.counts().to_string() if report.images else "no usable picture")

@@ -34,9 +34,10 @@ from . import __version__
 from .classifier import (PRESETS, USES, TrainedClassifier, TrainingPreset, cached_features, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
 from .core import Budget, GenaugError, LabeledImages, content_hash, file_name, head_and_tail, progress_bar, settings_of, write_atomic
-from .data import TUNING_SEEDS, Manifest, assert_only, open_source, tuning_sets
+from .data import TUNING_SEEDS, Manifest, assert_only, formats, open_source, tuning_sets
 from .datasets import drawn_sets, load, names
 from .diffusion import Backbone, load_backbone
+from .generators.common import GeneratorAugmenter, training_seconds
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, paired_interval, size_rows
 from .metrics.images import clip_score, frechet_distance, kernel_distance, nearest_neighbours, perceptual_distance, set_metrics
 from .painting import open_synthetic, read_decisions, read_plan, synthesize
@@ -222,7 +223,7 @@ def open_sets(
     "Open what SOURCE names; raises `GenaugError` for what is none or broken."
     inner = "natural" if condition == "validation" else condition
     built_in = {name: lambda name=name: load(name, inner) for name in names()}
-    return open_source(source, built_in, strict=strict, progress=progress)
+    return open_source(source, built_in, formats(), strict=strict, progress=progress)
 
 
 def backbone_note(
@@ -725,16 +726,18 @@ def estimate(
     split: Split,   # the first split; the others are taken to be like it
 ) -> Cost:
     "The cost of the units that are not stored yet; arms that share a concept learn it once."
-    question, learned, runs, images, count = bench.question, {}, 0, 0, 0
+    question, learned, trained, runs, images, count = bench.question, {}, {}, 0, 0, 0
     for text in question.methods:
         arm = bench.arm(text)
         left = [seed for seed in question.repeats if not bench.path(text, split, seed).is_file()]
         runs += len(left)
         if left and arm.augmenter is not None:
             steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, bench.budget(arm))
+            if isinstance(arm.augmenter, GeneratorAugmenter):
+                trained.setdefault(arm.augmenter.fingerprint(), training_seconds(arm.augmenter, split.train))
             learned[content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)] = (steps, steps * batch * 3)
             images, count = images + painted, count + evaluated
-    seconds = 0.0
+    seconds = sum(trained.values())
     if runs:
         started = time.perf_counter()
         train_classifier(split.train, preset=dataclasses.replace(bench.preset, updates=4), device=question.device)
@@ -756,6 +759,8 @@ def set_cost(
     "The cost of one synthetic set."
     steps, batch, images, count = painting_cost(augmenter, train, budget)
     backbone = getattr(augmenter, "backbone", None)
+    if isinstance(augmenter, GeneratorAugmenter):
+        return Cost(0, 0, steps, images, count, training_seconds(augmenter, train) / 60)
     seconds = (count + 3 * steps * batch) * denoiser_seconds(backbone) if backbone is not None and (count or steps) else 0.0
     return Cost(0, 0, steps, images, count, seconds / 60)
 
