@@ -376,7 +376,7 @@ class Bench:
 
     def arm(self, text: str) -> Arm:
         "A fresh arm; with several labels per image a set is appended unless the arm or the comparison says otherwise."
-        several = self.sets.get("train", self.sets.get("all")).task == "multi"
+        several = any(images.task == "multi" for images in self.sets.values())
         return make_arm(text, self.backbone, self.question.class_prompt, self.question.suffixes, self.question.replace, self.question.use, "append" if several else None)
 
     def budget(self, arm: Arm) -> Budget: return Budget(**{"copies": self.question.copies, "even": self.question.even, **arm.budget})

@@ -455,7 +455,7 @@ def test_learning_set_views_prompts_and_weights(backbone, real):
     assert torch.allclose(prepared.latents[1, 4], mirrored[0], atol=1e-5) and prepared.latents.shape[:2] == (2, 6)
     assert torch.allclose(prepared.weights, torch.tensor([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1], dtype=torch.float64))
     multi = LabeledImages(real.pixels, np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]] + np.eye(3, dtype=np.float32)[[1, 1, 2, 2, 0, 0]], real.class_names, real.ids, task="multi")
-    assert learning_set(backbone, multi, ClassPrompt(), placeholder_names(real.class_names)).prompts[0] == "a photo of a <c000> and <c001>"
+    assert learning_set(backbone, multi, ClassPrompt(), placeholder_names(real.class_names)).prompts[0] == "a photo of a <c000> and a <c001>"
 
 
 def test_rounds_show_every_photograph_equally_often():

@@ -333,7 +333,7 @@ def liver():
 def test_the_papers_rows_ratios_and_updates(liver):
     space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
     question, = space["questions"]
-    assert not question.draws and question.classifier == "genmix_vgg16" and len(question.methods) == 22 and question.repeats == (0, 1) and len(question.splits) == 3
+    assert not question.draws and question.classifier == "genmix_vgg16" and len(question.methods) == 21 and question.repeats == (0, 1) and len(question.splits) == 3
     preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
     assert (preset.network, preset.epochs, preset.batch_size, preset.learning_rate, preset.patience) == ("vgg16", 100, 8, 2e-4, 20)
     assert preset.epochs * (len(liver) // preset.batch_size) == 8500

@@ -107,5 +107,5 @@ def test_an_image_with_several_labels_keeps_them_all():
     both = LabeledImages([real.image(0), real.image(3)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi")
     method, rows = plan(both, Budget(2))
     assert {row.inputs[0][0]: row.label for row in rows} == {"a": (1.0, 0.0), "b": (1.0, 1.0)}
-    assert {row.prompts[0][0] for row in rows} == {"a photo of a square", "a photo of a square and bar"}
+    assert {row.prompts[0][0] for row in rows} == {"a photo of a square", "a photo of a square and a bar"}
     assert len(method.paint(rows, both)) == 4

@@ -91,7 +91,7 @@ def test_multi_label_photographs_keep_their_rows_and_name_all_classes():
     method = recipe(start=FromPhotograph((0.5,))).fit(real)
     rows = method.plan(real, Budget(1), 0)
     assert [row.label for row in rows] == [tuple(map(float, label)) for label in real.labels.tolist()]
-    assert rows[0].prompts[0][0] == "a photo of a square and bar"
+    assert rows[0].prompts[0][0] == "a photo of a square and a bar"
 
 
 def test_rows_with_one_and_two_prompts_share_a_batch():
