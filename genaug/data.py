@@ -493,7 +493,7 @@ class LabelTable:
     split: str                  # "train", "val" or "test"
     path_column: str            # names the pictures
     patient_column: str | None  # says whose picture it is; None: nothing does
-    rows: "pandas.DataFrame"    # every column by its name
+    rows: object                # pandas.DataFrame: every column by its name
 
 
 def _listed(
@@ -622,7 +622,7 @@ def _rows_of(
     root: Path,                # of the data set
     problems: list[Problem],   # what is found is added here
     progress: bool,            # show a bar
-) -> "pandas.DataFrame":  # of the usable rows: name (where the picture lies), id (the same in normal form C), patient, and the labels
+) -> object:  # pandas.DataFrame of the usable rows: name (where the picture lies), id (the same in normal form C), patient, and the labels
     "Judge the rows of one table."
     import pandas as pd
     add = lambda kind, first, text: problems.append(Problem(kind, "error", first, text))
@@ -646,10 +646,10 @@ def _rows_of(
 
 # %% ../nbs/01_data.ipynb #c060
 def _drop_leaks(
-    rows: Mapping[str, "pandas.DataFrame"],  # usable rows by split
+    rows: Mapping[str, object],  # usable rows (pandas.DataFrame) by split
     names: Mapping[str, str],                # of the tables by split
     problems: list[Problem],                 # what is found is added here
-) -> dict[str, "pandas.DataFrame"]:
+) -> dict[str, object]:  # pandas.DataFrame by split
     "Report pictures and patients that two splits share; the pictures stay in the later split only."
     kept, order = {}, [split for split in ("test", "val", "train") if split in rows]
     for position, split in enumerate(order):
@@ -670,7 +670,7 @@ def _drop_leaks(
 
 def _report_labels(
     tables: Sequence[LabelTable],            # the training table first
-    rows: Mapping[str, "pandas.DataFrame"],  # usable rows by split
+    rows: Mapping[str, object],  # usable rows (pandas.DataFrame) by split
     labels: Sequence[str],                   # their names
     problems: list[Problem],                 # what is found is added here
 ) -> None:

@@ -388,7 +388,7 @@ def move_average(
 # %% ../../nbs/19_generators.common.ipynb #c036
 class Contest:
     "Generator and discriminator as one run of `train_loop`."
-    def __init__(self, method: "AdversarialAugmenter", pictures: Pictures):
+    def __init__(self, method: GeneratorAugmenter, pictures: Pictures):
         self.method, self.pictures, self.device = method, pictures, usable_device(method.device, torch.float32)
         self.generator, self.discriminator = (network.to(self.device) for network in built(method, pictures.channels, pictures.classes))
         self.average, self.views = copy.deepcopy(self.generator).requires_grad_(False), method.views().to(self.device)

@@ -205,7 +205,7 @@ def network_of(
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c028
 def pretrained_painter(
-    method: "PixelDiffusion",  # says how
+    method: GeneratorAugmenter,  # a `PixelDiffusion`: says how
     channels: int,             # 1 or 3
     folder: Path | None,       # where it is kept; None: nowhere
     progress: bool = False,    # show a bar
