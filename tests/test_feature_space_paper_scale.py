@@ -1,7 +1,4 @@
 "What `paper` would do in the table of feature-space fusion, planned on a miniature of MIMIC-CXR-LT: rows, steps, network."
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,22 +7,11 @@ from genaug.core import Budget
 from genaug.data import MIMIC_HEADS, MIMIC_TAILS, open_mimic_cxr_lt
 from genaug.experiment import classifier_preset, make_split
 from genaug.registry import parse_arm
-
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "nbs" / "tables" / "feature_space_long_tail.ipynb"
+from table_pages import executed
 
 
 @pytest.fixture(scope="module")
-def page():
-    "The definitions of the table notebook, nothing run."
-    cells = ["".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    names = {}
-    for cell in cells:
-        if cell.startswith("scale = "):
-            exec(cell.replace("data = {'many-digits': 'many-digits'}", "data = {'mimic-cxr-lt': 'mimic-cxr-lt:FOLDER'}"), names)
-        elif any(mark in cell for mark in ("from genaug", "def fused", "def ask(")):
-            exec(cell, names)
-    return names
+def page(): return executed("feature_space_long_tail", until_run=False, scale="paper", data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"})
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +29,11 @@ def chests(tmp_path_factory):
             lines.append(",".join([f"{part}{number}", f"{part}{number}", name, *map(str, row)]))
         (root / f"miccai2023_mimic-cxr-lt_labels_{part}.csv").write_text("\n".join(lines), encoding="utf-8")
     return open_mimic_cxr_lt(root)
+
+
+def test_the_ablations_read_the_same_way():
+    space = executed("feature_space_ablations", until_run=False, scale="paper", data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"})
+    assert space["shown"] == [] and len(space["ask"]("paper").methods) == len(set(space["arms_of"]("hour")))      # rows of other data are not shown under this name
 
 
 def test_a_thousand_pictures_for_each_of_five_tail_classes(page, chests):

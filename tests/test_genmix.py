@@ -1,9 +1,7 @@
 "GenMix: the side of the small share, partners, the written-out set, arms, the study of its sets, and what its tables ask at paper scale."
-import ast
 import dataclasses
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +21,7 @@ from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_sc
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
 from genaug.registry import make_arm, parse_methods
+from table_pages import executed
 from toy_world import toy_backbone
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -309,19 +308,6 @@ def test_broken_patches_are_refused(broken, tmp_path):
 
 
 # ---------------------------------------------------------------- the tables at paper scale
-
-def executed(name, until_run=True, **parameters):
-    "The names a table notebook defines, with other parameters; up to its run, or to the end."
-    space = {"display": lambda *shown: None}
-    for cell in nbformat.read(ROOT / "nbs" / "tables" / f"{name}.ipynb", 4).cells:
-        if cell.cell_type == "code":
-            if until_run and "if run:" in cell.source:
-                break
-            exec(compile(ast.parse(cell.source), name, "exec"), space)
-            if "parameters" in cell.metadata.get("tags", []):
-                space.update(parameters)
-    return space
-
 
 @pytest.fixture(scope="module")
 def liver():

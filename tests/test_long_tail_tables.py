@@ -1,9 +1,7 @@
 """Long-tail and out-of-distribution tables: counts and budgets at paper scale, the printed numbers' arithmetic, and what the
 notebooks ask and show, on rows that are made up."""
-import ast
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,26 +14,13 @@ from genaug.datasets import load
 from genaug.experiment import Bench, arm_fields, classifier_preset, condition_name, put
 from genaug.metrics.classification import evaluate, part_of, size_groups
 from genaug.registry import make_arm, parse_methods
+from table_pages import executed
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES, PAPER = ROOT / "nbs" / "tables", ROOT / "nbs" / "results" / "paper"
 NAMES = ("diff_ii_long_tail", "diff_ii_out_of_distribution", "generator_free_baselines", "size_and_copies")
 CUB = {100: (1242, 1800, 62), 20: (1798, 2800, 89), 10: (2238, 3400, 111)}     # photographs, updates of 200 epochs of batch 128, images per class at ten per photograph
 PRINTED = {name: pd.read_csv(PAPER / f"{name}.csv") for name in NAMES[:2]}
-
-
-def executed(name, until_run=True, **parameters):
-    "The names a table notebook defines, with other parameters; up to its run, or to the end."
-    space = {"display": lambda *shown: None}
-    for cell in nbformat.read(TABLES / f"{name}.ipynb", 4).cells:
-        if cell.cell_type != "code" or (cell.source.startswith("if run:") and until_run):
-            if cell.cell_type == "code":
-                break
-            continue
-        exec(compile(ast.parse(cell.source), name, "exec"), space)
-        if "parameters" in cell.metadata.get("tags", []):
-            space.update(parameters)
-    return space
 
 
 @pytest.fixture(scope="module")
