@@ -249,7 +249,7 @@ def make_augmenter(
             refuse(f"'{part.name}' works while a classifier trains: leave '+{part.name}' out, or use it in `genaug compare`.")
     if arm.budget:
         refuse(f"Say how many images with --copies, --even, --fill or --total, and leave '{next(iter(arm.budget))}=' out of the method.")
-    return make_arm(names[0], needed_backbone(names, backbone, device), ClassPrompt(metaclass=metaclass), suffixes).augmenter
+    return make_arm(names[0], needed_backbone(names, backbone, device), ClassPrompt(metaclass=metaclass), suffixes, device=device).augmenter
 
 # %% ../nbs/62_cli.ipynb #c040
 def announce(

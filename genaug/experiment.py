@@ -37,7 +37,7 @@ from .core import Budget, GenaugError, LabeledImages, content_hash, file_name, h
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, open_source, tuning_sets
 from .datasets import drawn_sets, load, names
 from .diffusion import Backbone, load_backbone
-from .generators.common import GeneratorAugmenter, training_seconds
+from .generators.common import GeneratorAugmenter, generator_time
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, paired_interval, size_rows
 from .metrics.images import clip_score, frechet_distance, kernel_distance, nearest_neighbours, perceptual_distance, set_metrics
 from .painting import open_synthetic, read_decisions, read_plan, synthesize
@@ -377,7 +377,7 @@ class Bench:
     def arm(self, text: str) -> Arm:
         "A fresh arm; with several labels per image a set is appended unless the arm or the comparison says otherwise."
         several = any(images.task == "multi" for images in self.sets.values())
-        return make_arm(text, self.backbone, self.question.class_prompt, self.question.suffixes, self.question.replace, self.question.use, "append" if several else None)
+        return make_arm(text, self.backbone, self.question.class_prompt, self.question.suffixes, self.question.replace, self.question.use, "append" if several else None, self.question.device)
 
     def budget(self, arm: Arm) -> Budget: return Budget(**{"copies": self.question.copies, "even": self.question.even, **arm.budget})
 
@@ -726,7 +726,7 @@ def estimate(
     split: Split,   # the first split; the others are taken to be like it
 ) -> Cost:
     "The cost of the units that are not stored yet; arms that share a concept learn it once."
-    question, learned, trained, runs, images, count = bench.question, {}, {}, 0, 0, 0
+    question, learned, trained, runs, images, count, painting = bench.question, {}, {}, 0, 0, 0, 0.0
     for text in question.methods:
         arm = bench.arm(text)
         left = [seed for seed in question.repeats if not bench.path(text, split, seed).is_file()]
@@ -734,10 +734,11 @@ def estimate(
         if left and arm.augmenter is not None:
             steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, bench.budget(arm))
             if isinstance(arm.augmenter, GeneratorAugmenter):
-                trained.setdefault(arm.augmenter.fingerprint(), training_seconds(arm.augmenter, split.train))
+                trained.setdefault(arm.augmenter.fingerprint(), generator_time(arm.augmenter, split.train, workdir=bench.folder / "work"))
+                painting += painted * trained[arm.augmenter.fingerprint()].picture
             learned[content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)] = (steps, steps * batch * 3)
             images, count = images + painted, count + evaluated
-    seconds = sum(trained.values())
+    seconds = painting + sum(spent.fit for spent in trained.values())
     if runs:
         started = time.perf_counter()
         train_classifier(split.train, preset=dataclasses.replace(bench.preset, updates=4), device=question.device)
@@ -748,7 +749,7 @@ def estimate(
     if denoised:
         seconds += denoised * denoiser_seconds(bench.backbone)
     splits = len(question.splits)
-    return Cost(runs * splits, (updates if runs else 0) * runs * splits, sum(steps for steps, _ in learned.values()) * splits, images * splits, count * splits, seconds * splits / 60)
+    return Cost(runs * splits, (updates if runs else 0) * runs * splits, sum(steps for steps, _ in learned.values()) * splits, images * splits, count * splits, (seconds * splits + max((spent.once for spent in trained.values()), default=0.0)) / 60)
 
 # %% ../nbs/60_experiment.ipynb #c068
 def set_cost(
@@ -760,7 +761,8 @@ def set_cost(
     steps, batch, images, count = painting_cost(augmenter, train, budget)
     backbone = getattr(augmenter, "backbone", None)
     if isinstance(augmenter, GeneratorAugmenter):
-        return Cost(0, 0, steps, images, count, training_seconds(augmenter, train) / 60)
+        spent = generator_time(augmenter, train)
+        return Cost(0, 0, steps, images, count, (spent.fit + spent.once + images * spent.picture) / 60)
     seconds = (count + 3 * steps * batch) * denoiser_seconds(backbone) if backbone is not None and (count or steps) else 0.0
     return Cost(0, 0, steps, images, count, seconds / 60)
 

@@ -259,7 +259,7 @@ def tiny_settings(
         "textual-inversion": {**guided, "naming": dataclasses.replace(named["tokens"], learning_rate=5e-3, batch_size=16), "num_inference_steps": 25},
         "dcgan": {"size": 32, "width": 16, "steps": 3000, "batch_size": 16, "learning_rate": 2e-4, "ema_images": 4000.0},
         "stylegan": {"size": 32, "width": 16, "latent_dim": 64, "steps": 1500, "learning_rate": 2e-3, "ema_images": 4000.0, "ada_images": 50_000.0},
-        "pixel-diffusion": {"size": 32, "widths": (16, 32, 64, 96), "steps": 900, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 1500.0, "num_inference_steps": 25,
+        "pixel-diffusion": {"size": 32, "widths": (16, 32, 64, 96), "steps": 900, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 1500.0, "num_inference_steps": 50, "eta": 0.0,
                             "pretraining_steps": 1000, "pretraining_batch": 16, "pretraining_rate": 1e-3, "corpus": 4000},
         "datadream": {"num_inference_steps": 25, "naming": named["adapter"]},
         "loft": {"num_inference_steps": 25, "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)},
@@ -334,6 +334,7 @@ def make_arm(
     replace: float | None = None,       # replacement probability for all arms; None: the method's own
     use: str | None = None,             # use for all arms; None: the method's own
     usual: str | None = None,           # use in place of the methods' own, weaker than `use`
+    device: str | None = None,          # where a method computes that has no backbone to say so; None: the method's own
 ) -> Arm:
     "Build an arm; the embedded backbone brings its own settings, fields in the text win over everything."
     arm = parse_arm(text)
@@ -346,7 +347,7 @@ def make_arm(
         budget["heads"] = settings["heads"]
     instance, tiny = method.build() if method.build else None, backbone is None or backbone.name == "tiny"
     if method.kind == "augmenter":
-        common = {"backbone": backbone, "class_prompt": class_prompt, "suffixes": tuple(suffixes)}
+        common = {"backbone": backbone, "class_prompt": class_prompt, "suffixes": tuple(suffixes), **({"device": device} if device else {})}
         chosen = {**(tiny_settings(method.name) if tiny else {}), **{name: value for name, value in common.items() if hasattr(instance, name)}}
         instance = dataclasses.replace(instance, **chosen)
     for key, value in settings.items():

@@ -17,7 +17,7 @@ from torch import nn
 
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.generators.common import (AdversarialAugmenter, Album, Contest, GeneratorAugmenter, Pictures, Views, cut_out, decay_at, moments, move_average,
-                                      pictures_of, shuffled_positions, training_seconds)
+                                      pictures_of, shuffled_positions, generator_time)
 from genaug.generators.dcgan import DCGAN, DCDiscriminator, DCGenerator, edges, settle
 from genaug.generators.stylegan import (AdaptiveViews, StyleDiscriminator, StyleGAN, StyleGenerator, affine_chain, channels_at, colour_chain, gradient_penalty,
                                         group_deviation, modulated)
@@ -299,7 +299,8 @@ def test_the_average_forgets_its_beginning_and_keeps_buffers():
 
 
 def test_an_estimate_of_the_cost_is_a_positive_number_of_seconds():
-    assert 0 <= training_seconds(cheap(DCGAN, steps=10), photographs(), trial=3) < 60
+    spent = generator_time(cheap(DCGAN, steps=10), photographs(), trial=3)
+    assert 0 < spent.fit < 60 and spent.once == 0 and 0 < spent.picture < 10
 
 
 @dataclasses.dataclass(kw_only=True)

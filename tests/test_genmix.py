@@ -14,7 +14,7 @@ from genaug.balance.smote import SmoteMixer
 from genaug.classifier import Feeder, TrainingRun, train_classifier, training_preset, View
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
 from genaug.experiment import Bench, Comparison, classifier_preset, make_split, put
-from genaug.genmix_study import embed_together, map_points, read_points, unstudied, window_patches, write_points
+from genaug.genmix_study import accuracy_at, answered_shares, blend_rows, embed_together, fill_blends, gain_text, leaning_table, map_points, read_points, same_class_blends, unstudied, window_patches, write_points
 from genaug.methods.genmix import GenMix, TextualInversion, ancestors, mixed_set, partner_shares
 from genaug.metrics.classification import class_rates, evaluate, share_interval
 from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
@@ -307,6 +307,70 @@ def test_broken_patches_are_refused(broken, tmp_path):
         window_patches(tmp_path / "nothing", tmp_path / "out")
 
 
+# ---------------------------------------------------------------- class shares, blends of one class
+
+def by_class(answers, truth, arm, split=0):
+    "The rows by class that a run would have."
+    rows = evaluate(np.eye(3)[answers], np.eye(3)[truth], "single", "abc")
+    return pd.DataFrame([dict(method=arm, variant="", split=str(split), seed="0", metric=row.metric, part=row.part, value=row.value, n=row.n) for row in rows if row.part.startswith("class=")])
+
+
+def test_an_accuracy_at_other_shares_is_that_of_a_resampled_test():
+    draw = np.random.default_rng(0)
+    truth, answers = np.repeat([0, 1, 2], (30, 8, 22)), None
+    answers = np.where(draw.random(60) < 0.6, truth, draw.integers(0, 3, 60))
+    points = by_class(answers, truth, "genmix")
+    for times in ((1, 1, 1), (5, 1, 2), (1, 9, 3)):
+        again = np.repeat(np.arange(60), np.array(times)[truth])
+        shares = dict(zip("abc", np.bincount(truth[again])))
+        assert np.isclose(accuracy_at(points, shares).loc[(0, 0), "genmix"], (answers[again] == truth[again]).mean())
+        assert np.isclose(accuracy_at(points, {name: count / 7 for name, count in shares.items()}).iloc[0, 0], (answers[again] == truth[again]).mean())
+    said = answered_shares(points, dict(zip("abc", (30, 8, 22)))).iloc[0]
+    assert np.allclose(said, np.bincount(answers, minlength=3) / 60)
+
+
+def test_gains_are_paired_by_run_and_leaning_leaves_out_what_did_not_run():
+    truth = np.repeat([0, 1, 2], (30, 8, 22))
+    lean = np.where(np.arange(60) % 4 == 0, 0, truth)                     # a quarter of all answers turned to the first class
+    points = pd.concat([by_class(one, truth, arm, split) for split in range(3) for one, arm in ((truth, "original"), (lean, "genmix"))])
+    table = leaning_table(points, {"photographs": "original", "GenMix": "genmix", "CutMix": "cutmix"}, {"a": 80, "b": 10, "c": 10})
+    lost = [(lean[truth == index] != index).mean() for index in range(3)]
+    assert list(table.index) == ["photographs", "GenMix"] and table.loc["photographs", "accuracy"] == "100.0" and table.loc["GenMix", "answers a"] == f"{100 * (lean == 0).mean():.0f}"
+    assert table.loc["GenMix", "accuracy"].startswith(f"-{100 * (lean != truth).mean():.1f} [") and table.loc["GenMix", "at training shares"].startswith(f"-{10 * (lost[1] + lost[2]):.1f} [")
+    runs = pd.DataFrame({"x": [0.5, 0.7, 0.6], "y": [0.4, 0.5, np.nan]}, index=pd.MultiIndex.from_tuples([(0, 0), (1, 0), (2, 0)], names=["split", "seed"]))
+    assert gain_text(runs, "x", "y").startswith("+15.0 [") and gain_text(runs.iloc[:1], "x", "y") == "+10.0" and gain_text(runs, "x", "z") == ""
+
+
+def test_blends_of_one_class():
+    blends = {share: same_class_blends(REAL, share, 2) for share in (0.0, 0.5, 1.0)}
+    assert blends[0.0].sha256 == REAL.sha256 and all(images.ids == REAL.ids and np.array_equal(images.labels, REAL.labels) for images in blends.values())
+    for place in range(len(REAL)):
+        partner = REAL.sha256.index(blends[1.0].sha256[place])
+        assert REAL.targets[partner] == REAL.targets[place] and (partner != place or place == 5)          # the only one of its class stays
+        mean = (REAL.image(place).astype(float) + REAL.image(partner)) / 2
+        assert np.abs(blends[0.5].image(place) - mean).max() <= 0.51
+
+
+def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
+    blind = type("Blind", (), {"predict": lambda self, images: np.eye(3)[np.zeros(len(images), int)]})()
+    rows = blend_rows(REAL, blind, (0.0, 0.5))
+    assert len(rows) == 18 and {value for _, part, value, _ in rows if part.endswith("pred=a")} == {1.0} and {n for _, part, _, n in rows if "true=b" in part} == {2}
+    question = dataclasses.replace(executed("genmix_alpha_and_ratio", scale="hour")["ask"]("hour"), table="genmix_blends", splits=(100,))
+    ask = lambda: fill_blends(question, "lesions", tmp_path / "rows.csv", tmp_path / "judges", (0.5,), {"preset": training_preset("judge", updates=1)})
+    ask()
+    written = (tmp_path / "rows.csv").read_text()
+    ask()
+    assert (tmp_path / "rows.csv").read_text() == written and written.count("judge_answers") == 9 and ",100,validation," in written
+
+
+def test_the_comparisons_device_reaches_the_generators(tmp_path):
+    question = Comparison(("dcgan",), "lesions", shots=None, draws=True, device="cuda")
+    here, there = (Bench(dataclasses.replace(question, device=device), {"train": REAL}, None, tmp_path, False) for device in ("cpu", "cuda"))
+    made = [bench.arm("dcgan").augmenter for bench in (here, there)]
+    assert [augmenter.device for augmenter in made] == ["cpu", "cuda"] and made[0].fingerprint() == made[1].fingerprint()
+    assert there.arm("dcgan@device=cpu").augmenter.device == "cpu" and there.arm("smote").augmenter.name == "smote"
+
+
 # ---------------------------------------------------------------- the tables at paper scale
 
 @pytest.fixture(scope="module")
@@ -319,7 +383,7 @@ def liver():
 def test_the_papers_rows_ratios_and_updates(liver):
     space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
     question, = space["questions"]
-    assert not question.draws and question.classifier == "genmix_vgg16" and len(question.methods) == 21 and question.repeats == (0, 1) and len(question.splits) == 3
+    assert not question.draws and question.classifier == "genmix_vgg16" and len(question.methods) == 23 and question.repeats == (0, 1) and len(question.splits) == 3
     preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
     assert (preset.network, preset.epochs, preset.batch_size, preset.learning_rate, preset.patience) == ("vgg16", 100, 8, 2e-4, 20)
     assert preset.epochs * (len(liver) // preset.batch_size) == 8500
@@ -357,21 +421,26 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
     question = executed("genmix_lesions", scale="hour")["questions"][0]
     from genaug.experiment import arm_fields, condition_name
     rows, points = [], []
-    for arm in question.methods:
+    space = executed("genmix_lesions", scale="hour")
+    longer = space["ask_longer"]("hour")
+    assert longer.updates == 2400 and len(longer.methods) == 13 and set(longer.methods) < set(question.methods) and longer.splits == question.splits
+    for one, arm in [(one, arm) for one in (question, longer) for arm in one.methods]:
         for split in question.splits:
             for seed in question.repeats:
-                shared = dict(table=question.table, scale="hour", data=question.data, split=split, seed=seed, condition=condition_name(question), backbone="tiny@0", classifier="letters@0", n=307, **arm_fields(arm))
+                shared = dict(table=one.table, scale="hour", data=question.data, split=split, seed=seed, condition=condition_name(question), backbone="tiny@0", classifier="letters@0", n=307, **arm_fields(arm))
                 gain = 0.1 * ("genmix" in arm) + 0.05 * (arm == "genmix")
                 rows += [shared | {"metric": metric, "part": "", "value": 0.6 + 0.02 * split + gain} for metric in ("accuracy", "macro_f1", "balanced_accuracy")]
                 points += [shared | {"metric": metric, "part": f"class={name}", "value": 0.5} for metric in ("sensitivity", "specificity", "specificity_alt") for name in ("cyst", "hemangioma", "metastasis")]
-    put(rows, tmp_path / "results" / "genmix_lesions.csv")
-    put(points, tmp_path / "results" / "points" / "genmix_lesions.csv")
+    for one in (question, longer):
+        put([row for row in rows if row["table"] == one.table], tmp_path / "results" / f"{one.table}.csv")
+        put([row for row in points if row["table"] == one.table], tmp_path / "results" / "points" / f"{one.table}.csv")
     with contextlib.redirect_stdout(io.StringIO()) as text:
         executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
     text = text.getvalue()
-    parts = text[text.index("accuracy, points"):]
+    parts = text[text.index("scale hour: accuracy, points"):]
     assert "scale hour: complete" in text and "85.6 | 50.0" in text and "33-67" in text
     assert next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip() == "+0.0 [+0.0, +0.0]"
+    assert "scale hour, 4 times the updates: macro_f1, points" in parts
     assert "+10.0 [+10.0, +10.0]" in parts and "-5.0 [-5.0, -5.0]" in parts and "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
 
 

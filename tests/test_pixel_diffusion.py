@@ -269,3 +269,15 @@ def test_the_corpus_is_photographs_of_training_halves(monkeypatch):
     assert asked == ["train", "train"] and grey.ids == colour.ids and grey.image(0).shape == (16, 16, 1) and colour.image(0).shape == (16, 16, 3)
     luma = colour.image(4).astype(float) @ np.array([0.299, 0.587, 0.114])
     assert np.abs(luma - grey.image(4)[..., 0]).max() <= 1
+
+
+def test_the_cost_is_stated_without_pretraining_for_it(monkeypatch, tmp_path):
+    from genaug.generators.common import generator_time
+    method = PixelDiffusion(size=8, widths=(8, 8), steps=100, batch_size=4, pretraining_steps=400, pretraining_batch=8, corpus=20, num_inference_steps=50, guidance_scale=2.0)
+    real = photographs()
+    with monkeypatch.context() as watched:
+        watched.setattr(pixel_diffusion, "photograph_crops", None)                       # whoever pretrains calls it
+        spent = generator_time(method, real, trial=3)
+    assert method.passes == 100 and spent.fit > 0 and np.isclose(spent.once / spent.fit, 400 * 8 / (100 * 4)) and 0 < spent.picture < 60
+    small = dataclasses.replace(method, steps=1, pretraining_steps=1, num_inference_steps=1).fit(real, tmp_path)
+    assert small.preparation(real, tmp_path) == 0 < small.preparation(real) and dataclasses.replace(method, pretrained=None).preparation(real) == 0

@@ -6,7 +6,7 @@
 __all__ = ['shuffled_positions', 'Pictures', 'pictures_of', 'noise_row', 'moments', 'GeneratorAugmenter', 'fitted_painters',
            'paint_from_noise', 'Album', 'write_painter', 'read_painter', 'learn_or_read', 'save_painters',
            'load_painters', 'judge_loss', 'painter_loss', 'changed_colours', 'moved', 'cut_out', 'Views', 'decay_at',
-           'move_average', 'Contest', 'AdversarialAugmenter', 'built', 'training_seconds']
+           'move_average', 'Contest', 'AdversarialAugmenter', 'built', 'Stopwatch', 'GeneratorTime', 'generator_time']
 
 # %% ../../nbs/19_generators.common.ipynb #c003
 import abc
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -142,6 +142,12 @@ class GeneratorAugmenter(Augmenter):
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps of all generators together, and photographs per step."
         return self.steps * (len(np.unique(real.targets)) if self.per_class and real.task == "single" else 1), self.batch_size
+
+    @property
+    def passes(self) -> int: return 1  # through the network, for one picture
+
+    def rehearsal(self, steps: int) -> "GeneratorAugmenter": return replace(self, steps=steps)  # learns a few steps as `fit` would, prepares nothing and paints in few passes
+    def preparation(self, real: LabeledImages, workdir: Path | None = None) -> float: return 0.0  # what `fit` does before its steps and once for all sets, in such steps
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "GeneratorAugmenter":
         "Train the generators, or read those that were trained before on the same pictures with the same settings."
@@ -479,16 +485,29 @@ def built(
         return method.build(channels, classes)
 
 # %% ../../nbs/19_generators.common.ipynb #c047
-def training_seconds(
+class Stopwatch:
+    "Stands in for an album: notes when each step was done, and wants no picture."
+    def __init__(self): self.times, self.pages = [], {}
+    def wants(self, step: int) -> bool: return bool(self.times.append(time.perf_counter()))
+
+
+class GeneratorTime(NamedTuple):
+    "Seconds of one `fit`, of the preparation that all fits share, and of one picture."
+    fit: float
+    once: float
+    picture: float
+
+
+def generator_time(
     method: GeneratorAugmenter,  # with its settings
     real: LabeledImages,         # the photographs
     trial: int = 5,              # steps to time, after two to warm up
-) -> float:  # seconds
-    "How long `fit` would take here, from a few steps; nothing is kept."
-    pictures = next(iter(method.parts(real).values()))
-    spent = []
-    for steps in (2, 2 + trial):
-        short, started = replace(method, steps=steps), time.perf_counter()
-        short.learn(pictures, None, Album(replace(method, steps=3 ** 9), pictures), False)
-        spent.append(time.perf_counter() - started)
-    return max(0.0, spent[1] - spent[0]) / trial * method.effort(real)[0]
+    workdir: str | Path | None = None,  # where `fit` would find what is there already
+) -> GeneratorTime:
+    "How long training and painting would take here, from a few steps and pictures; nothing is kept."
+    short, watch, pictures = method.rehearsal(2 + trial), Stopwatch(), next(iter(method.parts(real).values()))
+    painter = short.learn(pictures, None, watch, False)
+    step, started = (watch.times[-1] - watch.times[1]) / trial, time.perf_counter()
+    short.draw(painter, torch.eye(pictures.classes)[:1].repeat(8, 1) if pictures.classes else torch.zeros(8, 0), list(range(8)))
+    picture = (time.perf_counter() - started) / 8 / short.passes * method.passes
+    return GeneratorTime(step * method.effort(real)[0], step * method.preparation(real, None if workdir is None else Path(workdir)), picture)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['photograph_crops', 'VelocityBackbone', 'PixelPainter', 'reverse_step', 'sample_pictures', 'spread_levels',
-           'denoising_loss', 'learn_pictures', 'network_of', 'pretrained_painter', 'PixelDiffusion']
+           'denoising_loss', 'learn_pictures', 'network_of', 'pretraining_settings', 'pretrained_file',
+           'pretrained_painter', 'PixelDiffusion']
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c003
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -204,6 +205,23 @@ def network_of(
     return PixelPainter(unet, nn.Embedding.from_pretrained(torch.zeros(1, unet.time_embedding.linear_2.out_features), freeze=False), velocity=False)
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c028
+def pretraining_settings(
+    method: GeneratorAugmenter,  # a `PixelDiffusion`
+) -> dict:
+    "What `learn_pictures` is given for the corpus."
+    return dict(steps=method.pretraining_steps, learning_rate=method.pretraining_rate, batch_size=method.pretraining_batch, seed=method.seed, label_dropout=0.1, schedule="cosine", ema_images=method.ema_images)
+
+
+def pretrained_file(
+    method: GeneratorAugmenter,  # a `PixelDiffusion`
+    channels: int,               # 1 or 3
+    folder: Path,                # of the generators
+) -> Path:
+    "Where the network of the corpus is kept."
+    key = content_hash("pretrained", 1, pretraining_settings(method), method.corpus, method.size, channels, tuple(method.widths))
+    return folder / f"pretrained-{key[:24]}" / "painter.safetensors"
+
+# %% ../../nbs/26_generators.pixel_diffusion.ipynb #c030
 def pretrained_painter(
     method: GeneratorAugmenter,  # a `PixelDiffusion`: says how
     channels: int,             # 1 or 3
@@ -217,12 +235,11 @@ def pretrained_painter(
     painter = PixelPainter(backbone.unet, backbone.classes)
     if method.pretrained is None:
         return painter
-    how = dict(steps=method.pretraining_steps, learning_rate=method.pretraining_rate, batch_size=method.pretraining_batch, seed=method.seed, label_dropout=0.1, schedule="cosine", ema_images=method.ema_images)
-    key = content_hash("pretrained", 1, how, method.corpus, method.size, channels, tuple(method.widths))
+    how = pretraining_settings(method)
     train = lambda home: learn_pictures(painter, pictures_of(photograph_crops(method.corpus, 1, method.size, channels), method.size, channels, True), **how, checkpoint=home, progress=progress)
     if folder is None:
         return train(None)
-    file = folder / f"pretrained-{key[:24]}" / "painter.safetensors"
+    file = pretrained_file(method, channels, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         if not file.is_file():
@@ -230,7 +247,7 @@ def pretrained_painter(
     painter.load_state_dict(safetensors.torch.load_file(file))
     return painter
 
-# %% ../../nbs/26_generators.pixel_diffusion.ipynb #c031
+# %% ../../nbs/26_generators.pixel_diffusion.ipynb #c033
 @dataclass(kw_only=True)
 class PixelDiffusion(GeneratorAugmenter):
     "Diffusion of pixels: pretrained on a corpus, fine-tuned on the photographs with a fresh table of classes, sampled from noise."
@@ -262,6 +279,18 @@ class PixelDiffusion(GeneratorAugmenter):
         if not self.widths or any(width < 8 or width % 8 for width in self.widths) or self.size >> (len(self.widths) - 1) < 2 or not 0 <= self.eta <= 1 or self.pretraining_steps < 1:
             raise GenaugError(f"A pixel diffusion needs widths that are multiples of 8, at most one per halving of the size down to 2, at least one pretraining step and eta within 0 and 1; "
                               f"not widths={self.widths}, size={self.size}, pretraining_steps={self.pretraining_steps}, eta={self.eta}.")
+
+    @property
+    def passes(self) -> int: return self.num_inference_steps * (1 if self.guidance_scale == 1 else 2)
+
+    def rehearsal(self, steps: int) -> "PixelDiffusion":
+        return replace(self, steps=steps, pretrained=None if self.pretrained == "crops" else self.pretrained, num_inference_steps=min(2, self.num_inference_steps))
+
+    def preparation(self, real: LabeledImages, workdir: Path | None = None) -> float:
+        "Pretraining, in steps of fine-tuning; none when its network is there."
+        channels = self.channels or max(real.image(place).shape[2] for place in range(len(real)))
+        there = self.pretrained != "crops" or (workdir is not None and pretrained_file(self, channels, workdir / "generators").is_file())
+        return 0.0 if there else self.pretraining_steps * self.pretraining_batch / self.batch_size
 
     def settings(self) -> dict:
         "The fields, and for a folder the content of its weights."
