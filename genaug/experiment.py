@@ -725,31 +725,33 @@ def estimate(
     bench: Bench,   # what would run
     split: Split,   # the first split; the others are taken to be like it
 ) -> Cost:
-    "The cost of the units that are not stored yet; arms that share a concept learn it once."
-    question, learned, trained, runs, images, count, painting = bench.question, {}, {}, 0, 0, 0, 0.0
+    "The cost of the units that are not stored yet; arms that share a concept or a set have it once."
+    question, learned, sets, times, runs = bench.question, {}, {}, {}, 0
     for text in question.methods:
         arm = bench.arm(text)
         left = [seed for seed in question.repeats if not bench.path(text, split, seed).is_file()]
         runs += len(left)
-        if left and arm.augmenter is not None:
-            steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, bench.budget(arm))
-            if isinstance(arm.augmenter, GeneratorAugmenter):
-                trained.setdefault(arm.augmenter.fingerprint(), generator_time(arm.augmenter, split.train, workdir=bench.folder / "work"))
-                painting += painted * trained[arm.augmenter.fingerprint()].picture
-            learned[content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)] = (steps, steps * batch * 3)
-            images, count = images + painted, count + evaluated
-    seconds = painting + sum(spent.fit for spent in trained.values())
+        if not left or arm.augmenter is None:
+            continue
+        who, budget = arm.augmenter.fingerprint(), bench.budget(arm)
+        steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, budget)
+        if isinstance(arm.augmenter, GeneratorAugmenter) and who not in times:
+            times[who] = generator_time(arm.augmenter, split.train, workdir=bench.folder / "work")
+        learned[content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)] = (steps, steps * batch * 3)
+        sets[content_hash(who, settings_of(budget))] = (who, painted, evaluated)
+    images, count = (sum(line[place] for line in sets.values()) for place in (1, 2))
+    seconds = sum(spent.fit for spent in times.values()) + sum(painted * times[who].picture for who, painted, _ in sets.values() if who in times)
     if runs:
         started = time.perf_counter()
         train_classifier(split.train, preset=dataclasses.replace(bench.preset, updates=4), device=question.device)
         per_update = (time.perf_counter() - started) / 4
         updates = bench.preset.updates or bench.preset.epochs * max(1, len(split.train) // bench.preset.batch_size)
         seconds += runs * updates * per_update
-    denoised = count + sum(work for _, work in learned.values())
+    denoised = sum(evaluated for who, _, evaluated in sets.values() if who not in times) + sum(work for _, work in learned.values())
     if denoised:
         seconds += denoised * denoiser_seconds(bench.backbone)
     splits = len(question.splits)
-    return Cost(runs * splits, (updates if runs else 0) * runs * splits, sum(steps for steps, _ in learned.values()) * splits, images * splits, count * splits, (seconds * splits + max((spent.once for spent in trained.values()), default=0.0)) / 60)
+    return Cost(runs * splits, (updates if runs else 0) * runs * splits, sum(steps for steps, _ in learned.values()) * splits, images * splits, count * splits, (seconds * splits + max((spent.once for spent in times.values()), default=0.0)) / 60)
 
 # %% ../nbs/60_experiment.ipynb #c068
 def set_cost(

@@ -19,6 +19,7 @@ from genaug.core import GenaugError, LabeledImages
 from genaug.data import Manifest
 from genaug.experiment import (KEY, Bench, Comparison, Unit, arm_fields, arm_text, bootstrap_difference, checked_row, claim_comparison, classifier_preset, compare, estimate, foreign_backbones,
                                make_split, missing_units, paint_arm, put, read_rows, run_experiment, split_notes, summarise, tune, written_summary)
+from genaug.registry import parse_methods
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = dict(table="demo", scale="seconds", data="toy", split=0, condition="natural", backbone="tiny@0", classifier="letters", seed=0, metric="accuracy", part="", value=0.5, n=40, method="original", variant="")
@@ -268,6 +269,16 @@ def test_the_estimate_counts_what_is_left(tmp_path):
     assert (estimate(bench, split).runs, estimate(bench, split).updates) == (8, 16)
     list(run_experiment(dataclasses.replace(QUESTION, splits=(0,)), SETS, tmp_path, progress=False))
     assert estimate(bench, split).runs == 4 and "classifiers" in estimate(bench, split).sentence()
+
+
+def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
+    cost = lambda *methods: estimate(Bench(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False), make_split(QUESTION, SETS, 0))
+    alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
+    assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
+    assert cost("smote", "smote@copies=2").images > alone.images
+    small = "pixel-diffusion@num_inference_steps=3;pretrained=none;size=16;steps=2"
+    painted = cost(small, f"{small}+mixup")
+    assert painted.images == cost(small).images > 0 and painted.evaluations == 3 * painted.images and painted.minutes > 0
 
 
 def test_images_are_painted_once_and_shared(tmp_path):

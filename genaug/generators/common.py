@@ -144,7 +144,8 @@ class GeneratorAugmenter(Augmenter):
         return self.steps * (len(np.unique(real.targets)) if self.per_class and real.task == "single" else 1), self.batch_size
 
     @property
-    def passes(self) -> int: return 1  # through the network, for one picture
+    def evaluations_per_image(self) -> int: return 0  # of a denoiser
+    def evaluations_of(self, row: PlanRow) -> int: return self.evaluations_per_image
 
     def rehearsal(self, steps: int) -> "GeneratorAugmenter": return replace(self, steps=steps)  # learns a few steps as `fit` would, prepares nothing and paints in few passes
     def preparation(self, real: LabeledImages, workdir: Path | None = None) -> float: return 0.0  # what `fit` does before its steps and once for all sets, in such steps
@@ -509,5 +510,5 @@ def generator_time(
     painter = short.learn(pictures, None, watch, False)
     step, started = (watch.times[-1] - watch.times[1]) / trial, time.perf_counter()
     short.draw(painter, torch.eye(pictures.classes)[:1].repeat(8, 1) if pictures.classes else torch.zeros(8, 0), list(range(8)))
-    picture = (time.perf_counter() - started) / 8 / short.passes * method.passes
+    picture = (time.perf_counter() - started) / 8 * max(1, method.evaluations_per_image) / max(1, short.evaluations_per_image)
     return GeneratorTime(step * method.effort(real)[0], step * method.preparation(real, None if workdir is None else Path(workdir)), picture)

@@ -281,7 +281,7 @@ class PixelDiffusion(GeneratorAugmenter):
                               f"not widths={self.widths}, size={self.size}, pretraining_steps={self.pretraining_steps}, eta={self.eta}.")
 
     @property
-    def passes(self) -> int: return self.num_inference_steps * (1 if self.guidance_scale == 1 else 2)
+    def evaluations_per_image(self) -> int: return self.num_inference_steps * (1 if self.guidance_scale == 1 else 2)
 
     def rehearsal(self, steps: int) -> "PixelDiffusion":
         return replace(self, steps=steps, pretrained=None if self.pretrained == "crops" else self.pretrained, num_inference_steps=min(2, self.num_inference_steps))
