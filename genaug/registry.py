@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ALIASES', 'Method', 'round_trip', 'methods', 'groups', 'method_names', 'find_method', 'parse_value', 'show_value',
            'parse_settings', 'show_settings', 'ArmText', 'parse_parts', 'parse_arm', 'parse_methods', 'naming_parts',
-           'tiny_settings', 'Arm', 'with_setting', 'part_of_arm', 'chosen_use', 'make_arm']
+           'tiny_settings', 'Arm', 'with_settings', 'part_of_arm', 'chosen_use', 'make_arm']
 
 # %% ../nbs/59_registry.ipynb #c003
 import ast
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -281,22 +281,23 @@ class Arm:
     budget: Mapping = dataclasses.field(default_factory=dict)  # fields of `Budget` that differ from the comparison's
 
 
-def with_setting(
+def with_settings(
     instance: object,  # a dataclass
-    path: str,         # field name, with dots into parts
-    value: object,     # new value
+    settings: Iterable[tuple[str, object]],  # field name, with dots into parts, and new value
 ) -> object:
-    "A copy with one field changed; raises `GenaugError` listing the fields when there is no such one."
-    field_name, dot, rest = path.partition(".")
-    names = [item.name for item in dataclasses.fields(instance) if item.init and item.name not in ("name", "backbone", "class_prompt")]
-    if field_name not in names:
-        raise GenaugError(f"'{getattr(instance, 'name', type(instance).__name__)}' has no field '{field_name}'; it has {', '.join(names)}.")
-    current = getattr(instance, field_name)
-    if dot and not dataclasses.is_dataclass(current):
-        raise GenaugError(f"'{field_name}' has no parts; write {field_name}=value.")
-    if not dot and dataclasses.is_dataclass(current):
-        raise GenaugError(f"'{field_name}' is made of parts; set one of them, such as {field_name}.{dataclasses.fields(current)[0].name}=value.")
-    return dataclasses.replace(instance, **{field_name: with_setting(current, rest, value) if dot else value})
+    "A copy with some fields changed, all at once, for one may allow what another forbids; 1 is 1.0 where a number is meant. Raises `GenaugError` listing the fields when there is no such one."
+    names, changes = [item.name for item in dataclasses.fields(instance) if item.init and item.name not in ("name", "backbone", "class_prompt")], {}
+    for path, value in settings:
+        field_name, dot, rest = path.partition(".")
+        if field_name not in names:
+            raise GenaugError(f"'{getattr(instance, 'name', type(instance).__name__)}' has no field '{field_name}'; it has {', '.join(names)}.")
+        current = changes.get(field_name, getattr(instance, field_name))
+        if dot and not dataclasses.is_dataclass(current):
+            raise GenaugError(f"'{field_name}' has no parts; write {field_name}=value.")
+        if not dot and dataclasses.is_dataclass(current):
+            raise GenaugError(f"'{field_name}' is made of parts; set one of them, such as {field_name}.{dataclasses.fields(current)[0].name}=value.")
+        changes[field_name] = with_settings(current, [(rest, value)]) if dot else float(value) if isinstance(current, float) and type(value) is int else value
+    return dataclasses.replace(instance, **changes)
 
 
 
@@ -306,10 +307,7 @@ def part_of_arm(
 ) -> Mixer | Balancer:
     "A mixer or balancer behind a plus, with its settings."
     name, _, fields = part.partition("@")
-    made = find_method(name).part()
-    for key, value in parse_settings(fields, text):
-        made = with_setting(made, key, value)
-    return made
+    return with_settings(find_method(name).part(), parse_settings(fields, text))
 
 # %% ../nbs/59_registry.ipynb #c027
 def chosen_use(
@@ -350,9 +348,10 @@ def make_arm(
         common = {"backbone": backbone, "class_prompt": class_prompt, "suffixes": tuple(suffixes), **({"device": device} if device else {})}
         chosen = {**(tiny_settings(method.name) if tiny else {}), **{name: value for name, value in common.items() if hasattr(instance, name)}}
         instance = dataclasses.replace(instance, **chosen)
-    for key, value in settings.items():
-        named = naming_parts(tiny).get(value) if key == "naming" else None
-        instance = with_setting(instance, key, value) if named is None else dataclasses.replace(instance, naming=named)
+    named = naming_parts(tiny).get(settings.get("naming"))
+    if named is not None and method.kind == "augmenter":
+        instance, settings = dataclasses.replace(instance, naming=named), {key: value for key, value in settings.items() if key != "naming"}
+    instance = with_settings(instance, settings.items()) if settings else instance
     made = [*([] if instance is None else [instance]), *(part_of_arm(part, text) for part in arm.parts)]
     mixer, balancer = (next((one for one in made if isinstance(one, kind)), None) for kind in (Mixer, Balancer))
     if method.kind != "augmenter":
