@@ -734,11 +734,13 @@ def estimate(
         if not left or arm.augmenter is None:
             continue
         who, budget = arm.augmenter.fingerprint(), bench.budget(arm)
+        if (kept := content_hash(who, settings_of(budget))) in sets:
+            continue
         steps, batch, painted, evaluated = painting_cost(arm.augmenter, split.train, budget)
         if isinstance(arm.augmenter, GeneratorAugmenter) and who not in times:
             times[who] = generator_time(arm.augmenter, split.train, workdir=bench.folder / "work")
         learned[content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)] = (steps, steps * batch * 3)
-        sets[content_hash(who, settings_of(budget))] = (who, painted, evaluated)
+        sets[kept] = (who, painted, evaluated)
     images, count = (sum(line[place] for line in sets.values()) for place in (1, 2))
     seconds = sum(spent.fit for spent in times.values()) + sum(painted * times[who].picture for who, painted, _ in sets.values() if who in times)
     if runs:

@@ -330,7 +330,7 @@ def fill_blends(
     shares: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
     jury: Mapping | None = None,  # settings for `find_jury`; None: the usual ones
 ) -> None:
-    "Ask the judge about the training photographs of every split that has no rows yet."
+    "Ask the judge about photographs of every split that has no rows yet: of a drawn set about the training part, of a folder, whose training part the judge learns from, about the examined one."
     rows = read_rows(file)
     there = set(rows[(rows.table == question.table) & (rows.scale == question.scale) & (rows.data == question.data)].split)
     for number in [number for number in question.splits if str(number) not in there]:
@@ -338,7 +338,9 @@ def fill_blends(
         bench = Bench(question, sets, None, Path(judges), False)
         found = find_jury(sets, judges, **({"pool": judging_pool(question.data)} if question.draws else {}), **(jury or {}))
         shared = {**bench.names(), **arm_fields("genmix@same_class=true"), "classifier": f"judge {found.judge.name}", "split": number, "seed": 0, "version": __version__, "device": question.device}
-        put([{**shared, "metric": metric, "part": part, "value": value, "n": count} for metric, part, value, count in blend_rows(make_split(question, sets, number).train, found.judge, shares)], file)
+        split = make_split(question, sets, number)
+        unseen = split.train if question.draws else split.test
+        put([{**shared, "metric": metric, "part": part, "value": value, "n": count} for metric, part, value, count in blend_rows(unseen, found.judge, shares)], file)
 
 # %% ../nbs/65_genmix_study.ipynb #c045
 def window_patches(

@@ -363,6 +363,22 @@ def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
     assert (tmp_path / "rows.csv").read_text() == written and written.count("judge_answers") == 9 and ",100,validation," in written
 
 
+@pytest.mark.parametrize("draws", [True, False])
+def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, monkeypatch):
+    import genaug.genmix_study as study
+    asked, taught = [], []
+    sets = {"train": make([0, 0, 1, 1, 2, 2], "train"), "val": make([0, 0, 1, 1, 2, 2], "val", seed=7)}
+    question = Comparison(("original",), "lesions" if draws else "folder", shots=None, splits=(100,) if draws else (0,), condition="validation" if draws else "natural", test_part="test" if draws else "val", draws=draws, table="genmix_blends")
+    monkeypatch.setattr(study, "open_sets", lambda *given: sets)
+    pool = make([0, 1, 2], "pool", seed=9)
+    monkeypatch.setattr(study, "judging_pool", lambda name: pool)
+    monkeypatch.setattr(study, "make_split", lambda *given: type("Split", (), {"train": sets["train"], "test": sets["val"]}))
+    jury = type("Jury", (), {"judge": type("Judge", (), {"name": "judge", "predict": lambda self, images: asked.append(images.ids) or images.labels})()})
+    monkeypatch.setattr(study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury)
+    fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
+    assert len(asked) == 1 and not set(asked[0]) & set(taught[0]) and asked[0] == sets["train" if draws else "val"].ids
+
+
 def test_the_comparisons_device_reaches_the_generators(tmp_path):
     question = Comparison(("dcgan",), "lesions", shots=None, draws=True, device="cuda")
     here, there = (Bench(dataclasses.replace(question, device=device), {"train": REAL}, None, tmp_path, False) for device in ("cpu", "cuda"))

@@ -489,7 +489,10 @@ def built(
 class Stopwatch:
     "Stands in for an album: notes when each step was done, and wants no picture."
     def __init__(self): self.times, self.pages = [], {}
-    def wants(self, step: int) -> bool: return bool(self.times.append(time.perf_counter()))
+
+    def wants(self, step: int) -> bool:
+        self.times.append(time.perf_counter())
+        return False
 
 
 class GeneratorTime(NamedTuple):
