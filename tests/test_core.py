@@ -365,6 +365,7 @@ class Plain(Augmenter):
     name: str = "plain"
     strength: float = 0.5
     device: str = field(default="cpu", metadata={"setting": False})
+    network: object = field(default=None, metadata={"setting": "changed"})
 
     def plan(self, real, budget, seed): return []
 
@@ -394,7 +395,7 @@ def test_fit_finds_a_broken_file_before_work_starts(images, tmp_path):
 
 
 def test_settings_replace_objects_by_their_fingerprint():
-    assert settings_of(Plain(strength=unequal()))["strength"] == unequal().fingerprint()
+    assert settings_of(Plain(network=unequal()))["network"] == unequal().fingerprint()
 
 
 def test_progress_bars_go_to_standard_error_and_only_when_wanted(capsys):
