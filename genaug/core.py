@@ -947,7 +947,7 @@ def _check_budget(
     "Raise `GenaugError` for the first field that is no budget, whether or not another field overrides it."
     copies, per_class = budget.copies, budget.per_class
     if not isinstance(copies, (int, float, np.integer, np.floating)) or isinstance(copies, bool) or not math.isfinite(copies):
-        raise GenaugError(f"The number of copies must be a finite number, not {printable(repr(copies))[:40]}.")
+        raise GenaugError(f"The number of copies must be a positive, finite number, not {printable(repr(copies))[:40]}.")
     overridden = per_class is not None or budget.fill is True or budget.total is not None or budget.tail is not None
     if copies < 0 or (copies == 0 and not overridden):
         raise GenaugError(f"The number of copies must be positive, not {copies}.")
