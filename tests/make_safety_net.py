@@ -85,6 +85,7 @@ def main(options):
         write_zip(f"concepts/{kind}", lambda out, kind=kind: world.learn(kind).save(out), replace)
     write_table("trainings", list(world.trainings()), training_record, replace)
     write_table("embedded", ["record"], lambda key: world.embedded_record(), replace)
+    write_table("processor", ["schedule"], lambda key: world.schedule_print(), replace)
     for name in ("augment", "learned"):
         write_zip(f"out-{name}", lambda out, name=name: begin(name, out), replace)
     write_zip("out-compare", compare, replace)
