@@ -529,13 +529,13 @@ def _directions(
 
 
 def near_limit(
-    directions: np.ndarray,  # (N, 256), of `_directions`
+    thumbnails: np.ndarray,  # (N, 16, 16), uint8
     share: float = 1 / 8,    # of the usual distance to the fifth nearest fellow
     largest: float = 0.1,    # never more
     sample: int = 1000,      # pictures looked at, evenly chosen
 ) -> float:
     "The distance below which two pictures of this data are called near copies."
-    chosen = directions[np.linspace(0, len(directions) - 1, min(len(directions), sample)).astype(int)]
+    chosen = _directions(thumbnails[np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), sample)).astype(int)])
     fellow = min(5, len(chosen) - 1)
     if fellow < 2:
         return largest
@@ -562,7 +562,7 @@ def near_copies(
     one = _thumbnails(first)
     two = one if second is None else _thumbnails(second)
     left, right = _directions(one), _directions(two)
-    limit = near_limit(left if second is None else np.concatenate([left, right])) if limit is None else limit
+    limit = near_limit(one if second is None else np.concatenate([one, two])) if limit is None else limit
     found, rows = {}, max(1, block // max(1, len(two)))
     for mirrored, other in ((False, right), (True, _directions(two[:, :, ::-1]))):
         for start in range(0, len(left) if len(right) else 0, rows):
