@@ -1,8 +1,6 @@
 """Settings shared by all tests: no network, no screen, few threads (several test processes share the cores)."""
 import os
 
-import pytest
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,18 +9,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="also the tests marked long")
-
-
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than ten seconds")
-    config.addinivalue_line("markers", "long: runs only with --long (make test-long)")
     config.addinivalue_line("filterwarnings", "ignore:IProgress not found")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--long"):
-        for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="long: make test-long"))
