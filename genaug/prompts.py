@@ -118,7 +118,7 @@ def _quoted(
     names: Sequence[str],  # of classes
 ) -> str:
     "At most four names for a sentence."
-    shown = [f"'{printable(name)[:60]}'" for name in names[:4]]
+    shown = [f"'{printable(name if len(name) < 70 else name[:40] + '...' + name[-25:])}'" for name in names[:4]]
     return ", ".join(shown) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
@@ -155,9 +155,9 @@ def name_findings(
         if not prompt_key(word):
             findings.append(Finding("empty-name", "error", name, f"The class {printable(name)!r} has no word for a prompt: {remedy}."))
         elif is_code(word, class_prompt.metaclass):
-            findings.append(Finding("code-name", severity, name, f"The class '{printable(name)[:60]}' is called '{printable(word)[:60]}' in its prompt, which reads as a code and will be painted as some word: {remedy}."))
+            findings.append(Finding("code-name", severity, name, f"The class {_quoted([name])} is called {_quoted([word])} in its prompt, which reads as a code and will be painted as some word: {remedy}."))
     told = [(name, why) for name in class_names for why in [oddities(class_prompt.word(name))]] + [("metaclass", oddities(class_prompt.metaclass))]
-    return findings + [Finding("odd-name", severity, name, f"'{printable(name)[:60]}' has {' and '.join(why)}, which a text encoder may not read: {remedy}.") for name, why in told if why]
+    return findings + [Finding("odd-name", severity, name, f"{_quoted([name])} has {' and '.join(why)}, which a text encoder may not read: {remedy}.") for name, why in told if why]
 
 # %% ../nbs/04_prompts.ipynb #c009k
 def cut_findings(
@@ -173,9 +173,9 @@ def cut_findings(
     for name, text in texts.items():
         if sizes[name] > limit:
             lost = text[len(kept_part(text, count_tokens, limit)):]
-            findings.append(Finding("cut-prompt", "warning", name, f"The prompt of '{printable(name)[:60]}' has {sizes[name]} tokens and the text encoder reads {limit}, so '{printable(lost.strip())[:60]}' is lost: shorten the name, the template or the metaclass."))
+            findings.append(Finding("cut-prompt", "warning", name, f"The prompt of {_quoted([name])} has {sizes[name]} tokens and the text encoder reads {limit}, so '{printable(lost.strip())[:60]}' is lost: shorten the name, the template or the metaclass."))
         elif sizes[name] > room and count_tokens(f"{text} {longest}") > limit:
-            findings.append(Finding("cut-suffix", "warning", name, f"The suffix '{printable(longest)[:60]}' does not fit behind the prompt of '{printable(name)[:60]}' ({limit} tokens are read) and loses its end: shorten it."))
+            findings.append(Finding("cut-suffix", "warning", name, f"The suffix '{printable(longest)[:60]}' does not fit behind the prompt of {_quoted([name])} ({limit} tokens are read) and loses its end: shorten it."))
     return findings
 
 

@@ -57,7 +57,7 @@ class AugMix(Mixer):
     all_ops: bool = False  # also brightness, colour, contrast and sharpness
     probability: float = dataclasses.field(default=1.0, metadata={"setting": "changed"})  # every slot
 
-    bounds = MappingProxyType({"weight": Bound(0, 1e6), "severity": Bound(1, 10), "width": Bound(1, 100), "depth": Bound(-1, 100), "alpha": Bound(1e-4, 1e4)})
+    bounds = MappingProxyType({"weight": Bound(0, 1e6), "severity": Bound(1, 10), "width": Bound(1, 100), "depth": Bound(-1, 100), "alpha": Bound(0, 1e6, above=True)})
 
     def __post_init__(self):
         from torchvision.transforms import InterpolationMode, v2

@@ -64,7 +64,7 @@ class CutMix(Mixer):
     "CutMix with a rectangle per pair (Yun et al. 2019)."
     name: str = "cutmix"
     alpha: float = 1.0   # shape of the Beta distribution; the paper's value
-    bounds = MappingProxyType({"alpha": Bound(1e-4, 1e4)})
+    bounds = MappingProxyType({"alpha": Bound(0, 1e6, above=True)})
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Paste a rectangle of each partner; shapes as for `Mixer.mix`."

@@ -46,7 +46,7 @@ class MixUp(Mixer):
     "MixUp with a weight per pair (Zhang et al. 2018)."
     name: str = "mixup"
     alpha: float = 1.0   # shape of the Beta distribution; the Diff-Mix and Diff-II code use 1
-    bounds = MappingProxyType({"alpha": Bound(1e-4, 1e4)})
+    bounds = MappingProxyType({"alpha": Bound(0, 1e6, above=True)})
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Blend each image with its partner; shapes as for `Mixer.mix`."
