@@ -950,7 +950,7 @@ class FeatureSpace(Augmenter, CodeSettings):
         **{name: Bound(0, 1) for name in ("coin", "tau_high", "tau_low")}, "heads": Bound(1, 1e6), "num_inference_steps": Bound(1, 999), "denoising_steps": Bound(0, 999), "guidance_scale": Bound(0, 100)})
 
     def __post_init__(self):
-        self.neighbours = "inf" if self.neighbours == math.inf else self.neighbours
+        self.neighbours = "inf" if isinstance(self.neighbours, float) and self.neighbours == math.inf else self.neighbours
         check_fusion(self)
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "FeatureSpace":
