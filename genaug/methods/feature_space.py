@@ -913,7 +913,7 @@ def check_fusion(
     method,  # a `FeatureSpace`
 ) -> None:
     "Raises `GenaugError` for a value that means nothing, or for two that contradict each other."
-    if method.neighbours != "inf" and not (type(method.neighbours) is int and 1 <= method.neighbours <= 1e6):
+    if not (isinstance(method.neighbours, str) and method.neighbours == "inf") and not (type(method.neighbours) is int and 1 <= method.neighbours <= 1e6):
         raise GenaugError(f"'{method.name}' cannot have neighbours={str(method.neighbours)[:80]!r}: it must be a whole number of at least 1, or 'inf' for all images of the class.")
     check_settings(method)
     if method.denoising_steps > method.num_inference_steps:
