@@ -137,7 +137,7 @@ def test_braces_in_a_name_stay_what_they_are(name):
     assert ClassPrompt(metaclass="{m}").text(name) == f"a photo of a {class_words(name)} {{m}}"
 
 
-@pytest.mark.parametrize("names", [datasets.DIGIT_WORDS, datasets.TEXTURES, datasets.LESIONS], ids=("digits", "textures", "lesions"))
+@pytest.mark.parametrize("names", [datasets.DIGIT_WORDS, [one.word for one in datasets.TEXTURES], [one.name for one in datasets.LESIONS]], ids=("digits", "textures", "lesions"))
 def test_the_built_in_sets_have_no_finding(names):
     names = tuple(names)
     assert prompt_findings(names, count_tokens=COUNT) == []
