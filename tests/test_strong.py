@@ -89,4 +89,6 @@ def test_the_mixers_own_probability_counts_unless_another_is_given():
     assert share(mixer=MixUp(probability=0.1)) < 0.2 < 0.4 < share(mixer=MixUp()) < 0.6 and share(mixer=MixUp(probability=1.0)) == 1
     assert share(mixer=MixUp(probability=1.0), mixer_probability=0.0) == 0 and share() == 0
     with pytest.raises(GenaugError, match="mixer_probability"):
-        Feeder(real, mixer=MixUp(probability=1.5))
+        Feeder(real, mixer=MixUp(), mixer_probability=1.5)
+    with pytest.raises(GenaugError, match="probability=1.5"):
+        MixUp(probability=1.5)
