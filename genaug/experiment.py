@@ -1095,7 +1095,7 @@ def image_scores(
     tested: Mapping[int, Sequence[str]],  # split -> ids of its test images in order
 ) -> dict[tuple[int, int], dict[str, int]]:  # (split, seed) -> id -> 1 if right
     "The answers of an arm's runs by test image."
-    return {(unit.split, unit.seed): dict(zip(tested[unit.split], map(int, unit.correct))) for unit in units}
+    return {(unit.split, unit.seed): dict(zip(tested[unit.split], map(int, unit.correct))) for unit in units if unit.correct}
 
 
 def bootstrap_difference(
@@ -1458,7 +1458,7 @@ def with_bootstrap(
     if (summary.attrs.get("metric") or "accuracy") != "accuracy":      # an average precision is no mean over images
         return summary.assign(**{name: math.nan for name in ("images low", "images high", "images minus low", "images minus high")})
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
-    control = next((name for name in CONTROLS if name in scores), None)
+    control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]
     paired = [bootstrap_difference(scores[arm], scores[control]) if control not in (None, arm) else (math.nan,) * 3 for arm in summary.arm]
     return summary.assign(**{"images low": [one[1] for one in own], "images high": [one[2] for one in own],
