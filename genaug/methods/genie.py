@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from ..classifier import cached_features, feature_network
-from ..core import Decision, LabeledImages, PlanRow, content_hash
+from ..core import Decision, LabeledImages, PlanRow, check_settings, content_hash
 from ..recipe import EveryOtherClass, FromPhotograph, Recipe, Start, Studio, Use
 
 # %% ../../nbs/49_methods.genie.ipynb #c006
@@ -28,6 +28,7 @@ class GeNIe(Recipe):
     start: Start = field(init=False)        # built from the strengths
 
     def __post_init__(self):
+        super().__post_init__()
         self.start = FromPhotograph(self.strengths)
         self.strengths = self.start.strengths
 
@@ -59,6 +60,9 @@ class LargestStep:
     weights: str | None = None  # its weights
     forward: bool = False       # ours: count only steps towards the target
     rounds = 1                  # candidates per wanted image are the group; there is no second round
+
+    def __post_init__(self):
+        check_settings(self)
 
     @cached_property
     def _network(self): return feature_network(self.features, self.weights)
