@@ -10,8 +10,8 @@ __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'Source'
            'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text', 'find_suffixes', 'check_source',
            'check_device', 'check_backbone', 'given', 'idle_options', 'examine', 'open_examined', 'part_counts',
            'next_command', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget', 'check_amount',
-           'read_method', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_about_options',
-           'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'check_classifier', 'arms_of',
+           'read_method', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms',
+           'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'arms_of',
            'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers',
            'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit',
            'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce']
@@ -142,53 +142,6 @@ def main() -> None:
         code = code or 2
     sys.exit(code)
 
-# %% ../nbs/62_cli.ipynb #c010z
-def _lend() -> None:
-    "Until the branches are merged: stand-ins for what does not exist yet."
-    import inspect
-    import types
-    from contextlib import contextmanager
-    from genaug import audit as rules, core, data, experiment, painting
-
-    def examine_source(source, built_in, formats, strict=True, progress=False, **options):
-        found, problems = data.parse_source(source, tuple(built_in), tuple(formats)), ()
-        if found.kind == "folder":
-            problems = data.check_folder(found.path, progress=progress, **options).problems
-        findings = tuple(core.Finding(problem.kind, problem.severity, problem.path, problem.message) for problem in problems)
-        errors = [finding for finding in findings if finding.severity == "error"]
-
-        def raise_first():
-            if errors:
-                more = f" ({len(errors) - 1} more: `genaug check` lists them all)" if len(errors) > 1 else ""
-                raise core.GenaugError(errors[0].message + more)
-        sets = {} if errors else data.open_source(source, built_in, formats, strict=strict)
-        return types.SimpleNamespace(sets=sets, findings=findings, raise_first=raise_first)
-
-    def check_output(folder, sources=(), marks=()):
-        if folder.exists() and not folder.is_dir():
-            raise core.GenaugError(f"'{folder}' is a file: choose another folder for the result.")
-        if any(folder.resolve().is_relative_to(Path(place).resolve()) or Path(place).resolve().is_relative_to(folder.resolve()) for place in sources):
-            raise core.GenaugError(f"'{folder}' and the photographs lie inside one another: choose a folder outside.")
-        if folder.exists() and any(item.name != ".genaug" for item in folder.iterdir()) and not any((folder / mark).is_file() for mark in marks):
-            raise core.GenaugError(f"'{folder}' is not empty and was not begun by this command: choose a new folder.")
-
-    def examine(question, sets):
-        experiment.split_notes(experiment.make_split(question, sets, question.splits[0]), question, sets)
-        return ()
-
-    @contextmanager
-    def hold_output(folder, shard=None):
-        yield None
-    kinds = {True: "note", False: "error", None: "note"}
-    as_findings = lambda rows: [core.Finding(row.check, "warning" if row.passed is False and row.check in ("no_repeats", "no_training_copy") else kinds[row.passed], "", row.message) for row in rows]
-    for module, name, value in ((data, "examine_source", examine_source), (painting, "check_output", check_output), (painting, "hold_output", hold_output), (painting, "painted_findings", lambda folder: ()),
-                                (core, "reader_findings", lambda names, counts: ()), (experiment, "examine", examine), (rules, "as_findings", as_findings), (painting, "refuse_other_run", lambda *_: None)):
-        if not hasattr(module, name):
-            setattr(module, name, value)
-    if "findings" not in inspect.signature(experiment.compare).parameters and not hasattr(experiment, "plain_compare"):
-        experiment.plain_compare = experiment.compare
-        experiment.compare = lambda *arguments, findings=(), **more: experiment.plain_compare(*arguments, **more)
-
 # %% ../nbs/62_cli.ipynb #c010b
 class Terminal:
     "What a command tells: lines for a person or, with --json, one object at the end."
@@ -197,8 +150,8 @@ class Terminal:
                  command: str,         # its name
                  as_json: bool = False,  # one object instead of lines
                  ):
-        _lend()
         self.command, self.as_json, self.findings = command, as_json, []
+        self.first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun one speaks
 
     def __enter__(self) -> "Terminal": return self
 
@@ -210,7 +163,7 @@ class Terminal:
             *lines: str,  # each on a line of its own
             ) -> None:
         "Print lines, escaped; silent with --json."
-        for line in () if self.as_json else lines:
+        for line in lines if self.first and not self.as_json else ():
             typer.echo(shown(line, 100_000))
 
     def tell(self,
@@ -238,7 +191,7 @@ class Terminal:
                ) -> None:
         "Print the object if one was asked for, and end with the code."
         from genaug.core import findings_text
-        if self.as_json:
+        if self.as_json and self.first:
             typer.echo(findings_text(self.findings, command=self.command, **facts), nl=False)
         if code:
             raise typer.Exit(code)
@@ -702,6 +655,7 @@ def take_order(
 ) -> Order:
     "All refusals of `augment`; makes nothing."
     from genaug.painting import refuse_other_run
+    from genaug.prompts import ClassPrompt
     asked = context.params
     source, out, condition, device, metaclass = (asked[name] for name in ("source", "out", "condition", "device", "metaclass"))
     shots, found = read_shots(asked["shots"]), check_source(source, condition)
@@ -718,8 +672,30 @@ def take_order(
     real = chosen_training(sets, shots, asked["imbalance"], asked["seed"])
     check_out(out, ["plan.jsonl"], found, real.pixels)
     check_amount(budget, real)
+    errors = tell_arms(terminal, [arm.name], real, network, augmenter.class_prompt if hasattr(augmenter, "class_prompt") else ClassPrompt(metaclass=metaclass), words, device)
+    if errors:
+        terminal.findings += errors
+        refuse(errors[0].message)
     refuse_other_run(out, augmenter, real, budget, asked["seed"])
     return Order(source, condition, asked["backbone"], budget, real, augmenter, tuple(sets["test"].ids) if "test" in sets else ())
+
+
+def tell_arms(
+    terminal: Terminal,       # tells
+    methods: Sequence[str],   # texts of arms
+    real,                     # LabeledImages: the photographs
+    network,                  # Backbone or None
+    class_prompt,             # ClassPrompt
+    suffixes: Sequence[str],  # given
+    device: str,              # where it computes
+) -> list:  # of errors
+    "What arms, prompts and class names show before any work."
+    from genaug.registry import examine_arms
+    tokenizer = getattr(network, "tokenizer", None)
+    count = (lambda text: len(tokenizer(text).input_ids)) if tokenizer is not None else None
+    findings = examine_arms(methods, real.class_names, real.task, class_prompt, suffixes, count, {name: int(number) for name, number in real.counts().items()}, network, device=device)
+    terminal.tell(finding for finding in findings if finding.severity != "error")
+    return [finding for finding in findings if finding.severity == "error"]
 
 
 def tell_about_options(
@@ -736,6 +712,19 @@ def tell_about_options(
     words = find_suffixes(asked["suffixes"], asked["source"])
     terminal.note("settings", suffix_note(arm.augmenter, words), feed_note(arm.name))
     terminal.note("backbone", backbone_note(None if reasons["backbone"] else asked["backbone"], asked["source"]))
+
+# %% ../nbs/62_cli.ipynb #c043b
+def fewer_images(
+    order: Order,  # done
+    made,          # LabeledImages: the finished set
+) -> list[str]:  # one sentence, or none
+    "Which classes got fewer images than asked for, since a filter turned the rest down."
+    if made.task == "multi":
+        return []
+    wanted = {order.real.class_names[index]: count for index, count in order.budget.wanted(order.real).items() if index is not None}
+    fewer = {name: (int(count), wanted.get(name, 0)) for name, count in made.counts().items() if int(count) < wanted.get(name, 0)}
+    words = ", ".join(f"{name} {count} of {asked}" for name, (count, asked) in list(fewer.items())[:10])
+    return [f"{len(fewer)} classes got fewer images than asked for ({words}{', ...' if len(fewer) > 10 else ''}): the filter turned down the rest; loosen it, or raise its rounds."] if fewer else []
 
 # %% ../nbs/62_cli.ipynb #c043
 def paint_order(
@@ -768,13 +757,14 @@ def close_order(
     from genaug.core import keep_findings, reader_findings, write_atomic
     from genaug.painting import painted_findings
     counts = {name: int(count) for name, count in zip(made.class_names, (made.labels > 0).sum(0))}
-    terminal.tell(painted_findings(out))
-    terminal.tell(reader_findings(list(made.class_names), list(counts.values())))
+    terminal.tell(painted_findings(out, order.real))
+    terminal.tell(reader_findings(made.class_names, list(counts.values()), made.task, made.ids))
+    terminal.note("fewer-images", *fewer_images(order, made), severity="warning")
     notes = [finding.message for finding in terminal.findings if finding.kind in ("settings", "backbone")]
-    write_atomic(out / ".genaug" / "run.json", json.dumps({"source": order.source, "condition": order.condition, "backbone": order.backbone, "notes": notes, "test": list(order.test)}, ensure_ascii=False))
-    keep_findings(out, terminal.findings, command="augment")
-    shares = list(counts.items())
-    more = f" and {len(shares) - 12} more classes" if len(shares) > 12 else ""
+    if terminal.first:
+        write_atomic(out / ".genaug" / "run.json", json.dumps({"source": order.source, "condition": order.condition, "backbone": order.backbone, "notes": notes, "test": list(order.test)}, ensure_ascii=False))
+        keep_findings(out, terminal.findings, command="augment")
+    shares, more = list(counts.items()), f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
     follow = f"genaug report {shell_word(out)}"
     terminal.say(f"{len(made)} images in '{out}': {', '.join(f'{name} {count}' for name, count in shares[:12])}{more}.", f"Next: {follow}")
     terminal.finish(out=str(out), images=len(made), counts=counts, next=follow)
@@ -851,26 +841,6 @@ def seat_jury(
         return None
     return find_jury(sets, folder, progress=progress, stored=stored, pool=judging_pool(question.data) if question.draws else None)
 
-# %% ../nbs/62_cli.ipynb #c052b
-def check_classifier(
-    classifier: str,      # of --classifier
-    weights: str | None,  # of --classifier-weights
-) -> None:
-    "Build the network as every run will; raises `GenaugError` or `Refusal` when it or its weights cannot be had."
-    from genaug.classifier import make_network
-    from genaug.experiment import classifier_preset
-    preset = classifier_preset(classifier, weights)
-    named = weights is not None and weights != "random"
-    there = named and Path(weights).expanduser().exists()
-    if named and not there and (preset.network in ("letters", "wide", "residual") or os.sep in weights or weights.endswith((".safetensors", ".pt", ".pth", ".bin"))):
-        refuse(f"The weights '{shown(weights, 200)}' for the network '{preset.network}' do not exist: name a safetensors file made for it, or 'random'.")
-    try:
-        make_network(preset.network, 2, 3, preset.view.size, preset.weights)
-    except Exception as error:
-        if any(kind.__name__ == "GenaugError" for kind in type(error).__mro__):
-            raise
-        refuse(f"The classifier '{shown(classifier, 200)}' cannot be made with the weights '{shown(preset.weights, 200)}' ({type(error).__name__}): name a safetensors file made for it, or 'random'.")
-
 # %% ../nbs/62_cli.ipynb #c052b3
 def arms_of(
     question,       # Comparison
@@ -908,7 +878,7 @@ def take_question(
     context: typer.Context,  # the options as typed
     progress: bool,          # show a bar
 ) -> tuple:  # Comparison, sets by part, Backbone or None
-    "All refusals of `compare`; makes nothing."
+    "The refusals of `compare` that need options, files and pictures; makes nothing. `experiment.compare` adds those about splits and arms before it begins."
     from genaug import experiment
     asked = context.params
     source, out, share = asked["source"], asked["out"], asked["test_share"]
@@ -917,15 +887,17 @@ def take_question(
     fields = {{"imbalance": "imbalance_factor"}.get(name, name): asked[name] for name in OPTION_FIELDS}
     question = ask(*(asked[name] for name in ("source", "methods", "shots", "seeds", "repeats", "metaclass", "suffixes")), test_fraction=0.5 if share is None else share, **fields)
     check_device(question.device)
+    experiment.check_claim(out, question, source)
     augmenters = idle_in_compare(terminal, context, question)
     if not (out / "results.csv").is_file():
-        check_classifier(question.classifier, question.classifier_weights)
+        experiment.check_classifier(question)
     network = check_backbone(asked["backbone"], any(map(experiment.needs_backbone, augmenters)), question.device)
     sets = open_examined(terminal, source, question.condition, progress)
-    arms_of(question, network, any(images.task == "multi" for images in sets.values()))
+    pool = sets.get("train", sets.get("all"))
+    if pool is not None:
+        terminal.tell(tell_arms(terminal, question.methods, pool, network, question.class_prompt, question.suffixes, question.device))
+    arms_of(question, network, pool is not None and pool.task == "multi")
     idle_options(terminal, context, test_share="the data have a test part" if "test" in sets or question.condition == "validation" else "")
-    check_out(out, ["comparison.json"], found, next(iter(sets.values())).pixels)
-    terminal.tell(experiment.examine(question, sets))
     return question, sets, network
 
 # %% ../nbs/62_cli.ipynb #c054
@@ -961,9 +933,7 @@ def compare(
     "Train classifiers with several methods on the same splits and report the differences with intervals."
     with Terminal("compare", as_json) as terminal:
         question, sets, network = take_question(terminal, context, not quiet)
-        from genaug.experiment import claim_comparison
-        claim_comparison(out, question, source)
-        jury = None if measure is False else seat_jury(question, sets, out / "work" / "judges", not quiet, not measure)
+        jury = None if measure is False else lambda: seat_jury(question, sets, out / "work" / "judges", not quiet, not measure)
         answer_question(terminal, question, sets, network, source, out, jury, not quiet)
 
 # %% ../nbs/62_cli.ipynb #c054a
@@ -984,7 +954,7 @@ def answer_question(
     network,             # Backbone or None
     source: str,         # SOURCE
     out: Path,           # OUT
-    jury,                # Jury or None
+    jury,                # makes a Jury when one is needed, or None
     progress: bool,      # show bars
 ) -> None:
     "Run the comparison, print the table, write the report."
@@ -992,7 +962,7 @@ def answer_question(
     from genaug.report import verdicts, write_report
     notes = [finding.message for finding in terminal.findings if finding.kind in ("settings", "backbone")]
     result = experiment.compare(question, sets, out, network, source, notes, progress, terminal.say, jury, findings=terminal.findings)
-    terminal.tell(getattr(result, "findings", ()))
+    terminal.findings = list(result.findings)  # told while they were found
     table = experiment.written_summary(result.summary)
     terminal.say(*table.to_string(index=False).split("\n"), *verdicts(result.summary))
     others = other_arms(out, question.methods)
@@ -1148,6 +1118,12 @@ def opened_for_audit(
     return made, real, sets.get("test")
 
 # %% ../nbs/62_cli.ipynb #c067a
+def _as_findings(rows):
+    from genaug.core import Finding
+    kind = lambda row: "note" if row.passed is not False else "warning" if row.check in ("no_repeats", "no_training_copy") else "error"
+    return [Finding(row.check, kind(row), "", row.message) for row in rows]
+
+
 @app.command()
 def audit(
     out: Annotated[Path, typer.Argument(parser=path_of("OUT"), metavar="OUT", help="folder that augment wrote", show_default=False)],
@@ -1159,7 +1135,7 @@ def audit(
         made, real, test = opened_for_audit(out, source)
         from genaug import audit as rules
         rows = rules.audit(made, real, test)
-        findings = rules.as_findings(rows)
+        findings = list(getattr(rules, "as_findings", _as_findings)(rows))
         terminal.findings += findings
         marks = {"error": "LEAK", "warning": "warn", "note": "ok  "}
         for row, finding in zip(rows, findings):
