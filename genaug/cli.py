@@ -254,7 +254,7 @@ def number(
         fits = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", str(text).strip().lower()) is not None
         value = float(text) if fits and len(str(text)) < 400 else math.nan
         inside = (low < value if open_ends in ("low", "both") else low <= value) and (value < high if open_ends in ("high", "both") else value <= high)
-        ends = f"{'above' if open_ends in ('low', 'both') else 'from'} {low:,g} {'and below' if open_ends in ('high', 'both') else 'to'} {high:,g}"
+        ends = f"{'above' if open_ends in ('low', 'both') else 'of at least'} {low:,g} and {'below' if open_ends in ('high', 'both') else 'at most'} {high:,g}"
         return value if inside else refuse(f"{option} is a number {ends}, not '{shown(text, 80)}'.")
     return read
 
@@ -297,7 +297,7 @@ USES = ("swap_own", "swap_class", "swap_pool", "swap_tail", "append", "only", "t
 Source = Annotated[str, typer.Argument(parser=words_of("SOURCE"), metavar="SOURCE", help="built-in name (digit-scenes, digits, textures, many-digits, lesions), folder with one sub-folder per class, or format:path (label-table:FOLDER, mimic-cxr-lt:FOLDER)", show_default=False)]
 Shots = Annotated[str, typer.Option(parser=lambda text: shots_text(text), metavar="N|none", help="training images per class, or 'none' for all")]
 Imbalance = Annotated[float | None, typer.Option(parser=number("--imbalance", 1, 1_000_000), metavar="FACTOR", help="long tail: largest class over smallest (with --shots none)")]
-Copies = Annotated[float, typer.Option(parser=number("--copies", 0, 10_000, "low"), metavar="NUMBER", help="synthetic images per photograph")]
+Copies = Annotated[float, typer.Option(parser=number("--copies", 0, 1000, "low"), metavar="NUMBER", help="synthetic images per photograph")]
 Even = Annotated[bool, typer.Option("--even", help="the copies, in all, as the same number for every class")]
 BackboneName = Annotated[str, typer.Option("--backbone", parser=words_of("--backbone"), metavar="NAME", help="'tiny' (embedded toy), a diffusers folder, or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5")]
 Device = Annotated[str, typer.Option(parser=lambda text: device_text(text), metavar="DEVICE", help="cpu, cuda, cuda:1, mps")]
