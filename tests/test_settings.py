@@ -7,13 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_world import toy_backbone, toy_photographs
 
+from genaug.balance.smote import combine_labels, points_of
 from genaug.classifier import PRESETS, USES
 from genaug.core import Augmenter, Budget, GenaugError, bounds_of, check_settings
 from genaug.experiment import arm_text
 from genaug.generators.common import GeneratorAugmenter
+from genaug.methods import feature_space
+from genaug.methods.diff_ii import circle_interpolate, turn_of
+from genaug.methods.feature_aligned import pooled
 from genaug.methods.feature_space import FeatureSpace
+from genaug.mixing.strong import make_policy
 from genaug.recipe import SCHEDULES, Use
 from genaug.registry import (Amounts, as_typed, examine_arms, find_method, groups, make_arm, method_names, methods, naming_parts, parse_arm, parse_methods,
                              parse_value, show_value, with_settings)
@@ -292,3 +298,13 @@ def test_a_value_that_is_no_text_is_not_taken_for_one():
     with pytest.raises(GenaugError, match="num_inference_steps=True"):
         with_settings(find_method("real-gen").build(), [("num_inference_steps", True)])
     check_settings(find_method("real-gen").build())
+
+
+@pytest.mark.parametrize("call", [
+    lambda: feature_space.normalise(8, "layer"), lambda: feature_space.imitation_loss(torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1, 1), "kl"), lambda: feature_space.class_weights(np.ones((2, 2)), "inverse"),
+    lambda: feature_space.code_classifier("vgg", 3, 2, (64, 64)), lambda: feature_space.from_tail(*[torch.ones(1, 1, 1, dtype=torch.bool)] * 3, "xor"), lambda: list(feature_space.distances_to(None, None, "pixels", [])),
+    lambda: points_of(toy_photographs(), "features"), lambda: combine_labels(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), "vote"), lambda: circle_interpolate(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.zeros(1), radius="round"),
+    lambda: turn_of(torch.zeros(1), torch.ones(1), "half"), lambda: pooled(torch.ones(1, 2, 2, 2), "median"), lambda: make_policy("auto")])
+def test_a_misspelt_word_is_never_taken_for_another(call):
+    with pytest.raises(GenaugError, match="one of|by 'median'|not by 'vote'"):
+        call()

@@ -75,6 +75,8 @@ def points_of(
     backbone: Backbone | None = None,  # its encoder, for latents
 ) -> np.ndarray:  # (N, d), float32
     "The images as points between which distances are measured."
+    if space not in ("pixels", "latents"):
+        raise GenaugError(f"Distances are measured between pixels or latents, not between '{space}'; choose one of these.")
     if space == "latents":
         batches = [real.batch(range(start, min(start + 32, len(real))), backbone.image_size, backbone.channels) for start in range(0, len(real), 32)]
         with torch.no_grad():
