@@ -215,3 +215,31 @@ def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
     found = compare(question, SETS, tmp_path, progress=False, say=said.append, findings=[known, *examine(question, SETS)])
     assert known in found.findings and known in read_findings(tmp_path)
     assert not any("same arm" in line or "blank" in line for line in said)
+
+
+# parameters of table notebooks
+
+@pytest.mark.parametrize("given, words", [({"sedes": [0]}, "did you mean 'seeds'"), ({"": 1}, "no parameter"), ({"scale": "minute"}, "seconds, hour or paper"), ({"scale": None}, "seconds, hour or paper"), ({"methods": ["mixupp"]}, "no method"), ({"methods": []}, "No method"),
+                                          ({"methods": ["mixup@alpha="]}, "no value"), ({"seeds": [-1]}, "splits"), ({"seeds": [0, 0]}, "twice"), ({"seeds": []}, "at least one"), ({"seeds": range(10**12)}, "at most"), ({"device": "gpu0"}, "no device")])
+def test_parameters_of_a_table_are_checked_before_it_runs(given, words):
+    from pathlib import Path
+    from genaug.tables import check_parameters
+    with pytest.raises(GenaugError, match=words):
+        check_parameters(Path(__file__).parent.parent / "nbs" / "tables" / "diff_ii_few_shot.ipynb", given)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": []}', '{"cells": [{"metadata": {"tags": ["parameters"]}, "source": ["def ("]}]}', '{"cells": [7]}'])
+def test_a_file_that_is_no_table_notebook_is_a_sentence(text, tmp_path):
+    from genaug.tables import parameter_names
+    (tmp_path / "table.ipynb").write_text(text)
+    with pytest.raises(GenaugError, match="no table notebook"):
+        parameter_names(tmp_path / "table.ipynb")
+
+
+def test_every_table_takes_its_own_parameters():
+    from pathlib import Path
+    from genaug.tables import check_parameters, parameter_names
+    notebooks = sorted((Path(__file__).parent.parent / "nbs" / "tables").glob("[!_]*.ipynb"))
+    assert len(notebooks) > 5 and all({"scale", "run", "methods", "seeds", "device", "results"} <= set(parameter_names(path)) for path in notebooks)
+    for path in notebooks:
+        check_parameters(path, {"scale": "hour", "run": True, "methods": None, "seeds": [0], "device": "cpu", "results": "x"})
