@@ -37,7 +37,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from . import __version__, painting
+from . import __version__
 from .classifier import (PRESETS, USES, Feeder, TrainedClassifier, TrainingPreset, cached_features, check_network, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
 from .core import Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail, keep_findings, printable, progress_bar, settings_of, sorted_findings, write_atomic
