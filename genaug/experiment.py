@@ -37,7 +37,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from . import __version__, painting
+from . import __version__
 from .classifier import (PRESETS, USES, Feeder, TrainedClassifier, TrainingPreset, cached_features, check_network, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
 from .core import Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail, keep_findings, printable, progress_bar, settings_of, sorted_findings, write_atomic
@@ -251,6 +251,8 @@ def _check_lists(
         twice = next((value for place, value in enumerate(given) if value in given[:place]), None) if len(set(given)) < len(given) else None
         if twice is not None:
             raise GenaugError(f"{twice!r} stands twice among the {words}; name each once.")
+    if not isinstance(question.suffixes, (tuple, list)):
+        raise GenaugError("The suffixes of a comparison are a tuple of texts; give each as one entry.")
     if not question.methods:
         raise GenaugError("A comparison needs at least one arm; name one in --methods.")
     for name in ("data", "classifier", "test_part", "device", "table", "scale"):
@@ -1161,8 +1163,6 @@ def _check_feeding(
 ) -> None:
     "Feed an arm's parts with stand-ins for its images; raises `GenaugError` when it could not train."
     train, preset = _few_of_each(split.train), bench.preset
-    if preset.patience and split.validation is None:
-        raise GenaugError(f"The classifier '{bench.question.classifier}' stops by the accuracy on a validation part, and the data have none; add a folder 'val' or choose another classifier.")
     made = None if arm.use is None else LabeledImages(train.pixels, train.labels, train.class_names, [f"stand-in {place}" for place in range(len(train))], train.task, info=[{"sources": [[name, 1.0]]} for name in train.ids])
     use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
     try:
@@ -1182,6 +1182,8 @@ def _data_findings(
     if question.condition == "validation" and question.test_part != "test":
         raise GenaugError(f"Tuning examines on unused images of the pool, so that the part '{question.test_part}' has no effect; leave --test-part out.")
     split_notes(split, question, sets)
+    if classifier_preset(question.classifier).patience and split.validation is None:
+        raise GenaugError(f"The classifier '{question.classifier}' stops by the accuracy on a validation part, and the data have none; add a folder 'val' or choose another classifier.")
     findings, trained, tested = [], split.train.counts(), split.test.counts()
     if len(split.test) == 0:
         raise GenaugError("There is no image to examine on; add test images.")
