@@ -6,15 +6,15 @@
 __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'Source', 'Shots', 'Imbalance', 'Copies', 'Even',
            'BackboneName', 'Device', 'Metaclass', 'Suffixes', 'BatchSize', 'Condition', 'Quiet', 'Json',
            'FEED_SETTINGS', 'OPTION_FIELDS', 'Made', 'about', 'Refusal', 'shown', 'explain', 'safe_streams', 'answer',
-           'run', 'main', 'Terminal', 'shell_word', 'refuse', 'one_of', 'whole', 'number', 'words_of', 'path_of',
-           'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text', 'find_suffixes', 'check_source',
-           'check_device', 'check_backbone', 'given', 'idle_options', 'examine', 'open_examined', 'part_counts',
-           'next_command', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget', 'check_amount',
-           'read_method', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms',
-           'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'arms_of',
-           'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers',
-           'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit',
-           'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce']
+           'run', 'main', 'Terminal', 'shell_word', 'refuse', 'one_of', 'whole', 'number', 'known_home', 'words_of',
+           'path_of', 'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text', 'find_suffixes',
+           'check_source', 'check_device', 'check_backbone', 'given', 'idle_options', 'examine', 'open_examined',
+           'part_counts', 'next_command', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget',
+           'check_amount', 'read_method', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order',
+           'tell_arms', 'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment', 'ask',
+           'seat_jury', 'arms_of', 'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question',
+           'suffix_makers', 'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note',
+           'opened_for_audit', 'audit', 'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce']
 
 # %% ../nbs/62_cli.ipynb #c003
 import contextlib
@@ -75,8 +75,8 @@ def explain(
         return "", 141
     if kinds[0] == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "The memory does not suffice: lower --batch-size or choose a smaller backbone, then run the same command again.", 2
-    if isinstance(error, OSError) and error.strerror:
-        return f"The system refused ({error.strerror}){f' for {shown(error.filename, 300)!r}' if error.filename else ''}: check the path, its permissions and the free space.", 2
+    if isinstance(error, OSError):
+        return f"The system refused ({error.strerror or shown(text, 200)}){f' for {shown(error.filename, 300)!r}' if error.filename else ''}: check the path, its permissions and the free space.", 2
     return f"Fault of the program ({kinds[0]}: {shown(text, 300)}); please report it with the output of the same command under GENAUG_DEBUG=1.", 1
 
 # %% ../nbs/62_cli.ipynb #c009
@@ -259,6 +259,17 @@ def number(
     return read
 
 # %% ../nbs/62_cli.ipynb #c011d
+def known_home(
+    option: str,  # such as "OUT", for the message
+    text: str,    # a path, perhaps behind "name=" or "format:"
+) -> None:
+    "Raise `Refusal` for the home folder (`~name`) of a user whom this machine does not know."
+    try:
+        Path(text.rpartition("=")[2].rpartition(":")[2]).expanduser()
+    except RuntimeError:
+        refuse(f"{option} '{shown(text, 80)}' begins with the home folder of a user who is not known here: write the full path.")
+
+
 def words_of(
     option: str,              # such as "--metaclass", for the message
     most: int = 4000,         # characters
@@ -274,21 +285,25 @@ def words_of(
             refuse(f"{option} is a text of at most {most:,} characters, not of {len(text):,}: '{shown(text, 60)}'.")
         if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):
             refuse(f"{option} holds a null byte or is not valid UTF-8: '{shown(text, 80)}'; rename it.")
+        if controls and text.rpartition("=")[2].rpartition(":")[2].startswith("~"):
+            known_home(option, text)
         if not controls and not text.isprintable():
             refuse(f"{option} holds control or invisible characters: '{shown(text, 80)}'; write it in plain letters.")
         return text
     return read
 
-
+# %% ../nbs/62_cli.ipynb #c011d3
 def path_of(
     option: str,  # such as "OUT", for the message
 ) -> Callable[[str], Path]:  # with "~" expanded, or `Refusal`
     "A reader of the path of a file or folder."
     def read(text):
+        path = Path(words_of(option)(text)).expanduser()
         try:
-            return Path(words_of(option)(text)).expanduser()
-        except RuntimeError:
-            refuse(f"{option} '{shown(text, 80)}' begins with the home folder of a user who is not known here: write the full path.")
+            path.resolve()
+        except (RuntimeError, OSError):  # a loop of links, a name that is too long
+            refuse(f"{option} '{shown(text, 80)}' leads in a circle or is too long: choose another path.")
+        return path
     return read
 
 # %% ../nbs/62_cli.ipynb #c012
@@ -765,8 +780,7 @@ def close_order(
         write_atomic(out / ".genaug" / "run.json", json.dumps({"source": order.source, "condition": order.condition, "backbone": order.backbone, "notes": notes, "test": list(order.test)}, ensure_ascii=False))
         keep_findings(out, terminal.findings, command="augment")
     shares, more = list(counts.items()), f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
-    follow = f"genaug report {shell_word(out)}"
-    terminal.say(f"{len(made)} images in '{out}': {', '.join(f'{name} {count}' for name, count in shares[:12])}{more}.", f"Next: {follow}")
+    terminal.say(f"{len(made)} images in '{out}': {', '.join(f'{name} {count}' for name, count in shares[:12])}{more}.", f"Next: {(follow := f'genaug report {shell_word(out)}')}")
     terminal.finish(out=str(out), images=len(made), counts=counts, next=follow)
 
 # %% ../nbs/62_cli.ipynb #c043a

@@ -32,6 +32,7 @@ def world(tmp_path, monkeypatch):
         monkeypatch.setattr(cli, "examine", stop)
     from genaug import experiment
     monkeypatch.setattr(experiment, "open_sets", stop)
+    monkeypatch.setattr(experiment, "load_backbone", stop)
     try:
         import papermill
         monkeypatch.setattr(papermill, "execute_notebook", stop)
