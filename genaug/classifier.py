@@ -548,7 +548,7 @@ class View:
         start = (self.resize - self.size) // 2
         return images[:, :, start:start + self.size, start:start + self.size]
 
-
+# %% ../nbs/32_classifier.ipynb #c052b
 def area_views(
     view: View,            # with area or jitter
     images: torch.Tensor,  # (N, C, S, S) in [0, 1]
@@ -800,7 +800,7 @@ def _timm_network(
         reason = " ".join(str(error).split())[:120]
         raise GenaugError(f"The weights '{weights}' of the network '{name}' cannot be loaded ({type(error).__name__}: {reason}); name an existing safetensors file made for it, a tag of timm's hub, or 'random'.") from error
 
-
+# %% ../nbs/32_classifier.ipynb #c071a
 def _small_weights(
     name: str,     # "letters", "wide" or "residual"
     weights: str,  # "embedded", a safetensors file, or a folder with one

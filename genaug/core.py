@@ -235,7 +235,7 @@ def _transform(
     mode: str,       # RGB, CMYK or L
 ) -> ImageCms.ImageCmsTransform | None:  # None: the values are sRGB as they are
     "The way from a profile to sRGB; raises `ImageCms.PyCMSError` for a profile that is damaged or of another kind of picture."
-    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0)  # the short cut is coarse in dark grey
     source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags)
     if mode == "CMYK":
@@ -247,6 +247,13 @@ def _transform(
     return transform if np.abs(seen - wanted).max() > SAME_COLOUR else None
 
 # %% ../nbs/00_core.ipynb #c016f
+def _packing(
+    picture: Image.Image,  # opened, not yet loaded: loading forgets it
+) -> str:
+    "How the values lie in the file, in Pillow's words, such as 'L;2' or 'RGB;16B'."
+    return " ".join(str(entry) for tile in picture.tile for entry in tile)
+
+
 def _in_srgb(
     picture: Image.Image,    # mode L, LA, RGB, RGBA or CMYK
     profile: bytes | None,   # what the file says about its colours
@@ -334,6 +341,9 @@ def decode_image(
         with _strict_pillow(), Image.open(path) as picture:
             if picture.width * picture.height > max_pixels:
                 raise ValueError(f"it has {picture.width} x {picture.height} pixels, over the limit of {max_pixels:,}")
+            for packing, scale in (("L;2", 85), ("L;4", 17)):  # Pillow spreads such values over 0..255, but not the one declared transparent
+                if packing in _packing(picture).split() and isinstance(picture.info.get("transparency"), int):
+                    picture.info["transparency"] *= scale
             array = np.array(_flatten_modes(ImageOps.exif_transpose(picture)))
     except Exception as error:  # Pillow raises almost anything for a damaged file, down to struct.error and IndexError
         reason = "it is not an image Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
@@ -342,11 +352,11 @@ def decode_image(
 
 # %% ../nbs/00_core.ipynb #c020c
 def _depth_trait(
-    picture: Image.Image,  # opened, not yet loaded
+    picture: Image.Image,  # opened
+    packing: str,          # as `_packing` gives it
 ) -> tuple[str, ...]:
     "'16-bit', and '12-bit' or '14-bit' where no value needs more; Pillow keeps the upper 8 bits of colour."
-    words = " ".join(str(entry) for tile in picture.tile for entry in tile)
-    if not (picture.mode.startswith("I") or ";16" in words):
+    if not (picture.mode.startswith("I") or ";16" in packing):
         return ()
     largest = int(np.asarray(picture).max()) << (0 if picture.mode.startswith("I") else 8)
     return ("16-bit", *(("12-bit",) if 255 < largest < 4096 else ("14-bit",) if 4096 <= largest < 16384 else ()))
@@ -358,12 +368,12 @@ def picture_traits(
     "What the file says about its values, and what was done about it; raises `GenaugError` for a file that cannot be opened."
     try:
         with Image.open(path) as picture:
-            info, mode = picture.info, picture.mode
+            info, mode, packing = picture.info, picture.mode, _packing(picture)
             flags = {"grey": mode in ("1", "L", "LA", "La"), "palette": mode in ("P", "PA"),
                      "alpha": mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in info,
                      "rotated": picture.getexif().get(0x0112, 1) not in (0, 1), "CMYK": mode == "CMYK", "frames": getattr(picture, "n_frames", 1) > 1,
                      "gamma": abs(info.get("gamma", 0.45455) - 0.45455) > 0.02 and not info.get("icc_profile") and "srgb" not in info}
-            deep = _depth_trait(picture)
+            deep = _depth_trait(picture, packing)
             tried = _in_srgb(_simple_mode(picture).crop((0, 0, 1, 1)), info.get("icc_profile"))[1] if info.get("icc_profile") else ""
     except Exception as error:
         raise GenaugError(f"Cannot read the image '{path}': {error or type(error).__name__}; repair, convert or remove the file.") from error
@@ -844,7 +854,7 @@ def _natural(
     name: str,  # of a folder
 ) -> list:
     "The key by which timm sorts: whole numbers as numbers, letters without case."
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def _moved(
@@ -877,6 +887,24 @@ def _folder_findings(
             found.append(Finding("reader", "warning", "ImageFolder", f"The class folders '{other}' and '{name}' are one folder on a disk that ignores case (Windows, macOS): rename one of the classes before the set is copied there."))
     return found
 
+# %% ../nbs/00_core.ipynb #c037f
+def _timm_findings(
+    class_names: Sequence[str],  # in order
+    there: Sequence[str],        # folders that hold a picture
+    empty: Sequence[str],        # classes without an image
+) -> list[Finding]:
+    "What timm makes of the class folders, without a class map and with it."
+    found, keys = [], [_natural(folder) for folder in there]
+    torn = next((name for name in class_names if file_name(name).strip() != file_name(name)), None)
+    if torn is not None:
+        found.append(Finding("reader", "warning", "timm", f"timm cannot find the class '{torn}', because it drops the unusual space at its end: rename the class."))
+    moved = _moved(class_names, sorted(there, key=_natural))
+    same = next((folder for place, folder in enumerate(there) if keys[place] in keys[:place] or (folder.isdigit() and not folder.isdecimal())), None)
+    if moved is not None or empty or same is not None:
+        why = f"so the class '{moved}' gets another number" if moved is not None else f"so it cannot place '{same}'" if same is not None else "so a class may get another number"
+        found.append(Finding("reader", "warning" if moved is not None or same is not None else "note", "timm", f"timm sorts names as people do (2 before 10, no difference of case) and passes over empty folders, {why}: give it the file class_map.txt, which is written with the set, as class_map."))
+    return found
+
 # %% ../nbs/00_core.ipynb #c037e
 def reader_findings(
     class_names: Sequence[str],  # in order
@@ -886,7 +914,7 @@ def reader_findings(
 ) -> list[Finding]:  # empty when all readers agree
     "Where `ImageFolder`, `datasets` or timm would number or name the classes of a written set differently, and what to do."
     if task == "multi":
-        return [Finding("reader", "note", "ImageFolder", "A set with several labels per image has no class folders, so ImageFolder and timm cannot read it: use the column `labels` of metadata.jsonl (datasets reads it), or genaug's LabeledImages.open.")]
+        return [Finding("reader", "note", "ImageFolder", "A set with several labels per image has no class folders, so ImageFolder refuses it and timm takes it for one class: use the column `labels` of metadata.jsonl (datasets reads it), or genaug's LabeledImages.open.")]
     empty = [name for name, count in zip(class_names, counts) if not count > 0]
     found, there = _folder_findings(class_names, empty), [file_name(name) for name in class_names if name not in empty]
     word = re.compile(rf"(.*[-._ 0-9])?({'|'.join(SPLIT_WORDS)})([-._ 0-9].*)?")
@@ -895,12 +923,7 @@ def reader_findings(
         found.append(Finding("reader", "warning", "datasets", f"Hugging Face datasets takes '{split}' for a split and leaves other images out: load with data_files={{\"train\": \"FOLDER/**\"}} instead of data_dir."))
     if empty or _moved(class_names, sorted(there)) is not None:
         found.append(Finding("reader", "note", "datasets", "Hugging Face datasets agrees through metadata.jsonl; with drop_metadata=True it would number the folders that hold a picture, which are other numbers."))
-    moved, torn = _moved(class_names, sorted(there, key=_natural)), next((name for name in class_names if file_name(name).strip() != file_name(name)), None)
-    if torn is not None:
-        found.append(Finding("reader", "warning", "timm", f"timm cannot find the class '{torn}', because it drops the unusual space at its end: rename the class."))
-    if moved is not None or empty:
-        found.append(Finding("reader", "note", "timm", f"timm sorts names as people do and passes over empty folders{f', so the class {moved!r} gets another number' if moved else ''}: give it class_map=\"class_map.txt\", which is written with the set."))
-    return found
+    return found + _timm_findings(class_names, there, empty)
 
 # %% ../nbs/00_core.ipynb #c042
 @dataclass(frozen=True)
@@ -936,7 +959,7 @@ def _count_wanted(
     "Raise `GenaugError` for anything but a whole number from `low` to the most images that a plan can hold."
     whole = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value // 1
     if not whole or not low <= value <= MOST_IMAGES:
-        shown = f"not {value}" if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else f"not {printable(repr(value))[:40]}"
+        shown = f"not {str(value)[:20]}" if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else f"not {printable(repr(value))[:40]}"
         limit = f"at most {MOST_IMAGES:,}" if whole and value > MOST_IMAGES else f"at least {low}" if whole else f"a whole number of at least {low}"
         raise GenaugError(f"{words} must be {limit}, {shown}.")
 
@@ -946,13 +969,13 @@ def _check_budget(
 ) -> None:
     "Raise `GenaugError` for the first field that is no budget, whether or not another field overrides it."
     copies, per_class = budget.copies, budget.per_class
-    if not isinstance(copies, (int, float, np.integer, np.floating)) or isinstance(copies, bool) or not math.isfinite(copies):
+    if not isinstance(copies, (int, float, np.integer, np.floating)) or isinstance(copies, bool) or copies != copies or abs(copies) == math.inf:
         raise GenaugError(f"The number of copies must be a positive, finite number, not {printable(repr(copies))[:40]}.")
     overridden = per_class is not None or budget.fill is True or budget.total is not None or budget.tail is not None
     if copies < 0 or (copies == 0 and not overridden):
         raise GenaugError(f"The number of copies must be positive, not {copies}.")
     if copies > MOST_COPIES:
-        raise GenaugError(f"The number of copies must be at most {MOST_COPIES:,} per photograph, not {copies:g}.")
+        raise GenaugError(f"The number of copies must be at most {MOST_COPIES:,} per photograph, not {repr(copies)[:20]}.")
     if per_class is not None and not (isinstance(per_class, Mapping) and all(isinstance(name, str) for name in per_class)):
         raise GenaugError("The counts per class are a mapping from class names to numbers of images, such as {'cat': 20}.")
     for name, count in (per_class or {}).items():
@@ -1100,7 +1123,7 @@ def _wrong_kind(
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     limit = bound or (WHOLE if annotation is int else Bound())
     words = {int: "a whole number", float: "a finite number", str: "a word"}.get(annotation)
-    right = {int: number and isinstance(value, (int, np.integer)), float: number and math.isfinite(value), str: isinstance(value, str)}.get(annotation, True)
+    right = {int: number and isinstance(value, (int, np.integer)), float: number and value == value and abs(value) != math.inf, str: isinstance(value, str)}.get(annotation, True)
     return "" if right and (words is None or limit.allows(value)) else limit.text() if limit.words else " ".join(part for part in (words, limit.text()) if part)
 
 # %% ../nbs/00_core.ipynb #c048d

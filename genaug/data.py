@@ -8,9 +8,9 @@ __all__ = ['SPLIT_NAMES', 'JUNK_NAMES', 'PICTURE_SUFFIXES', 'MAX_PIXELS', 'SPLIT
            'TABLE_WORDS', 'PATH_COLUMNS', 'PATIENT_COLUMNS', 'OTHER_COLUMNS', 'ATTRIBUTE_WORDS', 'MIMIC_RELEASES',
            'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS', 'FoundImage', 'FolderReport', 'relative_id', 'entry_problem',
            'list_folder', 'report_stray', 'split_folders', 'split_role', 'class_files', 'check_layout', 'thumbnail',
-           'is_blank', 'traits_of', 'inspect_file', 'inspect_files', 'file_findings', 'inspect_all', 'find_copies',
-           'near_limit', 'near_copies', 'similar_findings', 'check_classes', 'refuse_first', 'check_folder',
-           'open_folder', 'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures', 'TableReport',
+           'is_blank', 'inspect_file', 'inspect_files', 'file_findings', 'inspect_all', 'find_copies', 'near_limit',
+           'near_copies', 'similar_findings', 'check_classes', 'refuse_first', 'check_folder', 'open_folder',
+           'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures', 'TableReport',
            'check_label_tables', 'open_label_tables', 'check_mimic_cxr_lt', 'open_mimic_cxr_lt', 'Source',
            'parse_source', 'formats', 'SourceReport', 'examine_source', 'open_source', 'rank_ids', 'rank_classes',
            'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation', 'Manifest', 'assert_only', 'unused',
@@ -18,7 +18,6 @@ __all__ = ['SPLIT_NAMES', 'JUNK_NAMES', 'PICTURE_SUFFIXES', 'MAX_PIXELS', 'SPLIT
 
 # %% ../nbs/01_data.ipynb #c003
 import csv
-import io
 import json
 import os
 import re
@@ -34,10 +33,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, LabeledImages, content_hash, decode_image, finding_lines, printable, progress_bar,
-                         sorted_findings, write_atomic)
+from .core import (Finding, GenaugError, LabeledImages, content_hash, decode_image, finding_lines, picture_traits, printable,
+                         progress_bar, sorted_findings, write_atomic)
 
 # %% ../nbs/01_data.ipynb #c006
 @dataclass(frozen=True)
@@ -390,31 +389,7 @@ def is_blank(
     "Is the picture one even plane, but for noise of a few levels of 255 that storing may leave?"
     return bool((array.max((0, 1)).astype(int) - array.min((0, 1)) <= spread).all())
 
-
-def _other_profile(
-    profile: bytes | None,  # ICC profile of a file
-) -> str:
-    "'profile' for a colour profile other than sRGB, 'broken-profile' for one that cannot be read, '' otherwise."
-    if not profile:
-        return ""
-    try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return "" if "srgb" in ImageCms.getProfileDescription(opened).casefold() else "profile"
-    except (ImageCms.PyCMSError, OSError, ValueError, SyntaxError):
-        return "broken-profile"
-
 # %% ../nbs/01_data.ipynb #c023b
-def traits_of(
-    picture: Image.Image,  # opened, not yet decoded
-) -> tuple[str, ...]:  # keys of `TRAIT_MESSAGES`
-    "What the header of a file says about its values."
-    mode = picture.mode
-    flags = {"grey": mode in ("1", "L", "LA", "La"), "palette": mode in ("P", "PA"), "alpha": mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info,
-             "rotated": picture.getexif().get(0x0112, 1) not in (0, 1), "16-bit": mode.startswith("I"), "CMYK": mode == "CMYK", "frames": getattr(picture, "n_frames", 1) > 1}
-    profile = _other_profile(picture.info.get("icc_profile"))
-    return tuple(name for name, value in flags.items() if value) + ((profile,) if profile else ())
-
-
 def inspect_file(
     path: Path,                    # a file with the suffix of a picture
     min_size: int = 8,             # smallest allowed edge in pixels
@@ -425,15 +400,13 @@ def inspect_file(
         if path.stat().st_size == 0:
             return None, "empty-file", (), None
         with Image.open(path) as picture:
-            width, height, traits = picture.width, picture.height, traits_of(picture)
+            width, height = picture.size
             if width * height > max_pixels:
                 return None, "too-large", (f"{width} x {height}",), None
             if min(width, height) < min_size:
                 return None, "too-small", (f"{width} x {height}",), None
-            if "16-bit" in traits and 255 < np.asarray(picture).max() < 4096:
-                traits += ("12-bit",)
         array = decode_image(path)
-        return content_hash(array), "", traits + (("blank",) if is_blank(array) else ()), thumbnail(array) if min(width, height) >= 8 else None
+        return content_hash(array), "", picture_traits(path) + (("blank",) if is_blank(array) else ()), thumbnail(array) if min(width, height) >= 8 else None
     except Image.DecompressionBombError:
         return None, "too-large", (f"over {2 * Image.MAX_IMAGE_PIXELS // 1_000_000} million pixels",), None
     except (UnidentifiedImageError, SyntaxError):
@@ -457,11 +430,13 @@ TRAIT_MESSAGES = MappingProxyType({
     "16-bit": "with 16 bits per channel: scaled to 8",
     "CMYK": "in CMYK: converted to RGB",
     "12-bit": "with 16 bits per channel of which at most 12 are used, so nearly black when scaled to 8: stretch the values to 0..65535, or save with 8 bits",
+    "14-bit": "with 16 bits per channel of which at most 14 are used, so dark when scaled to 8: stretch the values to 0..65535, or save with 8 bits",
+    "gamma": "with a note of another gamma than that of sRGB, which is not applied: save again as plain sRGB if they look too bright or too dark",
     "profile": "with a colour profile other than sRGB: converted to sRGB",
     "broken-profile": "with a colour profile that cannot be read: the values are taken as sRGB; save again without the profile if the colours look wrong",
     "blank": "of one even colour: nothing can be learned from them; remove them unless that is the subject",
     "frames": "with several frames or pages: only the first is used"})
-WARNED_TRAITS = ("12-bit", "broken-profile", "blank")
+WARNED_TRAITS = ("12-bit", "14-bit", "gamma", "broken-profile", "blank")
 
 # %% ../nbs/01_data.ipynb #c028
 def inspect_files(
@@ -554,13 +529,13 @@ def _directions(
 
 
 def near_limit(
-    directions: np.ndarray,  # (N, 256), of `_directions`
+    thumbnails: np.ndarray,  # (N, 16, 16), uint8
     share: float = 1 / 8,    # of the usual distance to the fifth nearest fellow
     largest: float = 0.1,    # never more
     sample: int = 1000,      # pictures looked at, evenly chosen
 ) -> float:
     "The distance below which two pictures of this data are called near copies."
-    chosen = directions[np.linspace(0, len(directions) - 1, min(len(directions), sample)).astype(int)]
+    chosen = _directions(thumbnails[np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), sample)).astype(int)])
     fellow = min(5, len(chosen) - 1)
     if fellow < 2:
         return largest
@@ -587,7 +562,7 @@ def near_copies(
     one = _thumbnails(first)
     two = one if second is None else _thumbnails(second)
     left, right = _directions(one), _directions(two)
-    limit = near_limit(left if second is None else np.concatenate([left, right])) if limit is None else limit
+    limit = near_limit(one if second is None else np.concatenate([one, two])) if limit is None else limit
     found, rows = {}, max(1, block // max(1, len(two)))
     for mirrored, other in ((False, right), (True, _directions(two[:, :, ::-1]))):
         for start in range(0, len(left) if len(right) else 0, rows):

@@ -7,10 +7,10 @@ __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'CONTRO
            'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put', 'read_rows', 'missing_units',
            'foreign_backbones', 'Comparison', 'open_sets', 'backbone_note', 'needs_backbone', 'needed_backbone',
            'Split', 'make_split', 'manifest_path', 'condition_name', 'split_notes', 'classifier_preset',
-           'classifier_identity', 'check_classifier', 'Bench', 'Unit', 'paint_arm', 'noted_arm', 'note_arm', 'run_unit',
-           'stored_unit', 'run_split', 'run_experiment', 'set_findings', 'Jury', 'find_jury', 'label_recall',
-           'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment', 'set_table',
-           'Cost', 'denoiser_seconds', 'painting_cost', 'estimate', 'set_cost', 'run_table', 'summarise',
+           'classifier_identity', 'check_classifier', 'Bench', 'Unit', 'noted_arm', 'note_arm', 'paint_arm', 'run_unit',
+           'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury', 'find_jury',
+           'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment',
+           'set_table', 'Cost', 'denoiser_seconds', 'painting_cost', 'estimate', 'set_cost', 'run_table', 'summarise',
            'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine', 'ComparisonResult',
            'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows', 'compare',
            'with_bootstrap', 'tune']
@@ -253,6 +253,10 @@ def _check_lists(
             raise GenaugError(f"{twice!r} stands twice among the {words}; name each once.")
     if not question.methods:
         raise GenaugError("A comparison needs at least one arm; name one in --methods.")
+    for name in ("data", "classifier", "test_part", "device", "table", "scale"):
+        value = getattr(question, name)
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            raise GenaugError(f"The field '{name}' of a comparison is no word, empty or holds a NUL character; name something.")
 
 # %% ../nbs/60_experiment.ipynb #c020a
 def _check_question(
@@ -276,9 +280,6 @@ def _check_question(
         _known_word(question.use, USES, "use")
     if not 0 < question.test_fraction < 1:
         raise GenaugError(f"The share kept back for the test must lie between 0 and 1, not {question.test_fraction}.")
-    for name in ("data", "classifier", "test_part", "device", "table", "scale"):
-        if not getattr(question, name).strip() or "\0" in getattr(question, name):
-            raise GenaugError(f"The field '{name}' of a comparison is empty or holds a NUL character; name something.")
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
         raise GenaugError(f"Tuning uses the splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} only; the others are for the final run.")
     if question.condition != "validation" and set(question.splits) & set(TUNING_SEEDS) and question.table != "compare":
@@ -438,6 +439,7 @@ def classifier_identity(
         return f"{preset.network}@{content_hash(embedded_weights(preset.network))[:12]}"
     return f"{preset.network}@{content_hash(Path(weights).read_bytes())[:12]}" if Path(weights).is_file() else f"{preset.network}@{weights}"
 
+# %% ../nbs/60_experiment.ipynb #c033n
 def check_classifier(
     question: Comparison,  # names a classifier and its weights
     classes: int = 2,      # how many it will tell apart
@@ -556,30 +558,7 @@ class Unit:
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
-# %% ../nbs/60_experiment.ipynb #c039
-def paint_arm(
-    bench: Bench,   # where, with what
-    arm: Arm,       # fresh
-    split: Split,   # its training part is used
-) -> tuple[LabeledImages | None, int]:  # the synthetic set, and the denoiser evaluations it took
-    "Fit an arm's augmenter on the training part and paint its images (resuming); (None, 0) for an arm without one. Raises `GenaugError` when no image is left."
-    augmenter = arm.augmenter
-    if augmenter is None:
-        return None, 0
-    assert_only(split.train.ids, split.manifest, f"fitting {augmenter.name}")
-    augmenter.fit(split.train, bench.folder / "work", bench.progress)
-    budget = bench.budget(arm)
-    home = bench.folder / "synthetic" / f"split-{split.number}" / f"{file_name(augmenter.name)}-{content_hash(augmenter.fingerprint(), settings_of(budget), split.number)[:12]}"
-    others = sorted(place for place in home.parent.glob(f"{file_name(augmenter.name)}-*") if place != home) if home.parent.is_dir() else []
-    images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True, like=others)
-    note_arm(bench.folder, arm.name, split.number, home)
-    if not len(images):
-        raise GenaugError(f"No synthetic image was used: '{arm.name}' turned down all its candidates on split {split.number}; loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
-    decided = read_decisions(home)
-    painted = [row for row in read_plan(home).rows if row.id in decided]
-    return images, evaluations(augmenter, painted) if isinstance(augmenter, Recipe) else sum(map(augmenter.evaluations_of, painted)) if hasattr(augmenter, "evaluations_of") else 0
-
-
+# %% ../nbs/60_experiment.ipynb #c037b
 def noted_arm(
     folder: Path,   # of the comparison
     name: str,      # canonical text of the arm
@@ -603,6 +582,29 @@ def note_arm(
 ) -> None:
     "Put on record which folder holds an arm's images of a split."
     write_atomic(folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json", json.dumps({"arm": name, "folder": home.name}))
+
+# %% ../nbs/60_experiment.ipynb #c039
+def paint_arm(
+    bench: Bench,   # where, with what
+    arm: Arm,       # fresh
+    split: Split,   # its training part is used
+) -> tuple[LabeledImages | None, int]:  # the synthetic set, and the denoiser evaluations it took
+    "Fit an arm's augmenter on the training part and paint its images (resuming); (None, 0) for an arm without one. Raises `GenaugError` when no image is left."
+    augmenter = arm.augmenter
+    if augmenter is None:
+        return None, 0
+    assert_only(split.train.ids, split.manifest, f"fitting {augmenter.name}")
+    augmenter.fit(split.train, bench.folder / "work", bench.progress)
+    budget = bench.budget(arm)
+    home = bench.folder / "synthetic" / f"split-{split.number}" / f"{file_name(augmenter.name)}-{content_hash(augmenter.fingerprint(), settings_of(budget), split.number)[:12]}"
+    others = sorted(place for place in home.parent.glob(f"{file_name(augmenter.name)}-*") if place != home) if home.parent.is_dir() else []
+    images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True, like=others)
+    note_arm(bench.folder, arm.name, split.number, home)
+    if not len(images):
+        raise GenaugError(f"No synthetic image was used: '{arm.name}' turned down all its candidates on split {split.number}; loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
+    decided = read_decisions(home)
+    painted = [row for row in read_plan(home).rows if row.id in decided]
+    return images, evaluations(augmenter, painted) if isinstance(augmenter, Recipe) else sum(map(augmenter.evaluations_of, painted)) if hasattr(augmenter, "evaluations_of") else 0
 
 # %% ../nbs/60_experiment.ipynb #c041
 def run_unit(
@@ -731,28 +733,35 @@ def run_experiment(
         for unit in run_split(bench, number, lambda: next(bar, None), found):
             yield unit, unit.rows(bench.names(), question.device)
 
+# %% ../nbs/60_experiment.ipynb #c045b
+def shortage(
+    home: Path,  # of a synthetic set
+) -> tuple[list[str], int, int, int] | None:  # classes without an image, classes with a budget, images missing, images wanted; None when the set cannot be read
+    "What a filter turned down beyond the budget."
+    read, why = attempt(lambda: (read_plan(home), read_decisions(home)))
+    if why:
+        return None
+    plan, decisions = read
+    wanted, kept, names = plan.wanted(), kept_units(plan, decisions), plan.header["class_names"]
+    return [names[index] if index is not None else "all" for index in wanted if wanted[index] and not kept[index]], len(wanted), sum((wanted - kept).values()), sum(wanted.values())
+
 
 def set_findings(
     folder: Path,            # of the comparison
     arms: Sequence[str],     # canonical texts
     splits: Sequence[int],   # numbers
 ) -> list[Finding]:
-    "Which classes ended with fewer images than wanted, or with none, since a filter turned down the rest."
+    "Per arm: on which splits classes ended without an image, or with fewer than wanted, since a filter turned down the rest."
     findings = []
-    for arm, number in ((arm, number) for arm in arms for number in splits):
-        home = noted_arm(folder, arm, number)
-        plan, why = (None, "") if home is None else attempt(lambda home: (read_plan(home), read_decisions(home)), home)
-        if plan is None:
-            continue
-        (plan, decisions), names = plan, plan[0].header["class_names"]
-        wanted = plan.wanted()
-        kept = kept_units(plan, decisions)
-        empty = [names[index] if index is not None else "all" for index in wanted if wanted[index] and not kept[index]]
+    for arm in arms:
+        homes = {number: noted_arm(folder, arm, number) for number in splits}
+        short = {number: lack for number, home in homes.items() if home is not None and (lack := shortage(home)) and lack[2]}
+        empty = {number: lack for number, lack in short.items() if lack[0]}
         if empty:
-            findings.append(Finding("empty-class", "warning", f"{arm}, split {number}", f"'{arm}' has no image for {len(empty)} of {len(wanted)} classes on split {number} ({', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}), "
-                                    "since its filter turned down all candidates: there it trains on photographs alone; loosen the filter or raise its rounds."))
-        elif (short := sum((wanted - kept).values())):
-            findings.append(Finding("fewer-images", "note", f"{arm}, split {number}", f"'{arm}' has {sum(wanted.values()) - short} of {sum(wanted.values())} images on split {number}, since its filter turned down the rest."))
+            each = "; ".join(f"split {number}: {len(lack[0])} of {lack[1]} classes ({', '.join(lack[0][:5])}{', ...' if len(lack[0]) > 5 else ''})" for number, lack in list(empty.items())[:20])
+            findings.append(Finding("empty-class", "warning", arm, f"'{arm}' has no image for some classes on {len(empty)} of {len(homes)} splits, since its filter turned down all candidates, and there it trains on photographs alone ({each}); loosen the filter or raise its rounds."))
+        elif short:
+            findings.append(Finding("fewer-images", "note", arm, f"'{arm}' has {sum(lack[3] - lack[2] for lack in short.values())} of {sum(lack[3] for lack in short.values())} images on {len(short)} of {len(homes)} splits, since its filter turned down the rest."))
     return findings
 
 # %% ../nbs/60_experiment.ipynb #c047
@@ -838,7 +847,7 @@ def within_class_lpips(
         return []
     return [("lpips_within_class", "", 100 * float(np.mean(values)), len(kept))] if len(values) else []
 
-
+# %% ../nbs/60_experiment.ipynb #c053b
 def measure_set(
     synthetic: LabeledImages,    # a finished set
     train: LabeledImages,        # the photographs it was made from
@@ -890,7 +899,7 @@ def _judged(
     "What all rows about a set share."
     return {**bench.names(), **arm_fields(text), "classifier": f"judge {jury.judge.name}", "split": number, "seed": 0, "version": __version__, "device": bench.question.device}
 
-
+# %% ../nbs/60_experiment.ipynb #c056a
 def measure_experiment(
     question: Comparison,               # its arms with an augmenter are measured
     sets: Mapping[str, LabeledImages],  # the data, by part
@@ -1086,7 +1095,7 @@ def image_scores(
     tested: Mapping[int, Sequence[str]],  # split -> ids of its test images in order
 ) -> dict[tuple[int, int], dict[str, int]]:  # (split, seed) -> id -> 1 if right
     "The answers of an arm's runs by test image."
-    return {(unit.split, unit.seed): dict(zip(tested[unit.split], map(int, unit.correct))) for unit in units}
+    return {(unit.split, unit.seed): dict(zip(tested[unit.split], map(int, unit.correct))) for unit in units if unit.correct}
 
 
 def bootstrap_difference(
@@ -1183,7 +1192,7 @@ def _data_findings(
             findings.append(Finding(kind, severity, classes[0], f"{len(classes)} of {len(trained)} classes ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}) {words}."))
     return findings
 
-
+# %% ../nbs/60_experiment.ipynb #c086b3
 def _arm_findings(
     bench: Bench,   # where, with what
     split: Split,   # the first one
@@ -1204,8 +1213,9 @@ def _arm_findings(
         same = paths.setdefault(bench.path(arm.name, split, 0), arm.name)
         if same != arm.name:
             findings.append(Finding("same-arm", "note", arm.name, f"'{arm.name}' and '{same}' are the same arm, written in two ways: their numbers are equal."))
-    if len(findings) >= len(arms) and all(any(finding.where == arm.name and finding.kind == "arm-fails" for finding in findings) for arm in arms):
-        raise GenaugError(findings[0].message)
+    failing = [finding for finding in findings if finding.kind == "arm-fails"]
+    if len(failing) == len(arms):
+        raise GenaugError(failing[0].message)
     return findings
 
 # %% ../nbs/60_experiment.ipynb #c086c
@@ -1364,41 +1374,6 @@ def _other_arms(
     arms = sorted({arm_text(row.method, row.variant) for row in others.itertuples()})
     return [Finding("other-rows", "note", "results.csv", f"results.csv also keeps {len(others)} rows of earlier comparisons in this folder (of {', '.join(arms[:8])}{', ...' if len(arms) > 8 else ''}); the summary is about what was asked now.")] if arms else []
 
-# %% ../nbs/60_experiment.ipynb #c092
-def compare(
-    question: Comparison,               # what to compare
-    sets: Mapping[str, LabeledImages],  # the data, by part
-    folder: str | Path,                 # OUT
-    backbone: Backbone | None = None,   # for arms that paint
-    source: str = "",                   # SOURCE as the user wrote it, for the record
-    remarks: Sequence[str] = (),        # sentences that belong into the report
-    progress: bool = True,              # show bars
-    say: Callable[[str], None] = lambda text: None,  # gets the notes and the cost estimate
-    jury: Jury | Callable[[], Jury | None] | None = None,  # if given, the synthetic sets are measured too; a function is called after all refusals
-    findings: Sequence[Finding] = (),   # what is known already, kept with what this finds
-) -> ComparisonResult:
-    "Run or continue a comparison and write `results.csv` and `findings.json` into OUT; raises `GenaugError` for what the user can put right, before any work."
-    folder, source = Path(folder).expanduser(), source or question.data
-    known = sorted_findings(findings)
-    found, places = [*known, *examine(question, sets, backbone)], _photograph_folders(sets)
-    check_claim(folder, question, source, places)
-    _check_photographs(question, sets, folder)
-    bench, first = Bench(question, sets, backbone, folder, progress), make_split(question, sets, question.splits[0])
-    fresh = split_notes(first, question, sets)
-    for note in (*fresh, *(finding.message for finding in found if finding not in known)):
-        say(f"Note: {note}")
-    claim_comparison(folder, question, source, bench.names())
-    cost, why = attempt(estimate, bench, first)
-    say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
-    runs = list(run_experiment(question, sets, folder, backbone, progress, found.append))
-    units, rows = [unit for unit, _ in runs], [row for _, lines in runs for row in lines]
-    jury = jury() if callable(jury) else jury
-    if jury is not None:
-        without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
-        rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
-    put(rows, folder / "results.csv")
-    return _result(bench, units, found, [*remarks, *fresh], say)
-
 # %% ../nbs/60_experiment.ipynb #c092a
 def _photograph_folders(
     sets: Mapping[str, LabeledImages],  # parts of the data
@@ -1436,6 +1411,41 @@ def _result(
     keep_findings(folder, findings, command="compare")
     return ComparisonResult(folder, table, summary, metric, tuple(notes), findings)
 
+# %% ../nbs/60_experiment.ipynb #c092
+def compare(
+    question: Comparison,               # what to compare
+    sets: Mapping[str, LabeledImages],  # the data, by part
+    folder: str | Path,                 # OUT
+    backbone: Backbone | None = None,   # for arms that paint
+    source: str = "",                   # SOURCE as the user wrote it, for the record
+    remarks: Sequence[str] = (),        # sentences that belong into the report
+    progress: bool = True,              # show bars
+    say: Callable[[str], None] = lambda text: None,  # gets the notes and the cost estimate
+    jury: Jury | Callable[[], Jury | None] | None = None,  # if given, the synthetic sets are measured too; a function is called after all refusals
+    findings: Sequence[Finding] = (),   # what is known already, kept with what this finds
+) -> ComparisonResult:
+    "Run or continue a comparison and write `results.csv` and `findings.json` into OUT; raises `GenaugError` for what the user can put right, before any work."
+    folder, source = Path(folder).expanduser(), source or question.data
+    known = sorted_findings(findings)
+    found, places = [*known, *examine(question, sets, backbone)], _photograph_folders(sets)
+    check_claim(folder, question, source, places)
+    _check_photographs(question, sets, folder)
+    bench, first = Bench(question, sets, backbone, folder, progress), make_split(question, sets, question.splits[0])
+    fresh = split_notes(first, question, sets)
+    for note in (*fresh, *(finding.message for finding in found if finding not in known)):
+        say(f"Note: {note}")
+    claim_comparison(folder, question, source, bench.names())
+    cost, why = attempt(estimate, bench, first)
+    say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
+    runs = list(run_experiment(question, sets, folder, backbone, progress, found.append))
+    units, rows = [unit for unit, _ in runs], [row for _, lines in runs for row in lines]
+    jury = jury() if callable(jury) else jury
+    if jury is not None:
+        without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
+        rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
+    put(rows, folder / "results.csv")
+    return _result(bench, units, found, [*remarks, *fresh], say)
+
 # %% ../nbs/60_experiment.ipynb #c094
 def with_bootstrap(
     summary: pd.DataFrame,   # of `summarise`
@@ -1448,7 +1458,7 @@ def with_bootstrap(
     if (summary.attrs.get("metric") or "accuracy") != "accuracy":      # an average precision is no mean over images
         return summary.assign(**{name: math.nan for name in ("images low", "images high", "images minus low", "images minus high")})
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
-    control = next((name for name in CONTROLS if name in scores), None)
+    control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]
     paired = [bootstrap_difference(scores[arm], scores[control]) if control not in (None, arm) else (math.nan,) * 3 for arm in summary.arm]
     return summary.assign(**{"images low": [one[1] for one in own], "images high": [one[2] for one in own],

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, PlanRow, content_hash, decode_image, encode_png, file_name, image_path,
                          metadata_record, progress_bar, read_metadata, settings_of, write_atomic, write_metadata)
 from .data import Manifest, assert_only
-from .training import disk_errors_explained, join_team, wait_for_team
+from .training import disk_errors_explained, disk_reason, join_team, wait_for_team
 
 # %% ../nbs/39_painting.ipynb #c008
 def plain_value(
@@ -254,7 +254,7 @@ def check_writable(
 ) -> None:
     "Make and remove a folder and a file where the result will lie; raises `GenaugError` when that fails."
     parent = nearest_folder(folder)
-    with disk_errors_explained(folder):
+    try:
         if not os.access(parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "no permission", str(parent))
         trial = Path(tempfile.mkdtemp(dir=parent, prefix=".genaug-trial-"))
@@ -265,6 +265,8 @@ def check_writable(
                 (trial / name).rmdir()
         finally:
             shutil.rmtree(trial, ignore_errors=True)
+    except OSError as error:
+        raise GenaugError(f"Cannot write into '{folder}', {disk_reason(error) or f'{error.strerror}: choose another folder'}.") from error
 
 # %% ../nbs/39_painting.ipynb #c024b
 def check_apart(
@@ -392,7 +394,7 @@ def _note_of(
     try:
         note = json.loads(lock.with_name(f"{lock.name}.json").read_text(encoding="utf-8"))
         return {"pid": int(note["pid"]), "finishing": bool(note.get("finishing"))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
 
 
@@ -480,7 +482,7 @@ def failures(
         try:
             record = json.loads(line)
             reasons[str(record["id"])] = str(record["reason"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue  # a line that was broken off
     return {name: reason for name, reason in reasons.items() if name in canvas.plan.by_id and canvas.stored(canvas.plan.by_id[name]) is None}
 
@@ -703,7 +705,7 @@ def open_synthetic(
         known = set(images.ids) <= plan.by_id.keys() and named == {canvas.places[name] for name in images.ids} and list(images.class_names) == plan.header["class_names"]
         if not known or not np.allclose(images.labels, np.array([plan.by_id[name].label for name in images.ids]).reshape(images.labels.shape), atol=1e-6):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise GenaugError(f"'{folder}' is damaged: its metadata do not belong to its plan; run the same command again to repair it.") from error
     there = {path for path in train.rglob("*.png") if not path.name.startswith(".")}
     if named != there:
@@ -722,7 +724,7 @@ def read_decisions(
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {str(record.pop("id")): Decision(**record) for record in records}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise GenaugError(f"'{path}' is damaged: remove '{Path(folder) / 'train' / 'metadata.jsonl'}' and run the same command again, which decides anew.") from None
 
 # %% ../nbs/39_painting.ipynb #c051b

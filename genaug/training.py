@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['generator_at', 'learning_rate_factor', 'named_tensors', 'make_optimizer', 'disk_reason', 'disk_errors_explained',
            'save_checkpoint', 'newest_checkpoint', 'read_checkpoint', 'check_continuation', 'load_checkpoint',
-           'one_update', 'Alone', 'join_team', 'wait_for_team', 'alone_in', 'train_loop']
+           'one_update', 'check_finite', 'Alone', 'join_team', 'wait_for_team', 'alone_in', 'train_loop']
 
 # %% ../nbs/08_training.ipynb #c003
 import contextlib
@@ -275,6 +275,16 @@ def one_update(
     optimizer.step()
     return value
 
+# %% ../nbs/08_training.ipynb #c021a
+def check_finite(
+    trained: Mapping,  # name -> Parameter
+    step: int,         # the update before
+) -> None:
+    "Raise `GenaugError` when an update made values that are no numbers: the loss only shows it one update later."
+    broken = next((name for name, value in trained.items() if not torch.isfinite(value).all()), None)
+    if broken is not None:
+        raise GenaugError(f"'{broken}' holds values that are not finite after step {step}; lower the learning rate, or look for broken images or labels.")
+
 # %% ../nbs/08_training.ipynb #c023b
 class Alone:
     "What the loop asks of accelerate's `Accelerator`, for a process that learns by itself; nothing about it is remembered anywhere."
@@ -342,21 +352,24 @@ def train_loop(
     callback: Callable | None = None,  # called with (step, loss) after each update
     accelerator=None,              # accelerate.Accelerator, to train in several processes; None: in this one alone
 ) -> list[float]:  # the loss of every update
-    "Train to the given number of updates, resuming from a checkpoint; the result does not depend on interruptions (on one kind of processor)."
+    "Train to the given number of updates, resuming from a checkpoint; the result does not depend on interruptions (on one kind of processor). Of several processes with one checkpoint folder, one trains and the others wait."
     accelerator = accelerator or Alone()
     trained, state = named_tensors(parameters)
     changer = make_optimizer(trained, lr, optimizer, weight_decay)
     settings = {"lr": dict(lr) if isinstance(lr, Mapping) else lr, "optimizer": getattr(optimizer, "__name__", optimizer), "schedule": schedule, "warmup": warmup,
                 "weight_decay": weight_decay, "grad_clip": grad_clip, "seed": seed, "processes": accelerator.num_processes}
-    start, losses = load_checkpoint(checkpoint, state, changer, ema, settings, steps)
-    for step in (bar := progress_bar(range(start, steps), "training", progress and accelerator.is_main_process)):
-        factor = learning_rate_factor(step, steps, schedule, warmup)
-        losses.append(one_update(loss_at, step, trained, changer, factor, seed, grad_clip, accelerator))
-        bar.set_postfix_str(f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", refresh=False)
-        if ema is not None:
-            ema.step(list(trained.values()))
-        if callback:
-            callback(step, losses[-1])
-        if checkpoint and accelerator.is_main_process and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            save_checkpoint(checkpoint, step + 1, state, changer, losses, ema, settings, steps)
+    with alone_in(checkpoint if accelerator.num_processes == 1 else None):
+        start, losses = load_checkpoint(checkpoint, state, changer, ema, settings, steps)
+        for step in (bar := progress_bar(range(start, steps), "training", progress and accelerator.is_main_process)):
+            factor = learning_rate_factor(step, steps, schedule, warmup)
+            losses.append(one_update(loss_at, step, trained, changer, factor, seed, grad_clip, accelerator))
+            bar.set_postfix_str(f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", refresh=False)
+            if ema is not None:
+                ema.step(list(trained.values()))
+            if callback:
+                callback(step, losses[-1])
+            if checkpoint and accelerator.is_main_process and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+                check_finite(trained, step)
+                save_checkpoint(checkpoint, step + 1, state, changer, losses, ema, settings, steps)
+    check_finite(trained, steps - 1)
     return losses

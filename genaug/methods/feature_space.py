@@ -913,7 +913,7 @@ def check_fusion(
     method,  # a `FeatureSpace`
 ) -> None:
     "Raises `GenaugError` for a value that means nothing, or for two that contradict each other."
-    if method.neighbours != "inf" and not (type(method.neighbours) is int and 1 <= method.neighbours <= 1e6):
+    if not (isinstance(method.neighbours, str) and method.neighbours == "inf") and not (type(method.neighbours) is int and 1 <= method.neighbours <= 1e6):
         raise GenaugError(f"'{method.name}' cannot have neighbours={str(method.neighbours)[:80]!r}: it must be a whole number of at least 1, or 'inf' for all images of the class.")
     check_settings(method)
     if method.denoising_steps > method.num_inference_steps:
@@ -950,7 +950,7 @@ class FeatureSpace(Augmenter, CodeSettings):
         **{name: Bound(0, 1) for name in ("coin", "tau_high", "tau_low")}, "heads": Bound(1, 1e6), "num_inference_steps": Bound(1, 999), "denoising_steps": Bound(0, 999), "guidance_scale": Bound(0, 100)})
 
     def __post_init__(self):
-        self.neighbours = "inf" if self.neighbours == math.inf else self.neighbours
+        self.neighbours = "inf" if isinstance(self.neighbours, float) and self.neighbours == math.inf else self.neighbours
         check_fusion(self)
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "FeatureSpace":

@@ -41,7 +41,7 @@ class GenMix(Mixer):
     per_batch: bool = False        # one share for all pairs of a batch, as in Balanced-MixUp
     probability: float = 1.0       # that a slot is mixed at all
 
-    bounds = MappingProxyType({"alpha": Bound(0, 1e6, above=True), "partners": Bound(words=POOLS), "synthetic_share": Bound(0, 1)})
+    bounds = MappingProxyType({"alpha": Bound(0, 1e12, above=True), "partners": Bound(words=POOLS), "synthetic_share": Bound(0, 1)})
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Blend each image with its partner; shapes as for `Mixer.mix`."

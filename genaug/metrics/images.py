@@ -130,9 +130,7 @@ def nearest_neighbours(
         raise GenaugError("There is no neighbour to look for; give at least one other image.")
     if features.shape[1] != reference.shape[1]:
         raise GenaugError(f"The features have {features.shape[1]} and {reference.shape[1]} columns; take both from one network.")
-    if not len(features):
-        return np.zeros(0), np.zeros(0, np.int64)
-    distances, positions = NearestNeighbors(n_neighbors=2 if own else 1).fit(reference).kneighbors(None if own else features, n_neighbors=1)
+    distances, positions = (np.zeros((0, 1)), np.zeros((0, 1), np.int64)) if not len(features) else NearestNeighbors(n_neighbors=2 if own else 1).fit(reference).kneighbors(None if own else features, n_neighbors=1)
     return distances[:, 0], positions[:, 0]
 
 
