@@ -1113,7 +1113,7 @@ def run_note(
 def opened_for_audit(
     out: Path,            # OUT of `augment`
     source: str | None,   # of --source
-) -> tuple:  # the set, its photographs, the test part or None
+) -> tuple:  # the plan, the set, its photographs, the test part or None
     "What an audit compares; raises `GenaugError` or `Refusal` with what is missing."
     from genaug.painting import open_synthetic, read_plan
     from genaug.report import photographs_of
@@ -1129,15 +1129,9 @@ def opened_for_audit(
     condition = note.get("condition", "natural")
     check_source(note["source"], condition if note["source"] == "digit-scenes" else "natural")
     sets = examine(note["source"], condition).sets
-    return made, real, sets.get("test")
+    return plan, made, real, sets.get("test")
 
 # %% ../nbs/62_cli.ipynb #c067a
-def _as_findings(rows):
-    from genaug.core import Finding
-    kind = lambda row: "note" if row.passed is not False else "warning" if row.check in ("no_repeats", "no_training_copy") else "error"
-    return [Finding(row.check, kind(row), "", row.message) for row in rows]
-
-
 @app.command()
 def audit(
     out: Annotated[Path, typer.Argument(parser=path_of("OUT"), metavar="OUT", help="folder that augment wrote", show_default=False)],
@@ -1146,15 +1140,15 @@ def audit(
 ) -> None:
     "Check a set for leaks and copies."
     with Terminal("audit", as_json) as terminal:
-        made, real, test = opened_for_audit(out, source)
+        plan, made, real, test = opened_for_audit(out, source)
         from genaug import audit as rules
-        rows = rules.audit(made, real, test)
-        findings = list(getattr(rules, "as_findings", _as_findings)(rows))
-        terminal.findings += findings
-        marks = {"error": "LEAK", "warning": "warn", "note": "ok  "}
-        for row, finding in zip(rows, findings):
-            terminal.say(f"{'    ' if row.passed is None else marks[finding.severity]} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
-        failed = any(finding.severity == "error" for finding in findings)
+        rows = rules.audit(made, real, test, header=plan.header, rows=plan.rows, folder=out / "train")
+        terminal.findings += rules.as_findings(rows)  # said below, rule by rule
+        marks = {True: "ok  ", None: "    ", False: "LEAK"} | {check: "warn" for check in rules.SUSPICIOUS}
+        for row in rows:
+            mark = marks[row.check] if row.passed is False and row.check in marks else marks[row.passed]
+            terminal.say(f"{mark} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
+        failed = any(finding.severity == "error" for finding in terminal.findings)
         table = [{"check": row.check, "passed": row.passed, "value": row.value if math.isfinite(row.value) else None, "n": row.n} for row in rows]
         terminal.finish(2 if failed else 0, out=str(out), rows=table)
 
