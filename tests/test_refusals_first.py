@@ -187,7 +187,7 @@ def test_a_folder_begun_with_another_method_is_refused_before_learning(capsys, t
     fit = Recipe.fit
     monkeypatch.setattr(Recipe, "fit", lambda self, real, workdir=None, progress=False: fit(self, real, workdir, progress) if workdir is None else 1 / 0)
     assert "the method" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "diff-ii", "--shots", "2", "--copies", "1", "--quiet")
-    assert "the seed" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "smote", "--shots", "2", "--copies", "1", "--seed", "4", "--quiet")
+    assert "the budget" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "smote", "--shots", "2", "--copies", "2", "--quiet")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if "lock" not in path.name} == before
 
 
@@ -208,11 +208,12 @@ def test_a_budget_of_nothing_is_refused_before_learning(capsys, tmp_path, no_wor
     assert not (tmp_path / "out").exists()
 
 
-def test_a_budget_of_millions_is_refused_without_counting_to_it(photos):
+def test_a_budget_of_millions_is_refused_without_counting_to_it(photos, monkeypatch):
     from genaug.core import Budget
     from genaug.data import open_folder
-    with pytest.raises(cli.Refusal, match="10,000,000"):
-        cli.check_amount(Budget(2_000_000), open_folder(photos)["all"])
+    monkeypatch.setattr(cli, "MOST_IMAGES", 5000)
+    with pytest.raises(cli.Refusal, match="more than 5,000"):
+        cli.check_amount(Budget(1_000_000), open_folder(photos)["all"])
 
 
 IDLE = {
