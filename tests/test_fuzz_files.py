@@ -123,7 +123,7 @@ def read_set(folder):
     images = call_checked(LabeledImages.open, folder / "train").value
     if images is not None:
         outside = [str(path) for path in images.pixels if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)]
-        expect(not outside, f"a picture outside the set is opened: {outside[0]}")
+        expect(not outside, f"a picture outside the set is opened: {outside[:1]}")
         call_checked(lambda: [images.image(position) for position in range(len(images))])
 
 
