@@ -32,7 +32,8 @@ from PIL import Image
 import genaug.cli
 from genaug.core import GenaugError
 
-SECONDS, MEGABYTES = 20.0, 600  # of one call
+SECONDS, MEGABYTES = 20.0, 600  # of one call: processor time, and memory beyond what there was
+PATIENCE = 6  # times as long may pass on the clock of a busy machine
 COMMON = dict(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False)
 settings.register_profile("genaug", max_examples=20, **COMMON)
 settings.load_profile("genaug")
@@ -74,18 +75,22 @@ def _reset_peak():
 
 @contextlib.contextmanager
 def bounded(seconds=SECONDS, more_megabytes=3000):
-    "An alarm, and a limit of address space that keeps the machine alive; what was set before is restored."
+    "Alarms for processor time and for time, and a limit of address space that keeps the machine alive; what was set before is restored."
     def ring(number, frame): raise TooLong
-    before, limits, started = signal.signal(signal.SIGALRM, ring), resource.getrlimit(resource.RLIMIT_AS), time.monotonic()
-    waiting, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    handlers = {number: signal.signal(number, ring) for number in (signal.SIGPROF, signal.SIGALRM)}
+    limits, started = resource.getrlimit(resource.RLIMIT_AS), time.monotonic()
+    waiting, _ = signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     if size := _status("VmSize"):
         resource.setrlimit(resource.RLIMIT_AS, ((size + more_megabytes) * 2 ** 20, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if waiting:
             signal.setitimer(signal.ITIMER_REAL, max(0.01, waiting - (time.monotonic() - started)))
 
@@ -163,14 +168,14 @@ def watched(function, seconds=SECONDS):
     "Call a function under watch; errors are kept, not raised."
     outcome, screens = Outcome(), (Screen(True), Screen(False))
     _reset_peak()
-    base, started = _status("VmRSS"), time.monotonic()
+    base, started = _status("VmRSS"), time.process_time()
     with mock.patch.object(socket.socket, "connect", refuse_network), contextlib.redirect_stdout(screens[0]), contextlib.redirect_stderr(screens[1]):
         try:
             with bounded(seconds):
                 outcome.value = function()
         except (Exception, TooLong, SystemExit) as error:
             outcome.error = error
-    outcome.seconds, outcome.megabytes = time.monotonic() - started, _status("VmHWM") - base
+    outcome.seconds, outcome.megabytes = time.process_time() - started, _status("VmHWM") - base
     outcome.out, outcome.err = (screen.shown() for screen in screens)
     return outcome
 
