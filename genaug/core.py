@@ -235,7 +235,7 @@ def _transform(
     mode: str,       # RGB, CMYK or L
 ) -> ImageCms.ImageCmsTransform | None:  # None: the values are sRGB as they are
     "The way from a profile to sRGB; raises `ImageCms.PyCMSError` for a profile that is damaged or of another kind of picture."
-    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0)  # the short cut is coarse in dark grey
     source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags)
     if mode == "CMYK":
@@ -823,28 +823,48 @@ def _save_images(
     write_metadata(folder, images.class_names, records, images.task)
 
 
+def _sound_record(
+    record: object,  # a line of `metadata.jsonl`
+) -> bool:
+    "Has it what `metadata_record` writes, and does its file lie in the folder?"
+    if not (isinstance(record, dict) and isinstance(record.get("file_name"), str) and isinstance(record.get("id"), str) and isinstance(record.get("labels"), list)):
+        return False
+    parts = record["file_name"].split("/")
+    return len(parts) <= 2 and not {"", ".", ".."} & set(parts) and "\\" not in record["file_name"] and "\0" not in record["file_name"]
+
+
 def read_metadata(
     folder: str | Path,  # of a saved set
 ) -> list[dict]:
-    "The lines of `metadata.jsonl`; raises `GenaugError` when the set is missing or incomplete."
+    "The lines of `metadata.jsonl`; raises `GenaugError` when the set is missing, incomplete or damaged."
     path = Path(folder) / "metadata.jsonl"
     if not path.is_file():
         raise GenaugError(f"'{folder}' holds no finished set of genaug (no metadata.jsonl); finish or repeat the run that makes it.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, RecursionError):
+        records = [None]
+    if not all(_sound_record(record) for record in records):
+        raise GenaugError(f"'{path}' is damaged or was not written by genaug; remove it and repeat the run that makes the set, or copy the folder again.")
+    return records
 
-
+# %% ../nbs/00_core.ipynb #c039b
 def _open_images(
     folder: Path,  # of a saved set
 ) -> LabeledImages:  # pixels stay on disk
-    "Read back a saved set; the pixels are decoded when asked for."
+    "Read back a saved set; the pixels are decoded when asked for. Raises `GenaugError` when it is missing or damaged."
     records = read_metadata(folder)
-    class_names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
     column = lambda key: [record.get(key) for record in records]
     optional = lambda values: None if all(value is None for value in values) else values
-    infos = [json.loads(text) if text else {} for text in column("info")]
-    return LabeledImages([folder / name for name in column("file_name")], np.array(column("labels"), np.float32).reshape(len(records), -1) if records else np.zeros((0, len(class_names))),
-                         class_names, column("id"), records[0]["task"] if records else "single", column("origin"),
-                         optional(column("group")), infos if any(column("info")) else None, column("sha256"))
+    try:
+        class_names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        infos = [json.loads(text) if text else {} for text in column("info")]
+        labels = np.array(column("labels"), np.float32).reshape(len(records), -1) if records else np.zeros((0, len(class_names)))
+        return LabeledImages([folder / name for name in column("file_name")], labels, class_names, column("id"), records[0].get("task") if records else "single", column("origin"),
+                             optional(column("group")), infos if any(column("info")) else None, column("sha256"))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, GenaugError) else type(error).__name__
+        raise GenaugError(f"The set in '{folder}' is damaged ({printable(reason)[:120]}); repeat the run that makes it, or copy the folder again.") from None
 
 # %% ../nbs/00_core.ipynb #c037b
 SPLIT_WORDS = ("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation")
@@ -959,7 +979,7 @@ def _count_wanted(
     "Raise `GenaugError` for anything but a whole number from `low` to the most images that a plan can hold."
     whole = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value // 1
     if not whole or not low <= value <= MOST_IMAGES:
-        shown = f"not {value}" if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else f"not {printable(repr(value))[:40]}"
+        shown = f"not {str(value)[:20]}" if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else f"not {printable(repr(value))[:40]}"
         limit = f"at most {MOST_IMAGES:,}" if whole and value > MOST_IMAGES else f"at least {low}" if whole else f"a whole number of at least {low}"
         raise GenaugError(f"{words} must be {limit}, {shown}.")
 
@@ -969,13 +989,13 @@ def _check_budget(
 ) -> None:
     "Raise `GenaugError` for the first field that is no budget, whether or not another field overrides it."
     copies, per_class = budget.copies, budget.per_class
-    if not isinstance(copies, (int, float, np.integer, np.floating)) or isinstance(copies, bool) or not math.isfinite(copies):
+    if not isinstance(copies, (int, float, np.integer, np.floating)) or isinstance(copies, bool) or copies != copies or abs(copies) == math.inf:
         raise GenaugError(f"The number of copies must be a positive, finite number, not {printable(repr(copies))[:40]}.")
     overridden = per_class is not None or budget.fill is True or budget.total is not None or budget.tail is not None
     if copies < 0 or (copies == 0 and not overridden):
         raise GenaugError(f"The number of copies must be positive, not {copies}.")
     if copies > MOST_COPIES:
-        raise GenaugError(f"The number of copies must be at most {MOST_COPIES:,} per photograph, not {copies:g}.")
+        raise GenaugError(f"The number of copies must be at most {MOST_COPIES:,} per photograph, not {repr(copies)[:20]}.")
     if per_class is not None and not (isinstance(per_class, Mapping) and all(isinstance(name, str) for name in per_class)):
         raise GenaugError("The counts per class are a mapping from class names to numbers of images, such as {'cat': 20}.")
     for name, count in (per_class or {}).items():
@@ -1123,7 +1143,7 @@ def _wrong_kind(
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     limit = bound or (WHOLE if annotation is int else Bound())
     words = {int: "a whole number", float: "a finite number", str: "a word"}.get(annotation)
-    right = {int: number and isinstance(value, (int, np.integer)), float: number and math.isfinite(value), str: isinstance(value, str)}.get(annotation, True)
+    right = {int: number and isinstance(value, (int, np.integer)), float: number and value == value and abs(value) != math.inf, str: isinstance(value, str)}.get(annotation, True)
     return "" if right and (words is None or limit.allows(value)) else limit.text() if limit.words else " ".join(part for part in (words, limit.text()) if part)
 
 # %% ../nbs/00_core.ipynb #c048d
