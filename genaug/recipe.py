@@ -35,7 +35,7 @@ from .sampling import add_noise, denoise, row_noise, start_step, suffixed_steps
 # %% ../nbs/40_recipe.ipynb #c006
 SCHEDULES = ("constant", "linear", "cosine", "trapezoid", "stairs")  # of a learning rate
 LEARNING = MappingProxyType({  # what the settings of anything that learns may be
-    "steps": Bound(1, 1e7), "batch_size": Bound(1, 4096), "learning_rate": Bound(0, 10), "token_learning_rate": Bound(0, 10),
+    "steps": Bound(0, 1e7), "batch_size": Bound(1, 4096), "learning_rate": Bound(0, 10), "token_learning_rate": Bound(0, 10),
     "warmup": Bound(0, 1e7), "rank": Bound(1, 1024), "tokens_per_class": Bound(1, 64), "fuse": Bound(1, 64), "seed": Bound(0, 2**63 - 1), "schedule": Bound(words=SCHEDULES)})
 
 

@@ -402,8 +402,6 @@ def check_arm(
     share, reaching = getattr(mixer, "synthetic_share", None), mixer is not None and mixer.partners in POOLS
     if kind in ("append", "only") and arm.balancer is not None and arm.balancer.slot_chances(np.ones(2), 0.0) is not None:
         raise GenaugError(f"'{arm.balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{kind}', which has no such slots; write use=swap_class among the settings of the method.")
-    if reaching and arm.augmenter is None and (mixer.partners == "synthetic" or share):
-        raise GenaugError(f"'{mixer.name}' takes synthetic partners, but '{text}' paints nothing; write a method in front of it, or partners='pool' to mix photographs.")
     if kind == "partners" and not (reaching and mixer.probability > 0 and (share != 0 or mixer.partners == "synthetic")):
         raise GenaugError(f"'{text}' has use=partners, which shows synthetic images only as partners of a mixer that takes them; add such a mixer (+genmix), or choose another use.")
     if getattr(mixer, "per_batch", False) and kind == "two_loss":
@@ -533,6 +531,8 @@ def data_findings(
         tell("needs-classes", "error", f"fuses rare with common classes, and {classes} classes leave no rare one: add classes, or choose another method")
     if getattr(method, "per_class", False) and task == "multi":
         tell("needs-one-label", "error", f"has one generator per class, and images of this set have several labels: use {method.name}@per_class=false")
+    if method is None and arm.mixer is not None and (arm.mixer.partners == "synthetic" or getattr(arm.mixer, "synthetic_share", None)):
+        tell("needs-synthetic", "error", "mixes with synthetic partners and paints nothing: write a method in front of it, or partners=pool to mix photographs")
     rule = getattr(method, "label_rule", "own") if isinstance(method, Smote) else getattr(arm.mixer, "label_rule", "own")
     if task == "single" and rule in ("union", "intersection", "majority") and isinstance(method, (Smote, type(None))):
         tell("idle-setting", "note", f"has label_rule={rule}, which matters only where images have several labels")
