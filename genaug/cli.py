@@ -669,8 +669,9 @@ def take_order(
     progress: bool,          # show a bar
 ) -> Order:
     "All refusals of `augment`; makes nothing."
-    from genaug.painting import refuse_other_run
+    from genaug.painting import find_team, refuse_other_run
     from genaug.prompts import ClassPrompt
+    find_team()  # under torchrun, before the first tensor
     asked = context.params
     source, out, condition, device, metaclass = (asked[name] for name in ("source", "out", "condition", "device", "metaclass"))
     shots, found = read_shots(asked["shots"]), check_source(source, condition)
