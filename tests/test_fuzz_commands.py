@@ -1,4 +1,5 @@
 """Command lines with anything in every option, and arms in every spelling: answered in one sentence, within bounds, and nothing is left behind."""
+import json
 import shutil
 
 import pytest
@@ -72,11 +73,22 @@ def where(world, line):
     return [safe] if command not in ("suffixes",) else [safe, safe.rpartition(".")[0] + ".captions.jsonl" if "." in safe else safe + ".captions.jsonl"]
 
 
-def judge(world, command, changes):
+def is_json(text):
+    "One JSON value, in ASCII."
+    try:
+        return text.isascii() and json.loads(text) is not None
+    except ValueError:
+        return False
+
+
+def judge(world, command, changes, flags=()):
     for name in ("out", "out.txt", "genaug_tables", "genaug_compare"):
         wipe(world.cwd / name)
     line = apply(world, command, changes)
+    line[1:1] = flags
     outcome = run_checked(world, line, out=where(world, line))
+    if "--json" in flags and outcome.out.strip():
+        expect(is_json(outcome.out), f"{line} --json prints no JSON: {outcome.out[:200]!r}")
     for item in world.cwd.iterdir():
         wipe(item)
     return outcome
@@ -150,6 +162,11 @@ def test_all_hostile_values_of_an_option_are_answered_in_a_sentence(world, comma
             judge(world, command, [(option, value)])
 
 
+@pytest.mark.parametrize("command,changes", [("check", []), ("check", [("argument 0", "no such\x1b")]), ("check", [("--min-size", "17")]), ("audit", []), ("augment", []), ("augment", [("--copies", "nan")]), ("compare", [("--condition", "validaton")])])
+def test_with_json_a_command_prints_one_json_value_or_one_sentence(world, command, changes):
+    judge(world, command, changes, ["--json"])
+
+
 @pytest.mark.long
 @examples(800)
 @given(st.sampled_from(ASKED), st.one_of(odd_text, odd_number))
@@ -163,8 +180,9 @@ def test_many_values_of_any_option_are_answered_in_a_sentence(world, asked, valu
 def test_many_pairs_of_values_are_answered_in_a_sentence(world, data):
     command = data.draw(st.sampled_from(["augment", "compare", "check", "suffixes"]))
     names = [option for one, option in ASKED if one == command]
+    flags = data.draw(st.lists(st.sampled_from([option for one, option, flag in options() if one == command and flag and option not in ("--measure", "--quiet")]), max_size=2, unique=True))
     changes = [(option, data.draw(st.one_of(st.sampled_from(known_values(option)), odd_text))) for option in data.draw(st.lists(st.sampled_from(names), min_size=2, max_size=3, unique=True))]
-    judge(world, command, [(option, value) for option, value in changes if cheap(option, value) or value in known_values(option)])
+    judge(world, command, [(option, value) for option, value in changes if cheap(option, value) or value in known_values(option)], flags)
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """Names of folders and files with anything in them that a file system takes: checked, painted, reported and audited, with the right labels and nothing that moves a terminal or a browser."""
 import csv
+import json
 import os
 import shutil
 import unicodedata
@@ -49,6 +50,8 @@ def judge(world, classes, files=("0.png", "1.png")):
     home, out = spread(world, classes, files), world.cwd / "out"
     shutil.rmtree(out, ignore_errors=True)
     checked = run_checked(world, ["check", home, "--quiet"])
+    listed = run_checked(world, ["check", home, "--json", "--quiet"])
+    expect(listed.code == checked.code and listed.out.isascii() and json.loads(listed.out)["findings"] is not None, f"--json says something else: {listed.code}, {listed.out[:200]!r}")
     report = call_checked(check_folder, home).value
     made = run_checked(world, ["augment", home, "out", "--method", "smote", "--copies", "1", "--quiet"], out="out")
     if checked.code == 0:
