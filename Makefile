@@ -1,5 +1,7 @@
 # make demo   does Diff-II help on five images per class?  (creates .venv on the first run)
 # make test   everything that is checked: habits, exported code, pytest, all notebooks, all pages
+# make test-long  what takes longer: fuzz with many examples, 40 folder layouts with ten planted wrongs each, faults for real (under an hour)
+# make faults     only the faults for real: kills, full and read-only disks, damaged files, several processes (under 30 minutes)
 # make lab    JupyterLab on the notebooks (LAB='--no-browser --port 8899' for its options)
 # make docs   the site in _docs/
 # make wheel-check   build a wheel, install it alone into a fresh environment, run the command line there
@@ -18,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export PYTHONPATH := $(CURDIR)
 QUIET := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test pytest notebooks pages readme lab docs wheel-check install clean
+.PHONY: demo test test-long faults pytest notebooks pages readme lab docs wheel-check install clean
 .DEFAULT_GOAL := test
 
 install: $(STAMP)
@@ -37,6 +39,15 @@ test: $(STAMP)
 	@started=$$(date +%s); \
 	$(MAKE) --no-print-directory pytest notebooks pages; \
 	echo "make test: everything passed in $$(( $$(date +%s) - started )) s"
+
+test-long: $(STAMP)
+	@started=$$(date +%s); \
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --timeout 1800 --durations 10 -p no:cacheprovider --long -m long tests; \
+	$(MAKE) --no-print-directory faults; \
+	echo "make test-long: everything passed in $$(( $$(date +%s) - started )) s"
+
+faults: $(STAMP)
+	$(QUIET) $(BIN)/python tools/faults.py
 
 pytest: $(STAMP)
 	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --timeout 900 --durations 10 -p no:cacheprovider tests

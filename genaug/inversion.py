@@ -93,7 +93,9 @@ class InversionPool:
             images = real.batch([places[index] for index in where], size=backbone.image_size, channels=backbone.channels)
             latents = invert_images(backbone, images, [prompts[index] for index in where], concept, **settings)
             found.update(zip(batch, latents.cpu().to(self.dtype)))
-            for key in batch: self.write(key, found[key])
+            for key in batch:
+                if torch.isfinite(found[key]).all():  # one that failed is tried again
+                    self.write(key, found[key])
         self.computed += len(missing)
         return torch.stack([found[key] for key in keys]).float() if keys else torch.zeros(0, *backbone.latent_shape)
 
@@ -104,8 +106,9 @@ class InversionPool:
         try:
             with safetensors.safe_open(self.path(key), framework="pt") as stored:
                 latent = stored.get_tensor("latents")
-                intact = (stored.metadata() or {}).get("key") == key
-        except (safetensors.SafetensorError, OSError):
+                known, _, content = (stored.metadata() or {}).get("key", "").partition(" ")
+                intact = known == key and content in ("", content_hash(latent))
+        except (safetensors.SafetensorError, OSError, ValueError):
             return None
         return latent if intact and tuple(latent.shape) == tuple(shape) and latent.dtype == self.dtype else None
 
@@ -114,7 +117,7 @@ class InversionPool:
         if self.folder is None:
             self.memory[key] = latent
         else:
-            write_atomic(self.path(key), safetensors.torch.save({"latents": latent.contiguous()}, metadata={"key": key}))
+            write_atomic(self.path(key), safetensors.torch.save({"latents": latent.contiguous()}, metadata={"key": f"{key} {content_hash(latent)}"}))
 
     def path(self, key):
         "File of a key, in one of 256 sub-folders."

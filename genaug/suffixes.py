@@ -7,8 +7,9 @@ __all__ = ['LOCAL_HOSTS', 'FIRST_WORDS', 'COMMON_WORDS', 'SMALL_WORDS', 'MARKING
            'known_captions', 'setting_of', 'suffixes_from_captions', 'load_pretrained', 'load_blip', 'read_captions',
            'append_captions', 'Captioner', 'LanguageModel', 'load_generator', 'LocalLanguageModel',
            'ServerLanguageModel', 'open_language_model', 'draw_captions', 'prefix_for', 'instruction', 'begins_setting',
-           'answer_lines', 'parse_suffixes', 'summarize', 'stem', 'stems', 'named_class', 'single_image',
-           'reason_against', 'filter_suffixes', 'check_free', 'write_suffixes', 'make_suffixes']
+           'without_thoughts', 'answer_lines', 'parse_suffixes', 'summarize', 'stem', 'stems', 'named_class',
+           'single_image', 'reason_against', 'filter_suffixes', 'check_free', 'write_suffixes', 'open_suffixes',
+           'make_suffixes']
 
 # %% ../nbs/27_suffixes.ipynb #c003
 import functools
@@ -75,7 +76,7 @@ def setting_of(
     "What a caption says behind the class: 'a photo of a seven on grass' -> 'on grass'; empty when it says nothing or names no class."
     names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True) if word)
     found = re.search(rf"(?<!\w)(?:(?:{names})(?:e?s)?(?!\w)\s*)+(.*)", " ".join(caption.split()), re.IGNORECASE) if names else None
-    return found[1].strip(" ,.:;-") if found else ""
+    return "".join(character for character in found[1] if character.isprintable())[:300].strip(" ,.:;-") if found else ""
 
 
 def suffixes_from_captions(
@@ -235,6 +236,7 @@ class LocalLanguageModel:
                  ):
         self.name, self.device, self.max_new_tokens = Path(path).name, usable_device(device, torch.float32), max_new_tokens
         self.tokenizer, self.model = load_pretrained(path, "language model", (), load_generator)
+        self.room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # tokens of prompt and answer
         self.model.to(self.device)
 
     @torch.inference_mode()
@@ -245,7 +247,7 @@ class LocalLanguageModel:
             inputs = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         else:
             inputs = self.tokenizer(prompt, return_tensors="pt")
-        length, room = inputs["input_ids"].shape[1], getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        length, room = inputs["input_ids"].shape[1], self.room
         if room and length + self.max_new_tokens > room:
             raise GenaugError(f"The prompt has {length} tokens and the answer up to {self.max_new_tokens}, but the language model '{self.name}' takes {room} in all: use fewer captions or a model with a longer context.")
         filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
@@ -399,20 +401,36 @@ def begins_setting(
     first = re.split(r"[\s,]", text.strip().lower() + " ")[0]
     return first in FIRST_WORDS or first.endswith(("ing", "ed")) and len(first) > 4
 
+# %% ../nbs/27_suffixes.ipynb #c039c
+def without_thoughts(
+    answer: str,  # of a language model
+) -> str:
+    "The answer without what stands between <think> and </think>, before a stray </think>, or behind an unclosed <think>; in one pass, however long it is."
+    kept, inside = [], False
+    for piece in re.split(r"(</?think>)", answer):
+        if piece == "<think>":
+            inside = True
+        elif piece == "</think>":
+            kept, inside = kept if inside else [], False
+        elif not inside:
+            kept.append(piece)
+    return "".join(kept)
+
 
 def answer_lines(
     answer: str,  # of a language model
 ) -> list[str]:
     "The lines of an answer, thoughts and code fences left out; the items, where it is a JSON list."
-    answer = re.sub(r"(?s)^.*</think>|<think>.*$", "", re.sub(r"(?s)<think>.*?</think>", "", answer))
+    visible = lambda text: "".join(character if character.isprintable() else " " for character in text).strip()
+    answer = without_thoughts(answer)[:100_000]
     listed = re.search(r"\[.*\]", answer, re.DOTALL)
     try:
         items = json.loads(listed[0]) if listed else []
         if items and all(isinstance(item, str) for item in items):
-            return [f"- {item}" for item in items]
-    except ValueError:
+            return [f"- {visible(item)}" for item in items]
+    except (ValueError, RecursionError):
         pass
-    return ["".join(character for character in line if character.isprintable() or character == "\t").strip() for line in answer.splitlines() if not line.strip().startswith("```")]
+    return [visible(line) for line in answer.splitlines() if not line.strip().startswith("```")]
 
 # %% ../nbs/27_suffixes.ipynb #c041
 def parse_suffixes(
@@ -429,7 +447,7 @@ def parse_suffixes(
         text = marked.sub("", line).strip(quotes)
         rank = 0 if prefix.match(text) else 1 if marked.match(line) else 2
         text = prefix.sub("", text).strip(quotes)
-        if text and not (rank == 2 and (line.endswith(":") or len(text.split()) > 12)):
+        if text and len(text) <= 300 and not (rank == 2 and (line.endswith(":") or len(text.split()) > 12)):
             ranked[rank].append(text[0].lower() + text[1:] if begins_setting(text) else text)
     for text in clean_suffixes(next((texts for texts in ranked.values() if texts), [])):
         kept.setdefault(text.casefold(), text)
@@ -551,6 +569,11 @@ def check_free(
         raise GenaugError(f"'{path}' is a folder: name a text file for the suffixes.")
     if Path(path).exists() and not replace:
         raise GenaugError(f"'{path}' exists and may hold edits of yours: name another file, or say --replace.")
+    if Path(path).exists() and not Path(path).is_file():
+        raise GenaugError(f"'{path}' is a device or pipe, not a file: name a text file for the suffixes.")
+    home = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        raise GenaugError(f"'{path}' cannot be written: '{home}' is {'a folder without that permission' if home.is_dir() else 'no folder'}; name another file.")
 
 
 def write_suffixes(
@@ -569,6 +592,30 @@ def write_suffixes(
     left_out = [comment(suffix) + f"    ({reason})" for suffix, reason in (dropped or {}).items()]
     heading = [comment("left out; delete the mark and the reason to use one:")] if left_out else []
     write_atomic(path, "\n".join([*map(comment, notes), *cleaned, *heading, *left_out]) + "\n")
+
+# %% ../nbs/27_suffixes.ipynb #c063b
+def open_suffixes(
+    path: str | Path,              # a UTF-8 text file, one suffix per line
+    max_bytes: int = 1_000_000,    # of the file
+    max_suffixes: int = 1000,      # lines that count
+    max_length: int = 300,         # characters of one suffix
+) -> tuple[str, ...]:  # distinct, in the given order
+    "The suffixes of a file that a user names; raises `GenaugError` for one that cannot be a list of short phrases."
+    try:
+        place = Path(path).expanduser()
+        size = place.stat().st_size if place.is_file() else 0
+    except (OSError, RuntimeError, ValueError) as error:
+        raise GenaugError(f"The suffix file '{_shown(str(path), '')}' cannot be looked at ({type(error).__name__}): give a text file with one suffix per line, or 'none'.") from None
+    if size > max_bytes:
+        raise GenaugError(f"The suffix file '{path}' has {size:,} bytes, more than {max_bytes:,}: a list of suffixes is a short text, one setting per line.")
+    suffixes = read_suffixes(place)
+    if len(suffixes) > max_suffixes:
+        raise GenaugError(f"The suffix file '{path}' has {len(suffixes):,} suffixes, more than {max_suffixes:,}: a few settings suffice, each image takes one of them.")
+    odd = next((text for text in suffixes if not text.isprintable() or len(text) > max_length), None)
+    if odd is not None:
+        fault = "holds control or invisible characters" if not odd.isprintable() else f"has {len(odd):,} characters, more than {max_length}"
+        raise GenaugError(f"A suffix in '{path}' {fault}: '{printable(odd[:80])}'; write each as a short phrase, such as 'on grass'.")
+    return suffixes
 
 # %% ../nbs/27_suffixes.ipynb #c065
 def make_suffixes(

@@ -77,4 +77,4 @@ def test_bad_input():
     with pytest.raises(GenaugError, match="class names"):
         audit(other, REAL)
     only = REAL[[0]]
-    assert len(audit(make(8, "row", 3, infos()), only)) == 6      # one photograph has no fellow: no memory rows
+    assert len(audit(make(8, "row", 3, infos()), only)) == 9      # one photograph has no fellow: no memory rows

@@ -145,5 +145,5 @@ def test_settings_and_replacing():
 
 @pytest.mark.parametrize("wrong", ({"severity": 0}, {"severity": 11}, {"width": 0}, {"depth": 0}, {"depth": -2}, {"alpha": 0}, {"alpha": math.inf}, {"alpha": math.nan}, {"weight": -1}, {"weight": math.nan}), ids=str)
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(GenaugError, match="AugMix needs"):
+    with pytest.raises(GenaugError, match=f"{next(iter(wrong))}="):
         AugMix(**wrong)

@@ -349,8 +349,8 @@ def test_budgets_ask_for_the_right_numbers():
 
 def test_impossible_budgets_are_refused():
     real = unequal()
-    for budget, words in ((Budget(copies=0), "positive"), (Budget(copies=-1), "positive"), (Budget(copies=float("nan")), "positive"), (Budget(per_class={"zebra": 1}), "zebra")):
-        with pytest.raises(GenaugError, match=words): budget.slots(real)
+    for fields, words in (({"copies": 0}, "positive"), ({"copies": -1}, "positive"), ({"copies": float("nan")}, "positive"), ({"per_class": {"zebra": 1}}, "zebra")):
+        with pytest.raises(GenaugError, match=words): Budget(**fields).slots(real)
     with pytest.raises(GenaugError, match="no photograph"): Budget(per_class={"a": 1}).slots(real[real.targets == 1])
 
 

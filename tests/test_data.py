@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def problems(folder, **options):
-    return {problem.kind: problem for problem in check_folder(folder, **options).problems}
+    return {problem.kind: problem for problem in check_folder(folder, **options).findings}
 
 
 def refusal(call, *arguments, **options):
@@ -46,7 +46,7 @@ def refusal(call, *arguments, **options):
 
 def test_a_sound_folder_has_no_problems(folder):
     report = check_folder(folder)
-    assert report.ok and report.problems == () and report.class_names == ("kiwi", "plum") and len(report.table()) == 0
+    assert report.ok and report.findings == () and report.class_names == ("kiwi", "plum") and len(report.table()) == 0
     assert report.counts().loc["kiwi", "all"] == 3 and len(report.images) == 6
 
 
@@ -126,7 +126,7 @@ def test_a_picture_over_the_limit_is_refused_before_it_is_unpacked(folder):
     chunks = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (header, b"IDAT" + data, b"IEND")]
     (folder / "kiwi" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     found = [problem for problem in check_folder(folder).errors if problem.kind == "too-large"]
-    assert [problem.path for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"] and all("smaller" in problem.message for problem in found)
+    assert [problem.where for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"] and all("smaller" in problem.message for problem in found)
     assert "too-large" in {problem.kind for problem in check_folder(folder, max_pixels=100).errors}
     assert "limits" in refusal(check_folder, folder, max_pixels=10**9) and "limits" in refusal(check_folder, folder, min_size=0)
 
@@ -141,7 +141,7 @@ def test_files_of_systems_are_noted_once_and_other_files_warned_about(folder):
     found = problems(folder)
     assert check_folder(folder).ok and found["junk"].message.startswith("5 hidden") and found["junk"].severity == "note"
     assert found["other-file"].severity == "warning" and "'plum/notes.txt'" in found["other-file"].message
-    assert found["stray"].path == "cover.png" and len(open_folder(folder)["all"]) == 6
+    assert found["stray"].where == "cover.png" and len(open_folder(folder)["all"]) == 6
 
 
 def test_pictures_in_deeper_folders_belong_to_the_class(folder):
@@ -166,7 +166,7 @@ def test_names_equal_but_for_the_storage_of_accents_are_refused_even_when_lenien
     assert "rename or merge" in refusal(open_folder, folder, strict=False)
     for number, form in enumerate(("NFC", "NFD")):
         picture(folder / "kiwi" / unicodedata.normalize(form, "é.png"), 90 + number)
-    assert sum(problem.kind == "same-name" for problem in check_folder(folder).problems) >= 2
+    assert sum(problem.kind == "same-name" for problem in check_folder(folder).findings) >= 2
 
 
 def test_class_names_that_differ_only_in_case_are_an_error(folder):
@@ -197,7 +197,7 @@ def test_an_empty_class_a_single_image_and_one_class_only(folder):
     picture(folder / "lime" / "1.png", 80)
     found = problems(folder)
     assert found["empty-class"].severity == "error" and "remove its folder" in found["empty-class"].message
-    assert found["single-image"].severity == "warning" and found["single-image"].path == "lime"
+    assert found["single-image"].severity == "warning" and found["single-image"].where == "lime"
     assert open_folder(folder, strict=False)["all"].class_names == ("kiwi", "lime", "plum")
     picture(folder.parent / "alone" / "kiwi" / "1.png", 1), picture(folder.parent / "alone" / "kiwi" / "2.png", 2)
     assert problems(folder.parent / "alone")["one-class"].severity == "warning"
@@ -210,7 +210,7 @@ def test_classes_that_train_and_test_do_not_share(folder, tmp_path):
     folder.rename(top / "train")
     picture(top / "test" / "kiwi" / "9.png", 90), picture(top / "test" / "Plumm" / "9.png", 91)
     found = problems(top)
-    assert "'plum'" in found["unknown-class"].message and found["untested-class"].path == "plum"
+    assert "'plum'" in found["unknown-class"].message and found["untested-class"].where == "plum"
     assert len(open_folder(top, strict=False)["test"]) == 1
 
 
@@ -224,10 +224,10 @@ def test_links(folder, tmp_path):
     os.symlink("self.png", folder / "kiwi" / "self.png")
     os.symlink("0.png", folder / "kiwi" / "same.png")
     report = check_folder(folder)
-    kinds = [(problem.kind, problem.path) for problem in report.problems]
+    kinds = [(problem.kind, problem.where) for problem in report.findings]
     assert {("link-outside", "kiwi/far.png"), ("link-outside", "lychee"), ("link-loop", "plum/again"), ("link-folder", "kiwi/sister"),
             ("broken-link", "kiwi/broken.png"), ("broken-link", "kiwi/self.png"), ("duplicate", "kiwi/same.png")} == set(kinds)
-    assert all(problem.severity == "error" for problem in report.problems if "link" in problem.kind)
+    assert all(problem.severity == "error" for problem in report.findings if "link" in problem.kind)
     assert len(open_folder(folder, strict=False)["all"]) == 7
     os.symlink(folder, tmp_path / "shortcut")
     assert check_folder(tmp_path / "shortcut").class_names == ("kiwi", "plum")
@@ -249,8 +249,8 @@ def test_unreadable_folders_and_files(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda path: refuse(path, scandir))
     monkeypatch.setattr(Image, "open", lambda path: refuse(path, opened))
     found = problems(folder)
-    assert "change its permissions" in found["unreadable"].message and found["unreadable"].path == "plum"
-    assert found["corrupt"].path == "kiwi/0.png" and "Permission denied" in found["corrupt"].message
+    assert "change its permissions" in found["unreadable"].message and found["unreadable"].where == "plum"
+    assert found["corrupt"].where == "kiwi/0.png" and "Permission denied" in found["corrupt"].message
 
 
 def test_copies_within_a_class_across_classes_and_across_splits(folder, tmp_path):

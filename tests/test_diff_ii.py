@@ -138,7 +138,7 @@ def test_guidance_moves_the_image_away_from_the_other_class():
 def test_bad_settings_name_the_good_ones():
     with pytest.raises(GenaugError, match="circle, slerp"):
         DiffII(mode="spiral")
-    with pytest.raises(GenaugError, match="split ratio"):
+    with pytest.raises(GenaugError, match="split_ratio=1.5"):
         plan(toy_photographs(), suffixes=("x",), split_ratio=1.5)
     assert isinstance(DiffII().start, CircleStart) and DiffII().naming.steps == 35_000
 

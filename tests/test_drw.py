@@ -111,7 +111,7 @@ def test_they_are_balancers_with_settings_and_leave_counts_alone():
 
 @pytest.mark.parametrize("make, words", [
     (lambda: DRW(beta=1), "below 1"), (lambda: DRW(beta=-0.1), "below 1"), (lambda: DRW(beta=float("nan")), "below 1"), (lambda: effective_number([1], 1.5), "below 1"),
-    (lambda: DRW(start=1.2), "share of the epochs"), (lambda: DRW(start=float("nan")), "share of the epochs"),
+    (lambda: DRW(start=1.2), "start=1.2"), (lambda: DRW(start=float("nan")), "start=nan"),
     (lambda: DRW().loss_weights([0, 0], 0.9), "No class has a photograph"), (lambda: Oversampling().slot_chances([0, 0], 0), "No class has a photograph")])
 def test_impossible_settings_are_refused_in_a_sentence(make, words):
     with pytest.raises(GenaugError, match=words):

@@ -706,18 +706,18 @@ def test_settings_that_mean_nothing(changes):
 
 def test_settings_that_do_not_go_together(backbone, real):
     for changes, words in (({"denoising_steps": 5}, "num_inference_steps=4"), ({"levels": 4}, "levels=3"), ({"classifier": "vgg11"}, "classifier='small'"), ({"cam_layer": "attic"}, "block1"),
-                           ({"num_inference_steps": 1000}, "between 1 and")):
+                           ({"num_inference_steps": 1000}, "num_inference_steps=1000")):
         with pytest.raises(GenaugError, match=words):
             FeatureSpace(**{**QUICK, "backbone": backbone, **changes}).fit(real)
     assert FeatureSpace(neighbours=float("inf")).neighbours == "inf"
 
 
-def test_overlapping_thresholds_are_warned_of(fit):
-    with pytest.warns(UserWarning, match="tau_low"):
-        fit(tau_high=0.3, tau_low=0.5)
+def test_overlapping_thresholds_are_a_finding_and_no_warning():
+    from genaug.registry import arm_notes, make_arm
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit()
+        assert [note.kind for note in arm_notes(make_arm("feature-space@tau_high=0.3;tau_low=0.5"))] == ["overlapping-masks"]
+        assert arm_notes(make_arm("feature-space")) == []
 
 
 def test_the_effort_is_known_before(real):

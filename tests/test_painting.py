@@ -279,7 +279,7 @@ def test_a_full_disk_is_one_sentence_and_resumes(toy, real, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(painting, "write_atomic", full)
         message = refusal(paint, toy.Grain(), real, tmp_path / "out")
-    assert "disk is full" in message and "finished images are kept" in message
+    assert "disk is full" in message and "finished work is kept" in message
     assert "not finished" in refusal(open_synthetic, tmp_path / "out") and len(list((tmp_path / "out").rglob("*.png"))) > 5
     assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
 

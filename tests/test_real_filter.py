@@ -157,7 +157,7 @@ def test_features_of_the_photographs_are_kept_once_however_many_rounds(tmp_path)
     assert len(list((tmp_path / "work" / "features").iterdir())) == 1
 
 
-@pytest.mark.parametrize("settings, words", [({"rule": "nearest"}, "real_nn, clip_zero_shot"), ({"rounds": 0}, "1 to 20 rounds"), ({"rounds": 21}, "1 to 20 rounds"),
+@pytest.mark.parametrize("settings, words", [({"rule": "nearest"}, "real_nn, clip_zero_shot"), ({"rounds": 0}, "at least 1 and at most 20"), ({"rounds": 21}, "at least 1 and at most 20"),
                                              ({"percentile": 100}, "percentile")])
 def test_impossible_settings_are_refused(settings, words):
     with pytest.raises(GenaugError, match=words):

@@ -65,7 +65,7 @@ def test_settings_name_the_policy_and_replacing_it_changes_the_transform():
     assert mixer.settings() == {"name": "strong-augmentation", "policy": "rand"} and again == StrongAugmentation()
     assert torch.equal(again.mix(IMAGES, IMAGES, None, None, range(8))[0], mixed("trivial"))
     assert StrongAugmentation(probability=0.5).settings()["probability"] == 0.5
-    with pytest.raises(GenaugError, match="choose one of affine-colour"):
+    with pytest.raises(GenaugError, match="one of affine-colour"):
         StrongAugmentation(policy="auto")
 
 
@@ -89,4 +89,6 @@ def test_the_mixers_own_probability_counts_unless_another_is_given():
     assert share(mixer=MixUp(probability=0.1)) < 0.2 < 0.4 < share(mixer=MixUp()) < 0.6 and share(mixer=MixUp(probability=1.0)) == 1
     assert share(mixer=MixUp(probability=1.0), mixer_probability=0.0) == 0 and share() == 0
     with pytest.raises(GenaugError, match="mixer_probability"):
-        Feeder(real, mixer=MixUp(probability=1.5))
+        Feeder(real, mixer=MixUp(), mixer_probability=1.5)
+    with pytest.raises(GenaugError, match="probability=1.5"):
+        MixUp(probability=1.5)

@@ -8,11 +8,12 @@ __all__ = ['minority_chances', 'mixed_epochs', 'CMO']
 # %% ../../nbs/14_balance.cmo.ipynb #c003
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 
-from ..core import GenaugError
+from ..core import Bound, GenaugError
 from ..mixing.cutmix import CutMix
 
 # %% ../../nbs/14_balance.cmo.ipynb #c008
@@ -52,8 +53,7 @@ class CMO(CutMix):
     warm: int = 3        # epochs without mixing: 0 to `warm`, and the last `warm`; at most a tenth of the run at each end
     partners: ClassVar[str] = "rare"
 
-    def __post_init__(self):
-        minority_chances([1], self.power), mixed_epochs(1, self.warm)   # refuse settings that cannot be followed now, not in the first epoch
+    bounds = MappingProxyType({"power": Bound(0, 1000), "warm": Bound(0, 1e6)})
 
     def partner_chances(self, counts: np.ndarray) -> np.ndarray:
         "Chance of each class (K,) to give the foreground; sums to 1."

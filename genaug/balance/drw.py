@@ -8,10 +8,11 @@ __all__ = ['effective_number', 'effective_number_weights', 'DRW', 'Oversampling'
 # %% ../../nbs/15_balance.drw.ipynb #c003
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
-from ..core import Balancer, GenaugError
+from ..core import Balancer, Bound, GenaugError
 
 # %% ../../nbs/15_balance.drw.ipynb #c006
 def effective_number(
@@ -46,10 +47,7 @@ class DRW(Balancer):
     beta: float = 0.9999  # of the effective number, in [0, 1)
     start: float = 0.8    # share of the epochs before the weights are used; 0: from the first epoch on, 1: never
 
-    def __post_init__(self):
-        effective_number(1, self.beta)   # refuse a wrong beta now, not after four fifths of the run
-        if not 0 <= self.start <= 1:
-            raise GenaugError(f"DRW's start is a share of the epochs and must lie in [0, 1], not {self.start}; the paper's epoch 160 of 200 is 0.8.")
+    bounds = MappingProxyType({"beta": Bound(0, 1, below=True), "start": Bound(0, 1)})
 
     def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
         "Weight of each class (K,) in the loss; ones before `start`."

@@ -12,13 +12,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core import (Augmenter, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, seed_from, to_tensor, to_uint8,
+from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, seed_from, to_tensor, to_uint8,
                          write_atomic)
 from ..diffusion import Backbone, load_backbone
 
@@ -74,6 +75,8 @@ def points_of(
     backbone: Backbone | None = None,  # its encoder, for latents
 ) -> np.ndarray:  # (N, d), float32
     "The images as points between which distances are measured."
+    if space not in ("pixels", "latents"):
+        raise GenaugError(f"Distances are measured between pixels or latents, not between '{space}'; choose one of these.")
     if space == "latents":
         batches = [real.batch(range(start, min(start + 32, len(real))), backbone.image_size, backbone.channels) for start in range(0, len(real), 32)]
         with torch.no_grad():
@@ -140,10 +143,7 @@ class Smote(Augmenter):
     label_rule: str = "own"        # one of `LABEL_RULES`; matters only with several labels, or soft ones
     backbone: Backbone | None = None  # for latents; None: the embedded tiny, loaded by `fit`
 
-    def __post_init__(self):
-        if self.neighbours < 1 or self.space not in ("pixels", "latents") or self.label_rule not in LABEL_RULES:
-            raise GenaugError("SMOTE needs one or more neighbours, the space pixels or latents, and a label rule of own, union, intersection, blend, majority; "
-                              f"not neighbours={self.neighbours}, space='{self.space}', label_rule='{self.label_rule}'.")
+    bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "space": Bound(words=("pixels", "latents")), "label_rule": Bound(words=LABEL_RULES)})
 
     def settings(self) -> dict:
         return {key: value for key, value in super().settings().items() if key != "backbone" or self.space == "latents"}
@@ -221,9 +221,7 @@ class SmoteMixer(Mixer):
     label_rule: str = "own"   # "own", "union", "intersection" or "blend"
     partners: ClassVar[str] = "neighbours"
 
-    def __post_init__(self):
-        if self.neighbours < 1 or self.label_rule not in LABEL_RULES[:4]:
-            raise GenaugError(f"SMOTE in training needs one or more neighbours and a label rule of own, union, intersection, blend, not neighbours={self.neighbours}, label_rule='{self.label_rule}'.")
+    bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "label_rule": Bound(words=LABEL_RULES[:4])})
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Move each image towards its partner; shapes as for `Mixer.mix`."

@@ -100,10 +100,11 @@ class FineTuned:
             record, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("fine_tuned.json", "unet/config.json"))
             files = {"unet": folder / "unet/diffusion_pytorch_model.safetensors", "classes": folder / "classes.safetensors"}
             weights = {f"{name}.{key}": value for name, file in files.items() if name == "unet" or file.is_file() for key, value in safetensors.torch.load_file(file).items()}
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            concept = cls(record["placeholder"], weights, config, record["settings"])
+            same = concept.fingerprint() == record["fingerprint"]
+        except (OSError, KeyError, ValueError, TypeError, RecursionError, safetensors.SafetensorError) as error:
             raise GenaugError(f"'{folder}' holds no complete fine-tuned model; give the folder that `FineTuned.save` wrote, or fine-tune again.") from error
-        concept = cls(record["placeholder"], weights, config, record["settings"])
-        if concept.fingerprint() != record["fingerprint"]:
+        if not same:
             raise GenaugError(f"The files in '{folder}' are not those its fine_tuned.json describes; fine-tune again or restore the files.")
         return concept
 

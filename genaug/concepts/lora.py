@@ -28,7 +28,7 @@ from ..core import GenaugError, LabeledImages, content_hash, progress_bar, seed_
 from ..data import assert_only
 from ..diffusion import quiet_loading
 from ..prompts import ClassPrompt
-from ..training import train_loop
+from ..training import alone_in, train_loop
 
 # %% ../../nbs/21_concepts.lora.ipynb #c006
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # the attention projections of a UNet
@@ -260,7 +260,9 @@ def load_shelf(
     try:
         record = json.loads((folder / "shelf.json").read_text(encoding="utf-8"))
         folders, scope, fingerprint = dict(record["concepts"]), record["scope"], record["fingerprint"]
-    except (OSError, KeyError, ValueError) as error:
+        if not all(isinstance(name, str) for name in folders.values()) or scope not in SCOPES:
+            raise ValueError
+    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise GenaugError(f"'{folder}' holds no complete shelf; give the folder that `ConceptShelf.save` wrote, or learn the shelf again.") from error
     shelf = ConceptShelf({key: Concept.load(folder / name) for key, name in folders.items()}, scope)
     if shelf.fingerprint() != fingerprint:
@@ -288,9 +290,10 @@ def _kept_or_learned(
     "The concept in the folder if it is complete there, otherwise a new one, which is then kept in it."
     if folder is None:
         return learn(None)
-    if not (folder / "concept.json").exists():
-        learn(folder / "steps").save(folder)
-        shutil.rmtree(folder / "steps", ignore_errors=True)
+    with alone_in(folder):
+        if not (folder / "concept.json").exists():
+            learn(folder / "steps").save(folder)
+            shutil.rmtree(folder / "steps", ignore_errors=True)
     return Concept.load(folder)
 
 # %% ../../nbs/21_concepts.lora.ipynb #c039

@@ -25,7 +25,7 @@ from ..core import GenaugError, LabeledImages, content_hash, file_name, seed_fro
 from ..data import assert_only
 from ..diffusion import quiet_loading
 from ..prompts import ClassPrompt
-from ..training import train_loop
+from ..training import disk_errors_explained, train_loop
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c006
 def placeholder_names(
@@ -302,9 +302,10 @@ def _save_adapters(
     from diffusers import StableDiffusionPipeline
 
     text = {f"text_model.{name}": matrix for name, matrix in (concept.text_lora or {}).items()}
-    StableDiffusionPipeline.save_lora_weights(
-        folder, unet_lora_layers=dict(concept.lora or {}), text_encoder_lora_layers=text,
-        unet_lora_adapter_metadata=dict(concept.lora_config or {}), text_encoder_lora_adapter_metadata=dict(concept.text_lora_config or {}))
+    with disk_errors_explained(folder):
+        StableDiffusionPipeline.save_lora_weights(
+            folder, unet_lora_layers=dict(concept.lora or {}), text_encoder_lora_layers=text,
+            unet_lora_adapter_metadata=dict(concept.lora_config or {}), text_encoder_lora_adapter_metadata=dict(concept.text_lora_config or {}))
 
 
 def save_concept(
@@ -339,9 +340,10 @@ def load_concept(
         for config, prefix in zip(configs, ("unet.", "text_encoder.text_model.")):
             adapters.append({key.removeprefix(prefix): matrix for key, matrix in whole.items() if key.startswith(prefix)} if config else None)
         concept = Concept(record["placeholder"], tokens, adapters[0], configs[0], record["settings"], adapters[1], configs[1])
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        same = concept.fingerprint() == record["fingerprint"]
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise GenaugError(f"'{folder}' holds no complete concept; give the folder that `Concept.save` wrote, or learn the concept again.") from error
-    if concept.fingerprint() != record["fingerprint"]:
+    if not same:
         raise GenaugError(f"The files in '{folder}' are not those its concept.json describes; learn the concept again or restore the files.")
     return concept
 

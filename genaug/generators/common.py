@@ -29,7 +29,7 @@ from torch import nn
 from ..core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, Slot, content_hash, seed_from, to_uint8, write_atomic
 from ..diffusion import usable_device
 from ..sampling import row_noise
-from ..training import generator_at, newest_checkpoint, train_loop
+from ..training import alone_in, disk_errors_explained, generator_at, newest_checkpoint, train_loop
 
 # %% ../../nbs/19_generators.common.ipynb #c006
 def shuffled_positions(
@@ -211,7 +211,8 @@ class Album:
         self.labels = torch.eye(pictures.classes).repeat_interleave(shown, 0) if pictures.classes else torch.zeros(shown, 0)
         self.seeds = [seed_from("album", method.seed, number) for number in range(len(self.labels))]
         for path in sorted(home.glob("album-*.safetensors")) if home is not None else ():
-            self.pages[int(path.stem.split("-")[1])] = list(safetensors.torch.load_file(path)["images"].numpy())
+            with contextlib.suppress(OSError, KeyError, ValueError, safetensors.SafetensorError):  # a damaged page is left out; only figures need it
+                self.pages[int(path.stem.split("-")[1])] = list(safetensors.torch.load_file(path)["images"].numpy())
 
     def wants(self, step: int) -> bool: return step in moments(self.method.steps)
 
@@ -245,7 +246,7 @@ def read_painter(
         if content_hash("painter", state) != record["fingerprint"]:
             raise ValueError
         painter.load_state_dict(state)
-    except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
         raise GenaugError(f"'{home}' holds no whole painter of '{method.name}' with these settings; remove the folder and fit again.") from error
     return painter.to(usable_device(method.device, torch.float32)).eval().requires_grad_(False)
 
@@ -260,13 +261,14 @@ def learn_or_read(
     kept = {key: value for key, value in method.settings().items() if key not in ("name", *method.painting_only)}
     key = content_hash("generator", 1, type(method).__name__, kept, pictures.fingerprint())
     home = None if workdir is None else workdir / "generators" / key[:24]
-    album = Album(method, pictures, home)
-    if home is None or not (home / "painter.json").is_file():
-        painter = method.learn(pictures, None if home is None else home / "checkpoint", album, progress).eval().requires_grad_(False)
-        if home is None:
-            return painter, album.pages
-        write_painter(painter, (pictures.channels, pictures.classes), home)
-        shutil.rmtree(home / "checkpoint", ignore_errors=True)
+    if home is None:
+        album = Album(method, pictures)
+        return method.learn(pictures, None, album, progress).eval().requires_grad_(False), album.pages
+    with disk_errors_explained(home), alone_in(home):  # of several processes one learns
+        album = Album(method, pictures, home)
+        if not (home / "painter.json").is_file():
+            write_painter(method.learn(pictures, home / "checkpoint", album, progress).eval().requires_grad_(False), (pictures.channels, pictures.classes), home)
+            shutil.rmtree(home / "checkpoint", ignore_errors=True)
     return read_painter(method, home), album.pages
 
 # %% ../../nbs/19_generators.common.ipynb #c022
@@ -289,10 +291,11 @@ def load_painters(
     "Read what `save_painters` wrote; raises `GenaugError` when it is incomplete."
     try:
         record = json.loads((folder / "painters" / "painters.json").read_text())
-    except (OSError, ValueError) as error:
+        known, names, shape = list(record["of"]), tuple(record["class_names"]), tuple(record["shape"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise GenaugError(f"'{folder}' holds no saved painters; give the folder that `save` was called with.") from error
-    method.painters = {index: read_painter(method, folder / "painters" / f"{place:03d}") for place, index in enumerate(record["of"])}
-    method.class_names, method.shape, method.evolution = tuple(record["class_names"]), tuple(record["shape"]), {}
+    method.painters = {index: read_painter(method, folder / "painters" / f"{place:03d}") for place, index in enumerate(known)}
+    method.class_names, method.shape, method.evolution = names, shape, {}
     return method
 
 # %% ../../nbs/19_generators.common.ipynb #c025

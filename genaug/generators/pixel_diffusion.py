@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['photograph_crops', 'VelocityBackbone', 'PixelPainter', 'reverse_step', 'sample_pictures', 'spread_levels',
-           'denoising_loss', 'learn_pictures', 'network_of', 'pretraining_settings', 'pretrained_file',
-           'pretrained_painter', 'PixelDiffusion']
+           'denoising_loss', 'learn_pictures', 'network_of', 'read_pretrained', 'pretraining_settings',
+           'pretrained_file', 'pretrained_painter', 'PixelDiffusion']
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c003
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -204,6 +205,21 @@ def network_of(
         raise GenaugError(f"The network in '{folder}' has {unet.config.in_channels} channels in and {unet.config.out_channels} out, the pictures have {channels}; set channels={unet.config.in_channels}, or begin with another network.")
     return PixelPainter(unet, nn.Embedding.from_pretrained(torch.zeros(1, unet.time_embedding.linear_2.out_features), freeze=False), velocity=False)
 
+# %% ../../nbs/26_generators.pixel_diffusion.ipynb #c028a
+def read_pretrained(
+    painter: PixelPainter,  # of the right shape, filled in place
+    file: Path,             # of `pretrained_file`
+) -> PixelPainter:
+    "The network of the corpus; raises `GenaugError` when the file is damaged, or is not what was learned."
+    try:
+        state, note = safetensors.torch.load_file(file), file.with_suffix(".json")
+        if note.is_file() and json.loads(note.read_text())["fingerprint"] != content_hash("pretrained", state):
+            raise ValueError("other weights than were learned")
+        painter.load_state_dict(state)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise GenaugError(f"The pretrained network in '{file.parent}' is damaged ({type(error).__name__}): remove that folder and run the same command again, which learns it anew.") from error
+    return painter
+
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c028
 def pretraining_settings(
     method: GeneratorAugmenter,  # a `PixelDiffusion`
@@ -243,9 +259,10 @@ def pretrained_painter(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         if not file.is_file():
-            write_atomic(file, safetensors.torch.save({name: value.contiguous() for name, value in train(file.parent / "checkpoint").state_dict().items()}))
-    painter.load_state_dict(safetensors.torch.load_file(file))
-    return painter
+            state = {name: value.contiguous() for name, value in train(file.parent / "checkpoint").state_dict().items()}
+            write_atomic(file.with_suffix(".json"), json.dumps({"fingerprint": content_hash("pretrained", state)}))
+            write_atomic(file, safetensors.torch.save(state))
+    return read_pretrained(painter, file)
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c033
 @dataclass(kw_only=True)

@@ -28,5 +28,6 @@ class DAFusion(Recipe):
     start: Start = field(init=False)                       # built from the strengths
 
     def __post_init__(self):
+        super().__post_init__()
         self.start = FromPhotograph(self.strengths)
         self.strengths = self.start.strengths

@@ -11,13 +11,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..classifier import TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
-from ..core import Decision, LabeledImages, PlanRow, content_hash, seed_from, to_tensor, write_atomic
+from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
+from ..core import Bound, Decision, LabeledImages, PlanRow, check_settings, content_hash, seed_from, to_tensor, write_atomic
 from ..data import carve_validation
 from ..recipe import FromPhotograph, KeepAll, LearnedTokens, Recipe, Start, Studio, Suffixed, Use
 
@@ -121,6 +122,10 @@ class SoftWeight:
     held_out: float = 0.2         # share of each class's photographs from which the temperature is learned
     seed: int = 0                 # of the training
     rounds = 1                    # of candidates
+    bounds = MappingProxyType({"classifier": Bound(words=tuple(PRESETS)), "views": Bound(1, 1000), "seed": Bound(0, 2**63 - 1), "trusted": Bound(0, 1, above=True), "held_out": Bound(0, 1, below=True)})
+
+    def __post_init__(self):
+        check_settings(self)
 
     def confidences(self, rows: Sequence[PlanRow], images: Sequence[np.ndarray], doubter: Doubter) -> np.ndarray:  # (n,)
         "Probability of each image's own class; several labels: their mean; no label: 1."
@@ -158,8 +163,11 @@ class DIAGen(Recipe):
     prompting: object = field(init=False)  # built from suffixes and split ratio
     keeping: object = field(init=False)    # built from the classifier
 
+    bounds = MappingProxyType({"classifier": Bound(words=tuple(PRESETS))})
+
     def __post_init__(self):
-        self.start, self.suffixes = FromPhotograph(self.strengths), tuple(self.suffixes)
-        self.strengths, self.jitter = self.start.strengths, tuple(float(size) for size in np.atleast_1d(self.jitter))
+        super().__post_init__()
+        self.start = FromPhotograph(self.strengths)
+        self.strengths, self.jitter = self.start.strengths, tuple(float(size) for size in self.jitter)
         self.prompting = Suffixed(self.suffixes, self.split_ratio)
         self.keeping = KeepAll() if self.classifier is None else SoftWeight(self.classifier)

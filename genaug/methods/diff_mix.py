@@ -6,10 +6,10 @@
 __all__ = ['DiffMix', 'RealMix', 'DiffAug', 'DiffGen', 'RealGen']
 
 # %% ../../nbs/44_methods.diff_mix.ipynb #c003
-import math
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from ..core import GenaugError
+from ..core import Bound
 from ..recipe import AnotherClass, ClassName, FromPhotograph, LabelByStrength, LearnedCategory, Recipe, Start, Use
 
 # %% ../../nbs/44_methods.diff_mix.ipynb #c011
@@ -26,9 +26,10 @@ class DiffMix(Recipe):
     target: object = field(init=False)     # built from include_own
     labelling: object = field(init=False)  # built from gamma
 
+    bounds = MappingProxyType({"gamma": Bound(0, 100)})
+
     def __post_init__(self):
-        if not (math.isfinite(self.gamma) and self.gamma >= 0):
-            raise GenaugError(f"Gamma must be a number from 0 (all mass on the target class) upwards, not {self.gamma}; published runs use 0.5, 0.8 and 1.")
+        super().__post_init__()
         self.start = FromPhotograph(self.strengths)
         self.strengths = self.start.strengths
         self.target, self.labelling = AnotherClass(self.include_own), LabelByStrength(self.gamma)
@@ -50,6 +51,7 @@ class DiffAug(Recipe):
     start: Start = field(init=False)       # built from the strengths
 
     def __post_init__(self):
+        super().__post_init__()
         self.start = FromPhotograph(self.strengths)
         self.strengths = self.start.strengths
 

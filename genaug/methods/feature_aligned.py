@@ -10,6 +10,7 @@ __all__ = ['expert_preset', 'train_expert', 'expert_features', 'shown_picture', 
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ import torch.nn.functional as F
 from ..classifier import TrainedClassifier, TrainingPreset, View, train_classifier
 from ..concepts.dreambooth import FineTuned, Step, fine_tune
 from ..concepts.textual_inversion import Concept
-from ..core import GenaugError, LabeledImages, content_hash, seed_from
+from ..core import Bound, GenaugError, LabeledImages, check_settings, content_hash, seed_from
 from ..prompts import ClassPrompt
-from ..recipe import Recipe
+from ..recipe import LEARNING, Recipe
 
 # %% ../../nbs/46_methods.feature_aligned.ipynb #c006
 def expert_preset(
@@ -187,6 +188,12 @@ class AlignedWeights:
     expert_learning_rate: float = 1e-4
     expert_seed: int = 0                # of the expert's training
     seed: int = 0                       # of all draws of the fine-tuning
+    bounds = MappingProxyType(dict(LEARNING) | {
+        "epochs": Bound(1, 1e5), "noise_weight": Bound(0, 1e4), "alignment_weight": Bound(0, 1e4), "expert_input": Bound(words=("noisy", "clean", "predicted")), "pooling": Bound(words=("mean", "max")),
+        "align_until": Bound(0, 1, above=True), "expert_size": Bound(8, 4096), "expert_epochs": Bound(1, 1e5), "expert_updates": Bound(1, 1e7), "expert_learning_rate": Bound(0, 10), "expert_seed": Bound(0, 2**63 - 1)})
+
+    def __post_init__(self):
+        check_settings(self)
 
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps and photographs per step."

@@ -9,11 +9,13 @@ __all__ = ['GeNIe', 'shares_of_the_way', 'after_largest_step', 'LargestStep', 'G
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from ..classifier import cached_features, feature_network
-from ..core import Decision, LabeledImages, PlanRow, content_hash
+from ..core import Decision, LabeledImages, PlanRow, check_settings, content_hash
+from ..prompts import ClassPrompt
 from ..recipe import EveryOtherClass, FromPhotograph, Recipe, Start, Studio, Use
 
 # %% ../../nbs/49_methods.genie.ipynb #c006
@@ -28,6 +30,7 @@ class GeNIe(Recipe):
     start: Start = field(init=False)        # built from the strengths
 
     def __post_init__(self):
+        super().__post_init__()
         self.start = FromPhotograph(self.strengths)
         self.strengths = self.start.strengths
 
@@ -60,10 +63,17 @@ class LargestStep:
     forward: bool = False       # ours: count only steps towards the target
     rounds = 1                  # candidates per wanted image are the group; there is no second round
 
+    def __post_init__(self):
+        check_settings(self)
+
     @cached_property
     def _network(self): return feature_network(self.features, self.weights)
 
     def fingerprint(self) -> str: return content_hash(type(self).__name__, self.forward, self._network.fingerprint())
+
+    def check(self, class_prompt: ClassPrompt) -> None:
+        "Raise `GenaugError` before anything is painted if there is no such network."
+        self.fingerprint()
 
     def decide(self, rows: Sequence[PlanRow], images: Sequence[np.ndarray], real: LabeledImages, studio: Studio) -> list[Decision]:
         "Keep one row of each group; the reason says how far each went."
@@ -96,6 +106,12 @@ class GeNIeAda(GeNIe):
     keeping: object = field(init=False)     # built from these
 
     def __post_init__(self):
+        self.weights = str(self.weights) if isinstance(self.weights, Path) else self.weights
         super().__post_init__()
         self.start = FromPhotograph(self.strengths, every=True)
         self.keeping = LargestStep(self.features, self.weights, self.forward)
+
+    def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "GeNIeAda":
+        "As every recipe; raises `GenaugError` now if there is no network to choose by."
+        self.keeping.check(self.class_prompt)
+        return super().fit(real, workdir, progress)

@@ -8,12 +8,13 @@ __all__ = ['partner_shares', 'GenMix', 'ancestors', 'mixed_set', 'TextualInversi
 # %% ../../nbs/48_methods.genmix.ipynb #c003
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from ..classifier import POOLS, Feeder
-from ..core import GenaugError, LabeledImages, Mixer, content_hash, to_uint8
+from ..core import Bound, GenaugError, LabeledImages, Mixer, content_hash, to_uint8
 from ..mixing.mixup import blend_pairs
 from ..recipe import LearnedTokens, Recipe, Use
 
@@ -40,11 +41,7 @@ class GenMix(Mixer):
     per_batch: bool = False        # one share for all pairs of a batch, as in Balanced-MixUp
     probability: float = 1.0       # that a slot is mixed at all
 
-    def __post_init__(self):
-        if self.partners not in POOLS:
-            raise GenaugError(f"The partners of GenMix come from the 'pool' or are 'synthetic', not '{self.partners}'.")
-        if not self.alpha > 0:
-            raise GenaugError(f"The alpha of a Beta distribution must be positive, not {self.alpha}; the paper uses 0.3.")
+    bounds = MappingProxyType({"alpha": Bound(0, 1e12, above=True), "partners": Bound(words=POOLS), "synthetic_share": Bound(0, 1)})
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Blend each image with its partner; shapes as for `Mixer.mix`."

@@ -27,6 +27,30 @@ def part_of(
     safe = lambda text: str(text).replace("%", "%25").replace(",", "%2C").replace("=", "%3D")
     return ",".join(f"{key.rstrip('_')}={safe(value)}" for key, value in fields.items())
 
+# %% ../../nbs/31_metrics.classification.ipynb #c007b
+def _numbers(
+    values: object,                      # anything like an array
+    what: str,                           # for the sentence
+    dimensions: Sequence[int] = (1, 2),  # how many the array may have
+) -> np.ndarray:  # float64
+    "The values as numbers; raises `GenaugError` when they are none, not finite, or of another shape."
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise GenaugError(f"{what} must be numbers in equal rows; convert them to an array first.") from None
+    if array.ndim not in dimensions:
+        raise GenaugError(f"{what} must have {' or '.join(map(str, dimensions))} dimensions, not {array.ndim}; check how they were made.")
+    if not np.isfinite(array).all():
+        raise GenaugError(f"{what} are not all finite ({int((~np.isfinite(array)).sum())} of {array.size} are NaN or infinite); leave out the runs that gave no result.")
+    return array
+
+
+def _mean(
+    values: np.ndarray,  # any number of values, none among them NaN
+) -> float:  # NaN of nothing
+    "The mean, or NaN where there is nothing to average."
+    return float(np.mean(values)) if len(values) else math.nan
+
 # %% ../../nbs/31_metrics.classification.ipynb #c009
 def class_rates(
     confusion: np.ndarray,  # (K, K) counts, rows are the truth
@@ -76,8 +100,8 @@ def _multi_rows(
     tables = [np.array([[np.sum(yes * said), np.sum(yes * ~said)], [np.sum((1 - yes) * said), np.sum((1 - yes) * ~said)]]) for yes, said in zip(truth.T, predicted.T)]
     rates = {name: np.array([class_rates(table)[name][0] for table in tables]) for name in ("sensitivity", "specificity", "f1")}
     tested = positives > 0
-    rows = [MetricRow("mean_average_precision", "", float(precision[tested].mean()), count),
-            MetricRow("macro_f1", "", float(rates["f1"][tested].mean()), count),
+    rows = [MetricRow("mean_average_precision", "", _mean(precision[tested]), count),
+            MetricRow("macro_f1", "", _mean(rates["f1"][tested]), count),
             MetricRow("exact_match", "", float((predicted == truth).all(1).mean()), count)]
     for metric, values in {"average_precision": precision, **rates}.items():
         counts = count - positives if metric == "specificity" else positives
@@ -91,14 +115,41 @@ def head_and_tail_rows(
     counts: Sequence[int],       # (K,) training photographs per class
     heads: int | None = None,    # number of head classes; None: half of them
 ) -> list[MetricRow]:
-    "Mean average precision of the head classes and of the tail classes; classes without a positive test image are left out."
+    "Mean average precision of the head classes and of the tail classes; classes without a positive test image are left out. Raises `GenaugError` when classes, counts and rows do not fit."
     found = {row.part: row for row in rows if row.metric == "average_precision"}
+    if len(counts) != len(class_names) or not {part_of(class_=name) for name in class_names} <= found.keys():
+        raise GenaugError(f"The rows hold {len(found)} average precisions, for {len(class_names)} classes with {len(counts)} counts; give the rows of a test with several labels and one count per class.")
     lines = []
     for name, classes in zip(("head", "tail"), head_and_tail(counts, heads)):
         values = np.array([found[part_of(class_=class_names[index])].value for index in classes])
         kept = values[np.isfinite(values)]
-        lines.append(MetricRow(f"mean_average_precision_{name}", "", float(kept.mean()) if len(kept) else math.nan, len(kept)))
+        lines.append(MetricRow(f"mean_average_precision_{name}", "", _mean(kept), len(kept)))
     return lines
+
+# %% ../../nbs/31_metrics.classification.ipynb #c024a
+def _checked_answers(
+    probabilities: np.ndarray,   # (N, K) in [0, 1]
+    labels: np.ndarray,          # (N, K), entries 0 or 1
+    task: str,                   # "single" or "multi"
+    class_names: Sequence[str],  # K names
+) -> tuple[np.ndarray, np.ndarray]:  # both float64
+    "Answers and labels as arrays; raises `GenaugError` when they cannot be judged."
+    if task not in ("single", "multi"):
+        raise GenaugError(f"The task is 'single' or 'multi', not '{task}'.")
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if not len(labels):
+        raise GenaugError("The test set is empty; give at least one test image.")
+    if probabilities.shape != labels.shape or labels.ndim != 2 or labels.shape[1] != len(class_names) or not len(class_names):
+        raise GenaugError(f"Probabilities {probabilities.shape}, labels {labels.shape} and {len(class_names)} class names do not fit together; give one row per image and one column per class.")
+    if not np.isfinite(probabilities).all():
+        raise GenaugError("The classifier's answers are not all finite; its training has diverged, so lower the learning rate.")
+    if not np.isin(labels, (0, 1)).all():
+        raise GenaugError("Test labels must be 0 or 1; judge with the original test set, not with a mixed one.")
+    if task == "single" and not (labels.sum(1) == 1).all():
+        raise GenaugError(f"{int((labels.sum(1) != 1).sum())} test images have no class or several; give each one class, or judge with task 'multi'.")
+    if task == "multi" and not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise GenaugError("With several labels per image the answers are probabilities in [0, 1]; pass them through a sigmoid first.")
+    return probabilities, labels
 
 # %% ../../nbs/31_metrics.classification.ipynb #c025
 MOST_GROUPS = 20  # more are patients or slides, not conditions
@@ -109,7 +160,7 @@ def _group_rows(
     groups: Sequence[str],   # (N,) names
 ) -> list[MetricRow]:
     "Accuracy of each group, their unweighted mean and the worst."
-    names = sorted(set(groups))
+    names = sorted(set(groups), key=str)
     members = {name: np.array([group == name for group in groups]) for name in names}
     values = {name: float(correct[mask].mean()) for name, mask in members.items()}
     rows = [MetricRow("accuracy", part_of(group=name), values[name], int(members[name].sum())) for name in names]
@@ -125,16 +176,10 @@ def evaluate(
     class_names: Sequence[str],          # K names
     groups: Sequence[str] | None = None, # (N,) group of each image
 ) -> list[MetricRow]:
-    "All numbers about a classifier's answers; raises `GenaugError` for an empty test set, wrong shapes, NaN or soft test labels."
-    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if not len(labels):
-        raise GenaugError("The test set is empty; give at least one test image.")
-    if probabilities.shape != labels.shape or labels.shape[1] != len(class_names):
-        raise GenaugError(f"Probabilities {probabilities.shape}, labels {labels.shape} and {len(class_names)} class names do not fit together; give one row per image and one column per class.")
-    if not np.isfinite(probabilities).all():
-        raise GenaugError("The classifier's answers are not all finite; its training has diverged, so lower the learning rate.")
-    if not np.isin(labels, (0, 1)).all():
-        raise GenaugError("Test labels must be 0 or 1; judge with the original test set, not with a mixed one.")
+    "All numbers about a classifier's answers; raises `GenaugError` for an empty test set, wrong shapes, NaN, soft test labels or an unknown task."
+    probabilities, labels = _checked_answers(probabilities, labels, task, class_names)
+    if groups is not None and len(groups) != len(labels):
+        raise GenaugError(f"There are {len(labels)} test images and {len(groups)} groups; give one group per image.")
     single = task == "single"
     correct = probabilities.argmax(1) == labels.argmax(1) if single else ((probabilities >= 0.5) == labels).all(1)
     rows = _single_rows(probabilities.argmax(1), labels.argmax(1), class_names) if single else _multi_rows(probabilities, labels, class_names)
@@ -145,8 +190,8 @@ def size_groups(
     counts: Sequence[int],               # (K,) training photographs per class
     edges: tuple[int, int] = (5, 20),    # few below the first, many above the second
 ) -> dict[str, np.ndarray]:  # name -> class indices; groups without a class are left out
-    "Classes by the number of their training photographs."
-    counts = np.asarray(counts)
+    "Classes by the number of their training photographs; raises `GenaugError` for counts that are no numbers."
+    counts = _numbers(counts, "The photographs per class", (1,))
     groups = {"many": counts > edges[1], "medium": (counts >= edges[0]) & (counts <= edges[1]), "few": counts < edges[0], "one": counts == 1}
     return {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
 
@@ -157,7 +202,8 @@ def size_rows(
     counts: Sequence[int],               # (K,) training photographs per class
     edges: tuple[int, int] = (5, 20),    # as in `size_groups`
 ) -> list[MetricRow]:
-    "Accuracy of the groups, each the mean over its tested classes."
+    "Accuracy of the groups, each the mean over its tested classes; raises `GenaugError` as `evaluate` does."
+    probabilities, labels = _checked_answers(probabilities, labels, "single", counts)
     truth, right = np.argmax(labels, 1), np.argmax(probabilities, 1) == np.argmax(labels, 1)
     rows = []
     for name, classes in size_groups(counts, edges).items():
@@ -171,16 +217,25 @@ def size_rows(
 Interval = NamedTuple("Interval", [("mean", float), ("low", float), ("high", float), ("n", int)])
 
 
+def _checked_confidence(
+    confidence: float,  # a level
+) -> float:
+    "The level, if it lies between 0 and 1; raises `GenaugError` otherwise."
+    if not 0 < confidence < 1:
+        raise GenaugError(f"The confidence is a level between 0 and 1, such as 0.95, not {confidence}.")
+    return confidence
+
+
 def mean_interval(
     values: Sequence,           # (S,) one number per split, or (S, R) with R repeats that are averaged first
     confidence: float = 0.95,   # level
 ) -> Interval:
-    "Mean and Student t-interval over splits (Eq. 3); raises `GenaugError` when there is no value."
+    "Mean and Student t-interval over splits (Eq. 3); raises `GenaugError` when there is no value, or one that is not finite."
     from scipy.stats import t as student
-    table = np.asarray(values, dtype=np.float64)
-    splits = table.mean(1) if table.ndim == 2 else table
-    if not splits.size:
+    table, confidence = _numbers(values, "The values of an interval"), _checked_confidence(confidence)
+    if not table.size:
         raise GenaugError("An interval needs at least one value; run at least one split.")
+    splits = table.mean(1) if table.ndim == 2 else table
     if splits.size == 1:
         return Interval(float(splits[0]), math.nan, math.nan, 1)
     reach = student.ppf(0.5 + confidence / 2, splits.size - 1) * splits.std(ddof=1) / math.sqrt(splits.size)
@@ -193,7 +248,7 @@ def paired_interval(
     confidence: float = 0.95,  # level
 ) -> Interval:
     "Interval of first minus second, paired by split and repeat; raises `GenaugError` when they do not pair."
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first, second = _numbers(first, "The values of an arm"), _numbers(second, "The values of an arm")
     if first.shape != second.shape:
         raise GenaugError(f"The two arms have different splits or repeats ({first.shape} and {second.shape}); run both on the same ones.")
     return mean_interval(first - second, confidence)
@@ -206,10 +261,10 @@ def bootstrap_interval(
     seed: int = 0,               # of the drawing
 ) -> Interval:
     "Mean and percentile bootstrap interval over test images (n = their number); runs (R) are averaged per image first."
-    table = np.asarray(scores, dtype=np.float64)
+    table, confidence = _numbers(scores, "The scores of test images"), _checked_confidence(confidence)
+    if not table.size or draws < 1:
+        raise GenaugError("A bootstrap needs at least one test image and one draw; give a test set that is not empty.")
     images = table.mean(0) if table.ndim == 2 else table
-    if not images.size:
-        raise GenaugError("A bootstrap needs at least one test image; give a test set that is not empty.")
     picker = np.random.default_rng(seed)
     means = np.array([images[picker.integers(images.size, size=images.size)].mean() for _ in range(draws)])
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
@@ -223,6 +278,7 @@ def share_interval(
 ) -> Interval:
     "A share and its Wilson interval; raises `GenaugError` unless 0 <= hits <= count and count > 0."
     from scipy.stats import norm
+    confidence = _checked_confidence(confidence)
     if not (count > 0 and 0 <= hits <= count):
         raise GenaugError(f"{hits} of {count} images is no share; give hits between 0 and a positive count.")
     share, reach = hits / count, norm.ppf(0.5 + confidence / 2) ** 2

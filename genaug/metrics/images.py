@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FeatureNetwork', 'pixel_features', 'frechet_distance', 'kernel_distance', 'nearest_neighbours', 'class_distance',
-           'diversity', 'manifold_scores', 'boundary_coverage', 'set_metrics', 'structural_similarity', 'needed_file',
-           'perceptual_distance', 'pairwise_similarity', 'clip_score', 'inception_network']
+           'diversity', 'manifold_scores', 'boundary_coverage', 'or_nan', 'nearest_ratio', 'set_metrics',
+           'structural_similarity', 'needed_file', 'perceptual_distance', 'pairwise_similarity', 'clip_score',
+           'inception_network']
 
 # %% ../../nbs/30_metrics.images.ipynb #c003
 import math
@@ -33,17 +34,43 @@ def pixel_features(
     return FeatureNetwork(f"pixels{size}", lambda images: images.batch(size=size).flatten(1).numpy())
 
 
+def _checked(
+    features: object,   # anything like an array
+    fewest: int = 1,    # images that are needed
+    purpose: str = "This number",  # for the sentence
+) -> np.ndarray:  # (n, d), floating point
+    "Features as an array; raises `GenaugError` for another shape, for too few images and for values that are not finite."
+    array = np.asarray(features)
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
+    if array.ndim != 2 or not array.shape[1]:
+        raise GenaugError(f"{purpose} needs features with one row per image, not an array of shape {array.shape}.")
+    if len(array) < fewest:
+        raise GenaugError(f"{purpose} needs at least {fewest} image{'s' if fewest > 1 else ''}, and there {'are' if len(array) != 1 else 'is'} {len(array)}; make more, or leave this number out.")
+    if not np.isfinite(array).all():
+        raise GenaugError(f"Some features are not finite ({int((~np.isfinite(array)).any(1).sum())} of {len(array)} images); check the feature network.")
+    return array
+
+
 def _checked_pair(
     real_features: np.ndarray,       # (n, d)
     synthetic_features: np.ndarray,  # (m, d)
 ) -> tuple[torch.Tensor, torch.Tensor]:
     "Both sets of features as tensors; raises `GenaugError` if they cannot be compared."
     pair = [torch.as_tensor(np.asarray(features), dtype=torch.float64) for features in (real_features, synthetic_features)]
-    if any(features.ndim != 2 or len(features) < 2 for features in pair) or pair[0].shape[1] != pair[1].shape[1]:
+    if any(features.ndim != 2 or len(features) < 2 for features in pair) or pair[0].shape[1] != pair[1].shape[1] or not pair[0].shape[1]:
         raise GenaugError(f"A distance between sets needs at least two images in each and features of one network, not {tuple(pair[0].shape)} and {tuple(pair[1].shape)}.")
-    if not all(features.isfinite().all() for features in pair):
-        raise GenaugError("Some features are not finite; check the feature network.")
-    return pair[0], pair[1]
+    return tuple(torch.from_numpy(_checked(features.numpy())) for features in pair)
+
+
+def _finite(
+    value: float,  # of a distance
+    name: str,     # of the distance
+    counts: tuple[int, int],  # images in the two sets
+) -> float:
+    "The value, if it is finite; raises `GenaugError` otherwise."
+    if not math.isfinite(value):
+        raise GenaugError(f"The {name} of {counts[0]} and {counts[1]} images is not a finite number: the features are too large; scale them, or use another network.")
+    return value
 
 # %% ../../nbs/30_metrics.images.ipynb #c009
 def frechet_distance(
@@ -62,7 +89,7 @@ def frechet_distance(
     metric = FrechetInceptionDistance(feature=identity, input_img_size=(size,)).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(synthetic, real=False)
-    return float(metric.compute())
+    return _finite(float(metric.compute()), "Fréchet distance", (len(real), len(synthetic)))
 
 # %% ../../nbs/30_metrics.images.ipynb #c013
 def kernel_distance(
@@ -72,9 +99,11 @@ def kernel_distance(
     subsets: int = 50,               # averaged; one is enough if both sets have the subset size
     seed: int = 0,                   # of the subsets; global random state is left alone
 ) -> float:
-    "Kernel distance between two sets of features (KID when the features are Inception's)."
+    "Kernel distance between two sets of features (KID when the features are Inception's); raises `GenaugError` for fewer than two images in a set."
     from torchmetrics.image.kid import KernelInceptionDistance
     real, synthetic = _checked_pair(real_features, synthetic_features)
+    if subset_size < 2 or subsets < 1:
+        raise GenaugError(f"A kernel distance averages over subsets of at least two images, not {subsets} of {subset_size}.")
     subset_size = min(subset_size, len(real), len(synthetic))
     subsets = 1 if subset_size == len(real) == len(synthetic) else subsets
     identity = torch.nn.Identity()
@@ -86,20 +115,22 @@ def kernel_distance(
     metric.update(synthetic, real=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return float(metric.compute()[0])
+        return _finite(float(metric.compute()[0]), "kernel distance", (len(real), len(synthetic)))
 
 # %% ../../nbs/30_metrics.images.ipynb #c018
 def nearest_neighbours(
     features: np.ndarray,            # (n, d)
     reference: np.ndarray | None = None,  # (m, d); None: the set itself, an image not being its own neighbour
 ) -> tuple[np.ndarray, np.ndarray]:  # distances (n,), positions (n,)
-    "Euclidean distance to the nearest image of a reference set, and which one it is."
+    "Euclidean distance to the nearest image of a reference set, and which one it is; raises `GenaugError` where there is none."
     from sklearn.neighbors import NearestNeighbors
-    own = reference is None
-    reference = features if own else reference
+    own, features = reference is None, _checked(features, 0, "A nearest neighbour")
+    reference = features if own else _checked(reference, 0, "A nearest neighbour")
     if len(reference) < (2 if own else 1):
         raise GenaugError("There is no neighbour to look for; give at least one other image.")
-    distances, positions = NearestNeighbors(n_neighbors=2 if own else 1).fit(reference).kneighbors(None if own else features, n_neighbors=1)
+    if features.shape[1] != reference.shape[1]:
+        raise GenaugError(f"The features have {features.shape[1]} and {reference.shape[1]} columns; take both from one network.")
+    distances, positions = (np.zeros((0, 1)), np.zeros((0, 1), np.int64)) if not len(features) else NearestNeighbors(n_neighbors=2 if own else 1).fit(reference).kneighbors(None if own else features, n_neighbors=1)
     return distances[:, 0], positions[:, 0]
 
 
@@ -111,6 +142,7 @@ def class_distance(
 ) -> float:
     "Mean distance of synthetic images to the real images of their class (classes without both are left out; NaN if none has both)."
     from scipy.spatial.distance import cdist
+    real_features, synthetic_features = _checked(real_features, 0), _checked(synthetic_features, 0)
     both = sorted(set(real_classes.tolist()) & set(synthetic_classes.tolist()))
     means = [cdist(synthetic_features[synthetic_classes == index], real_features[real_classes == index]).mean(1) for index in both]
     return float(np.concatenate(means).mean()) if means else math.nan
@@ -122,6 +154,7 @@ def diversity(
 ) -> float:
     "Mean pairwise distance within a class, averaged over classes with two images or more (NaN if there is none)."
     from scipy.spatial.distance import pdist
+    features = _checked(features, 0)
     values = [pdist(features[classes == index]).mean() for index in np.unique(classes) if (classes == index).sum() > 1]
     return float(np.mean(values)) if values else math.nan
 
@@ -150,6 +183,9 @@ def boundary_coverage(
 ) -> float:  # share in [0, 1]
     "Share of images whose k nearest photographs disagree in class; raises `GenaugError` for too few photographs."
     from sklearn.neighbors import NearestNeighbors
+    features, real_features = _checked(features, 1, "The share near a border"), _checked(real_features, 1, "The share near a border")
+    if neighbours < 1:
+        raise GenaugError(f"The share near a border needs at least one neighbour, not {neighbours}.")
     if len(real_features) < neighbours + own:
         raise GenaugError(f"There are {len(real_features)} photographs, too few for {neighbours} neighbours; ask for fewer.")
     places = NearestNeighbors(n_neighbors=neighbours).fit(real_features).kneighbors(None if own else features, return_distance=False)
@@ -157,21 +193,39 @@ def boundary_coverage(
     return float((near != near[:, :1]).any(1).mean())
 
 # %% ../../nbs/30_metrics.images.ipynb #c027
+def or_nan(
+    number: Callable[..., float],  # a metric, such as `kernel_distance`
+    *arguments: object,            # what it is given
+    needs: Sequence[tuple[object, int]] = (),  # (a set, its fewest images); default: no condition
+) -> float:
+    "The number, or NaN where a set is too small for it to be defined."
+    return float(number(*arguments)) if all(len(images) >= fewest for images, fewest in needs) else math.nan
+
+
+def nearest_ratio(
+    copying: np.ndarray,  # (n,) distances of synthetic images to the nearest photograph
+    own: np.ndarray,      # (m,) distances of photographs to the nearest other one
+) -> float:  # below 1: closer to photographs than these are to each other; NaN where the photographs are copies of each other
+    "How close synthetic images come to photographs, in units of the photographs' own distances (medians)."
+    usual = float(np.median(own)) if len(own) else 0.0
+    return float(np.median(copying)) / usual if len(copying) and usual > 1e-12 else math.nan
+
+
 def set_metrics(
     real: LabeledImages,       # training photographs, task "single"
     synthetic: LabeledImages,  # same class names
     network: FeatureNetwork,   # or anything with a name and features
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
-    "Distances, copying and diversity of a synthetic set as rows."
-    one, two = network.features(real), network.features(synthetic)
+    "Distances, copying and diversity of a synthetic set as rows, NaN where a set is too small; raises `GenaugError` for an empty set."
+    one, two = (_checked(network.features(images), 1, "Measuring a set") for images in (real, synthetic))
     count, name = min(len(real), len(synthetic)), network.name
     rows = [(f"fid@{name}", "", frechet_distance(one, two), count)] if count > one.shape[1] else []
-    copying, own = nearest_neighbours(two, one)[0], nearest_neighbours(one)[0]
+    copying, own = nearest_neighbours(two, one)[0], nearest_neighbours(one)[0] if len(one) > 1 else np.zeros(0)
     first, second = real.labels.argmax(1), synthetic.labels.argmax(1)
-    return rows + [(f"kid@{name}", "", kernel_distance(one, two), count),
+    return rows + [(f"kid@{name}", "", or_nan(kernel_distance, one, two, needs=[(one, 2), (two, 2)]), count),
                    (f"nearest_distance@{name}", "", float(copying.mean()), len(synthetic)),
-                   (f"nearest_distance@{name}", "set=real", float(own.mean()), len(real)),
-                   (f"nearest_ratio@{name}", "", float(np.median(copying) / max(np.median(own), 1e-12)), len(synthetic)),
+                   (f"nearest_distance@{name}", "set=real", or_nan(np.mean, own, needs=[(own, 1)]), len(real)),
+                   (f"nearest_ratio@{name}", "", nearest_ratio(copying, own), len(synthetic)),
                    (f"feature_distance@{name}", "", class_distance(one, first, two, second), len(synthetic)),
                    (f"diversity@{name}", "", diversity(two, second), len(synthetic)),
                    (f"diversity@{name}", "set=real", diversity(one, first), len(real))]
@@ -185,6 +239,10 @@ def structural_similarity(
     from torchmetrics.functional.image import structural_similarity_index_measure
     if min(images.shape[-2:]) < 11 or images.shape != others.shape:
         raise GenaugError(f"SSIM compares images of equal shape with edges of at least 11 pixels, not {tuple(images.shape)} and {tuple(others.shape)}; resize them.")
+    if not images.isfinite().all() or not others.isfinite().all():
+        raise GenaugError("Some pixels are not finite; check how the images were made.")
+    if not len(images):
+        return np.zeros(0)
     return structural_similarity_index_measure(images.double(), others.double(), data_range=1.0, reduction="none").numpy()
 
 
@@ -205,6 +263,8 @@ def perceptual_distance(
 ) -> np.ndarray:  # (n,)
     "LPIPS of pairs of images; raises `GenaugError` when the backbone's weights are not present."
     names = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
+    if backbone not in names:
+        raise GenaugError(f"There is no LPIPS network '{backbone}'; choose one of {', '.join(names)}.")
     needed_file(Path(torch.hub.get_dir()) / "checkpoints" / names[backbone], f"LPIPS ({backbone})")
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone, normalize=True)
@@ -236,6 +296,8 @@ def clip_score(
     "CLIP score of images and texts; raises `GenaugError` when the model is not present."
     needed_file(Path(folder) / "config.json", "The CLIP score")
     from transformers import CLIPModel, CLIPProcessor
+    if len(texts) != len(images) or not len(images):
+        raise GenaugError(f"The CLIP score compares each image with one text; there are {len(images)} images and {len(texts)} texts.")
     model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
     scores = []

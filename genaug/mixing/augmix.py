@@ -10,11 +10,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 
-from ..core import GenaugError, Mixer, seed_from
+from ..core import Bound, GenaugError, Mixer, seed_from
 
 # %% ../../nbs/12_mixing.augmix.ipynb #c008
 def transform_each(
@@ -56,12 +57,13 @@ class AugMix(Mixer):
     all_ops: bool = False  # also brightness, colour, contrast and sharpness
     probability: float = dataclasses.field(default=1.0, metadata={"setting": "changed"})  # every slot
 
+    bounds = MappingProxyType({"weight": Bound(0, 1e6), "severity": Bound(1, 10), "width": Bound(1, 100), "depth": Bound(-1, 100), "alpha": Bound(0, 1e6, above=True)})
+
     def __post_init__(self):
         from torchvision.transforms import InterpolationMode, v2
-        if not (1 <= self.severity <= 10 and self.width >= 1 and (self.depth == -1 or self.depth >= 1)):
-            raise GenaugError(f"AugMix needs a severity from 1 to 10, one or more chains and a depth of -1 or at least 1, not severity={self.severity}, width={self.width}, depth={self.depth}.")
-        if not (0 < self.alpha < math.inf and 0 <= self.weight < math.inf):
-            raise GenaugError(f"AugMix needs a positive alpha and a weight that is not negative, not alpha={self.alpha}, weight={self.weight}; the paper uses 1 and 12.")
+        super().__post_init__()
+        if self.depth == 0:
+            raise GenaugError("AugMix cannot have depth=0: write -1 for chains of 1 to 3 operations, drawn, or a number of at least 1.")
         self._transform = v2.AugMix(severity=self.severity, mixture_width=self.width, chain_depth=self.depth, alpha=self.alpha, all_ops=self.all_ops,
                                     interpolation=InterpolationMode.BILINEAR)
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import torch
 
-from ..core import GenaugError, Mixer
+from ..core import Bound, GenaugError, Mixer
 from .augmix import transform_each
 
 # %% ../../nbs/16_mixing.strong.ipynb #c006
@@ -55,7 +55,10 @@ class StrongAugmentation(Mixer):
     policy: str = "trivial"  # one of `POLICIES`
     probability: float = dataclasses.field(default=1.0, metadata={"setting": "changed"})  # every slot
 
+    bounds = MappingProxyType({"policy": Bound(words=tuple(POLICIES))})
+
     def __post_init__(self):
+        super().__post_init__()
         self._transform = make_policy(self.policy)
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
