@@ -154,9 +154,9 @@ def any_line(world, line):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command,option", ASKED)
+@pytest.mark.parametrize("command,option", ONCE)
 def test_all_hostile_values_of_an_option_are_answered_in_a_sentence(world, command, option):
-    values = dict.fromkeys([*known_values(option), *WORDS, *NUMBERS])
+    values = dict.fromkeys([*known_values(option), *WORDS[:30], *NUMBERS[::5]])
     for value in values:
         if value in known_values(option) or cheap(option, value):
             judge(world, command, [(option, value)])
@@ -168,14 +168,14 @@ def test_with_json_a_command_prints_one_json_value_or_one_sentence(world, comman
 
 
 @pytest.mark.long
-@examples(800)
+@examples(300)
 @given(st.sampled_from(ASKED), st.one_of(odd_text, odd_number))
 def test_many_values_of_any_option_are_answered_in_a_sentence(world, asked, value):
     judge(world, asked[0], [(asked[1], value)] if cheap(asked[1], value) else [])
 
 
 @pytest.mark.long
-@examples(600)
+@examples(200)
 @given(st.data())
 def test_many_pairs_of_values_are_answered_in_a_sentence(world, data):
     command = data.draw(st.sampled_from(["augment", "compare", "check", "suffixes"]))
@@ -186,7 +186,7 @@ def test_many_pairs_of_values_are_answered_in_a_sentence(world, data):
 
 
 @pytest.mark.long
-@examples(1000)
+@examples(300)
 @given(LINES)
 def test_many_command_lines_are_answered_in_a_sentence(world, line):
     any_line(world, line)
@@ -250,7 +250,7 @@ def test_any_arm_is_refused_or_has_a_canonical_text_that_means_itself(text):
 
 
 @pytest.mark.long
-@examples(4000)
+@examples(3000)
 @given(any_arms)
 def test_many_arms_are_refused_or_have_a_canonical_text_that_means_itself(text):
     judge_arms(text)
@@ -280,7 +280,7 @@ def cheap_comparison(world, arm):
 
 
 @pytest.mark.long
-@examples(400)
+@examples(80)
 @given(cheap_arms())
 def test_many_arms_with_any_setting_go_through_a_comparison_or_are_refused_at_once(world, arm):
     cheap_comparison(world, arm)
