@@ -175,13 +175,13 @@ def test_the_unchanged_report_of_a_comparison_has_nothing_that_runs(world):
     assert run_checked(world, ["report", folder], out=folder).code == 0 and not page_faults(folder / "report.html")
 
 
-@examples(10)
+@examples(6)
 @given(st.data())
 def test_a_changed_file_of_a_set_is_refused_or_repaired(world, data):
     change_and_judge(world, data.draw, "set")
 
 
-@examples(3)
+@examples(2)
 @given(st.data())
 def test_a_changed_file_of_a_comparison_is_refused_or_repaired(world, data):
     change_and_judge(world, data.draw, "comparison")
@@ -196,7 +196,7 @@ def replace_and_judge(world, kind, name, content):
     (judge_set if kind == "set" else judge_comparison)(world, folder)
 
 
-@pytest.mark.parametrize("content", ["deep", "null", "not utf-8", "object"])
+@pytest.mark.parametrize("content", ["deep", "null", "not utf-8"])
 @pytest.mark.parametrize("name", ["plan.jsonl", "train/metadata.jsonl", ".genaug/run.json"])
 def test_foreign_content_in_a_file_of_a_set_is_refused_or_repaired(world, name, content):
     replace_and_judge(world, "set", name, content)
@@ -211,14 +211,14 @@ def test_every_foreign_content_in_every_file_is_refused_or_repaired(world):
 
 
 @pytest.mark.long
-@examples(500)
+@examples(250)
 @given(st.data())
 def test_many_changed_files_of_a_set_are_refused_or_repaired(world, data):
     change_and_judge(world, data.draw, "set")
 
 
 @pytest.mark.long
-@examples(150)
+@examples(80)
 @given(st.data())
 def test_many_changed_files_of_a_comparison_are_refused_or_repaired(world, data):
     change_and_judge(world, data.draw, "comparison")
@@ -226,7 +226,7 @@ def test_many_changed_files_of_a_comparison_are_refused_or_repaired(world, data)
 
 # --- pictures of a finished set --------------------------------------------------------------------------------------------------
 
-@examples(3)
+@examples(2)
 @given(st.data())
 def test_a_changed_picture_of_a_set_is_found_or_refused(world, data):
     change_picture(world, data.draw)
@@ -248,7 +248,7 @@ def change_picture(world, draw):
 
 
 @pytest.mark.long
-@examples(100)
+@examples(50)
 @given(st.data())
 def test_many_changed_pictures_of_a_set_are_found_or_refused(world, data):
     change_picture(world, data.draw)
@@ -268,14 +268,14 @@ def judge_suffixes(world, content):
     shutil.rmtree(world.cwd / "out", ignore_errors=True)
 
 
-@examples(8)
+@examples(5)
 @given(suffix_files)
 def test_any_suffix_file_is_read_or_refused(world, content):
     judge_suffixes(world, content)
 
 
 @pytest.mark.long
-@examples(500)
+@examples(200)
 @given(suffix_files)
 def test_many_suffix_files_are_read_or_refused(world, content):
     judge_suffixes(world, content)

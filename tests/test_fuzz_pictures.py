@@ -343,7 +343,7 @@ def test_what_is_usable_among_hostile_pictures_can_be_painted_from(world):
 
 
 @pytest.mark.long
-@examples(1500)
+@examples(1000)
 @given(st.data())
 def test_many_damaged_bytes_are_decoded_or_named(world, data):
     damaged(world, data)

@@ -135,14 +135,14 @@ def test_any_two_tables_are_checked_by_the_command(world, train, test):
 
 
 @pytest.mark.long
-@examples(1500)
+@examples(1000)
 @given(tables())
 def test_many_tables_are_read_rightly_or_refused(world, table):
     judge(world, table)
 
 
 @pytest.mark.long
-@examples(300)
+@examples(150)
 @given(tables(), tables())
 def test_many_pairs_of_tables_are_checked_by_the_command(world, train, test):
     judge(world, train, test, command=True)
@@ -156,7 +156,7 @@ def test_every_hostile_table_goes_through_the_command(world, name):
 
 
 @pytest.mark.long
-@examples(300)
+@examples(100)
 @given(st.lists(odd_text.filter(lambda text: "/" not in text and "\0" not in text and text not in ("", ".", "..") and len(os.fsencode(text.encode("utf-8", "ignore").decode())) < 200), min_size=1, max_size=4))
 def test_tables_with_odd_names_are_found_or_refused(world, names):
     home = world.copy_of("plain", "tables")
