@@ -1241,8 +1241,7 @@ def reproduce(
     notebook = find_table(table)
     chosen = table_settings(notebook, context)
     try:
-        import ipykernel_launcher  # noqa: F401
-        import papermill
+        import ipykernel_launcher, papermill  # noqa: E401, F401
     except ModuleNotFoundError:
         refuse("This command needs papermill and a notebook kernel (ipykernel): install them with pip install 'genaug[tables]'.")
     if out.exists() and not out.is_dir():
