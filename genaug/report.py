@@ -23,7 +23,7 @@ from .audit import audit, sources_of
 from .core import (FINDINGS_FILE, Finding, GenaugError, LabeledImages, read_findings, reader_findings, sorted_findings,
                          write_atomic)
 from .data import Manifest
-from .experiment import CONTROLS, arm_text, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
+from .experiment import CONTROLS, arm_text, asked_rows, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
 from .metrics.classification import part_of
 from .metrics.images import nearest_neighbours, pixel_features
 from .painting import Plan, open_synthetic, read_plan
@@ -408,7 +408,7 @@ def result_sections(
     if not (folder / "summary.json").is_file():
         raise GenaugError(f"The comparison in '{folder}' is not finished: run the same `genaug compare` command again to continue it.")
     stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    summary, rows = pd.DataFrame(stored["summary"]), read_rows(folder / "results.csv")
+    summary, rows = pd.DataFrame(stored["summary"]), asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
     images = [f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in zip(summary["images low"], summary["images high"])]
     drawn = bool(summary["images low"].notna().any())
     table = written_summary(summary).assign(**({"95 % over test images": images} if drawn else {}))
