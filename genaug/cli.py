@@ -773,9 +773,8 @@ def close_order(
     from genaug.core import keep_findings, reader_findings, write_atomic
     from genaug.painting import painted_findings
     counts = {name: int(count) for name, count in zip(made.class_names, (made.labels > 0).sum(0))}
-    lying = [(made.targets == index).sum() for index in range(len(counts))] if made.task == "single" else list(counts.values())
     terminal.tell(painted_findings(out, order.real))
-    terminal.tell(reader_findings(made.class_names, lying, made.task, made.ids))
+    terminal.tell(reader_findings(made.class_names, [(made.targets == index).sum() for index in range(len(counts))] if made.task == "single" else list(counts.values()), made.task, made.ids))
     terminal.note("fewer-images", *fewer_images(order, made), severity="warning")
     notes = [finding.message for finding in terminal.findings if finding.kind in ("settings", "backbone")]
     if terminal.first:
