@@ -773,8 +773,8 @@ def close_order(
     from genaug.core import keep_findings, reader_findings, write_atomic
     from genaug.painting import painted_findings
     counts = {name: int(count) for name, count in zip(made.class_names, (made.labels > 0).sum(0))}
-    lying = [(made.targets == index).sum() for index in range(len(counts))] if made.task == "single" else list(counts.values())
-    terminal.tell([*painted_findings(out, order.real), *reader_findings(made.class_names, lying, made.task, made.ids)])
+    terminal.tell(painted_findings(out, order.real))
+    terminal.tell(reader_findings(made.class_names, [(made.targets == index).sum() for index in range(len(counts))] if made.task == "single" else list(counts.values()), made.task, made.ids))
     terminal.note("fewer-images", *fewer_images(order, made), severity="warning")
     notes = [finding.message for finding in terminal.findings if finding.kind in ("settings", "backbone")]
     if terminal.first:
@@ -878,7 +878,7 @@ def idle_in_compare(
     augmenters = [arm.augmenter for arm in arms if arm.augmenter is not None]
     none, reasons = "" if augmenters else "no arm makes images", idle_reasons(augmenters)
     swaps = any(arm.use is not None and arm.use.kind.startswith("swap") for arm in arms)
-    idle_options(terminal, context, **{name: none for name in ("copies", "even", "use", "batch_size", "measure")}, **reasons,
+    idle_options(terminal, context, **{name: none for name in ("copies", "even", "use", "batch_size")}, **reasons, measure=none if context.params["measure"] else "",
                  replace=none or ("" if swaps else "no arm puts its images in the place of photographs"))
     terminal.note("settings", *dict.fromkeys(suffix_note(augmenter, question.suffixes) for augmenter in augmenters))
     terminal.note("backbone", backbone_note(None if reasons["backbone"] else context.params["backbone"], context.params["source"]))
@@ -1119,7 +1119,8 @@ def opened_for_audit(
     from genaug.painting import open_synthetic, read_plan
     from genaug.report import photographs_of
     if (out / "comparison.json").is_file():
-        refuse(f"'{out}' holds a comparison: audit one of its sets, such as {shell_word(next(iter(sorted((out / 'synthetic').glob('split-*/*/plan.jsonl'))), out / 'synthetic' / 'plan.jsonl').parent)}.")
+        first = next(iter(sorted((out / "synthetic").glob("split-*/*/plan.jsonl"))), None)
+        refuse(f"'{out}' holds a comparison, {f'not one set: audit its sets one by one, such as {shell_word(first.parent)}, with --source' if first else 'in which nothing was painted, so there is nothing to audit'}.")
     plan = read_plan(out)
     made, note = open_synthetic(out), run_note(out) | ({"source": source} if source else {})
     if not note.get("source"):

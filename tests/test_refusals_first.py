@@ -47,7 +47,7 @@ def no_work(monkeypatch):
 @pytest.fixture
 def unopened(monkeypatch):
     "Opening pictures fails the test."
-    from genaug import data, datasets, experiment, report  # noqa: F401 (they take functions by name when they are imported)
+    from genaug import data, datasets, experiment, report  # noqa: F401 (these take functions by name when they are imported)
 
     def opened(*_, **__):
         raise AssertionError("pictures were opened")
