@@ -793,12 +793,17 @@ def _timm_network(
             raise GenaugError(f"There is no weight file '{weights}' for the network '{name}'; name a safetensors file that exists, a tag of timm's hub, or 'random'.")
         source = {"pretrained": True} | ({"pretrained_cfg_overlay": {"file": str(folder / "model.safetensors" if folder.is_dir() else folder)}} if folder.exists() else {})
         name = name if folder.exists() or "." in name else f"{name}.{weights}"
+    state, local = torch.random.get_rng_state(), "pretrained_cfg_overlay" in source
     sized = {"img_size": image_size} if any(part in name for part in ("vit", "deit", "swin")) else {}
     try:
-        return timm.create_model(name, num_classes=num_classes, in_chans=channels, **source, **sized)
+        network = timm.create_model(name, num_classes=num_classes, in_chans=channels, **source, **sized)
     except Exception as error:  # timm, torch, safetensors and the hub each have their own
         reason = " ".join(str(error).split())[:120]
         raise GenaugError(f"The weights '{weights}' of the network '{name}' cannot be loaded ({type(error).__name__}: {reason}); name an existing safetensors file made for it, a tag of timm's hub, or 'random'.") from error
+    if local:  # timm passes over tensors that do not fit
+        torch.random.set_rng_state(state)
+        _check_loaded(network, timm.create_model(name.split(".")[0], num_classes=num_classes, in_chans=channels, **sized), weights)
+    return network
 
 # %% ../nbs/32_classifier.ipynb #c071a
 def _small_weights(
@@ -817,6 +822,19 @@ def _small_weights(
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise GenaugError(f"The weight file '{path}' is damaged or no safetensors file ({' '.join(str(error).split())[:100]}); name another one.") from None
+
+
+def _check_loaded(
+    network: nn.Module,  # with weights from a file
+    fresh: nn.Module,    # the same with the random numbers that it started from
+    weights: str,        # the file
+) -> None:
+    "Raise `GenaugError` when most layers still have their random numbers."
+    own, random = network.state_dict(), fresh.state_dict()
+    layers = [name for name, value in own.items() if value.ndim > 1]
+    left = [name for name in layers if torch.equal(own[name], random[name])]
+    if 2 * len(left) > len(layers):
+        raise GenaugError(f"The weights '{weights}' fit another network ({len(left)} of {len(layers)} layers are not in the file, such as '{left[0]}'); name a safetensors file made for this one.")
 
 # %% ../nbs/32_classifier.ipynb #c073
 def make_network(

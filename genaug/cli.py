@@ -6,15 +6,15 @@
 __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'Source', 'Shots', 'Imbalance', 'Copies', 'Even',
            'BackboneName', 'Device', 'Metaclass', 'Suffixes', 'BatchSize', 'Condition', 'Quiet', 'Json',
            'FEED_SETTINGS', 'OPTION_FIELDS', 'Made', 'about', 'Refusal', 'shown', 'explain', 'safe_streams', 'answer',
-           'run', 'main', 'Terminal', 'shell_word', 'refuse', 'one_of', 'whole', 'number', 'words_of', 'path_of',
-           'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text', 'find_suffixes', 'check_source',
-           'check_device', 'check_backbone', 'given', 'idle_options', 'examine', 'open_examined', 'part_counts',
-           'next_command', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget', 'check_amount',
-           'read_method', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms',
-           'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'arms_of',
-           'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers',
-           'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit',
-           'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce']
+           'run', 'main', 'Terminal', 'shell_word', 'refuse', 'one_of', 'whole', 'number', 'known_home', 'words_of',
+           'path_of', 'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text', 'find_suffixes',
+           'check_source', 'check_device', 'check_backbone', 'given', 'idle_options', 'examine', 'open_examined',
+           'part_counts', 'next_command', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget',
+           'check_amount', 'read_method', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order',
+           'tell_arms', 'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment', 'ask',
+           'seat_jury', 'arms_of', 'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question',
+           'suffix_makers', 'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note',
+           'opened_for_audit', 'audit', 'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce']
 
 # %% ../nbs/62_cli.ipynb #c003
 import contextlib
@@ -75,8 +75,8 @@ def explain(
         return "", 141
     if kinds[0] == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "The memory does not suffice: lower --batch-size or choose a smaller backbone, then run the same command again.", 2
-    if isinstance(error, OSError) and error.strerror:
-        return f"The system refused ({error.strerror}){f' for {shown(error.filename, 300)!r}' if error.filename else ''}: check the path, its permissions and the free space.", 2
+    if isinstance(error, OSError):
+        return f"The system refused ({error.strerror or shown(text, 200)}){f' for {shown(error.filename, 300)!r}' if error.filename else ''}: check the path, its permissions and the free space.", 2
     return f"Fault of the program ({kinds[0]}: {shown(text, 300)}); please report it with the output of the same command under GENAUG_DEBUG=1.", 1
 
 # %% ../nbs/62_cli.ipynb #c009
@@ -259,6 +259,17 @@ def number(
     return read
 
 # %% ../nbs/62_cli.ipynb #c011d
+def known_home(
+    option: str,  # such as "OUT", for the message
+    text: str,    # a path, perhaps behind "name=" or "format:"
+) -> None:
+    "Raise `Refusal` for the home folder (`~name`) of a user whom this machine does not know."
+    try:
+        Path(text.rpartition("=")[2].rpartition(":")[2]).expanduser()
+    except RuntimeError:
+        refuse(f"{option} '{shown(text, 80)}' begins with the home folder of a user who is not known here: write the full path.")
+
+
 def words_of(
     option: str,              # such as "--metaclass", for the message
     most: int = 4000,         # characters
@@ -274,21 +285,25 @@ def words_of(
             refuse(f"{option} is a text of at most {most:,} characters, not of {len(text):,}: '{shown(text, 60)}'.")
         if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):
             refuse(f"{option} holds a null byte or is not valid UTF-8: '{shown(text, 80)}'; rename it.")
+        if controls and text.rpartition("=")[2].rpartition(":")[2].startswith("~"):
+            known_home(option, text)
         if not controls and not text.isprintable():
             refuse(f"{option} holds control or invisible characters: '{shown(text, 80)}'; write it in plain letters.")
         return text
     return read
 
-
+# %% ../nbs/62_cli.ipynb #c011d3
 def path_of(
     option: str,  # such as "OUT", for the message
 ) -> Callable[[str], Path]:  # with "~" expanded, or `Refusal`
     "A reader of the path of a file or folder."
     def read(text):
+        path = Path(words_of(option)(text)).expanduser()
         try:
-            return Path(words_of(option)(text)).expanduser()
-        except RuntimeError:
-            refuse(f"{option} '{shown(text, 80)}' begins with the home folder of a user who is not known here: write the full path.")
+            path.resolve()
+        except (RuntimeError, OSError):  # a loop of links, a name that is too long
+            refuse(f"{option} '{shown(text, 80)}' leads in a circle or is too long: choose another path.")
+        return path
     return read
 
 # %% ../nbs/62_cli.ipynb #c012
@@ -654,8 +669,9 @@ def take_order(
     progress: bool,          # show a bar
 ) -> Order:
     "All refusals of `augment`; makes nothing."
-    from genaug.painting import refuse_other_run
+    from genaug.painting import find_team, refuse_other_run
     from genaug.prompts import ClassPrompt
+    find_team()  # under torchrun, before the first tensor
     asked = context.params
     source, out, condition, device, metaclass = (asked[name] for name in ("source", "out", "condition", "device", "metaclass"))
     shots, found = read_shots(asked["shots"]), check_source(source, condition)
@@ -757,16 +773,16 @@ def close_order(
     from genaug.core import keep_findings, reader_findings, write_atomic
     from genaug.painting import painted_findings
     counts = {name: int(count) for name, count in zip(made.class_names, (made.labels > 0).sum(0))}
+    lying = [(made.targets == index).sum() for index in range(len(counts))] if made.task == "single" else list(counts.values())
     terminal.tell(painted_findings(out, order.real))
-    terminal.tell(reader_findings(made.class_names, list(counts.values()), made.task, made.ids))
+    terminal.tell(reader_findings(made.class_names, lying, made.task, made.ids))
     terminal.note("fewer-images", *fewer_images(order, made), severity="warning")
     notes = [finding.message for finding in terminal.findings if finding.kind in ("settings", "backbone")]
     if terminal.first:
         write_atomic(out / ".genaug" / "run.json", json.dumps({"source": order.source, "condition": order.condition, "backbone": order.backbone, "notes": notes, "test": list(order.test)}, ensure_ascii=False))
         keep_findings(out, terminal.findings, command="augment")
     shares, more = list(counts.items()), f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
-    follow = f"genaug report {shell_word(out)}"
-    terminal.say(f"{len(made)} images in '{out}': {', '.join(f'{name} {count}' for name, count in shares[:12])}{more}.", f"Next: {follow}")
+    terminal.say(f"{len(made)} images in '{out}': {', '.join(f'{name} {count}' for name, count in shares[:12])}{more}.", f"Next: {(follow := f'genaug report {shell_word(out)}')}")
     terminal.finish(out=str(out), images=len(made), counts=counts, next=follow)
 
 # %% ../nbs/62_cli.ipynb #c043a
@@ -1099,7 +1115,7 @@ def run_note(
 def opened_for_audit(
     out: Path,            # OUT of `augment`
     source: str | None,   # of --source
-) -> tuple:  # the set, its photographs, the test part or None
+) -> tuple:  # the plan, the set, its photographs, the test part or None
     "What an audit compares; raises `GenaugError` or `Refusal` with what is missing."
     from genaug.painting import open_synthetic, read_plan
     from genaug.report import photographs_of
@@ -1115,15 +1131,9 @@ def opened_for_audit(
     condition = note.get("condition", "natural")
     check_source(note["source"], condition if note["source"] == "digit-scenes" else "natural")
     sets = examine(note["source"], condition).sets
-    return made, real, sets.get("test")
+    return plan, made, real, sets.get("test")
 
 # %% ../nbs/62_cli.ipynb #c067a
-def _as_findings(rows):
-    from genaug.core import Finding
-    kind = lambda row: "note" if row.passed is not False else "warning" if row.check in ("no_repeats", "no_training_copy") else "error"
-    return [Finding(row.check, kind(row), "", row.message) for row in rows]
-
-
 @app.command()
 def audit(
     out: Annotated[Path, typer.Argument(parser=path_of("OUT"), metavar="OUT", help="folder that augment wrote", show_default=False)],
@@ -1132,15 +1142,15 @@ def audit(
 ) -> None:
     "Check a set for leaks and copies."
     with Terminal("audit", as_json) as terminal:
-        made, real, test = opened_for_audit(out, source)
+        plan, made, real, test = opened_for_audit(out, source)
         from genaug import audit as rules
-        rows = rules.audit(made, real, test)
-        findings = list(getattr(rules, "as_findings", _as_findings)(rows))
-        terminal.findings += findings
-        marks = {"error": "LEAK", "warning": "warn", "note": "ok  "}
-        for row, finding in zip(rows, findings):
-            terminal.say(f"{'    ' if row.passed is None else marks[finding.severity]} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
-        failed = any(finding.severity == "error" for finding in findings)
+        rows = rules.audit(made, real, test, header=plan.header, rows=plan.rows, folder=out / "train")
+        terminal.findings += rules.as_findings(rows)  # said below, rule by rule
+        marks = {True: "ok  ", None: "    ", False: "LEAK"} | {check: "warn" for check in rules.SUSPICIOUS}
+        for row in rows:
+            mark = marks[row.check] if row.passed is False and row.check in marks else marks[row.passed]
+            terminal.say(f"{mark} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
+        failed = any(finding.severity == "error" for finding in terminal.findings)
         table = [{"check": row.check, "passed": row.passed, "value": row.value if math.isfinite(row.value) else None, "n": row.n} for row in rows]
         terminal.finish(2 if failed else 0, out=str(out), rows=table)
 
@@ -1200,8 +1210,9 @@ def table_settings(
     asked = context.params
     scale, backbone, data = asked["scale"], asked["backbone"], table_data(asked["data"] or ())
     if asked["methods"] is not None:
-        from genaug.registry import parse_methods
-        parse_methods(asked["methods"])
+        from genaug.registry import make_arm, parse_methods
+        for text in parse_methods(asked["methods"]):
+            make_arm(text)
     check_device(asked["device"])
     lacking = [option for option, value in (("--data NAME=SOURCE", data), ("--backbone NAME", backbone)) if not value]
     if scale == "paper" and asked["run_it"] and lacking:
@@ -1230,12 +1241,13 @@ def reproduce(
     notebook = find_table(table)
     chosen = table_settings(notebook, context)
     try:
-        import ipykernel_launcher  # noqa: F401
-        import papermill
+        import ipykernel_launcher, papermill  # noqa: E401, F401
     except ModuleNotFoundError:
         refuse("This command needs papermill and a notebook kernel (ipykernel): install them with pip install 'genaug[tables]'.")
     if out.exists() and not out.is_dir():
         refuse(f"'{out}' is a file: choose another folder for the result.")
+    if unknown := sorted(chosen.keys() - papermill.inspect_notebook(str(notebook)).keys()):
+        refuse(f"The table '{notebook.stem}' has no parameter {unknown[0]}: leave the option for it out.")
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{notebook.stem}.{scale}.ipynb"
     try:

@@ -823,28 +823,48 @@ def _save_images(
     write_metadata(folder, images.class_names, records, images.task)
 
 
+def _sound_record(
+    record: object,  # a line of `metadata.jsonl`
+) -> bool:
+    "Has it what `metadata_record` writes, and does its file lie in the folder?"
+    if not (isinstance(record, dict) and isinstance(record.get("file_name"), str) and isinstance(record.get("id"), str) and isinstance(record.get("labels"), list)):
+        return False
+    parts = record["file_name"].split("/")
+    return len(parts) <= 2 and not {"", ".", ".."} & set(parts) and "\\" not in record["file_name"] and "\0" not in record["file_name"]
+
+
 def read_metadata(
     folder: str | Path,  # of a saved set
 ) -> list[dict]:
-    "The lines of `metadata.jsonl`; raises `GenaugError` when the set is missing or incomplete."
+    "The lines of `metadata.jsonl`; raises `GenaugError` when the set is missing, incomplete or damaged."
     path = Path(folder) / "metadata.jsonl"
     if not path.is_file():
         raise GenaugError(f"'{folder}' holds no finished set of genaug (no metadata.jsonl); finish or repeat the run that makes it.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, RecursionError):
+        records = [None]
+    if not all(_sound_record(record) for record in records):
+        raise GenaugError(f"'{path}' is damaged or was not written by genaug; remove it and repeat the run that makes the set, or copy the folder again.")
+    return records
 
-
+# %% ../nbs/00_core.ipynb #c039b
 def _open_images(
     folder: Path,  # of a saved set
 ) -> LabeledImages:  # pixels stay on disk
-    "Read back a saved set; the pixels are decoded when asked for."
+    "Read back a saved set; the pixels are decoded when asked for. Raises `GenaugError` when it is missing or damaged."
     records = read_metadata(folder)
-    class_names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
     column = lambda key: [record.get(key) for record in records]
     optional = lambda values: None if all(value is None for value in values) else values
-    infos = [json.loads(text) if text else {} for text in column("info")]
-    return LabeledImages([folder / name for name in column("file_name")], np.array(column("labels"), np.float32).reshape(len(records), -1) if records else np.zeros((0, len(class_names))),
-                         class_names, column("id"), records[0]["task"] if records else "single", column("origin"),
-                         optional(column("group")), infos if any(column("info")) else None, column("sha256"))
+    try:
+        class_names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        infos = [json.loads(text) if text else {} for text in column("info")]
+        labels = np.array(column("labels"), np.float32).reshape(len(records), -1) if records else np.zeros((0, len(class_names)))
+        return LabeledImages([folder / name for name in column("file_name")], labels, class_names, column("id"), records[0].get("task") if records else "single", column("origin"),
+                             optional(column("group")), infos if any(column("info")) else None, column("sha256"))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, GenaugError) else type(error).__name__
+        raise GenaugError(f"The set in '{folder}' is damaged ({printable(reason)[:120]}); repeat the run that makes it, or copy the folder again.") from None
 
 # %% ../nbs/00_core.ipynb #c037b
 SPLIT_WORDS = ("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation")

@@ -37,7 +37,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from . import __version__, painting
+from . import __version__
 from .classifier import (PRESETS, USES, Feeder, TrainedClassifier, TrainingPreset, cached_features, check_network, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
 from .core import Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail, keep_findings, printable, progress_bar, settings_of, sorted_findings, write_atomic
@@ -47,7 +47,7 @@ from .diffusion import Backbone, load_backbone, usable_device
 from .generators.common import GeneratorAugmenter, generator_time
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, paired_interval, size_rows
 from .metrics.images import clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio, or_nan, perceptual_distance, set_metrics
-from .painting import kept_units, open_synthetic, read_decisions, read_plan, synthesize
+from .painting import check_apart, check_writable, hold_output, kept_units, open_synthetic, source_folders, read_decisions, read_plan, synthesize
 from .prompts import ClassPrompt
 from .recipe import ClassName, Recipe, evaluations
 from .registry import Arm, make_arm, parse_arm, parse_methods
@@ -251,6 +251,8 @@ def _check_lists(
         twice = next((value for place, value in enumerate(given) if value in given[:place]), None) if len(set(given)) < len(given) else None
         if twice is not None:
             raise GenaugError(f"{twice!r} stands twice among the {words}; name each once.")
+    if not isinstance(question.suffixes, (tuple, list)):
+        raise GenaugError("The suffixes of a comparison are a tuple of texts; give each as one entry.")
     if not question.methods:
         raise GenaugError("A comparison needs at least one arm; name one in --methods.")
     for name in ("data", "classifier", "test_part", "device", "table", "scale"):
@@ -1161,8 +1163,6 @@ def _check_feeding(
 ) -> None:
     "Feed an arm's parts with stand-ins for its images; raises `GenaugError` when it could not train."
     train, preset = _few_of_each(split.train), bench.preset
-    if preset.patience and split.validation is None:
-        raise GenaugError(f"The classifier '{bench.question.classifier}' stops by the accuracy on a validation part, and the data have none; add a folder 'val' or choose another classifier.")
     made = None if arm.use is None else LabeledImages(train.pixels, train.labels, train.class_names, [f"stand-in {place}" for place in range(len(train))], train.task, info=[{"sources": [[name, 1.0]]} for name in train.ids])
     use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
     try:
@@ -1182,6 +1182,8 @@ def _data_findings(
     if question.condition == "validation" and question.test_part != "test":
         raise GenaugError(f"Tuning examines on unused images of the pool, so that the part '{question.test_part}' has no effect; leave --test-part out.")
     split_notes(split, question, sets)
+    if classifier_preset(question.classifier).patience and split.validation is None:
+        raise GenaugError(f"The classifier '{question.classifier}' stops by the accuracy on a validation part, and the data have none; add a folder 'val' or choose another classifier.")
     findings, trained, tested = [], split.train.counts(), split.test.counts()
     if len(split.test) == 0:
         raise GenaugError("There is no image to examine on; add test images.")
@@ -1277,9 +1279,8 @@ def check_claim(
         raise GenaugError(f"'{folder}' is a file: choose another folder for the result.")
     if not path.is_file() and folder.exists() and any(item.name not in known for item in folder.iterdir()):
         raise GenaugError(f"'{folder}' is not empty and was not made by `genaug compare`: choose a new folder.")
-    for place in sources:
-        if folder.resolve().is_relative_to(place.resolve()) or place.resolve().is_relative_to(folder.resolve()):
-            raise GenaugError(f"The result folder '{folder}' and the photographs in '{place}' lie inside one another: choose a folder outside.")
+    check_apart(folder, sources)
+    check_writable(folder)
     load_rows(folder / "results.csv")
     if path.is_file():
         before, now = read_comparison(folder), question.record()
@@ -1375,19 +1376,6 @@ def _other_arms(
     return [Finding("other-rows", "note", "results.csv", f"results.csv also keeps {len(others)} rows of earlier comparisons in this folder (of {', '.join(arms[:8])}{', ...' if len(arms) > 8 else ''}); the summary is about what was asked now.")] if arms else []
 
 # %% ../nbs/60_experiment.ipynb #c092a
-def _photograph_folders(
-    sets: Mapping[str, LabeledImages],  # parts of the data
-) -> list[Path]:
-    "The folders that photographs were read from; none for images in memory."
-    places = {}
-    for images in sets.values():
-        for item, name in zip(images.pixels, images.ids):
-            if isinstance(item, (str, Path)):
-                inside = Path(item).as_posix().endswith("/" + name)
-                places[Path(item).absolute().parents[name.count("/") if inside else 0]] = None
-    return list(places)
-
-
 def _result(
     bench: Bench,               # where, with what
     units: Sequence[Unit],      # all runs
@@ -1427,24 +1415,25 @@ def compare(
     "Run or continue a comparison and write `results.csv` and `findings.json` into OUT; raises `GenaugError` for what the user can put right, before any work."
     folder, source = Path(folder).expanduser(), source or question.data
     known = sorted_findings(findings)
-    found, places = [*known, *examine(question, sets, backbone)], _photograph_folders(sets)
+    found, places = [*known, *examine(question, sets, backbone)], [place for images in sets.values() for place in source_folders(images)]
     check_claim(folder, question, source, places)
     _check_photographs(question, sets, folder)
     bench, first = Bench(question, sets, backbone, folder, progress), make_split(question, sets, question.splits[0])
     fresh = split_notes(first, question, sets)
     for note in (*fresh, *(finding.message for finding in found if finding not in known)):
         say(f"Note: {note}")
-    claim_comparison(folder, question, source, bench.names())
-    cost, why = attempt(estimate, bench, first)
-    say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
-    runs = list(run_experiment(question, sets, folder, backbone, progress, found.append))
-    units, rows = [unit for unit, _ in runs], [row for _, lines in runs for row in lines]
-    jury = jury() if callable(jury) else jury
-    if jury is not None:
-        without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
-        rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
-    put(rows, folder / "results.csv")
-    return _result(bench, units, found, [*remarks, *fresh], say)
+    with hold_output(folder):  # a second comparison into this folder is refused
+        claim_comparison(folder, question, source, bench.names())
+        cost, why = attempt(estimate, bench, first)
+        say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
+        runs = list(run_experiment(question, sets, folder, backbone, progress, found.append))
+        units, rows = [unit for unit, _ in runs], [row for _, lines in runs for row in lines]
+        jury = jury() if callable(jury) else jury
+        if jury is not None:
+            without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
+            rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
+        put(rows, folder / "results.csv")
+        return _result(bench, units, found, [*remarks, *fresh], say)
 
 # %% ../nbs/60_experiment.ipynb #c094
 def with_bootstrap(

@@ -69,7 +69,7 @@ def is_code(
     "Does a name read as a number, an identifier or a digest, and not as words?"
     text, joined = words.strip().casefold(), re.sub(r"[\s_.-]", "", words).casefold()
     digest = re.fullmatch(r"[0-9a-f]{8,}", joined) and any(character.isdigit() for character in joined) and any(character.isalpha() for character in joined)
-    if digest or re.fullmatch(r"n\d{6,9}", joined) or re.fullmatch(rf"({GENERAL})[\s_.:#-]*(\d+|[a-z])?", text) or re.fullmatch(r"\d{5,}", text):
+    if digest or re.fullmatch(r"n\d{6,9}", joined) or re.fullmatch(rf"({GENERAL})([\s_.:#-]*\d+|[\s_.:#-]+[a-z])", text) or re.fullmatch(r"\d{5,}", text):
         return True
     if metaclass:
         return False

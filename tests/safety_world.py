@@ -43,7 +43,7 @@ CHANGED = (     # arms as people and tables write them
     "dcgan@copies=1+genmix@alpha=1", "real-gen+genmix@alpha=1", "textual-inversion@copies=1+genmix", "real-guidance@use=append;copies=2", "real-guidance@use=two_loss;real_share=0.7",
     "da-fusion@replace=0.3+drw", "real-gen@use=swap_class+oversampling", "real-gen@naming=category", "datadream@use=only", "loft+mixup@alpha=0.2", "smote@neighbours=2;use=append",
     "diagen@use=swap_pool;weigh=sampling", "feature-space@copies=1;tail=3;heads=1", "real-mix@jitter=0.1:0.2", "genie@guidance_until=0.5",
-    "mixup@alpha=0.3;probability=1", "augmix@jsd=false", "oversampling+genmix@partners=synthetic", "oversampling+strong-augmentation", "cmo+drw", "cmo-drw", "genmix@alpha=2;per_batch=true",
+    "mixup@alpha=0.3;probability=1", "augmix@jsd=false", "real-gen+genmix@partners=synthetic", "oversampling+strong-augmentation", "cmo+drw", "cmo-drw", "genmix@alpha=2;per_batch=true",
 )
 
 
@@ -225,7 +225,7 @@ def feeds():
     cases |= {f"{name} alone": (name, {"synthetic": None}) for name in [*mixers, *names_of("balancer"), "cmo+drw", "oversampling+mixup"] if name != "genmix"}
     cases |= {"mixup on two_loss": ("mixup", {"use": "two_loss"}), "genmix on partners": ("genmix", {"use": "partners"}), "genmix of one class": ("genmix@same_class=true", {"use": "partners"}),
               "genmix of photographs": ("genmix@partners=pool;synthetic_share=0", {"synthetic": None}), "oversampling+genmix": ("oversampling+genmix", {"use": "partners"}),
-              "genmix of synthetic": ("genmix@partners=synthetic", {"use": "partners"}), "smote of five": ("real-gen+smote@neighbours=5", {"use": "swap_class"})}
+              "genmix of synthetic": ("real-gen+genmix@partners=synthetic", {"use": "partners"}), "smote of five": ("real-gen+smote@neighbours=5", {"use": "swap_class"})}
     return cases
 
 

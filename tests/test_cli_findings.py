@@ -48,7 +48,7 @@ def test_check_prints_one_object(photos, capsys):
     assert "duplicate" in kinds(record["findings"])
 
 
-@pytest.mark.parametrize("source", ["digits", "digit-scenes", "textures", "many-digits"])
+@pytest.mark.parametrize("source", ["digits", *(pytest.param(name, marks=pytest.mark.long) for name in ("digit-scenes", "textures", "many-digits", "lesions"))])
 def test_check_answers_alike_for_built_in_names(source, capsys):
     code, record = told(capsys, "check", source, "--json")
     assert code == 0

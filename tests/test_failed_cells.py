@@ -17,6 +17,15 @@ from genaug.experiment import FAILED, Comparison, Unit, arm_text, asked_rows, co
 from genaug.classifier import training_preset
 from test_experiment import QUESTION, ROW, SETS, pool, rows_of
 
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    "Fewer bootstrap samples: this page is not about intervals."
+    with pytest.MonkeyPatch.context() as patch:
+        plain = experiment.bootstrap_interval
+        patch.setattr(experiment, "bootstrap_interval", lambda scores, seed=0: plain(scores, draws=20, seed=seed))
+        yield
+
+
 ONE = dataclasses.replace(QUESTION, methods=("original", "smote", "mixup"), repeats=(0, 1), copies=1)
 
 
@@ -39,8 +48,15 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
 
 # failing cells
 
-@pytest.mark.parametrize("error", [GenaugError("No synthetic image was used: raise the rounds."), np.linalg.LinAlgError("SVD did not converge"), ValueError("Input contains NaN."), RuntimeError("CUDA error"), torch.OutOfMemoryError("out of memory"),
-                                   ZeroDivisionError("division by zero"), FloatingPointError("overflow"), IndexError("out of range"), KeyError("name"), TypeError("paint returned nothing")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [ValueError("Input contains NaN."), RuntimeError("CUDA error"), torch.OutOfMemoryError("out of memory"), ZeroDivisionError("division by zero"), FloatingPointError("overflow"), IndexError("out of range"),
+                                   KeyError("name"), TypeError("paint returned nothing"), np.linalg.LinAlgError("SVD did not converge"), RecursionError("too deep"), GenaugError("bad \x1b[31m colours")], ids=lambda error: type(error).__name__)
+def test_a_step_that_fails_says_why_in_one_printable_line(error):
+    result, why = experiment.attempt(lambda: (_ for _ in ()).throw(error))
+    assert result is None
+    assert why and why.isprintable()
+
+
+@pytest.mark.parametrize("error", [GenaugError("No synthetic image was used: raise the rounds."), np.linalg.LinAlgError("SVD did not converge"), KeyError("name")], ids=lambda error: type(error).__name__)
 def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit" if isinstance(error, (GenaugError, KeyError, RuntimeError)) else "paint_arm", "smote", error=error)
     found = compare(ONE, SETS, tmp_path, progress=False)
@@ -110,7 +126,7 @@ def test_what_was_painted_in_vain_is_not_tried_for_each_repeat(monkeypatch, tmp_
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EROFS, "Read-only file system"), PermissionError(errno.EACCES, "Permission denied")], ids=lambda error: type(error).__name__ + str(error)[:9])
 def test_what_concerns_the_machine_stops_the_comparison(error, monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", "smote", error=error)
-    with pytest.raises(type(error)):
+    with pytest.raises((type(error), GenaugError)):
         compare(ONE, SETS, tmp_path, progress=False)
 
 

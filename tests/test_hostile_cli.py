@@ -1,5 +1,6 @@
 """No option value gives "Fault of the program": every command with every option and hostile values, in process."""
 import os
+import shutil
 import unicodedata
 
 import pytest
@@ -32,6 +33,7 @@ def world(tmp_path, monkeypatch):
         monkeypatch.setattr(cli, "examine", stop)
     from genaug import experiment
     monkeypatch.setattr(experiment, "open_sets", stop)
+    monkeypatch.setattr(experiment, "load_backbone", stop)
     try:
         import papermill
         monkeypatch.setattr(papermill, "execute_notebook", stop)
@@ -71,20 +73,25 @@ def check_answer(command, option, value, world, capsys, before):
     assert all(line.startswith("genaug: ") and len(line) < 1500 for line in lines), shown
     assert "Fault of the program" not in heard.err and "Traceback" not in heard.err, shown
     assert is_harmless(heard.out) and is_harmless(heard.err), shown
-    after = sorted(path.name for path in world.iterdir())
-    assert after == before or command == "reproduce" and "As far as" in heard.err, shown
+    if command == "reproduce" and "As far as" in heard.err:  # the folder of rows is made before the notebook is run
+        for path in world.iterdir():
+            if path.name not in before:
+                shutil.rmtree(path)
+    assert sorted(path.name for path in world.iterdir()) == before, shown
 
 
-@pytest.mark.parametrize("command, option", [case for case in CASES if case not in SLOW])
-def test_no_value_of_an_option_is_a_fault(command, option, world, capsys):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_value_of_an_option_is_a_fault(command, world, capsys):
+    "Every option with every tenth value, beginning at another one for each option; options that name models only in the long form."
     before = sorted(path.name for path in world.iterdir())
-    for value in VALUES:
-        check_answer(command, option, value, world, capsys, before)
+    for place, (_, option) in enumerate(case for case in CASES if case[0] == command and case not in SLOW):
+        for value in VALUES[place % 10::10]:
+            check_answer(command, option, value, world, capsys, before)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command, option", sorted(SLOW))
-def test_no_name_of_a_model_is_a_fault(command, option, world, capsys):
+@pytest.mark.parametrize("command, option", CASES)
+def test_no_value_at_all_is_a_fault(command, option, world, capsys):
     before = sorted(path.name for path in world.iterdir())
     for value in VALUES:
         check_answer(command, option, value, world, capsys, before)

@@ -42,7 +42,7 @@ def test_many_classes_with_one_prompt_are_one_finding():
 
 
 @pytest.mark.parametrize("name", ["n01440764", "0", "42", "007", "class_03", "Class 3", "label-7", "category12", "a7f3", "d41d8cd98f00b204e9800998ecf8427e", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "--", "...", "_", "x1", "c12", "nv", "bkl",
-                                  "id_0042", "00000123", "T3", "B", "1_2", "cls3", "٣", "20240131"])
+                                  "id_0042", "00000123", "T3", "B", "class_a", "Type: B", "1_2", "cls3", "٣", "20240131"])
 def test_codes_are_warned_of(name):
     found = prompt_findings([name])
     assert [(one.kind, one.severity, one.where) for one in found if one.kind == "code-name"] == [("code-name", "warning", name)]
@@ -50,7 +50,7 @@ def test_codes_are_warned_of(name):
 
 
 @pytest.mark.parametrize("name", ["zero", "cat", "House Sparrow", "012.House_Sparrow", "F-16A/B", "naïve café", "fly", "cat 1", "covid19", "Boeing 747", "lynx", "sky", "type writer", "class room", "group photo", "golden-retriever", "t-shirt", "pug",
-                                  "object glass", "decade", "facade", "Ölbaum", "hemangioma", "index finger", "tench", "no entry"])
+                                  "object glass", "decade", "facade", "Ölbaum", "hemangioma", "index finger", "tench", "no entry", "target", "folder", "nor", "cats", "species"])
 def test_words_are_not_taken_for_codes(name):
     assert kinds([name]) == []
 

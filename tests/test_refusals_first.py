@@ -141,7 +141,6 @@ BEFORE_PICTURES = {
     "device that is not there": (["augment", "digits", "OUT", "--device", "cpu:3"], "counted from 0"),
     "captioner": (["suffixes", "digits", "OUT", "--captioner", "no/such/blip/folder"], "no/such/blip/folder"),
     "model without an address": (["suffixes", "digits", "OUT", "--llm-model", "gpt"], "give the address with --llm"),
-    "file of a suffix command": (["suffixes", "digits", "/dev/null", "--replace"], "device or pipe"),
     "paper without data": (["reproduce", "diff_ii_main_job", "--scale", "paper"], "--data NAME=SOURCE and --backbone NAME"),
     "data that do not exist": (["reproduce", "diff_ii_main_job", "--data", "cub=no/such/folder"], "no/such/folder"),
     "methods of a table": (["reproduce", "diff_ii_main_job", "--methods", "diff-i"], "did you mean 'diff-ii'?"),
@@ -154,6 +153,12 @@ def test_what_is_not_there_is_refused_before_pictures_are_opened(name, capsys, t
     monkeypatch.chdir(tmp_path)
     assert words in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_replaced_by_a_list_of_suffixes(capsys, tmp_path, unopened):
+    os.mkfifo(tmp_path / "pipe")
+    assert "device or pipe" in refused(capsys, "suffixes", "digits", tmp_path / "pipe", "--replace")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def places(photos, tmp_path):
@@ -187,7 +192,7 @@ def test_a_folder_begun_with_another_method_is_refused_before_learning(capsys, t
     fit = Recipe.fit
     monkeypatch.setattr(Recipe, "fit", lambda self, real, workdir=None, progress=False: fit(self, real, workdir, progress) if workdir is None else 1 / 0)
     assert "the method" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "diff-ii", "--shots", "2", "--copies", "1", "--quiet")
-    assert "the seed" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "smote", "--shots", "2", "--copies", "1", "--seed", "4", "--quiet")
+    assert "the budget" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "smote", "--shots", "2", "--copies", "2", "--quiet")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if "lock" not in path.name} == before
 
 
@@ -208,11 +213,12 @@ def test_a_budget_of_nothing_is_refused_before_learning(capsys, tmp_path, no_wor
     assert not (tmp_path / "out").exists()
 
 
-def test_a_budget_of_millions_is_refused_without_counting_to_it(photos):
+def test_a_budget_of_millions_is_refused_without_counting_to_it(photos, monkeypatch):
     from genaug.core import Budget
     from genaug.data import open_folder
-    with pytest.raises(cli.Refusal, match="10,000,000"):
-        cli.check_amount(Budget(2_000_000), open_folder(photos)["all"])
+    monkeypatch.setattr(cli, "MOST_IMAGES", 5000)
+    with pytest.raises(cli.Refusal, match="more than 5,000"):
+        cli.check_amount(Budget(1_000_000), open_folder(photos)["all"])
 
 
 IDLE = {

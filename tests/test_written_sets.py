@@ -177,3 +177,38 @@ def test_a_set_with_a_class_map_is_still_finished_again_after_damage(filled):
 def test_class_names_that_would_share_a_folder_are_refused():
     with pytest.raises(GenaugError, match="distinct"):
         coloured(["é", "e\u0301"], [0, 1])
+
+
+# ---- what is read back
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: "[]\n", lambda text: "null\n", lambda text: "{}\n", lambda text: text.replace("p0.png", "../../x.png", 1), lambda text: text.replace("ant/p0.png", "/etc/passwd", 1),
+                                    lambda text: text.replace('"labels": [1.0, 0.0]', '"labels": ["a"]'), lambda text: text.replace('"labels": [1.0, 0.0]', '"labels": [1.0]'), lambda text: text.replace('"labels": [1.0, 0.0]', '"labels": [NaN, 0.0]'),
+                                    lambda text: text.replace('"task": "single"', '"task": 3'), lambda text: text.replace('"id": "p0"', '"id": "p1"'), lambda text: text.replace('"id": "p0"', '"id": 5'), lambda text: "[" * 100_000, lambda text: text.replace('"info": null', '"info": "{"'),
+                                    lambda text: text.replace('"origin": "real"', '"origin": [1]')])
+def test_damaged_metadata_are_refused_in_one_sentence(damage, tmp_path):
+    coloured(["ant", "bee"], [0, 1]).save(tmp_path / "set")
+    path = tmp_path / "set" / "metadata.jsonl"
+    changed = damage(path.read_text(encoding="utf-8"))
+    assert changed != path.read_text(encoding="utf-8")
+    path.write_text(changed, encoding="utf-8")
+    with pytest.raises(GenaugError, match="damaged"): LabeledImages.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '["ant"]', '["ant", "ant"]', "[1, 2]", '"ab"', "\0", None])
+def test_damaged_class_names_are_refused_in_one_sentence(text, tmp_path):
+    coloured(["ant", "bee"], [0, 1]).save(tmp_path / "set")
+    path = tmp_path / "set" / "classes.json"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(GenaugError, match="damaged"): LabeledImages.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_turned_over_bytes_in_the_metadata_give_no_traceback(seed, tmp_path):
+    coloured(["ant", "bee"], [0, 1]).save(tmp_path / "set")
+    path, draw = tmp_path / "set" / ("metadata.jsonl", "classes.json")[seed % 2], np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    for place in draw.integers(0, len(data), 1 + seed % 5): data[place] = draw.integers(256)
+    path.write_bytes(bytes(data))
+    try: LabeledImages.open(tmp_path / "set")
+    except GenaugError as error: assert "damaged" in str(error)

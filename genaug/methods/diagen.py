@@ -122,7 +122,7 @@ class SoftWeight:
     held_out: float = 0.2         # share of each class's photographs from which the temperature is learned
     seed: int = 0                 # of the training
     rounds = 1                    # of candidates
-    bounds = MappingProxyType({"classifier": Bound(words=tuple(PRESETS)), "views": Bound(1, 1000), "trusted": Bound(0, 1, above=True), "held_out": Bound(0, 1, below=True)})
+    bounds = MappingProxyType({"classifier": Bound(words=tuple(PRESETS)), "views": Bound(1, 1000), "seed": Bound(0, 2**63 - 1), "trusted": Bound(0, 1, above=True), "held_out": Bound(0, 1, below=True)})
 
     def __post_init__(self):
         check_settings(self)

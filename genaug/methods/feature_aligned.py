@@ -190,7 +190,7 @@ class AlignedWeights:
     seed: int = 0                       # of all draws of the fine-tuning
     bounds = MappingProxyType(dict(LEARNING) | {
         "epochs": Bound(1, 1e5), "noise_weight": Bound(0, 1e4), "alignment_weight": Bound(0, 1e4), "expert_input": Bound(words=("noisy", "clean", "predicted")), "pooling": Bound(words=("mean", "max")),
-        "align_until": Bound(0, 1, above=True), "expert_size": Bound(8, 4096), "expert_epochs": Bound(1, 1e5), "expert_updates": Bound(1, 1e7), "expert_learning_rate": Bound(0, 10)})
+        "align_until": Bound(0, 1, above=True), "expert_size": Bound(8, 4096), "expert_epochs": Bound(1, 1e5), "expert_updates": Bound(1, 1e7), "expert_learning_rate": Bound(0, 10), "expert_seed": Bound(0, 2**63 - 1)})
 
     def __post_init__(self):
         check_settings(self)
