@@ -45,7 +45,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("killed while painting", "killed at the very first write", "the disk is full", "a flipped bit in a picture")
+
+
+@pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.long) for case in CASES])
 def test_whatever_happens_the_finished_set_is_the_uninterrupted_one(faults, bench, case):
     record = bench.trial(case, COMMAND, CASES[case](faults, bench))
     if record["outcome"].startswith("skipped"):
