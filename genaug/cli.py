@@ -669,8 +669,9 @@ def take_order(
     progress: bool,          # show a bar
 ) -> Order:
     "All refusals of `augment`; makes nothing."
-    from genaug.painting import refuse_other_run
+    from genaug.painting import find_team, refuse_other_run
     from genaug.prompts import ClassPrompt
+    find_team()  # under torchrun, before the first tensor
     asked = context.params
     source, out, condition, device, metaclass = (asked[name] for name in ("source", "out", "condition", "device", "metaclass"))
     shots, found = read_shots(asked["shots"]), check_source(source, condition)
@@ -772,8 +773,9 @@ def close_order(
     from genaug.core import keep_findings, reader_findings, write_atomic
     from genaug.painting import painted_findings
     counts = {name: int(count) for name, count in zip(made.class_names, (made.labels > 0).sum(0))}
+    lying = [(made.targets == index).sum() for index in range(len(counts))] if made.task == "single" else list(counts.values())
     terminal.tell(painted_findings(out, order.real))
-    terminal.tell(reader_findings(made.class_names, list(counts.values()), made.task, made.ids))
+    terminal.tell(reader_findings(made.class_names, lying, made.task, made.ids))
     terminal.note("fewer-images", *fewer_images(order, made), severity="warning")
     notes = [finding.message for finding in terminal.findings if finding.kind in ("settings", "backbone")]
     if terminal.first:
@@ -1208,8 +1210,9 @@ def table_settings(
     asked = context.params
     scale, backbone, data = asked["scale"], asked["backbone"], table_data(asked["data"] or ())
     if asked["methods"] is not None:
-        from genaug.registry import parse_methods
-        parse_methods(asked["methods"])
+        from genaug.registry import make_arm, parse_methods
+        for text in parse_methods(asked["methods"]):
+            make_arm(text)
     check_device(asked["device"])
     lacking = [option for option, value in (("--data NAME=SOURCE", data), ("--backbone NAME", backbone)) if not value]
     if scale == "paper" and asked["run_it"] and lacking:
@@ -1238,12 +1241,13 @@ def reproduce(
     notebook = find_table(table)
     chosen = table_settings(notebook, context)
     try:
-        import ipykernel_launcher  # noqa: F401
-        import papermill
+        import ipykernel_launcher, papermill  # noqa: E401, F401
     except ModuleNotFoundError:
         refuse("This command needs papermill and a notebook kernel (ipykernel): install them with pip install 'genaug[tables]'.")
     if out.exists() and not out.is_dir():
         refuse(f"'{out}' is a file: choose another folder for the result.")
+    if unknown := sorted(chosen.keys() - papermill.inspect_notebook(str(notebook)).keys()):
+        refuse(f"The table '{notebook.stem}' has no parameter {unknown[0]}: leave the option for it out.")
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{notebook.stem}.{scale}.ipynb"
     try:

@@ -379,7 +379,7 @@ def thumbnail(
 ) -> np.ndarray:  # (16, 16), uint8
     "The picture in grey at 16 x 16, whatever its shape."
     grey = Image.fromarray(array[:, :, 0]) if array.shape[2] == 1 else Image.fromarray(array).convert("L")
-    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX if min(grey.size) >= THUMBNAIL else Image.Resampling.BILINEAR))
+    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
 
 
 def is_blank(
@@ -521,9 +521,11 @@ def find_copies(
 def _directions(
     thumbnails: np.ndarray,  # (N, 16, 16), uint8
 ) -> np.ndarray:  # (N, 256), float32; rows of length one, zero for a picture without contrast
-    "Thumbnails without mean and contrast."
-    flat = np.asarray(thumbnails, np.float32).reshape(len(thumbnails), -1)
-    flat = flat - flat.mean(1, keepdims=True)
+    "Thumbnails without even light (a surface of second degree) and without contrast."
+    across, down = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1, 1, THUMBNAIL)] * 2))
+    light = np.linalg.qr(np.stack([across ** 0, across, down, across * down, across ** 2, down ** 2], axis=1))[0].astype(np.float32)
+    flat = np.asarray(thumbnails, np.float32).reshape(len(thumbnails), THUMBNAIL ** 2)
+    flat = flat - (flat @ light) @ light.T
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.where(length >= flat.shape[1] ** 0.5, flat / np.maximum(length, 1e-6), 0)  # a spread below one level of 255 says nothing
 

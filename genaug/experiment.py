@@ -47,7 +47,7 @@ from .diffusion import Backbone, load_backbone, usable_device
 from .generators.common import GeneratorAugmenter, generator_time
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, paired_interval, size_rows
 from .metrics.images import clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio, or_nan, perceptual_distance, set_metrics
-from .painting import kept_units, open_synthetic, read_decisions, read_plan, synthesize
+from .painting import check_apart, check_writable, hold_output, kept_units, open_synthetic, source_folders, read_decisions, read_plan, synthesize
 from .prompts import ClassPrompt
 from .recipe import ClassName, Recipe, evaluations
 from .registry import Arm, make_arm, parse_arm, parse_methods
@@ -1279,9 +1279,8 @@ def check_claim(
         raise GenaugError(f"'{folder}' is a file: choose another folder for the result.")
     if not path.is_file() and folder.exists() and any(item.name not in known for item in folder.iterdir()):
         raise GenaugError(f"'{folder}' is not empty and was not made by `genaug compare`: choose a new folder.")
-    for place in sources:
-        if folder.resolve().is_relative_to(place.resolve()) or place.resolve().is_relative_to(folder.resolve()):
-            raise GenaugError(f"The result folder '{folder}' and the photographs in '{place}' lie inside one another: choose a folder outside.")
+    check_apart(folder, sources)
+    check_writable(folder)
     load_rows(folder / "results.csv")
     if path.is_file():
         before, now = read_comparison(folder), question.record()
@@ -1377,19 +1376,6 @@ def _other_arms(
     return [Finding("other-rows", "note", "results.csv", f"results.csv also keeps {len(others)} rows of earlier comparisons in this folder (of {', '.join(arms[:8])}{', ...' if len(arms) > 8 else ''}); the summary is about what was asked now.")] if arms else []
 
 # %% ../nbs/60_experiment.ipynb #c092a
-def _photograph_folders(
-    sets: Mapping[str, LabeledImages],  # parts of the data
-) -> list[Path]:
-    "The folders that photographs were read from; none for images in memory."
-    places = {}
-    for images in sets.values():
-        for item, name in zip(images.pixels, images.ids):
-            if isinstance(item, (str, Path)):
-                inside = Path(item).as_posix().endswith("/" + name)
-                places[Path(item).absolute().parents[name.count("/") if inside else 0]] = None
-    return list(places)
-
-
 def _result(
     bench: Bench,               # where, with what
     units: Sequence[Unit],      # all runs
@@ -1429,24 +1415,25 @@ def compare(
     "Run or continue a comparison and write `results.csv` and `findings.json` into OUT; raises `GenaugError` for what the user can put right, before any work."
     folder, source = Path(folder).expanduser(), source or question.data
     known = sorted_findings(findings)
-    found, places = [*known, *examine(question, sets, backbone)], _photograph_folders(sets)
+    found, places = [*known, *examine(question, sets, backbone)], [place for images in sets.values() for place in source_folders(images)]
     check_claim(folder, question, source, places)
     _check_photographs(question, sets, folder)
     bench, first = Bench(question, sets, backbone, folder, progress), make_split(question, sets, question.splits[0])
     fresh = split_notes(first, question, sets)
     for note in (*fresh, *(finding.message for finding in found if finding not in known)):
         say(f"Note: {note}")
-    claim_comparison(folder, question, source, bench.names())
-    cost, why = attempt(estimate, bench, first)
-    say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
-    runs = list(run_experiment(question, sets, folder, backbone, progress, found.append))
-    units, rows = [unit for unit, _ in runs], [row for _, lines in runs for row in lines]
-    jury = jury() if callable(jury) else jury
-    if jury is not None:
-        without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
-        rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
-    put(rows, folder / "results.csv")
-    return _result(bench, units, found, [*remarks, *fresh], say)
+    with hold_output(folder):  # a second comparison into this folder is refused
+        claim_comparison(folder, question, source, bench.names())
+        cost, why = attempt(estimate, bench, first)
+        say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
+        runs = list(run_experiment(question, sets, folder, backbone, progress, found.append))
+        units, rows = [unit for unit, _ in runs], [row for _, lines in runs for row in lines]
+        jury = jury() if callable(jury) else jury
+        if jury is not None:
+            without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
+            rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
+        put(rows, folder / "results.csv")
+        return _result(bench, units, found, [*remarks, *fresh], say)
 
 # %% ../nbs/60_experiment.ipynb #c094
 def with_bootstrap(

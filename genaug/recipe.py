@@ -31,11 +31,12 @@ from .diffusion import Backbone, leading_timesteps, load_backbone
 from .inversion import InversionPool
 from .prompts import ClassPrompt, two_stage
 from .sampling import add_noise, denoise, row_noise, start_step, suffixed_steps
+from .training import alone_in, disk_errors_explained
 
 # %% ../nbs/40_recipe.ipynb #c006
 SCHEDULES = ("constant", "linear", "cosine", "trapezoid", "stairs")  # of a learning rate
 LEARNING = MappingProxyType({  # what the settings of anything that learns may be
-    "steps": Bound(1, 1e7), "batch_size": Bound(1, 4096), "learning_rate": Bound(0, 10), "token_learning_rate": Bound(0, 10),
+    "steps": Bound(0, 1e7), "batch_size": Bound(1, 4096), "learning_rate": Bound(0, 10), "token_learning_rate": Bound(0, 10),
     "warmup": Bound(0, 1e7), "rank": Bound(1, 1024), "tokens_per_class": Bound(1, 64), "fuse": Bound(1, 64), "seed": Bound(0, 2**63 - 1), "schedule": Bound(words=SCHEDULES)})
 
 
@@ -166,10 +167,11 @@ def learn_or_load(
         return naming.learn(backbone, real, class_prompt, None, progress)
     key = content_hash(type(naming).__name__, settings_of(naming), real.fingerprint(), class_prompt.fingerprint(), backbone.fingerprint())
     home = Path(folder) / "concepts" / key[:24]
-    if not (home / "complete").is_file():
-        concept = naming.learn(backbone, real, class_prompt, home / "checkpoint", progress)
-        concept.save(home)
-        (home / "complete").touch()
+    with disk_errors_explained(home), alone_in(home):  # of several processes one learns, the others wait
+        if not (home / "complete").is_file():
+            concept = naming.learn(backbone, real, class_prompt, home / "checkpoint", progress)
+            concept.save(home)
+            (home / "complete").touch()
     return load_learned(home)
 
 # %% ../nbs/40_recipe.ipynb #c017

@@ -402,14 +402,11 @@ def check_arm(
     share, reaching = getattr(mixer, "synthetic_share", None), mixer is not None and mixer.partners in POOLS
     if kind in ("append", "only") and arm.balancer is not None and arm.balancer.slot_chances(np.ones(2), 0.0) is not None:
         raise GenaugError(f"'{arm.balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{kind}', which has no such slots; write use=swap_class among the settings of the method.")
-    if reaching and arm.augmenter is None and (mixer.partners == "synthetic" or share):
-        raise GenaugError(f"'{mixer.name}' takes synthetic partners, but '{text}' paints nothing; write a method in front of it, or partners='pool' to mix photographs.")
     if kind == "partners" and not (reaching and mixer.probability > 0 and (share != 0 or mixer.partners == "synthetic")):
         raise GenaugError(f"'{text}' has use=partners, which shows synthetic images only as partners of a mixer that takes them; add such a mixer (+genmix), or choose another use.")
     if getattr(mixer, "per_batch", False) and kind == "two_loss":
         raise GenaugError(f"'{mixer.name}' with per_batch=true mixes a whole batch with one weight, and '{text}' has two batches (use=two_loss); choose another use.")
-    if isinstance(start, FromPhotograph) and all(start_step(strength, arm.augmenter.num_inference_steps) >= arm.augmenter.num_inference_steps for strength in start.strengths):
-        raise GenaugError(f"'{text}' would not denoise at all: strengths={show_value(start.strengths)} of num_inference_steps={arm.augmenter.num_inference_steps} leave no step; use a strength of at least {1 / arm.augmenter.num_inference_steps:.3g}, or the control round-trip.")
+
 
 # %% ../nbs/59_registry.ipynb #c029
 def make_arm(
@@ -510,7 +507,9 @@ def arm_notes(
     start, steps = getattr(arm.augmenter, "start", None), getattr(arm.augmenter, "num_inference_steps", 0)
     weak = [strength for strength in start.strengths if start_step(strength, steps) >= steps] if isinstance(start, FromPhotograph) else []
     if weak:
-        notes.append(Finding("weak-strength", "note", arm.name, f"In '{arm.name}' the strengths {', '.join(f'{strength:g}' for strength in weak)} of {steps} steps leave no step: such images are photographs passed through the codec."))
+        every = len(weak) == len(start.strengths)
+        what = "so nothing is denoised and every image is" if every else "so such images are"
+        notes.append(Finding("weak-strength", "warning" if every else "note", arm.name, f"In '{arm.name}' the strengths {', '.join(f'{strength:g}' for strength in weak)} of {steps} steps leave no step, {what} a photograph passed through the codec, as by round-trip: use a strength of at least {1 / steps:.3g}."))
     if isinstance(arm.augmenter, FeatureSpace) and arm.augmenter.tau_low > arm.augmenter.tau_high:
         notes.append(Finding("overlapping-masks", "warning", arm.name, f"In '{arm.name}' tau_low={arm.augmenter.tau_low} is above tau_high={arm.augmenter.tau_high}: sites in between count as specific and as generic at once; use tau_low <= tau_high."))
     if arm.mixer is not None and arm.mixer.probability == 0:
@@ -533,6 +532,8 @@ def data_findings(
         tell("needs-classes", "error", f"fuses rare with common classes, and {classes} classes leave no rare one: add classes, or choose another method")
     if getattr(method, "per_class", False) and task == "multi":
         tell("needs-one-label", "error", f"has one generator per class, and images of this set have several labels: use {method.name}@per_class=false")
+    if method is None and arm.mixer is not None and (arm.mixer.partners == "synthetic" or getattr(arm.mixer, "synthetic_share", None)):
+        tell("needs-synthetic", "error", "mixes with synthetic partners and paints nothing: write a method in front of it, or partners=pool to mix photographs")
     rule = getattr(method, "label_rule", "own") if isinstance(method, Smote) else getattr(arm.mixer, "label_rule", "own")
     if task == "single" and rule in ("union", "intersection", "majority") and isinstance(method, (Smote, type(None))):
         tell("idle-setting", "note", f"has label_rule={rule}, which matters only where images have several labels")

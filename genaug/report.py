@@ -6,13 +6,13 @@
 __all__ = ['STYLE', 'POLICY', 'Section', 'paragraph', 'html_table', 'make_page', 'findings_section', 'counts_table',
            'counts_figure', 'class_members', 'picture', 'row_words', 'exhibit', 'nearest_images', 'content_overlap',
            'leak_lines', 'opened_parts', 'chosen_photographs', 'photographs_of', 'settings_section', 'audit_section',
-           'image_sections', 'as_checked', 'stored_note', 'written_findings', 'report_set', 'verdicts', 'class_table',
-           'made_table', 'result_sections', 'arm_section', 'report_comparison', 'write_report']
+           'image_sections', 'stored_note', 'written_findings', 'report_set', 'verdicts', 'class_table', 'made_table',
+           'result_sections', 'arm_section', 'report_comparison', 'write_report']
 
 # %% ../nbs/61_report.ipynb #c003
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ import pandas as pd
 
 from . import __version__
 from .audit import audit, sources_of
-from .core import (FINDINGS_FILE, Finding, GenaugError, LabeledImages, fitted_on_these, read_findings, reader_findings, sorted_findings,
+from .core import (FINDINGS_FILE, Finding, GenaugError, LabeledImages, read_findings, reader_findings, sorted_findings,
                          write_atomic)
 from .data import Manifest
-from .experiment import CONTROLS, arm_text, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
+from .experiment import CONTROLS, arm_text, asked_rows, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
 from .metrics.classification import part_of
 from .metrics.images import nearest_neighbours, pixel_features
 from .painting import Plan, open_synthetic, read_plan
@@ -281,13 +281,16 @@ def audit_section(
     training: Iterable[str],      # ids of the training part
     test: Iterable[str],          # ids of the test part
     exam: LabeledImages | None,   # the test images, where they are at hand
+    plan: Plan | None = None,     # of the set
+    folder: Path | None = None,   # of the set, with its metadata
 ) -> Section:
     "What the audit says in words and rows, or why it cannot say it."
     lines = [paragraph(line, "note" if line.startswith("LEAK") else "") for line in leak_lines(synthetic, training, test, real, exam)]
     if distances:
         lines.append(paragraph(f"Distance from the {len(distances)} shown images to the nearest training image: smallest {min(distances):.3f}, median {np.median(distances):.3f} (0 would be a copy)."))
     try:
-        rows = audit(synthetic, real, exam) if real is not None else []
+        whole = {"header": plan.header, "rows": plan.rows, "folder": folder} if plan is not None else {}
+        rows = audit(synthetic, real, exam, **whole) if real is not None else []
     except GenaugError as error:
         return Section("Audit", "".join(lines) + paragraph(f"Not audited: {error}", "note"))
     if not rows:
@@ -303,6 +306,8 @@ def image_sections(
     test: Iterable[str] = (),     # ids of the test part
     exam: LabeledImages | None = None,  # the test images, where they are at hand
     classes: int = 20,            # shown at most
+    plan: Plan | None = None,     # of the set
+    folder: Path | None = None,   # of the set, with its metadata
 ) -> list[Section]:
     "Counts, images by class, audit."
     table = counts_table(real, synthetic)
@@ -311,21 +316,9 @@ def image_sections(
     names = list(dict.fromkeys(synthetic.ids[position] for position in chosen))
     nearest = nearest_images(synthetic.select(names), real) if real is not None and names else {}
     more = paragraph(f"The first {classes} of {len(synthetic.class_names)} classes.", "muted") if len(synthetic.class_names) > classes else ""
-    audited = audit_section(real, synthetic, [distance for _, distance in nearest.values()], training, test, exam)
+    audited = audit_section(real, synthetic, [distance for _, distance in nearest.values()], training, test, exam, plan, folder)
     return [Section("Counts", html_table(table) + figure_svg(counts_figure(table))),
             Section("Images", more + "".join(exhibit(real, synthetic, nearest, index) for index in shown)), audited]
-
-# %% ../nbs/61_report.ipynb #c030b
-def as_checked(
-    synthetic: LabeledImages,     # as its metadata describe it
-    real: LabeledImages | None,   # photographs
-    header: Mapping,              # of its plan
-) -> LabeledImages:
-    "The set with hashes of the pixels that are there, and with the identity of the photographs where a model was fitted on exactly these, in any order."
-    infos = [info or {} for info in synthetic.info or [{}] * len(synthetic)]
-    fine = fitted_on_these([info.get("fitted_on") for info in infos], real, header) if real is not None else [False] * len(infos)
-    infos = [{**info, "fitted_on": real.fingerprint()} if good and info.get("fitted_on") else info for info, good in zip(infos, fine)]
-    return replace(synthetic, info=infos, digests=None)
 
 # %% ../nbs/61_report.ipynb #c034
 def stored_note(
@@ -357,7 +350,7 @@ def report_set(
     real, lost = photographs_of(folder, sources, run, sets)
     why, exam = why or lost, sets.get("test") if real is not sets.get("test") else None
     test = exam.ids if exam is not None else run.get("test", ())
-    sections = [findings_section(folder, written_findings(synthetic)), settings_section(plan, run), *image_sections(real, as_checked(synthetic, real, plan.header), sources, test, exam)]
+    sections = [findings_section(folder, written_findings(synthetic)), settings_section(plan, run), *image_sections(real, synthetic, sources, test, exam, plan=plan, folder=folder / "train")]
     if why:
         sections[1] = Section(sections[1].heading, paragraph(why, "note") + sections[1].body)
     return make_page(f"{len(synthetic)} images by {plan.header['method']}", sections)
@@ -415,7 +408,7 @@ def result_sections(
     if not (folder / "summary.json").is_file():
         raise GenaugError(f"The comparison in '{folder}' is not finished: run the same `genaug compare` command again to continue it.")
     stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    summary, rows = pd.DataFrame(stored["summary"]), read_rows(folder / "results.csv")
+    summary, rows = pd.DataFrame(stored["summary"]), asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
     images = [f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in zip(summary["images low"], summary["images high"])]
     drawn = bool(summary["images low"].notna().any())
     table = written_summary(summary).assign(**({"95 % over test images": images} if drawn else {}))
@@ -442,8 +435,7 @@ def arm_section(
     "The images of one arm, or the reason why they are not there."
     try:
         folder = note.parent / arm["folder"]
-        synthetic = as_checked(open_synthetic(folder), real, read_plan(folder).header)
-        parts = image_sections(real, synthetic, manifest.train, manifest.test, exam, classes=10)
+        parts = image_sections(real, open_synthetic(folder), manifest.train, manifest.test, exam, 10, read_plan(folder), folder / "train")
     except GenaugError as error:
         return Section(arm["arm"], paragraph(f"The images of this arm are not shown: {error}", "note"))
     return Section(arm["arm"], paragraph(said) + "".join(f"<h3>{escape(part.heading)}</h3>{part.body}" for part in parts))

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from genaug.audit import audit, audit_duplicates, audit_memory, audit_sources, failures, sources_of
+from genaug.audit import as_findings, audit, audit_duplicates, audit_memory, audit_sources, failures, sources_of
 from genaug.core import GenaugError, LabeledImages
 
 
@@ -78,3 +78,45 @@ def test_bad_input():
         audit(other, REAL)
     only = REAL[[0]]
     assert len(audit(make(8, "row", 3, infos()), only)) == 9      # one photograph has no fellow: no memory rows
+
+
+def test_hashes_are_those_of_the_pixels_and_not_those_recorded():
+    claimed = make(8, "row", 3, infos())
+    forged = LabeledImages([REAL.image(0), *[claimed.image(i) for i in range(1, 8)]], claimed.targets, claimed.class_names, claimed.ids, info=claimed.info, digests=claimed.sha256)
+    broken_rules = {row.check for row in audit(forged, REAL, TEST) if row.passed is False}
+    assert broken_rules == {"pixels_as_recorded", "no_training_copy"}
+
+
+def test_blank_images_are_suspicious_unless_photographs_of_the_class_are_blank():
+    blank = np.full((6, 6, 3), 9, np.uint8)
+    pixels = [blank, *[REAL.image(i) for i in range(1, 12)]]
+    some = LabeledImages(pixels, REAL.targets, REAL.class_names, REAL.ids)                # one blank photograph of class a
+    rows = lambda label, real: {row.check: row for row in audit(LabeledImages([np.full((6, 6, 3), 30, np.uint8)], [label], ("a", "b"), ["row0"], info=[{"sources": [["train1", 1.0]]}]), real)}
+    assert rows(0, REAL)["no_blank_images"].passed is False
+    assert rows(0, some)["no_blank_images"].passed is True
+    assert rows(1, some)["no_blank_images"].passed is False
+
+
+def test_a_model_fitted_on_the_same_photographs_in_another_order_is_no_leak():
+    turned = REAL[list(range(11, -1, -1))]
+    header = {"photographs": {"ordered": turned.fingerprint(), "content": turned.content_identity()}}
+    rows = {row.check: row for row in audit(make(8, "row", 3, [{"sources": [], "fitted_on": turned.fingerprint()}] * 8), REAL, TEST, header=header)}
+    assert rows["fitted_on_training"].passed is True
+
+
+def test_findings_are_errors_where_something_leaked_and_warnings_where_it_is_suspicious():
+    same = LabeledImages([REAL.image(0), TEST.image(1)], [0, 1], ("a", "b"), ["x", "y"], info=[{"sources": [["train0", 1.0]]}] * 2)
+    severities = {finding.kind: finding.severity for finding in as_findings(audit(same, REAL, TEST))}
+    assert severities["no_test_copy"] == "error"
+    assert severities["no_training_copy"] == "warning"
+    assert severities["provenance_known"] == "note"
+
+
+def test_a_mirrored_smaller_test_image_is_suspicious():
+    draw = np.random.default_rng(4)
+    blocks = [np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8) for _ in range(40)]
+    real, held_out = (LabeledImages(blocks[start:start + 20], [i % 2 for i in range(20)], ("a", "b"), [f"{name}{i}" for i in range(20)]) for start, name in ((0, "train"), (20, "test")))
+    copy = LabeledImages([np.ascontiguousarray(held_out.image(5)[:, ::-1])], [0], ("a", "b"), ["row0"], info=[{"sources": [["train0", 1.0]]}])
+    row = {row.check: row for row in audit(copy, real, held_out)}["no_near_test_copy"]
+    assert row.passed is False
+    assert "test5, mirrored" in row.message

@@ -1,5 +1,6 @@
 """No option value gives "Fault of the program": every command with every option and hostile values, in process."""
 import os
+import shutil
 import unicodedata
 
 import pytest
@@ -72,8 +73,11 @@ def check_answer(command, option, value, world, capsys, before):
     assert all(line.startswith("genaug: ") and len(line) < 1500 for line in lines), shown
     assert "Fault of the program" not in heard.err and "Traceback" not in heard.err, shown
     assert is_harmless(heard.out) and is_harmless(heard.err), shown
-    after = sorted(path.name for path in world.iterdir())
-    assert after == before or command == "reproduce" and "As far as" in heard.err, shown
+    if command == "reproduce" and "As far as" in heard.err:  # the folder of rows is made before the notebook is run
+        for path in world.iterdir():
+            if path.name not in before:
+                shutil.rmtree(path)
+    assert sorted(path.name for path in world.iterdir()) == before, shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,7 +9,7 @@ from genaug.audit import audit, failures
 from genaug.core import Augmenter, Budget, LabeledImages, PlanRow, content_hash, encode_png, fitted_on_these, write_atomic
 from genaug.experiment import open_sets
 from genaug.painting import open_synthetic, read_plan, synthesize
-from genaug.report import as_checked, chosen_photographs, content_overlap, leak_lines, photographs_of, write_report
+from genaug.report import chosen_photographs, content_overlap, leak_lines, photographs_of, write_report
 
 
 def pictures(count, seed=0):
@@ -129,7 +129,7 @@ def test_nothing_leaks_where_nothing_leaked(tmp_path, names):
     header = read_plan(out).header
     real, why = photographs_of(out, header["sources"], json.loads((out / ".genaug" / "run.json").read_text()))
     assert real is not None and why == ""
-    assert failures(audit(as_checked(open_synthetic(out), real, header), real)) == []
+    assert failures(audit(open_synthetic(out), real, header=header)) == []
     page = write_report(out).read_text(encoding="utf-8")
     assert "Made by a model fitted on another set" not in page
     assert "LEAK" not in page
@@ -155,7 +155,7 @@ def test_a_set_that_another_file_system_lists_otherwise_is_recognised(tmp_path, 
     header, synthetic = read_plan(tmp_path / "out").header, open_synthetic(tmp_path / "out")
     restored = chosen_photographs({"all": photos}, header["sources"])
     assert restored.ids == photos.ids
-    assert failures(audit(as_checked(synthetic, restored, header), restored)) == []
+    assert failures(audit(synthetic, restored, header=header)) == []
 
 
 def test_photographs_with_other_pixels_or_names_are_not_restored(photos):

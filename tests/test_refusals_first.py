@@ -141,7 +141,6 @@ BEFORE_PICTURES = {
     "device that is not there": (["augment", "digits", "OUT", "--device", "cpu:3"], "counted from 0"),
     "captioner": (["suffixes", "digits", "OUT", "--captioner", "no/such/blip/folder"], "no/such/blip/folder"),
     "model without an address": (["suffixes", "digits", "OUT", "--llm-model", "gpt"], "give the address with --llm"),
-    "file of a suffix command": (["suffixes", "digits", "/dev/null", "--replace"], "device or pipe"),
     "paper without data": (["reproduce", "diff_ii_main_job", "--scale", "paper"], "--data NAME=SOURCE and --backbone NAME"),
     "data that do not exist": (["reproduce", "diff_ii_main_job", "--data", "cub=no/such/folder"], "no/such/folder"),
     "methods of a table": (["reproduce", "diff_ii_main_job", "--methods", "diff-i"], "did you mean 'diff-ii'?"),
@@ -154,6 +153,12 @@ def test_what_is_not_there_is_refused_before_pictures_are_opened(name, capsys, t
     monkeypatch.chdir(tmp_path)
     assert words in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_replaced_by_a_list_of_suffixes(capsys, tmp_path, unopened):
+    os.mkfifo(tmp_path / "pipe")
+    assert "device or pipe" in refused(capsys, "suffixes", "digits", tmp_path / "pipe", "--replace")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def places(photos, tmp_path):

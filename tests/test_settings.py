@@ -214,10 +214,10 @@ BAD_TEXTS = ("diff-ii@steps=3;steps=4", "diff-ii@naming.steps=3; naming.steps=3"
              "real-gen@start=noise", "real-gen@target=x", "real-gen@start.strengths=0.5", "diff-ii@naming", "diff-ii@naming=", "diff-ii@naming=a:b", "diff-ii@naming=true", "diff-ii@naming.=3", "diff-ii@.steps=3", "diff-ii@naming.steps.x=3",
              "diff-ii@bounds=3", "diff-ii@__class__=3", "diff-ii@settings=3", "real-gen@use=partners", "real-gen@use=foo", "real-gen@use=true", "real-gen@use=swap_own:append", "real-gen@weigh=banana", "real-gen@weigh=3", "real-gen@replace=2",
              "real-gen@replace=abc", "real-gen@replace=none", "real-gen@real_share=nan", "mixup@alpha=-1", "mixup@alpha=0", "mixup@probability=1.1", "mixup@probability=true", "genmix@synthetic_share=1.5", "genmix@partners=rare",
-             "genmix@partners=synthetic", "genmix@synthetic_share=0.5", "real-gen@use=two_loss+genmix@per_batch=true", "real-gen@use=partners+genmix@probability=0", "real-gen@use=partners+genmix@synthetic_share=0", "real-gen@use=partners+mixup",
+             "real-gen@use=two_loss+genmix@per_batch=true", "real-gen@use=partners+genmix@probability=0", "real-gen@use=partners+genmix@synthetic_share=0", "real-gen@use=partners+mixup",
              "real-gen@use=only+oversampling", "real-gen@copies=abc", "real-gen@copies=-1", "real-gen@copies=0", "real-gen@copies=inf", "real-gen@copies=1e9", "real-gen@copies=none", "real-gen@copies=1:2", "real-gen@total=0", "real-gen@total=2.5",
-             "real-gen@total=1e12", "real-gen@tail=0", "real-gen@even=yes", "real-gen@even=1", "real-gen@fill=maybe", "real-gen@heads=2", "real-guidance@strengths=0.01", "real-guidance@strengths=0.01:0.03", "real-guidance@strengths=:",
-             "real-guidance@strengths=0", "real-guidance@num_inference_steps=9", "da-fusion@strengths=0.5:abc", "real-gen@guidance_scale=1e300", "real-gen@guidance_scale=1e+300", "real-gen@guidance_scale=1e9", "real-gen@num_inference_steps=1e5",
+             "real-gen@total=1e12", "real-gen@tail=0", "real-gen@even=yes", "real-gen@even=1", "real-gen@fill=maybe", "real-gen@heads=2", "real-guidance@strengths=:",
+             "real-guidance@strengths=0", "da-fusion@strengths=0.5:abc", "real-gen@guidance_scale=1e300", "real-gen@guidance_scale=1e+300", "real-gen@guidance_scale=1e9", "real-gen@num_inference_steps=1e5",
              "real-gen@num_inference_steps=0x10", "real-gen@num_inference_steps=1_0", "real-gen@num_inference_steps=٣", "real-gen@num_inference_steps=" + "9" * 5000, "diff-ii@mode=spiral", "diff-ii@radius=foo", "diff-ii@single=foo",
              "diff-ii@positions=1", "da-fusion@naming.schedule=foo", "loft@naming.scope=foo", "loft@naming.fuse=0", "datadream@naming.fuse=2", "feature-aligned@naming.pooling=foo", "diagen@classifier=foo", "real-filter@rule=foo", "smote@space=foo",
              "smote@label_rule=foo", "diff-aug+smote@label_rule=majority", "strong-augmentation@policy=foo", "augmix@depth=0", "feature-space@cam=foo", "feature-space@neighbours=foo", "feature-space@neighbours=2.5", "feature-space@denoising_steps=80",
@@ -266,7 +266,7 @@ def test_settings_that_work_have_no_finding(text):
 @pytest.mark.parametrize("text, kind", [
     ("diff-ii@split_ratio=1", "idle-setting"), ("diff-ii@mode=noise;fixed_point_iterations=2", "idle-setting"), ("real-gen@guidance_scale=1;guidance_until=0.5", "idle-setting"), ("round-trip@guidance_scale=3", "idle-setting"),
     ("real-gen@jitter=0.1", "idle-setting"), ("real-gen@use=append;replace=0.1", "idle-setting"), ("real-gen@real_share=0.1", "idle-setting"), ("real-gen@total=30;copies=2", "idle-setting"), ("real-gen@fill=true;even=true", "idle-setting"),
-    ("augmix@jsd=false;weight=3", "idle-setting"), ("drw@start=1;beta=0.9", "idle-setting"), ("real-gen+augmix@jsd=false;weight=3", "idle-setting"), ("smote@label_rule=union", "idle-setting"), ("da-fusion@strengths=0.01:0.9", "weak-strength"),
+    ("augmix@jsd=false;weight=3", "idle-setting"), ("drw@start=1;beta=0.9", "idle-setting"), ("real-gen+augmix@jsd=false;weight=3", "idle-setting"), ("smote@label_rule=union", "idle-setting"), ("da-fusion@strengths=0.01:0.9", "weak-strength"), ("real-guidance@strengths=0.01", "weak-strength"), ("real-guidance@num_inference_steps=9", "weak-strength"),
     ("mixup@probability=0", "idle-mixer"), ("feature-space@tau_low=0.8", "overlapping-masks"), ("real-filter@percentile=3", "idle-setting"), ("real-filter@rule=clip_zero_shot", "missing-part"), ("real-filter@features=residual", "missing-part"),
     ("feature-aligned@naming.alignment_weight=0;naming.expert_size=64", "idle-setting"), ("diff-mix@strengths=1.0;gamma=0.3", "idle-setting")])
 def test_settings_without_effect_and_parts_that_lack_are_found(text, kind):
@@ -281,7 +281,7 @@ def test_all_arms_are_examined_and_not_only_those_before_the_first_wrong_one():
 
 
 @pytest.mark.parametrize("text, task, names, kind", [("genie", "multi", ["zero", "one"], "needs-classes"), ("diff-mix", "single", ["zero"], "needs-classes"), ("feature-space", "single", ["zero"], "needs-classes"),
-                                                     ("stylegan", "multi", ["zero", "one"], "needs-one-label"), ("feature-space@heads=3", "single", ["zero", "one", "two"], "needs-classes")])
+                                                     ("stylegan", "multi", ["zero", "one"], "needs-one-label"), ("genmix@partners=synthetic", "single", ["zero", "one"], "needs-synthetic"), ("oversampling+genmix@synthetic_share=0.5", "single", ["zero", "one"], "needs-synthetic"), ("feature-space@heads=3", "single", ["zero", "one", "two"], "needs-classes")])
 def test_what_a_method_cannot_do_with_a_set_is_an_error(text, task, names, kind):
     assert [(one.kind, one.severity) for one in examine_arms([text], names, task)] == [(kind, "error")]
 

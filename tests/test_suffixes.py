@@ -1,5 +1,6 @@
 """Suffixes: published lists, captions of training images only, any language model, answers however they are written, the filter, the file, the command."""
 import json
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -578,3 +579,58 @@ def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch, photos):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("genaug: ") and words in lines[0] and lines[0].endswith((".", "?", ")")), lines
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content, words", [(b"\x89PNG\r\n\x1a\n\x00\xff", "not UTF-8"), (b"", "has no suffix"), (b"on grass\nin \x1b[2Jsnow\n", "control or invisible"), ("on \u202egrass\n".encode(), "control or invisible"), (b"on a\0b\n", "control or invisible"),
+                                            (b"x" * 2_000_000, "more than 1,000,000"), (b"on %d\n" * 5 + b"".join(b"on %d\n" % number for number in range(1500)), "more than 1,000"), (b"on " + b"grass " * 200, "more than 300"), (b"# only a comment\n\n", "has no suffix")])
+def test_a_file_that_is_no_list_of_suffixes_is_refused(content, words, tmp_path):
+    from genaug.suffixes import open_suffixes
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(GenaugError, match=words):
+        open_suffixes(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfon grass\r\nin snow.\r\n", b"on grass\rin snow\r", b"  on   grass \n# x\n\nin snow\nin snow\n"])
+def test_a_list_with_marks_of_other_systems_is_read(content, tmp_path):
+    from genaug.suffixes import open_suffixes
+    (tmp_path / "list.txt").write_bytes(content)
+    assert open_suffixes(tmp_path / "list.txt") == ("on grass", "in snow")
+
+
+@pytest.mark.parametrize("name", ["nowhere.txt", ".", "/dev/zero", "x" * 5000, "a\0b", "~nobody-of-that-name/x"])
+def test_what_is_no_file_is_refused_as_a_list(name, tmp_path, monkeypatch):
+    from genaug.suffixes import open_suffixes
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GenaugError):
+        open_suffixes(name)
+
+
+def test_an_answer_of_two_million_characters_is_read_in_a_second():
+    import time
+    from genaug.suffixes import parse_suffixes
+    for answer in ("<think>" * 280_000, "<think></think>" * 130_000, "[" * 1_000_000, "a " * 1_000_000, "\n" * 1_000_000):
+        began = time.process_time()
+        with pytest.raises(GenaugError, match="named no setting"):
+            parse_suffixes(answer)
+        assert time.process_time() - began < 2
+
+
+def test_no_control_character_of_an_answer_is_kept():
+    from genaug.suffixes import parse_suffixes
+    assert all(suffix.isprintable() for suffix in parse_suffixes('["on \\u001b[31mgrass", "in \\u202esnow"]') + parse_suffixes("- on \x1b[2Jgrass\n- in snow"))
+
+
+def test_no_control_character_of_a_caption_is_kept():
+    from genaug.suffixes import suffixes_from_captions
+    assert suffixes_from_captions(["a wren on \x1b[31mgrass"] * 2, ["wren"]) == ("on [31mgrass",)
+
+
+@pytest.mark.parametrize("place", ["pipe", "folder", "file.txt/x.txt"])
+def test_a_list_is_written_only_where_a_file_can_be(place, tmp_path, monkeypatch):
+    from genaug.suffixes import check_free
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(GenaugError):
+        check_free(place, replace=True)

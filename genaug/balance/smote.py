@@ -68,14 +68,13 @@ def majority_label(
 # %% ../../nbs/13_balance.smote.ipynb #c016
 DISTANCE_EDGE = 64  # longest edge that distances between pixels are measured on
 
-
 def points_of(
     real: LabeledImages,        # the photographs
     space: str = "pixels",      # or "latents"
     backbone: Backbone | None = None,  # its encoder, for latents
 ) -> np.ndarray:  # (N, d), float32
     "The images as points between which distances are measured."
-    if space not in ("pixels", "latents"):
+    if space != "pixels" and space != "latents":
         raise GenaugError(f"Distances are measured between pixels or latents, not between '{space}'; choose one of these.")
     if space == "latents":
         batches = [real.batch(range(start, min(start + 32, len(real))), backbone.image_size, backbone.channels) for start in range(0, len(real), 32)]

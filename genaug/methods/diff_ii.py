@@ -221,7 +221,7 @@ class DiffII(Recipe):
     start: Start = field(init=False)       # built from mode, radius, iterations, single and positions
     prompting: object = field(init=False)  # built from suffixes and split ratio
 
-    bounds = CIRCLE | {"mode": Bound(words=(*CIRCLE["mode"].words, "noise"))}
+    bounds = MappingProxyType(CIRCLE | {"mode": Bound(words=(*CIRCLE["mode"].words, "noise"))})
 
     def __post_init__(self):
         self.positions = listed(self.positions)

@@ -958,8 +958,7 @@ class FeatureSpace(Augmenter, CodeSettings):
     use: Use = field(default_factory=lambda: Use("append"), metadata={"setting": False})
 
     bounds = MappingProxyType({
-        **{name: Bound(words=words) for name, words in (("cam", ("eigen", "gradcam", "eigengrad")), ("gates", ("partition", "naive")), ("head_choice", ("class", "image")), ("space", ("cam", "code", "latent")),
-                                                        ("label_rule", LABEL_RULES), ("prompt", ("tail", "union")))},
+        **{name: Bound(words=words) for name, words in (("cam", ("eigen", "gradcam", "eigengrad")), ("gates", ("partition", "naive")), ("head_choice", ("class", "image")), ("space", ("cam", "code", "latent")), ("label_rule", LABEL_RULES), ("prompt", ("tail", "union")))},
         **{name: Bound(0, 1) for name in ("coin", "tau_high", "tau_low")}, "heads": Bound(1, 1e6), "num_inference_steps": Bound(1, 999), "denoising_steps": Bound(0, 999), "guidance_scale": Bound(0, 100)})
 
     def __post_init__(self):
