@@ -114,11 +114,11 @@ ONCE = tuple({option if option.startswith("--") else f"{command} {option}": (com
 
 @pytest.mark.parametrize("command,option", ONCE)
 def test_a_hostile_value_of_an_option_is_answered_in_a_sentence(world, command, option):
-    for value in known_values(option)[:2]:
+    for value in known_values(option)[:1]:
         judge(world, command, [(option, value)])
 
 
-@examples(12)
+@examples(8)
 @given(st.sampled_from(ASKED), st.one_of(odd_text, odd_number))
 def test_any_value_of_any_option_is_answered_in_a_sentence(world, asked, value):
     judge(world, asked[0], [(asked[1], value)] if cheap(asked[1], value) else [])
@@ -140,7 +140,7 @@ def cheap(option, value):
 LINES = st.lists(st.one_of(st.sampled_from(["check", "augment", "compare", "report", "audit", "suffixes", "reproduce", "digits", "--help", "--quiet", "--", "-", "--out", "--method", "--copies", "--json", "--no-run"]), odd_text), max_size=6)
 
 
-@examples(20)
+@examples(10)
 @given(LINES)
 def test_any_command_line_is_answered_in_a_sentence(world, line):
     any_line(world, line)
@@ -268,7 +268,7 @@ def cheap_arms(draw):
     return f"{name}@{draw(st.sampled_from(FIELDS[name]))}={draw(arm_values)}"
 
 
-@examples(4)
+@examples(3)
 @given(cheap_arms())
 def test_an_arm_with_any_setting_goes_through_a_comparison_or_is_refused_at_once(world, arm):
     cheap_comparison(world, arm)

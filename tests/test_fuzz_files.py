@@ -175,7 +175,7 @@ def test_the_unchanged_report_of_a_comparison_has_nothing_that_runs(world):
     assert run_checked(world, ["report", folder], out=folder).code == 0 and not page_faults(folder / "report.html")
 
 
-@examples(6)
+@examples(4)
 @given(st.data())
 def test_a_changed_file_of_a_set_is_refused_or_repaired(world, data):
     change_and_judge(world, data.draw, "set")
@@ -268,7 +268,7 @@ def judge_suffixes(world, content):
     shutil.rmtree(world.cwd / "out", ignore_errors=True)
 
 
-@examples(5)
+@examples(4)
 @given(suffix_files)
 def test_any_suffix_file_is_read_or_refused(world, content):
     judge_suffixes(world, content)
@@ -302,7 +302,7 @@ def judge_learned(world, name, content):
 learned_names = st.sampled_from(["concept.json", "fine_tuned.json", "shelf.json", "learned.json", "classifier.json", "pytorch_lora_weights.safetensors", "step-1/progress.json", "step-1/state.safetensors", "step-1/optimizer.pt", "1/progress.json", "weights.safetensors", "unet/config.json", "painter.json", "neighbours.json"])
 
 
-@examples(15)
+@examples(8)
 @given(learned_names, st.one_of(st.sampled_from(list(FOREIGN.values())), safetensor_files, hostile_json().map(written)))
 def test_a_foreign_file_in_a_learned_folder_is_refused(world, name, content):
     judge_learned(world, name, content)

@@ -83,13 +83,13 @@ def test_odd_class_names_are_painted_with_the_right_labels_or_refused(world, par
     judge(world, [name for name in ODD if plain_name(name)][part * 7::41][:5])
 
 
-@examples(4)
+@examples(3)
 @given(st.lists(any_name, min_size=1, max_size=4))
 def test_any_class_names_are_painted_with_the_right_labels_or_refused(world, classes):
     judge(world, classes)
 
 
-@examples(3)
+@examples(2)
 @given(st.lists(any_name.map(lambda name: name[:40] + ".png").filter(plain_name), min_size=1, max_size=5))
 def test_any_file_names_are_painted_with_the_right_labels_or_refused(world, files):
     judge(world, ("cat", "dog"), ("a.png", *files))
@@ -134,7 +134,7 @@ def test_names_that_are_not_utf8_are_named_and_refused(world):
     assert run_checked(world, ["augment", home, "out", "--method", "smote", "--quiet"], out="out").code == 2
 
 
-@pytest.mark.parametrize("name", ["x\nFORGED", "esc\x1b[31m", "<hostile>", "=1+1", "%s{}"])
+@pytest.mark.parametrize("name", ["x\nFORGED", "esc\x1b[31m", "<hostile>"])
 def test_a_source_folder_with_an_odd_name_is_compared_and_shown_safely(world, name):
     home = world.fresh() / name
     shutil.copytree(world.photos, home)
