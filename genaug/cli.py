@@ -1099,15 +1099,16 @@ def run_note(
     out: Path,  # OUT of `augment`
 ) -> dict:  # source, condition, ids of the test part; empty for a set made through the API
     "What `augment` noted about a set; raises `Refusal` when the note is damaged."
+    from genaug.core import parse_json
     path = out / ".genaug" / "run.json"
     if not path.is_file():
         return {}
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(note, dict) or not isinstance(note.get("source", ""), str):
             raise ValueError
         return note
-    except (ValueError, RecursionError):
+    except (OSError, ValueError):
         refuse(f"'{path}' is damaged: remove it, and say where the photographs are with --source.")
 
 # %% ../nbs/62_cli.ipynb #c067d

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
-           'WHOLE', 'GenaugError', 'unchanged', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable',
-           'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings',
-           'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8',
-           'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata',
-           'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound',
-           'bounds_of', 'check_settings', 'Decision', 'settings_of', 'Augmenter', 'Mixer', 'Balancer', 'progress_bar']
+           'WHOLE', 'GenaugError', 'parse_json', 'unchanged', 'content_hash', 'seed_from', 'write_atomic', 'file_name',
+           'printable', 'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings',
+           'read_findings', 'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows',
+           'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record',
+           'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail',
+           'Budget', 'Bound', 'bounds_of', 'check_settings', 'Decision', 'settings_of', 'Augmenter', 'Mixer',
+           'Balancer', 'progress_bar']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -42,6 +43,16 @@ from tqdm import tqdm
 # %% ../nbs/00_core.ipynb #c006
 class GenaugError(ValueError):
     "A problem the user can put right: the message is one sentence and says how."
+
+# %% ../nbs/00_core.ipynb #c008q
+def parse_json(
+    text: str | bytes,  # of a file or an answer
+) -> object:
+    "The value that a JSON text holds; raises `ValueError` for every text that is none, however deep."
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 # %% ../nbs/00_core.ipynb #c010
 def unchanged(
@@ -218,7 +229,7 @@ def read_findings(
     if not path.is_file():
         return ()
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         if record["genaug_findings"] != 1:
             raise ValueError
         return tuple(Finding(**entry) for entry in record["findings"])
@@ -841,7 +852,7 @@ def read_metadata(
     if not path.is_file():
         raise GenaugError(f"'{folder}' holds no finished set of genaug (no metadata.jsonl); finish or repeat the run that makes it.")
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        records = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError, RecursionError):
         records = [None]
     if not all(_sound_record(record) for record in records):
@@ -857,8 +868,8 @@ def _open_images(
     column = lambda key: [record.get(key) for record in records]
     optional = lambda values: None if all(value is None for value in values) else values
     try:
-        class_names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-        infos = [json.loads(text) if text else {} for text in column("info")]
+        class_names = parse_json((folder / "classes.json").read_text(encoding="utf-8"))
+        infos = [parse_json(text) if text else {} for text in column("info")]
         labels = np.array(column("labels"), np.float32).reshape(len(records), -1) if records else np.zeros((0, len(class_names)))
         return LabeledImages([folder / name for name in column("file_name")], labels, class_names, column("id"), records[0].get("task") if records else "single", column("origin"),
                              optional(column("group")), infos if any(column("info")) else None, column("sha256"))
@@ -1218,7 +1229,7 @@ class Augmenter(abc.ABC):
         path = Path(folder) / "augmenter.json"
         if not path.is_file():
             raise GenaugError(f"'{folder}' holds no saved augmenter; give the folder that `save` was called with.")
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         if record["name"] != self.name:
             raise GenaugError(f"'{folder}' was saved by '{record['name']}', not by '{self.name}'; load it with that method.")
         self.fitted_on = record["fitted_on"]

@@ -35,7 +35,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, LabeledImages, content_hash, decode_image, finding_lines, picture_traits, printable,
+from .core import (Finding, GenaugError, LabeledImages, content_hash, decode_image, finding_lines, parse_json, picture_traits, printable,
                          progress_bar, sorted_findings, write_atomic)
 
 # %% ../nbs/01_data.ipynb #c006
@@ -411,8 +411,8 @@ def inspect_file(
         return None, "too-large", (f"over {2 * Image.MAX_IMAGE_PIXELS // 1_000_000} million pixels",), None
     except (UnidentifiedImageError, SyntaxError):
         return None, "not-an-image", (), None
-    except (OSError, ValueError) as error:
-        reason = str(error.__cause__ or error)
+    except Exception as error:  # a decoder fails on damaged bytes with almost anything, down to MemoryError for a size that was only declared
+        reason = str(error.__cause__ or error) or type(error.__cause__ or error).__name__
         return None, "corrupt", (reason.replace(str(path), path.name),), None
 
 # %% ../nbs/01_data.ipynb #c026
@@ -1497,14 +1497,14 @@ def _read_manifest(
 ) -> dict:
     "The fields of a saved manifest."
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = parse_json(Path(path).read_text(encoding="utf-8"))
         if record.pop("genaug_manifest") != 1:
             raise KeyError("version")
         lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
         return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
     except FileNotFoundError:
         raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
         raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
 
 # %% ../nbs/01_data.ipynb #c093

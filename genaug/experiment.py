@@ -40,7 +40,8 @@ from safetensors import SafetensorError
 from . import __version__
 from .classifier import (PRESETS, USES, Feeder, TrainedClassifier, TrainingPreset, cached_features, check_network, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
-from .core import Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail, keep_findings, printable, progress_bar, settings_of, sorted_findings, write_atomic
+from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail, keep_findings,
+                         parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, open_source, tuning_sets
 from .datasets import drawn_sets, load, names
 from .diffusion import Backbone, load_backbone, usable_device
@@ -556,7 +557,7 @@ class Unit:
     def load(cls, path: Path) -> "Unit | None":
         "A stored result; None when there is none or the file is broken."
         try:
-            return cls(**_unit_fields(json.loads(path.read_text(encoding="utf-8"))))
+            return cls(**_unit_fields(parse_json(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
@@ -569,7 +570,7 @@ def noted_arm(
     "Where an arm's images of a split lie."
     note = folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json"
     try:
-        named = json.loads(note.read_text(encoding="utf-8"))["folder"]
+        named = parse_json(note.read_text(encoding="utf-8"))["folder"]
         home = note.parent / named if Path(named).name == named else None
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written again
         home = None
@@ -885,7 +886,7 @@ def measure_arm(
     who = (jury.clip, jury.class_prompt.fingerprint(), jury.judge.fed, jury.judge.seed, jury.judge.class_names, jury.pool.fingerprint(), jury.network.fingerprint())
     path = bench.folder / "runs" / f"set-{content_hash('set 1', list(synthetic.sha256), synthetic.labels, split.train.fingerprint(), who)[:28]}.json"
     try:
-        metrics = _metric_rows(json.loads(path.read_text(encoding="utf-8")))
+        metrics = _metric_rows(parse_json(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, RecursionError):  # never measured, or damaged
         metrics = measure_set(synthetic, split.train, jury, bench.folder / "work")
         write_atomic(path, json.dumps(metrics))
@@ -1310,7 +1311,7 @@ def read_comparison(
     "What a folder of `compare` was made from; raises `GenaugError` when it is none."
     path = Path(folder) / "comparison.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         if record["genaug_comparison"] != 1 or not isinstance(record["question"], dict) or not isinstance(record["source"], str) or not {"methods", "splits", "repeats", "data"} <= record["question"].keys():
             raise ValueError
     except FileNotFoundError:

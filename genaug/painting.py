@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, NotFinite, PlanRow, content_hash, decode_image, encode_png, file_name, image_path,
-                         metadata_record, progress_bar, read_metadata, settings_of, write_atomic, write_metadata)
+from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, NotFinite, PlanRow, content_hash, decode_image,
+                         encode_png, file_name, image_path, metadata_record, parse_json, progress_bar, read_metadata, settings_of, write_atomic,
+                         write_metadata)
 from .data import Manifest, assert_only
 from .training import disk_errors_explained, disk_reason, join_team, wait_for_team
 
@@ -185,7 +186,7 @@ def read_plan(
     if not path.is_file():
         raise GenaugError(f"'{folder}' holds no plan of genaug: give the folder that `genaug augment` wrote.")
     try:
-        header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        header, *rows = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         plan = Plan(header, tuple(PlanRow.from_json(row) for row in rows))
         if header["genaug_plan"] != 1 or header["rows"] != len(rows):
             raise ValueError
@@ -201,7 +202,7 @@ def plan_difference(
 ) -> str:  # "" when they are the same work
     "What keeps a run from continuing an earlier one, in words."
     words = {**dict(KNOWN_BEFORE), "augmenter": "what the method learned"}
-    before, after = (json.loads(plan.text().split("\n", 1)[0]) for plan in (old, new))
+    before, after = (parse_json(plan.text().split("\n", 1)[0]) for plan in (old, new))
     changed = [word for key, word in words.items() if before[key] != after[key]]
     return changed[0] if changed else "" if old.text().split("\n")[1:] == new.text().split("\n")[1:] else "the rows"
 
@@ -368,7 +369,7 @@ def refuse_other_run(
         return
     wanted = Plan({"sources": dict(zip(real.ids, real.sha256)), "method": augmenter.name, "settings": augmenter.settings(), "seed": seed,
                    "budget": settings_of(budget), "class_names": list(real.class_names)}, ())
-    before, after = read_plan(folder).header, json.loads(wanted.text())
+    before, after = read_plan(folder).header, parse_json(wanted.text())
     changed = [word for key, word in KNOWN_BEFORE if before[key] != after[key]]
     if changed:
         raise GenaugError(f"'{folder}' was begun with something else: {changed[0]} changed since; choose another folder, or repeat the run with what it was begun with.")
@@ -409,7 +410,7 @@ def _note_of(
 ) -> dict:  # empty when it cannot be read
     "What is noted beside a lock about the process that holds it, for messages only."
     try:
-        note = json.loads(lock.with_name(f"{lock.name}.json").read_text(encoding="utf-8"))
+        note = parse_json(lock.with_name(f"{lock.name}.json").read_text(encoding="utf-8"))
         return {"pid": int(note["pid"]), "finishing": bool(note.get("finishing"))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
@@ -497,7 +498,7 @@ def failures(
     path, reasons = canvas.folder / ".genaug" / "failed.jsonl", {}
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             reasons[str(record["id"])] = str(record["reason"])
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue  # a line that was broken off
@@ -740,7 +741,7 @@ def read_decisions(
     if not path.is_file():
         raise GenaugError(f"'{folder}' holds no decisions: it is unfinished or was moved without its folder .genaug; run the same command again.")
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        records = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {str(record.pop("id")): Decision(**record) for record in records}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise GenaugError(f"'{path}' is damaged: remove '{Path(folder) / 'train' / 'metadata.jsonl'}' and run the same command again, which decides anew.") from None

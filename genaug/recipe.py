@@ -11,7 +11,6 @@ __all__ = ['SCHEDULES', 'LEARNING', 'ClassName', 'LearnedTokens', 'LearnedCatego
 
 # %% ../nbs/40_recipe.ipynb #c003
 import abc
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -20,8 +20,7 @@ import pandas as pd
 
 from . import __version__
 from .audit import audit, sources_of
-from .core import (FINDINGS_FILE, Finding, GenaugError, LabeledImages, read_findings, reader_findings, sorted_findings,
-                         write_atomic)
+from .core import Finding, FINDINGS_FILE, GenaugError, LabeledImages, parse_json, read_findings, reader_findings, sorted_findings, write_atomic
 from .data import Manifest
 from .experiment import CONTROLS, arm_text, asked_rows, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
 from .metrics.classification import part_of
@@ -326,7 +325,7 @@ def stored_note(
 ) -> dict:  # empty where it is missing or damaged
     "What a command noted about its run."
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
@@ -407,7 +406,7 @@ def result_sections(
     "Numbers, notes and settings of a comparison; raises `GenaugError` when it is not finished."
     if not (folder / "summary.json").is_file():
         raise GenaugError(f"The comparison in '{folder}' is not finished: run the same `genaug compare` command again to continue it.")
-    stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    stored = parse_json((folder / "summary.json").read_text(encoding="utf-8"))
     summary, rows = pd.DataFrame(stored["summary"]), asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
     images = [f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in zip(summary["images low"], summary["images high"])]
     drawn = bool(summary["images low"].notna().any())

@@ -20,14 +20,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .core import GenaugError, LabeledImages, encode_png, to_uint8
+from .core import GenaugError, LabeledImages, encode_png, printable, to_uint8
 
 # %% ../nbs/03_show.ipynb #c006
 def escape(
     text: object,  # anything with a text form: a class name, a path, a number
 ) -> str:
     "The text for use in HTML, inside elements and inside quoted attributes."
-    plain = "".join(character if character.isprintable() or character == "\n" else character.encode("unicode_escape", "surrogatepass").decode() for character in str(text))
+    plain = "\n".join(printable(line) for line in str(text).split("\n"))
     return html.escape(plain, quote=True)
 
 # %% ../nbs/03_show.ipynb #c009
@@ -204,5 +204,6 @@ def figure_svg(
         warnings.simplefilter("ignore")  # a glyph that the measuring font lacks is still drawn by the browser
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     short = lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])  # a hundredth of a point is enough
-    text = re.sub(r'="[^"]*"', short, buffer.getvalue())
+    allowed = "".join(letter if letter.isprintable() or letter == "\n" else escape(printable(letter)) for letter in buffer.getvalue())
+    text = re.sub(r'="[^"]*"', short, allowed)
     return text[text.index("<svg"):]

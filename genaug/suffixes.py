@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, write_atomic
+from .core import GenaugError, LabeledImages, content_hash, parse_json, progress_bar, seed_from, write_atomic
 from .data import Manifest, assert_only, printable
 from .diffusion import plain_config, quiet_loading, usable_device
 from .prompts import class_words, clean_suffixes, read_suffixes
@@ -136,7 +136,7 @@ def read_captions(
     known = {}
     for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n") if Path(path).is_file() else ():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             known[str(record["key"])] = str(record["caption"])
         except (ValueError, KeyError, TypeError):
             continue
@@ -332,7 +332,7 @@ class ServerLanguageModel:
 
     def _content(self, answer: bytes) -> str:
         try:
-            content = json.loads(answer)["choices"][0]["message"]["content"]
+            content = parse_json(answer)["choices"][0]["message"]["content"]
             if not isinstance(content, str):
                 raise TypeError
             return content
@@ -425,7 +425,7 @@ def answer_lines(
     answer = without_thoughts(answer)[:100_000]
     listed = re.search(r"\[.*\]", answer, re.DOTALL)
     try:
-        items = json.loads(listed[0]) if listed else []
+        items = parse_json(listed[0]) if listed else []
         if items and all(isinstance(item, str) for item in items):
             return [f"- {visible(item)}" for item in items]
     except (ValueError, RecursionError):

@@ -10,7 +10,6 @@ __all__ = ['SCALES', 'Places', 'table_places', 'parameter_names', 'check_paramet
 import ast
 import dataclasses
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import pandas as pd
 
 from .experiment import (Comparison, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name, find_jury, manifest_path, measure_experiment,
                                missing_units, needed_backbone, open_sets, put, read_rows, run_experiment, summarise, with_bootstrap)
-from .core import GenaugError, printable
+from .core import GenaugError, parse_json, printable
 from .datasets import judging_pool
 from .diffusion import usable_device
 from .registry import make_arm, parse_methods
@@ -62,7 +61,7 @@ def parameter_names(
 ) -> tuple[str, ...]:
     "The names in the cell tagged `parameters`; raises `GenaugError` when the file is no such notebook."
     try:
-        cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+        cells = parse_json(Path(notebook).read_text(encoding="utf-8"))["cells"]
         tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
         return tuple(target.id for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError):

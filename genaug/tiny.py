@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import nn
 
-from .core import GenaugError, content_hash, write_atomic
+from .core import GenaugError, content_hash, parse_json, write_atomic
 from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, photographs, place, random_crop
 from .sampling import denoise, row_noise
 from .training import generator_at, named_tensors, train_loop
@@ -396,7 +396,7 @@ def save_pipeline(
     pipeline = StableDiffusionPipeline(autoencoder, text_encoder, tokenizer, unet, make_scheduler(), None, None, requires_safety_checker=False)
     pipeline.to(torch.float16).save_pretrained(folder)
     for path in Path(folder).rglob("*.json"):
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(path.read_text(encoding="utf-8"))
         settings.pop("_name_or_path", None)
         if "dtype" in settings:
             settings["dtype"] = "float32"   # else transformers computes in half precision while diffusers does not
@@ -440,7 +440,7 @@ def tiny_folder() -> Path:
 
 def tiny_card() -> dict:
     "Settings, hash, loss curves and measurements of the weights that come with the package."
-    return json.loads((tiny_folder() / "card.json").read_text(encoding="utf-8"))
+    return parse_json((tiny_folder() / "card.json").read_text(encoding="utf-8"))
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from .core import GenaugError, content_hash, progress_bar, seed_from
+from .core import GenaugError, content_hash, parse_json, progress_bar, seed_from
 
 # %% ../nbs/08_training.ipynb #c006
 def generator_at(
@@ -188,7 +188,7 @@ def read_checkpoint(
     "What a checkpoint holds; raises `GenaugError` when a file is missing, damaged or foreign."
     from safetensors.torch import load_file
     try:
-        progress, tensors = json.loads((newest / "progress.json").read_text()), load_file(newest / "state.safetensors")
+        progress, tensors = parse_json((newest / "progress.json").read_text()), load_file(newest / "state.safetensors")
         changer = torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True)
         plain = {key: value for key, value in progress.items() if key != "check"}
         sound = progress.get("check", content_hash(plain)) == content_hash(plain) and progress.get("files", _file_hashes(newest)) == _file_hashes(newest)

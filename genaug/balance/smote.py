@@ -19,8 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, seed_from, to_tensor, to_uint8,
-                         write_atomic)
+from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, parse_json, seed_from, to_tensor,
+                         to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 
 # %% ../../nbs/13_balance.smote.ipynb #c008
@@ -181,7 +181,7 @@ class Smote(Augmenter):
     def load(self, folder: str | Path) -> "Smote":
         super().load(folder)
         self._ready()
-        stored = json.loads((Path(folder) / "neighbours.json").read_text(encoding="utf-8"))
+        stored = parse_json((Path(folder) / "neighbours.json").read_text(encoding="utf-8"))
         self.near = {int(index): group for index, group in stored.items()}
         return self
 

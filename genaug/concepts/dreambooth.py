@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from .textual_inversion import LearningSet, checkpoint_folder, draw_positions, learning_record, learning_set
-from ..core import GenaugError, LabeledImages, content_hash, seed_from, to_uint8, write_atomic
+from ..core import GenaugError, LabeledImages, content_hash, parse_json, seed_from, to_uint8, write_atomic
 from ..prompts import ClassPrompt
 from ..sampling import add_noise, denoise, row_noise
 from ..training import train_loop
@@ -97,7 +97,7 @@ class FineTuned:
         "Read it exactly; raises `GenaugError` when the folder is incomplete or was changed."
         folder = Path(folder)
         try:
-            record, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("fine_tuned.json", "unet/config.json"))
+            record, config = (parse_json((folder / name).read_text(encoding="utf-8")) for name in ("fine_tuned.json", "unet/config.json"))
             files = {"unet": folder / "unet/diffusion_pytorch_model.safetensors", "classes": folder / "classes.safetensors"}
             weights = {f"{name}.{key}": value for name, file in files.items() if name == "unet" or file.is_file() for key, value in safetensors.torch.load_file(file).items()}
             concept = cls(record["placeholder"], weights, config, record["settings"])

@@ -24,7 +24,7 @@ import torch
 
 from .textual_inversion import (ADAPTER, Concept, checkpoint_folder, clean_adapter_state, concept_loss, given, learning_record, learning_set,
                                                text_layers)
-from ..core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, write_atomic
+from ..core import GenaugError, LabeledImages, content_hash, parse_json, progress_bar, seed_from, write_atomic
 from ..data import assert_only
 from ..diffusion import quiet_loading
 from ..prompts import ClassPrompt
@@ -258,7 +258,7 @@ def load_shelf(
 ) -> ConceptShelf:
     "Read a shelf exactly; raises `GenaugError` when the folder is incomplete or was changed."
     try:
-        record = json.loads((folder / "shelf.json").read_text(encoding="utf-8"))
+        record = parse_json((folder / "shelf.json").read_text(encoding="utf-8"))
         folders, scope, fingerprint = dict(record["concepts"]), record["scope"], record["fingerprint"]
         if not all(isinstance(name, str) for name in folders.values()) or scope not in SCOPES:
             raise ValueError

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from ..core import GenaugError, LabeledImages, content_hash, file_name, seed_from, write_atomic
+from ..core import GenaugError, LabeledImages, content_hash, file_name, parse_json, seed_from, write_atomic
 from ..data import assert_only
 from ..diffusion import quiet_loading
 from ..prompts import ClassPrompt
@@ -333,7 +333,7 @@ def load_concept(
 ) -> Concept:
     "Read a concept exactly; raises `GenaugError` when the folder is incomplete or was changed."
     try:
-        record = json.loads((folder / "concept.json").read_text(encoding="utf-8"))
+        record = parse_json((folder / "concept.json").read_text(encoding="utf-8"))
         tokens = {token: safetensors.torch.load_file(folder / name)[token] for token, name in record["embeddings"].items()}
         configs, adapters = (record["lora_config"], record.get("text_lora_config")), []
         whole = safetensors.torch.load_file(folder / "pytorch_lora_weights.safetensors") if any(configs) else {}

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, Slot, content_hash, seed_from, to_uint8, write_atomic
+from ..core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, Slot, content_hash, parse_json, seed_from, to_uint8, write_atomic
 from ..diffusion import usable_device
 from ..sampling import row_noise
 from ..training import alone_in, disk_errors_explained, generator_at, newest_checkpoint, train_loop
@@ -241,7 +241,7 @@ def read_painter(
 ) -> nn.Module:
     "The trained painter, in evaluation mode; raises `GenaugError` when the files are incomplete, changed, or of another network."
     try:
-        record, state = json.loads((home / "painter.json").read_text()), safetensors.torch.load_file(home / "painter.safetensors")
+        record, state = parse_json((home / "painter.json").read_text()), safetensors.torch.load_file(home / "painter.safetensors")
         painter = method.painter(record["channels"], record["classes"])
         if content_hash("painter", state) != record["fingerprint"]:
             raise ValueError
@@ -290,7 +290,7 @@ def load_painters(
 ) -> GeneratorAugmenter:
     "Read what `save_painters` wrote; raises `GenaugError` when it is incomplete."
     try:
-        record = json.loads((folder / "painters" / "painters.json").read_text())
+        record = parse_json((folder / "painters" / "painters.json").read_text())
         known, names, shape = list(record["of"]), tuple(record["class_names"]), tuple(record["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GenaugError(f"'{folder}' holds no saved painters; give the folder that `save` was called with.") from error

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from ..core import GenaugError, LabeledImages, content_hash, seed_from, write_atomic
+from ..core import GenaugError, LabeledImages, content_hash, parse_json, seed_from, write_atomic
 from ..datasets import PHOTOGRAPHS, photographs, random_crop
 from ..diffusion import PixelBackbone, quiet_loading
 from .common import Album, GeneratorAugmenter, Pictures, decay_at, move_average, pictures_of
@@ -213,7 +213,7 @@ def read_pretrained(
     "The network of the corpus; raises `GenaugError` when the file is damaged, or is not what was learned."
     try:
         state, note = safetensors.torch.load_file(file), file.with_suffix(".json")
-        if note.is_file() and json.loads(note.read_text())["fingerprint"] != content_hash("pretrained", state):
+        if note.is_file() and parse_json(note.read_text())["fingerprint"] != content_hash("pretrained", state):
             raise ValueError("other weights than were learned")
         painter.load_state_dict(state)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
-from ..core import Bound, Decision, LabeledImages, PlanRow, check_settings, content_hash, seed_from, to_tensor, write_atomic
+from ..core import Bound, Decision, LabeledImages, PlanRow, check_settings, content_hash, parse_json, seed_from, to_tensor, write_atomic
 from ..data import carve_validation
 from ..recipe import FromPhotograph, KeepAll, LearnedTokens, Recipe, Start, Studio, Suffixed, Use
 
@@ -108,7 +108,7 @@ def load_or_fit(
     trained = TrainedClassifier.load(home)
     trained.network.to(device)
     trained.device = device
-    return Doubter(trained, json.loads((home / "temperature.json").read_text(encoding="utf-8")))
+    return Doubter(trained, parse_json((home / "temperature.json").read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)

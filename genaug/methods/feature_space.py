@@ -31,8 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, PlanRow, Slot, check_settings, content_hash, head_and_tail, progress_bar, seed_from, to_uint8,
-                         write_atomic)
+from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, PlanRow, Slot, check_settings, content_hash, head_and_tail,
+                         parse_json, progress_bar, seed_from, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
 from ..recipe import Use
@@ -448,7 +448,7 @@ def learn_codes(
     from safetensors.torch import load_file, save_file
     trainer = IteratedLearning(settings, latents, labels, task, device)
     if home is not None and (home / "log.json").is_file():
-        trainer.log = json.loads((home / "log.json").read_text(encoding="utf-8"))
+        trainer.log = parse_json((home / "log.json").read_text(encoding="utf-8"))
 
     def watch(step: int, _loss: float):
         phase = trainer.phase_at(step)
@@ -1077,7 +1077,7 @@ def read_learned(
 ) -> Learned:
     "What was saved, for a method with the same settings; raises `GenaugError` for other ones."
     from safetensors.torch import load_file
-    told = json.loads((folder / "learned.json").read_text(encoding="utf-8"))
+    told = parse_json((folder / "learned.json").read_text(encoding="utf-8"))
     labels, chances = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "chances"))
     networks = Networks(code_settings(method), method.backbone.latent_shape, labels.shape[1])
     try:
