@@ -140,7 +140,7 @@ def result_of(command: str, out: Path) -> dict:
         made = open_synthetic(out)
         return {"ids": list(made.ids), "labels": made.labels.tolist(), "pixels": [made.image(place) for place in range(len(made))]}
     path = out / "results.csv" if command == "compare" else next(out.rglob("*.csv"))
-    rows = [{key: value for key, value in row.items() if not any(word in key for word in ("second", "time", "hash", "version", "date"))} for row in csv.DictReader(path.open())]
+    rows = [{key: value for key, value in row.items() if not any(word in key for word in ("wall", "second", "time", "hash", "version", "date"))} for row in csv.DictReader(path.open())]
     return {"rows": sorted(json.dumps(row, sort_keys=True) for row in rows if not any(word in str(row.get("metric", "")) for word in ("second", "time")))}
 
 
@@ -340,17 +340,21 @@ def damaged(command, at, kind, how):
 def source_changes(command, at, how):
     "Broken off, then the source is changed (the command must refuse) and restored."
     def fault(out, bench):
-        source = bench.work / "trial" / "source"
-        shutil.copytree(bench.source, source)
-        first = Child(bench.arguments(command, out, source), bench.work / "trial", at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        source, kept = bench.source, bench.work / "trial" / "kept"
+        first = Child(bench.arguments(command, out), bench.work / "trial", at, lambda: os.kill(os.getpid(), signal.SIGKILL))
         first.wait()
-        picture = sorted(source.rglob("*.png"))[0]
-        if how == "replaced": shutil.copy(sorted(source.rglob("*.png"))[-1], picture)
-        if how == "removed": [path.unlink() for path in sorted(picture.parent.glob("*.png"))[:2]]
-        if how == "added": shutil.copy(sorted(source.rglob("*.png"))[-1], picture.with_name("000.png"))
-        begun = (out / "plan.jsonl").exists() or (out / "comparison.json").exists()
-        child = Child(bench.arguments(command, out, source), bench.work / "trial")
-        code = child.wait()
+        shutil.copytree(source, kept)
+        picture, last = sorted(source.rglob("*.png"))[0], sorted(source.rglob("*.png"))[-1]
+        try:
+            if how == "replaced": shutil.copy(last, picture)
+            if how == "removed": [path.unlink() for path in sorted(picture.parent.glob("*.png"))[:2]]
+            if how == "added": shutil.copy(last, picture.with_name("000.png"))
+            begun = (out / "plan.jsonl").exists() or (out / "comparison.json").exists()
+            child = Child(bench.arguments(command, out), bench.work / "trial")
+            code = child.wait()
+        finally:
+            shutil.rmtree(source)
+            shutil.copytree(kept, source)
         if begun and code != 2: raise SystemExit(f"A changed source ended with {code}: {child.said()[-1500:]}")
         if code == 0: shutil.rmtree(out)
         return [first, child]
