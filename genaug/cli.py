@@ -506,14 +506,15 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     "Look at a folder of pictures and name every fault."
+    from genaug.prompts import ClassPrompt, prompt_findings
     with Terminal("check", as_json) as terminal:
         found = check_source(source)
         report = examine(source, progress=not quiet, **({"min_size": min_size} if found.kind == "folder" else {}))
-        counts = part_counts(report.sets)
+        counts, named = part_counts(report.sets), prompt_findings(report.class_names, ClassPrompt(), naming="tokens") if report.sets else []
         errors = sum(finding.severity == "error" for finding in report.findings)
         width = max(map(len, counts), default=0)
         terminal.say(*(f"{name:<{width}}  {', '.join(f'{count:4d} {part}' for part, count in parts.items())}" for name, parts in counts.items()) if counts else ["no usable picture"])
-        terminal.tell(report.findings)
+        terminal.tell([*report.findings, *named])
         terminal.say(f"{sum(map(len, report.sets.values()))} usable pictures in {len(counts)} classes, {errors} errors.")
         follow = "" if errors else next_command(source, report.sets)
         terminal.say(*[f"Next: {follow}"] if follow else [])

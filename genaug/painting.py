@@ -315,6 +315,8 @@ def check_output(
         check_apart(folder, sources)
         nearest_folder(folder)
         inside = contents(folder) if folder.is_dir() else []
+    except GenaugError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no home, a name that is too long, no permission to look
         raise GenaugError(f"'{text}' cannot be the result folder ({getattr(error, 'strerror', None) or error}): choose another one.") from error
     if inside and not any((folder / mark).is_file() for mark in marks):
@@ -688,7 +690,7 @@ def finish(
     if short and not allow_fewer:
         index, count = next(iter(short.items()))
         raise GenaugError(f"{'The set' if index is None else f'The class {names[index]!r}'} got {plan.wanted()[index] - count} of {plan.wanted()[index]} images, since the filter of "
-                          f"'{plan.header['method']}' turned down the rest of all candidates: loosen it, raise its rounds, or allow fewer.")
+                          f"'{plan.header['method']}' turned down the rest of all candidates: loosen it, raise its rounds, or accept fewer images with --allow-fewer (allow_fewer=True).")
     kept = [row for row in plan.rows if row.id in decisions and decisions[row.id].keep]
     lost = canvas.missing([plan.by_id[name] for name in decisions])
     if lost:
@@ -730,6 +732,10 @@ def open_synthetic(
     if named != there:
         wrong = sorted(named ^ there)[0]
         raise GenaugError(f"'{folder}' is damaged: '{wrong.relative_to(folder).as_posix()}' is {'missing' if wrong in named else 'not part of the set'}; run the same command again to repair it.")
+    if (folder / ".genaug" / "decisions.jsonl").is_file():  # not where a set was moved without it
+        lost = sorted({name for name, decision in read_decisions(folder).items() if decision.keep} - set(images.ids))
+        if lost:
+            raise GenaugError(f"'{folder}' is damaged: its metadata lack {len(lost)} images that were kept, the first is '{lost[0]}'; run the same command again to repair it.")
     return images
 
 # %% ../nbs/39_painting.ipynb #c050a
