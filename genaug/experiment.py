@@ -1305,6 +1305,18 @@ def claim_comparison(
     write_atomic(folder / "comparison.json", json.dumps(record, indent=1, ensure_ascii=False))
 
 # %% ../nbs/60_experiment.ipynb #c089
+def _sound_record(
+    record: object,  # as read from comparison.json
+) -> bool:
+    "Has it the form that `claim_comparison` writes, as far as anything reads it?"
+    question, shared = record["question"], record.get("shared") or {}
+    lists = (("methods", str), ("splits", int), ("repeats", int))
+    sound = all(isinstance(question[name], list) and question[name] and all(type(item) is kind for item in question[name]) for name, kind in lists)
+    sound = sound and all(isinstance(question.get(name, ""), str) for name in ("data", "condition", "test_part", "classifier", "device", "table", "scale"))
+    sound = sound and isinstance(shared, dict) and set(shared) <= set(KEY) and isinstance(record["source"], str) and "data" in question
+    return sound and record["genaug_comparison"] == 1 and all(parse_arm(text) is not None for text in question["methods"])
+
+
 def read_comparison(
     folder: str | Path,  # OUT
 ) -> dict:  # source, version, question
@@ -1312,11 +1324,11 @@ def read_comparison(
     path = Path(folder) / "comparison.json"
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
-        if record["genaug_comparison"] != 1 or not isinstance(record["question"], dict) or not isinstance(record["source"], str) or not {"methods", "splits", "repeats", "data"} <= record["question"].keys():
+        if not _sound_record(record):
             raise ValueError
     except FileNotFoundError:
         raise GenaugError(f"'{folder}' holds no comparison: give the folder that `genaug compare` wrote.") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and compare again.") from None
     return record
 

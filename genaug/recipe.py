@@ -166,11 +166,12 @@ def learn_or_load(
         return naming.learn(backbone, real, class_prompt, None, progress)
     key = content_hash(type(naming).__name__, settings_of(naming), real.fingerprint(), class_prompt.fingerprint(), backbone.fingerprint())
     home = Path(folder) / "concepts" / key[:24]
-    with disk_errors_explained(home), alone_in(home):  # of several processes one learns, the others wait
-        if not (home / "complete").is_file():
-            concept = naming.learn(backbone, real, class_prompt, home / "checkpoint", progress)
-            concept.save(home)
-            (home / "complete").touch()
+    if not (home / "complete").is_file():
+        with disk_errors_explained(home), alone_in(home):  # of several processes one learns, the others wait
+            if not (home / "complete").is_file():
+                concept = naming.learn(backbone, real, class_prompt, home / "checkpoint", progress)
+                concept.save(home)
+                (home / "complete").touch()
     return load_learned(home)
 
 # %% ../nbs/40_recipe.ipynb #c017

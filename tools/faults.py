@@ -30,8 +30,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 AUGMENT = ["augment", "SRC", "OUT", "--method", "diff-ii@naming.steps=24;num_inference_steps=6;naming.batch_size=1", "--shots", "2", "--copies", "2", "--quiet", "--batch-size", "3"]
 GENERATOR = ["augment", "SRC", "OUT", "--method", "dcgan@steps=12;size=16;width=8;batch_size=4", "--shots", "none", "--copies", "1", "--quiet", "--batch-size", "3"]
-COMPARE = ["compare", "SRC", "--methods", "original,real-guidance@num_inference_steps=4", "--shots", "1", "--seeds", "1", "--repeats", "1", "--copies", "1", "--updates", "12", "--no-measure", "--out", "OUT", "--quiet"]
-COMMANDS = {"augment": AUGMENT, "generator": GENERATOR, "compare": COMPARE}
+COMPARE = ["compare", "SRC", "--methods", "original,real-guidance@num_inference_steps=10", "--shots", "1", "--seeds", "1", "--repeats", "1", "--copies", "1", "--updates", "12", "--no-measure", "--out", "OUT", "--quiet"]
+REPRODUCE = ["reproduce", "diff_ii_main_job", "--scale", "seconds", "--methods", "original,round-trip", "--out", "OUT"]
+COMMANDS = {"augment": AUGMENT, "generator": GENERATOR, "compare": COMPARE, "reproduce": REPRODUCE}
 
 
 def prepare() -> None:
@@ -185,11 +186,18 @@ class Bench:
             folder, record = self.work / f"reference-{command}", self.work / f"events-{command}.json"
             if not record.exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                child = Child(self.arguments(command, folder), self.work, record=record)
-                if child.wait():
+                started, child = time.time(), Child(self.arguments(command, folder), self.work, record=record)
+                code = child.wait()
+                (self.work / f"seconds-{command}.json").write_text(json.dumps(time.time() - started))
+                if code:
                     raise SystemExit(f"The undisturbed command '{command}' failed: {child.said()[-1500:]}")
             self.known[command] = (result_of(command, folder), json.loads(record.read_text()))
         return self.known[command]
+
+    def seconds(self, command: str) -> float:
+        "How long the undisturbed command took."
+        self.reference(command)
+        return json.loads((self.work / f"seconds-{command}.json").read_text())
 
     def moments(self, command: str, count: int) -> list[int]:
         "Events drawn at random, every stage first."
@@ -289,6 +297,18 @@ def read_only(command, at):
             if (disk / "out").exists(): shutil.copytree(disk / "out", out)
         if code != 2: raise SystemExit(f"A read-only disk ended with {code}: {child.said()[-1500:]}")
         return [first, child]
+    return fault
+
+
+def killed_after(command, share):
+    "A child whose work goes on in a process of its own (the kernel of a notebook), killed after a share of the time that the undisturbed command took."
+    def fault(out, bench):
+        child = Child(bench.arguments(command, out), bench.work / "trial")
+        time.sleep(share * bench.seconds(command))
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        time.sleep(3)  # the kernel sees that nobody listens any more
+        return [child]
     return fault
 
 
@@ -424,6 +444,8 @@ def trials(bench: Bench, kills: int = 20, commands=tuple(COMMANDS)):
                     yield f"file {command} {kind} {how}, finished", command, damaged(command, None, kind, how)
                 if passing or kind in ("picture", "plan.jsonl", "concept.json", "painter.safetensors"):
                     yield f"file {command} {kind} {how}, broken off", command, damaged(command, learning if passing else middle, kind, how)
+    for number, share in enumerate(bench.rng.uniform(0.1, 0.95) for _ in range(6 if "reproduce" in commands else 0)):
+        yield f"kill reproduce {number} after {share:.0%}", "reproduce", killed_after("reproduce", share)
     for count in (2, 4):
         for command in sorted({"augment", "generator"} & set(commands)):
             yield f"torchrun {command} {count}", command, torchrun(command, count)
