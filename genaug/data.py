@@ -1500,6 +1500,7 @@ def _read_manifest(
         record = parse_json(Path(path).read_text(encoding="utf-8"))
         if record.pop("genaug_manifest") != 1:
             raise KeyError("version")
+        json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
         lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
         return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
     except FileNotFoundError:

@@ -1310,6 +1310,7 @@ def _sound_record(
 ) -> bool:
     "Has it the form that `claim_comparison` writes, as far as anything reads it?"
     question, shared = record["question"], record.get("shared") or {}
+    json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is a ValueError
     lists = (("methods", str), ("splits", int), ("repeats", int))
     sound = all(isinstance(question[name], list) and question[name] and all(type(item) is kind for item in question[name]) for name, kind in lists)
     sound = sound and all(isinstance(question.get(name, ""), str) for name in ("data", "condition", "test_part", "classifier", "device", "table", "scale"))

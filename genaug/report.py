@@ -7,7 +7,7 @@ __all__ = ['STYLE', 'POLICY', 'Section', 'paragraph', 'html_table', 'make_page',
            'counts_figure', 'class_members', 'picture', 'row_words', 'exhibit', 'nearest_images', 'content_overlap',
            'leak_lines', 'opened_parts', 'chosen_photographs', 'photographs_of', 'settings_section', 'audit_section',
            'image_sections', 'stored_note', 'written_findings', 'report_set', 'verdicts', 'class_table', 'made_table',
-           'result_sections', 'arm_section', 'report_comparison', 'write_report']
+           'stored_summary', 'result_sections', 'arm_section', 'report_comparison', 'write_report']
 
 # %% ../nbs/61_report.ipynb #c003
 import json
@@ -22,7 +22,7 @@ from . import __version__
 from .audit import audit, sources_of
 from .core import Finding, FINDINGS_FILE, GenaugError, LabeledImages, parse_json, read_findings, reader_findings, sorted_findings, write_atomic
 from .data import Manifest
-from .experiment import CONTROLS, arm_text, asked_rows, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
+from .experiment import CONTROLS, MAIN_METRICS, arm_text, asked_rows, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
 from .metrics.classification import part_of
 from .metrics.images import nearest_neighbours, pixel_features
 from .painting import Plan, open_synthetic, read_plan
@@ -398,23 +398,42 @@ def made_table(
     said = paragraph("The judge is a network of another architecture, trained on the whole training pool; it has no part in filtering or selection. A nearest_ratio far below 1 means copying: synthetic images are closer to a training image than training images are to each other.", "muted")
     return [Section("The synthetic sets", html_table(shown.rename(columns=words).rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()) + said)]
 
+# %% ../nbs/61_report.ipynb #c045a
+def stored_summary(
+    folder: Path,  # OUT of `compare`
+) -> tuple[pd.DataFrame, str, list[str]]:  # the summary, its metric, notes
+    "What `compare` summed up at its end; raises `GenaugError` when it is not there or not of its form."
+    path, words = folder / "summary.json", ("arm",)
+    if not path.is_file():
+        raise GenaugError(f"The comparison in '{folder}' is not finished: run the same `genaug compare` command again to continue it.")
+    try:
+        stored = parse_json(path.read_text(encoding="utf-8"))
+        summary = pd.DataFrame(stored["summary"])
+        lines, notes = summary.to_dict("records"), stored["notes"]
+        sound = stored["metric"] in MAIN_METRICS and isinstance(notes, list) and all(isinstance(note, str) for note in notes) and len(lines)
+        sound = sound and {"arm", "splits", "runs", "mean", "low", "high", "images low", "images high"} <= set(summary.columns)
+        controls = [str(name).removeprefix("minus ") for name in summary.columns if str(name).startswith("minus ")]
+        sound = sound and all({f"{name} low", f"{name} high"} <= set(summary.columns) for name in controls)
+        if not sound or not all(isinstance(value, str if name in words else (int, float)) for line in lines for name, value in line.items()):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise GenaugError(f"'{path}' is damaged: run the same `genaug compare` command again, which writes it anew.") from None
+    return summary, stored["metric"], notes
+
 # %% ../nbs/61_report.ipynb #c046
 def result_sections(
     folder: Path,   # OUT of `compare`
     record: dict,   # of `read_comparison`
 ) -> list[Section]:
     "Numbers, notes and settings of a comparison; raises `GenaugError` when it is not finished."
-    if not (folder / "summary.json").is_file():
-        raise GenaugError(f"The comparison in '{folder}' is not finished: run the same `genaug compare` command again to continue it.")
-    stored = parse_json((folder / "summary.json").read_text(encoding="utf-8"))
-    summary, rows = pd.DataFrame(stored["summary"]), asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
+    (summary, metric, told), rows = stored_summary(folder), asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
     images = [f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in zip(summary["images low"], summary["images high"])]
     drawn = bool(summary["images low"].notna().any())
     table = written_summary(summary).assign(**({"95 % over test images": images} if drawn else {}))
-    label = f"test {stored['metric'].replace('_', ' ')} (%)"
+    label = f"test {metric.replace('_', ' ')} (%)"
     numbers = html_table(table) + figure_svg(summary_figure(summary, label)) + "".join(paragraph(sentence) for sentence in verdicts(summary))
     small = paragraph("Intervals: Student's t over splits (repeats averaged); differences are paired by split and classifier seed." + " The last column draws the test images anew (bootstrap)." * drawn, "muted")
-    notes = "".join(paragraph(note, "note") for note in (*stored["notes"], *record.get("notes", ())))
+    notes = "".join(paragraph(note, "note") for note in (*told, *record.get("notes", ())))
     names = Manifest.load(manifest_path(folder, record["question"]["splits"][0], record["question"]["test_part"])).class_names
     made = made_table(rows, record["question"]["methods"])
     classes = class_table(rows, record["question"]["methods"], names)

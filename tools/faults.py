@@ -37,6 +37,9 @@ COMMANDS = {"augment": AUGMENT, "generator": GENERATOR, "compare": COMPARE, "rep
 
 def prepare() -> None:
     "Import what the commands need, once for all children; nothing is computed here, since the threads of a computation do not survive a fork."
+    import diffusers.models.autoencoders.autoencoder_kl, diffusers.models.unets.unet_2d_condition, diffusers.schedulers.scheduling_ddim  # noqa: E401, F401
+    import peft  # noqa: F401
+    import transformers.models.clip.modeling_clip, transformers.models.clip.tokenization_clip  # noqa: E401, F401
     import genaug.cli  # noqa: F401
     import genaug.experiment  # noqa: F401
     import genaug.generators.dcgan  # noqa: F401
