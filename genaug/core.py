@@ -174,6 +174,8 @@ class Finding:
     message: str   # what was found and what to do, one sentence
 
     def __post_init__(self):
+        if not all(isinstance(text, str) for text in (self.kind, self.where, self.message)):
+            raise GenaugError("The kind, the place and the message of a finding are texts: give str(...) of each.")
         if self.severity not in SEVERITIES:
             raise GenaugError(f"A finding is one of {', '.join(SEVERITIES)}, not '{self.severity}'.")
 

@@ -32,6 +32,14 @@ def test_a_severity_that_does_not_exist_is_refused():
         Finding("leak", "fatal", "", "text")
 
 
+@pytest.mark.parametrize("wrong", [{}, [], None, 3])
+def test_a_finding_is_made_of_texts(wrong):
+    with pytest.raises(GenaugError):
+        Finding("leak", "error", wrong, "text")
+    with pytest.raises(GenaugError):
+        Finding("leak", wrong, "", "text")
+
+
 def test_errors_come_first_and_repetitions_go():
     assert sorted_findings([NOTE, ERROR, NOTE]) == (ERROR, NOTE)
 
