@@ -7,12 +7,11 @@ __all__ = ['MODEL_PARTS', 'MOVED_MODELS', 'leading_timesteps', 'scaled_linear_al
            'Backbone', 'find_module', 'first_tensor', 'gaussian_noise', 'ToyBackbone', 'fit_images', 'named_classes',
            'gaussian_flow', 'locate_model', 'quiet_loading', 'loading_fault', 'loading_remedy', 'check_part',
            'check_words', 'load_parts', 'ddim_scheduler', 'expand_tokens', 'StableDiffusionBackbone', 'usable_device',
-           'check_layout', 'token_ids', 'weight_versions', 'model_hash', 'plain_config', 'load_backbone',
+           'check_layout', 'token_ids', 'cut_prompts', 'weight_versions', 'model_hash', 'plain_config', 'load_backbone',
            'cosine_alphas', 'PixelBackbone']
 
 # %% ../nbs/05_diffusion.ipynb #c003
 import re
-import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from importlib.resources import files
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .core import GenaugError, content_hash
+from .core import Finding, GenaugError, content_hash
 
 # %% ../nbs/05_diffusion.ipynb #c006
 def leading_timesteps(
@@ -521,18 +520,27 @@ def check_layout(
     if unet["cross_attention_dim"] != text_encoder.hidden_size:
         raise GenaugError(f"The UNet expects prompts of width {unet['cross_attention_dim']} but the text encoder makes {text_encoder.hidden_size}; take all parts from one model.")
 
+# %% ../nbs/05_diffusion.ipynb #c048a
 def token_ids(
     tokenizer, # CLIPTokenizer
     prompts, # list of B prompts
 )->torch.Tensor: # (B, L) int64
-    "Prompts as padded token ids; warns when a prompt is cut because it is too long."
+    "Prompts as padded token ids; what is too long is cut (`cut_prompts` says which)."
     expanded = [expand_tokens(prompt, tokenizer.added_tokens_encoder) for prompt in prompts]
     length = tokenizer.model_max_length
-    ids = tokenizer(expanded, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    for prompt, row in zip(expanded, ids):
-        if row[-1] == tokenizer.eos_token_id and len(tokenizer(prompt).input_ids) > length:
-            warnings.warn(f"The prompt '{prompt}' has more than {length} tokens and was cut; shorten it.", stacklevel=3)
-    return ids
+    return tokenizer(expanded, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+
+def cut_prompts(
+    tokenizer, # CLIPTokenizer
+    prompts, # texts
+)->list: # of core.Finding, one per prompt that the text encoder does not read to its end
+    "Which prompts are longer than the tokenizer's limit."
+    found, length = [], tokenizer.model_max_length
+    for prompt in dict.fromkeys(prompts):
+        count = len(tokenizer(expand_tokens(prompt, tokenizer.added_tokens_encoder)).input_ids)
+        if count > length:
+            found.append(Finding("cut-prompt", "warning", prompt, f"The prompt '{prompt}' has {count} tokens and the text encoder reads {length}, so its end is lost: shorten it."))
+    return found
 
 # %% ../nbs/05_diffusion.ipynb #c051
 def weight_versions(

@@ -6,14 +6,13 @@
 __all__ = ['invert', 'pool_keys', 'InversionPool', 'invert_images', 'pool_statistics', 'check_grids']
 
 # %% ../nbs/07_inversion.ipynb #c003
-import warnings
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
 
-from .core import GenaugError, content_hash, progress_bar, write_atomic
+from .core import Finding, GenaugError, content_hash, progress_bar, write_atomic
 from .sampling import ddim_step, guided_noise, per_row
 
 # %% ../nbs/07_inversion.ipynb #c008
@@ -141,8 +140,8 @@ def pool_statistics(
     latents:torch.Tensor, # (n, C, h, w): inversions of one class, or of a set
     groups=None, # (n,) class of each; angles are taken within a class; default: all together
     warn_below:float=60.0, # degrees
-)->dict: # norm (n,), relative_norm (n,), angle (pairs,), pair (pairs, 2), mean (C,), std (C,)
-    "Norms, angles within classes, mean and spread per channel; warns when a pair is closer than `warn_below` degrees."
+)->dict: # findings, norm (n,), relative_norm (n,), angle (pairs,), pair (pairs, 2), mean (C,), std (C,)
+    "Norms, angles within classes, mean and spread per channel; a finding when a pair is closer than `warn_below` degrees."
     flat = latents.double().flatten(1)
     groups = torch.zeros(len(flat), dtype=torch.int64) if groups is None else torch.as_tensor(groups)
     pair = torch.combinations(torch.arange(len(flat)), 2)
@@ -151,9 +150,8 @@ def pool_statistics(
     cosine = (flat[pair[:, 0]] * flat[pair[:, 1]]).sum(1) / (norm[pair[:, 0]] * norm[pair[:, 1]])
     angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
     close = int((angle < warn_below).sum())
-    if close:
-        warnings.warn(f"{close} of {len(angle)} pairs of inversions are closer than {warn_below:g} degrees; points on their circle vary little.", stacklevel=2)
-    return dict(norm=norm, relative_norm=norm / flat.shape[1] ** 0.5, angle=angle, pair=pair,
+    text = f"{close} of {len(angle)} pairs of inversions are closer than {warn_below:g} degrees, so points on their circle vary little: look at these photographs."
+    return dict(findings=[Finding("close-inversions", "warning", "", text)] * bool(close), norm=norm, relative_norm=norm / flat.shape[1] ** 0.5, angle=angle, pair=pair,
                 mean=latents.double().mean((0, 2, 3)), std=latents.double().std((0, 2, 3)))
 
 # %% ../nbs/07_inversion.ipynb #c022
@@ -161,9 +159,8 @@ def check_grids(
     backbone, # any Backbone
     inversion_steps:int, # S of the inversion
     sampling_steps:int, # S of the painting
-)->bool: # True if both grids begin at the same level
-    "Warn when inversions end at another level than the sampler starts from."
+)->list: # of core.Finding; empty if both grids begin at the same level
+    "Do inversions end at the level that the sampler starts from?"
     ends = [int(backbone.timesteps(steps)[0]) for steps in (inversion_steps, sampling_steps)]
-    if ends[0] != ends[1]:
-        warnings.warn(f"Inversion with {inversion_steps} steps ends at level {ends[0]}, but painting with {sampling_steps} steps starts at {ends[1]}; use the same number of steps.", stacklevel=2)
-    return ends[0] == ends[1]
+    text = f"Inversion with {inversion_steps} steps ends at level {ends[0]}, but painting with {sampling_steps} steps starts at {ends[1]}: use the same number of steps."
+    return [Finding("other-level", "warning", "", text)] * (ends[0] != ends[1])

@@ -8,7 +8,7 @@ __all__ = ['LIBRARIES', 'KNOWN_BEFORE', 'explain_disk_errors', 'plain_value', 'P
            'check_apart', 'check_output', 'source_folders', 'claim_folder', 'refuse_other_run', 'Team', 'find_team',
            'hold_lock', 'hold_output', 'inputs_for', 'failures', 'refuse_failures', 'paint_rows', 'PaintedImages',
            'decide', 'kept_units', 'rows_of_round', 'paint_rounds', 'finish', 'open_synthetic', 'read_decisions',
-           'changed_images', 'painted_findings', 'paint_shard', 'take_over', 'synthesize']
+           'changed_images', 'plan_findings', 'painted_findings', 'paint_shard', 'take_over', 'synthesize']
 
 # %% ../nbs/39_painting.ipynb #c003
 import errno
@@ -32,9 +32,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, NotFinite, PlanRow, content_hash, decode_image,
-                         encode_png, file_name, image_path, metadata_record, parse_json, progress_bar, read_metadata, settings_of, write_atomic,
-                         write_metadata)
+                         encode_png, file_name, image_path, keep_findings, metadata_record, parse_json, progress_bar, read_metadata, settings_of,
+                         write_atomic, write_metadata)
 from .data import Manifest, assert_only
+from .diffusion import cut_prompts
 from .training import disk_errors_explained, disk_reason, join_team, wait_for_team
 
 # %% ../nbs/39_painting.ipynb #c008
@@ -771,6 +772,15 @@ def changed_images(
 def _flat(image: np.ndarray) -> bool: return bool((image == image[:1, :1]).all())  # one colour all over
 
 
+def plan_findings(
+    augmenter: Augmenter,  # that made the plan
+    plan: Plan,            # its rows have the prompts
+) -> list[Finding]:
+    "Prompts that the model's text encoder does not read to their end."
+    tokenizer = getattr(getattr(augmenter, "backbone", None), "tokenizer", None)
+    return [] if tokenizer is None else cut_prompts(tokenizer, dict.fromkeys(text for row in plan.rows for text, _ in row.prompts))
+
+
 def painted_findings(
     folder: str | Path,   # OUT, finished
     real: LabeledImages,  # the training images
@@ -878,6 +888,7 @@ def synthesize(
                 take_over(canvas, like if team.index == 0 else ())
                 decisions = paint_rounds(augmenter, canvas, real, team, batch_size, progress)
                 if team.index == 0:
+                    keep_findings(folder, plan_findings(augmenter, plan), command="synthesize")
                     finish(canvas, decisions, allow_fewer)
             team.wait()
     return open_synthetic(folder)

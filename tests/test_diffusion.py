@@ -10,7 +10,7 @@ import torch
 
 from genaug import diffusion
 from genaug.core import GenaugError
-from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, leading_timesteps, load_backbone
+from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, cut_prompts, leading_timesteps, load_backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402
@@ -259,11 +259,12 @@ def test_fingerprint_notices_every_kind_of_change():
 
 # --- prompts
 
-def test_long_prompts_warn_and_short_ones_do_not(backbone):
-    with pytest.warns(UserWarning, match="was cut"): backbone.embed(["a" * 60])
+def test_long_prompts_are_found_and_short_ones_are_not(backbone):
+    long = "a" * 60
+    assert [finding.where for finding in cut_prompts(backbone.tokenizer, ["a" * 22, "", long, "b", long])] == [long]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        backbone.embed(["a" * 22, "", "b"])
+        backbone.embed([long, "b"])
 
 
 def test_expand_tokens_only_touches_complete_placeholders():

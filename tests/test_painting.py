@@ -174,7 +174,7 @@ def test_what_lies_on_disk(toy, real, tmp_path):
     info = made.info[7]
     assert info["sources"] == [list(pair) for pair in plan.rows[7].inputs] and info["seed"] == plan.rows[7].seed and info["weight"] == 1.0
     assert info["source_sha256"] == [real.sha256[real.index([info["sources"][0][0]])[0]]] and info["prompts"] == [["a photo", 1.0]]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".genaug", "class_map.txt", "plan.jsonl", "train"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".genaug", "class_map.txt", "findings.json", "plan.jsonl", "train"]
     assert sorted(path.name for path in (tmp_path / "out" / "train").iterdir()) == ["F%2FA-18 %3Cb%3E", "classes.json", "kiwi", "metadata.jsonl"]
     painted = toy.Grain().paint(plan.rows, real)
     assert all(np.array_equal(made.image(position), painted[position]) for position in range(50))
