@@ -48,7 +48,7 @@ from .diffusion import Backbone, load_backbone, usable_device
 from .generators.common import GeneratorAugmenter, generator_time
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, paired_interval, size_rows
 from .metrics.images import clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio, or_nan, perceptual_distance, set_metrics
-from .painting import check_apart, check_writable, hold_output, kept_units, open_synthetic, source_folders, read_decisions, read_plan, synthesize
+from .painting import check_apart, check_writable, contents, hold_output, kept_units, open_synthetic, read_decisions, read_plan, source_folders, synthesize
 from .prompts import ClassPrompt
 from .recipe import ClassName, Recipe, evaluations
 from .registry import Arm, make_arm, parse_arm, parse_methods
@@ -1275,10 +1275,10 @@ def check_claim(
     sources: Sequence[Path] = (),  # folders of the photographs
 ) -> None:
     "Every refusal about OUT, before any work; raises `GenaugError` when it holds something else, or a comparison whose numbers mean something else."
-    path, known = folder / "comparison.json", {".genaug", "work", ".lock"}
+    path = folder / "comparison.json"
     if folder.exists() and not folder.is_dir():
         raise GenaugError(f"'{folder}' is a file: choose another folder for the result.")
-    if not path.is_file() and folder.exists() and any(item.name not in known for item in folder.iterdir()):
+    if not path.is_file() and folder.exists() and set(contents(folder)) - {"work", ".lock"}:
         raise GenaugError(f"'{folder}' is not empty and was not made by `genaug compare`: choose a new folder.")
     check_apart(folder, sources)
     check_writable(folder)
@@ -1304,7 +1304,7 @@ def claim_comparison(
     record = {"genaug_comparison": 1, "source": source, "version": __version__, "question": question.record(), "place": same_source(source), "shared": dict(shared)}
     write_atomic(folder / "comparison.json", json.dumps(record, indent=1, ensure_ascii=False))
 
-# %% ../nbs/60_experiment.ipynb #c089
+# %% ../nbs/60_experiment.ipynb #c089p
 def _sound_record(
     record: object,  # as read from comparison.json
 ) -> bool:
@@ -1317,7 +1317,7 @@ def _sound_record(
     sound = sound and isinstance(shared, dict) and set(shared) <= set(KEY) and isinstance(record["source"], str) and "data" in question
     return sound and record["genaug_comparison"] == 1 and all(parse_arm(text) is not None for text in question["methods"])
 
-
+# %% ../nbs/60_experiment.ipynb #c089
 def read_comparison(
     folder: str | Path,  # OUT
 ) -> dict:  # source, version, question

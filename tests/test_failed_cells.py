@@ -416,3 +416,12 @@ def test_a_failed_row_survives_the_file_and_gives_way_to_a_result_in_any_order(t
 def test_a_row_whose_numbers_are_none_is_a_sentence(change):
     with pytest.raises(GenaugError):
         experiment.checked_row(ROW | change)
+
+
+def test_a_first_write_that_was_killed_does_not_block_the_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".comparison.json-x1.part").write_text("{")
+    experiment.check_claim(tmp_path / "out", Comparison(("original",)), "digits")
+    (tmp_path / "out" / "mine.txt").write_text("a note")
+    with pytest.raises(GenaugError, match="not empty"):
+        experiment.check_claim(tmp_path / "out", Comparison(("original",)), "digits")

@@ -361,13 +361,15 @@ def damaged(command, at, kind, how):
 
 
 def source_changes(command, at, how):
-    "Broken off, then the source is changed (the command must refuse) and restored."
+    "Broken off, then the source is changed (the command must refuse, unless the change is about no picture that it draws) and restored."
     def fault(out, bench):
         source, kept = bench.source, bench.work / "trial" / "kept"
         first = Child(bench.arguments(command, out), bench.work / "trial", at, lambda: os.kill(os.getpid(), signal.SIGKILL))
         first.wait()
         shutil.copytree(source, kept)
-        picture, last = sorted(source.rglob("*.png"))[0], sorted(source.rglob("*.png"))[-1]
+        used = json.loads((out / "plan.jsonl").read_text().split("\n")[0])["sources"] if (out / "plan.jsonl").exists() else {}
+        pictures = sorted(source.rglob("*.png"))
+        picture, last = next((path for path in pictures if path.relative_to(source).as_posix() in used), pictures[0]), pictures[-1]
         try:
             if how == "replaced": shutil.copy(last, picture)
             if how == "removed": [path.unlink() for path in sorted(picture.parent.glob("*.png"))[:2]]
@@ -378,8 +380,9 @@ def source_changes(command, at, how):
         finally:
             shutil.rmtree(source)
             shutil.copytree(kept, source)
-        if begun and code != 2: raise SystemExit(f"A changed source ended with {code}: {child.said()[-1500:]}")
-        if code == 0: shutil.rmtree(out)
+        untouched = code == 0 and equal(result_of(command, out), bench.reference(command)[0])  # an added picture need not be drawn
+        if begun and code != 2 and not untouched: raise SystemExit(f"A changed source ended with {code}: {child.said()[-1500:]}")
+        if code == 0 and not untouched: shutil.rmtree(out)
         return [first, child]
     return fault
 
