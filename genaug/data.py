@@ -891,7 +891,8 @@ def label_columns(
         if not wanted or len(set(wanted)) < len(wanted):
             raise GenaugError("Name the labels to take: at least one, and none of them twice.")
     else:
-        wanted = tuple(column for column in first.rows.columns if any(column in names for names in found))
+        looking = {column for names in found for column in names}
+        wanted = tuple(column for column in first.rows.columns if column in looking)
         if not wanted:
             raise GenaugError(f"'{first.name}' has no column of labels (its columns: {_listed(list(first.rows.columns))}): give each label a column of 0 and 1.")
     for table, names in zip(tables, found):

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'CONTROLS', 'FREE', 'WORDS', 'arm_fields', 'arm_text',
-           'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put', 'read_rows', 'missing_units',
-           'foreign_backbones', 'Comparison', 'open_sets', 'backbone_note', 'needs_backbone', 'needed_backbone',
-           'Split', 'make_split', 'manifest_path', 'condition_name', 'split_notes', 'classifier_preset',
-           'classifier_identity', 'check_classifier', 'Bench', 'Unit', 'noted_arm', 'note_arm', 'paint_arm', 'run_unit',
-           'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury', 'find_jury',
-           'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment',
-           'set_table', 'Cost', 'denoiser_seconds', 'painting_cost', 'estimate', 'set_cost', 'run_table', 'summarise',
-           'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine', 'ComparisonResult',
-           'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows', 'compare',
-           'with_bootstrap', 'tune']
+           'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put', 'read_rows', 'check_results',
+           'put_noted', 'missing_units', 'foreign_backbones', 'Comparison', 'open_sets', 'backbone_note',
+           'needs_backbone', 'needed_backbone', 'Split', 'make_split', 'manifest_path', 'condition_name', 'split_notes',
+           'classifier_preset', 'classifier_identity', 'check_classifier', 'Bench', 'Unit', 'noted_arm', 'note_arm',
+           'paint_arm', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury',
+           'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
+           'measure_experiment', 'set_table', 'Cost', 'denoiser_seconds', 'painting_cost', 'estimate', 'set_cost',
+           'run_table', 'summarise', 'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure',
+           'examine', 'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison',
+           'asked_rows', 'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -24,6 +24,8 @@ import functools
 import io
 import json
 import math
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -160,6 +162,39 @@ def read_rows(
 ) -> pd.DataFrame:
     "The rows as a table; key fields are text, `value` is a number (NaN where a metric is not defined)."
     return pd.DataFrame(load_rows(path), columns=list(COLUMNS))
+
+# %% ../nbs/60_experiment.ipynb #c012b
+def check_results(
+    folder: Path,  # OUT of a comparison
+) -> None:
+    "Raise `GenaugError` when results.csv is no file of rows, or was changed since `put_noted` wrote it."
+    path, note = folder / "results.csv", folder / ".genaug" / "results.json"
+    load_rows(path)
+    try:
+        known = parse_json(note.read_text(encoding="utf-8"))["sha256"] if note.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    if isinstance(known, list) and path.is_file() and content_hash(path.read_bytes()) not in known:
+        raise GenaugError(f"'{path}' was changed since genaug wrote it: restore it, or move it out of the folder and run the same command again, which writes it anew from the stored runs.")
+
+
+def put_noted(
+    rows: Iterable[Mapping],  # new rows
+    folder: Path,             # OUT of a comparison
+) -> None:
+    "`put` into results.csv, with its hash on record; wherever this is broken off, the record fits the file."
+    path, note, fresh = folder / "results.csv", folder / ".genaug" / "results.json", folder / ".genaug" / "results.csv"
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(fresh.with_name("results.lock")):
+        old = [path.read_bytes()] if path.is_file() else []
+        fresh.unlink(missing_ok=True)
+        if old:
+            write_atomic(fresh, old[0])
+        put(rows, fresh)
+        hashes = [content_hash(data) for data in (*old, fresh.read_bytes())]
+        write_atomic(note, json.dumps({"sha256": hashes}))
+        os.replace(fresh, path)
+        write_atomic(note, json.dumps({"sha256": hashes[-1:]}))
 
 # %% ../nbs/60_experiment.ipynb #c014
 def missing_units(
@@ -587,6 +622,17 @@ def note_arm(
     write_atomic(folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json", json.dumps({"arm": name, "folder": home.name}))
 
 # %% ../nbs/60_experiment.ipynb #c039
+def _clear_unreadable(
+    home: Path,  # of a set inside a comparison's folder
+) -> None:
+    "Remove an unfinished set whose plan is lost or damaged, so that it is painted again; a plan is written before all else, so nobody is just beginning here."
+    if home.is_dir() and contents(home) and not (home / "train" / "metadata.jsonl").is_file():
+        try:
+            read_plan(home)
+        except GenaugError:
+            shutil.rmtree(home)
+
+
 def paint_arm(
     bench: Bench,   # where, with what
     arm: Arm,       # fresh
@@ -600,6 +646,7 @@ def paint_arm(
     augmenter.fit(split.train, bench.folder / "work", bench.progress)
     budget = bench.budget(arm)
     home = bench.folder / "synthetic" / f"split-{split.number}" / f"{file_name(augmenter.name)}-{content_hash(augmenter.fingerprint(), settings_of(budget), split.number)[:12]}"
+    _clear_unreadable(home)
     others = sorted(place for place in home.parent.glob(f"{file_name(augmenter.name)}-*") if place != home) if home.parent.is_dir() else []
     images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True, like=others)
     note_arm(bench.folder, arm.name, split.number, home)
@@ -1282,7 +1329,7 @@ def check_claim(
         raise GenaugError(f"'{folder}' is not empty and was not made by `genaug compare`: choose a new folder.")
     check_apart(folder, sources)
     check_writable(folder)
-    load_rows(folder / "results.csv")
+    check_results(folder)
     if path.is_file():
         before, now = read_comparison(folder), question.record()
         usual = Comparison(("original",)).record()  # of a field that an earlier version lacked
@@ -1446,7 +1493,7 @@ def compare(
         if jury is not None:
             without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(folder, unit.arm, unit.split) is None]
             rows += [row for lines in measure_experiment(question, sets, folder, jury, backbone, progress, without) for row in lines]
-        put(rows, folder / "results.csv")
+        put_noted(rows, folder)
         return _result(bench, units, found, [*remarks, *fresh], say)
 
 # %% ../nbs/60_experiment.ipynb #c094

@@ -729,7 +729,7 @@ def open_synthetic(
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise GenaugError(f"'{folder}' is damaged: its metadata do not belong to its plan; run the same command again to repair it.") from error
-    there = {path for path in train.rglob("*.png") if not path.name.startswith(".")}
+    there = {path for path in train.rglob("*.png") if path.is_file() and not path.name.startswith(".")}  # a class may be called "a.png"
     if named != there:
         wrong = sorted(named ^ there)[0]
         raise GenaugError(f"'{folder}' is damaged: '{wrong.relative_to(folder).as_posix()}' is {'missing' if wrong in named else 'not part of the set'}; run the same command again to repair it.")

@@ -152,7 +152,7 @@ def compare_names(world, classes):
         expect_clean_page(out / "report.html")
         with open(out / "results.csv", encoding="utf-8", newline="") as file:
             parts = {row["part"] for row in csv.DictReader(file) if row["metric"] == "sensitivity"}
-        expect(len(parts) == len({unicodedata.normalize("NFC", name) for name in classes}), f"classes are lost in the rows: {parts}")
+        expect(len(parts) == len({unicodedata.normalize("NFC", name) for name in classes if not name.startswith(".")}), f"classes are lost in the rows: {parts}")
     shutil.rmtree(out, ignore_errors=True)
 
 
