@@ -1451,7 +1451,7 @@ def _result(
     arms = [bench.arm(text).name for text in question.methods]
     late = [*failure_findings(units), *set_findings(folder, [arm for arm in arms if bench.arm(arm).augmenter is not None], question.splits), *_other_arms(everything, table)]
     for finding in late:
-        say(f"Note: {finding.message}")
+        say(finding.line())
     metric = "accuracy" if next(iter(bench.sets.values())).task == "single" else "mean_average_precision"
     summary = with_bootstrap(summarise(table, arms, metric), units, folder, question.test_part)
     findings = sorted_findings([*found, *late])
@@ -1481,8 +1481,8 @@ def compare(
     _check_photographs(question, sets, folder)
     bench, first = Bench(question, sets, backbone, folder, progress), make_split(question, sets, question.splits[0])
     fresh = split_notes(first, question, sets)
-    for note in (*fresh, *(finding.message for finding in found if finding not in known)):
-        say(f"Note: {note}")
+    for line in (*(f"note: {note}" for note in fresh), *(finding.line() for finding in found if finding not in known)):
+        say(line)
     with hold_output(folder):  # a second comparison into this folder is refused
         claim_comparison(folder, question, source, bench.names())
         cost, why = attempt(estimate, bench, first)

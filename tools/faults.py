@@ -9,6 +9,7 @@ that are done are kept in the work folder and passed over by the next call, so t
 import argparse
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -33,6 +34,14 @@ GENERATOR = ["augment", "SRC", "OUT", "--method", "dcgan@steps=12;size=16;width=
 COMPARE = ["compare", "SRC", "--methods", "original,real-guidance@num_inference_steps=10", "--shots", "1", "--seeds", "1", "--repeats", "1", "--copies", "1", "--updates", "12", "--no-measure", "--out", "OUT", "--quiet"]
 REPRODUCE = ["reproduce", "diff_ii_main_job", "--scale", "seconds", "--methods", "original,round-trip", "--out", "OUT"]
 COMMANDS = {"augment": AUGMENT, "generator": GENERATOR, "compare": COMPARE, "reproduce": REPRODUCE}
+
+
+def code_hash() -> str:
+    "Of the package's modules: trials of other code say nothing about this one, so they lie in another folder."
+    digest = hashlib.sha256()
+    for path in sorted((REPOSITORY / "genaug").rglob("*.py")):
+        digest.update(path.relative_to(REPOSITORY).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def prepare() -> None:
@@ -462,7 +471,7 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=25), options.add_argument("--again", action="store_true"), options.add_argument("--only", default="", help="words in the names of trials")
     options.add_argument("--commands", default=",".join(COMMANDS))
     options.add_argument("--kills", type=int, default=20), options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, default=REPOSITORY / "tests" / "faults.json"), options.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / f"genaug-faults-{os.getuid()}")
+    options.add_argument("--out", type=Path, default=REPOSITORY / "tests" / "faults.json"), options.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / f"genaug-faults-{os.getuid()}-{code_hash()[:12]}")
     chosen = options.parse_args()
     if chosen.again: shutil.rmtree(chosen.work, ignore_errors=True)
     prepare()
