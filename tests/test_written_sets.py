@@ -171,7 +171,7 @@ def test_a_set_with_a_class_map_is_still_finished_again_after_damage(filled):
     sorted((filled / "train").rglob("*.png"))[0].unlink()
     again = synthesize(Copier(name="copier").fit(real), real, filled, Budget(fill=True), seed=0, progress=False)
     assert len(again) == 4
-    assert sorted(path.name for path in filled.iterdir()) == [".genaug", "class_map.txt", "plan.jsonl", "train"]
+    assert sorted(path.name for path in filled.iterdir()) == [".genaug", "class_map.txt", "findings.json", "plan.jsonl", "train"]
 
 
 def test_class_names_that_would_share_a_folder_are_refused():
