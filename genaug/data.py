@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'JUNK_NAMES', 'PICTURE_SUFFIXES', 'MAX_PIXELS', 'SPLIT_WORDS', 'FILLERS', 'PICTURE_FOLDERS',
            'LABEL_FOLDERS', 'OWN_FILES', 'THUMBNAIL', 'FILE_MESSAGES', 'TRAIT_MESSAGES', 'WARNED_TRAITS', 'FATAL_KINDS',
-           'TABLE_WORDS', 'PATH_COLUMNS', 'PATIENT_COLUMNS', 'OTHER_COLUMNS', 'ATTRIBUTE_WORDS', 'MIMIC_RELEASES',
-           'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS', 'FoundImage', 'FolderReport', 'relative_id', 'entry_problem',
-           'list_folder', 'report_stray', 'split_folders', 'split_role', 'class_files', 'check_layout', 'thumbnail',
-           'is_blank', 'inspect_file', 'inspect_files', 'file_findings', 'inspect_all', 'find_copies', 'near_limit',
-           'near_copies', 'similar_findings', 'check_classes', 'refuse_first', 'check_folder', 'open_folder',
-           'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures', 'TableReport',
+           'TABLE_WORDS', 'MOST_COLUMNS', 'PATH_COLUMNS', 'PATIENT_COLUMNS', 'OTHER_COLUMNS', 'ATTRIBUTE_WORDS',
+           'MIMIC_RELEASES', 'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS', 'FoundImage', 'FolderReport', 'relative_id',
+           'entry_problem', 'list_folder', 'report_stray', 'split_folders', 'split_role', 'class_files', 'check_layout',
+           'thumbnail', 'is_blank', 'inspect_file', 'inspect_files', 'file_findings', 'inspect_all', 'find_copies',
+           'near_limit', 'near_copies', 'similar_findings', 'check_classes', 'refuse_first', 'check_folder',
+           'open_folder', 'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures', 'TableReport',
            'check_label_tables', 'open_label_tables', 'check_mimic_cxr_lt', 'open_mimic_cxr_lt', 'Source',
            'parse_source', 'formats', 'SourceReport', 'examine_source', 'open_source', 'rank_ids', 'rank_classes',
            'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation', 'Manifest', 'assert_only', 'unused',
@@ -782,6 +782,7 @@ def find_tables(
     return tables
 
 # %% ../nbs/01_data.ipynb #c048
+MOST_COLUMNS = 5_000
 PATH_COLUMNS = ("path", "fpath", "file_name", "filename", "image")
 PATIENT_COLUMNS = ("subject_id", "patient_id", "subjectid", "patientid", "subject", "patient", "subject id", "patient id", "subject-id", "patient-id", "person_id", "personid", "pid", "mrn")
 OTHER_COLUMNS = ("", "id", "index", "studyid", "imageid", "age", "sex", "gender", "split", "fold", "view", "viewposition")
@@ -821,6 +822,8 @@ def read_table(
         columns = [column.strip() for column in next(csv.reader([header], delimiter=mark), [])]
     except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(name, str(error)) from None
+    if len(columns) > MOST_COLUMNS:
+        raise GenaugError(f"'{name}' has {len(columns):,} columns, and at most {MOST_COLUMNS:,} can be read: keep the paths, the patients and the labels.")
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
         raise GenaugError(f"'{name}' has the column '{twice[0]}' twice: rename or remove one.")
@@ -1502,7 +1505,11 @@ def _read_manifest(
         if record.pop("genaug_manifest") != 1:
             raise KeyError("version")
         json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
+        if record.keys() != {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"} or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
+            raise KeyError("fields")
         lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
+        if not {*lists["train"], *lists["val"], *lists["test"]} <= record["sha256"].keys():
+            raise KeyError("sha256")
         return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
     except FileNotFoundError:
         raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
