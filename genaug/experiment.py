@@ -625,8 +625,8 @@ def note_arm(
 def _clear_unreadable(
     home: Path,  # of a set inside a comparison's folder
 ) -> None:
-    "Remove an unfinished set whose plan is lost or damaged, so that it is painted again; a plan is written before all else, so nobody is just beginning here."
-    if home.is_dir() and contents(home) and not (home / "train" / "metadata.jsonl").is_file():
+    "Remove a set whose plan is lost or damaged, so that it is painted again; a plan is written before all else, so nobody is just beginning here."
+    if home.is_dir() and contents(home):
         try:
             read_plan(home)
         except GenaugError:

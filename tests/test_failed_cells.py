@@ -425,3 +425,20 @@ def test_a_first_write_that_was_killed_does_not_block_the_folder(tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("a note")
     with pytest.raises(GenaugError, match="not empty"):
         experiment.check_claim(tmp_path / "out", Comparison(("original",)), "digits")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", None])
+def test_a_set_inside_a_comparison_whose_plan_is_damaged_is_painted_again(tmp_path, damage):
+    home = tmp_path / "real-gen-1"
+    (home / "train").mkdir(parents=True)
+    (home / "train" / "metadata.jsonl").write_text("")
+    if damage is not None:
+        (home / "plan.jsonl").write_bytes(damage)
+    experiment._clear_unreadable(home)
+    assert not home.exists()
+
+
+def test_a_set_that_another_process_is_just_beginning_stays(tmp_path):
+    (tmp_path / "home" / ".genaug").mkdir(parents=True)
+    experiment._clear_unreadable(tmp_path / "home")
+    assert (tmp_path / "home" / ".genaug").is_dir()
