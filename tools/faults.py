@@ -231,7 +231,9 @@ class Bench:
             code, said = last.wait(), "\n".join(child.said() for child in [*children, last])
             kept = {path for path, inode in images_of(out).items() if before.get(path) == inode}
             outcome = "finished" if code == 0 else "refused" if code == 2 else f"exit {code}"
-            changed = code == 0 and not equal(result_of(command, out), self.reference(command)[0])
+            if code == 0 and any('"metric": "failed"' in row for row in result_of(command, out).get("rows", ())):
+                outcome = "refused"  # in one cell of the table, whose row says why; the others are there
+            changed = outcome == "finished" and not equal(result_of(command, out), self.reference(command)[0])
             record = {"name": name, "command": command, "outcome": outcome, "changed": changed, "lost": len(set(before) - kept) if code == 0 else 0,
                       "traceback": "Traceback (most recent" in said or "Fault of the program" in said, "seconds": round(time.time() - started, 1), "said": last.said().strip().splitlines()[-1:][0][-300:] if code else ""}
         except Skip as reason:
