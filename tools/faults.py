@@ -393,7 +393,7 @@ def source_changes(command, at, how):
             shutil.copytree(kept, source)
         untouched = code == 0 and equal(result_of(command, out), bench.reference(command)[0])  # an added picture need not be drawn
         if begun and code != 2 and not untouched: raise SystemExit(f"A changed source ended with {code}: {child.said()[-1500:]}")
-        if code == 0 and not untouched: shutil.rmtree(out)
+        if code == 0 and not (begun and untouched): shutil.rmtree(out)  # a set of other photographs, rightly finished
         return [first, child]
     return fault
 
