@@ -607,7 +607,8 @@ def test_saving_and_loading_changes_nothing(fit, real, tmp_path):
         assert not [path for path in folder.rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
         copy = dataclasses.replace(method).load(folder)
         rows = method.plan(real, Budget(tail=3), 0)
-        assert copy.plan(real, Budget(tail=3), 0) == rows and copy.learned.log == method.learned.log
+        assert copy.plan(real, Budget(tail=3), 0) == rows
+        assert str(copy.learned.log) == str(method.learned.log)  # as text: a raw code has no entropy, and NaN is not itself
         assert all(np.array_equal(one, two) for one, two in zip(method.paint(rows, real), copy.paint(rows, real)))
     with pytest.raises(GenaugError, match="other settings"):
         dataclasses.replace(method, code="sparse", vocabulary=9).load(folder)
