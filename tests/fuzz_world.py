@@ -2,6 +2,7 @@
 
 `run_checked` runs one command in this process; `call_checked` calls one function of the library. Both fail with all complaints at once. With GENAUG_FUZZ_COLLECT=FILE the complaints
 are written to the file as JSON lines instead, so that one run lists everything that is wrong."""
+
 import contextlib
 import hashlib
 import html.parser
@@ -34,18 +35,25 @@ from genaug.core import GenaugError
 
 SECONDS, MEGABYTES = 20.0, 600  # of one call: processor time, and memory beyond what there was
 PATIENCE = 6  # times as long may pass on the clock of a busy machine
-COMMON = dict(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False)
+COMMON = dict(
+    deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
+)
 settings.register_profile("genaug", max_examples=20, **COMMON)
 settings.load_profile("genaug")
 
 
 def examples(count):
     "Settings of one property: always the same examples, nothing stored, no deadline (time is bounded per call)."
-    phases = (Phase.explicit, Phase.generate) if os.environ.get("GENAUG_FUZZ_COLLECT") else (Phase.explicit, Phase.generate, Phase.shrink)
+    phases = (
+        (Phase.explicit, Phase.generate)
+        if os.environ.get("GENAUG_FUZZ_COLLECT")
+        else (Phase.explicit, Phase.generate, Phase.shrink)
+    )
     return settings(settings.get_profile("genaug"), max_examples=count, phases=phases)
 
 
 # --- watching -----------------------------------------------------------------------------------------------------------------
+
 
 class TooLong(BaseException):
     "Raised by the alarm; no `except Exception` holds it back."
@@ -53,16 +61,28 @@ class TooLong(BaseException):
 
 class Screen(io.TextIOWrapper):
     "A terminal as strict as a real one: UTF-8 and nothing else, and click strips nothing."
+
     def __init__(self, terminal):
-        super().__init__(io.BytesIO(), encoding="utf-8", errors="strict" if terminal else "backslashreplace", newline="", write_through=True)
+        super().__init__(
+            io.BytesIO(),
+            encoding="utf-8",
+            errors="strict" if terminal else "backslashreplace",
+            newline="",
+            write_through=True,
+        )
         self.terminal = terminal
 
-    def isatty(self): return self.terminal
-    def shown(self): return self.buffer.getvalue().decode("utf-8")
+    def isatty(self):
+        return self.terminal
+
+    def shown(self):
+        return self.buffer.getvalue().decode("utf-8")
 
 
 def _status(key):
-    for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else ():
+    for line in (
+        Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else ()
+    ):
         if line.startswith(key + ":"):
             return int(line.split()[1]) // 1024
     return 0
@@ -76,13 +96,16 @@ def _reset_peak():
 @contextlib.contextmanager
 def bounded(seconds=SECONDS, more_megabytes=3000):
     "Alarms for processor time and for time, and a limit of address space that keeps the machine alive; what was set before is restored."
-    def ring(number, frame): raise TooLong
+
+    def ring(number, frame):
+        raise TooLong
+
     handlers = {number: signal.signal(number, ring) for number in (signal.SIGPROF, signal.SIGALRM)}
     limits, started = resource.getrlimit(resource.RLIMIT_AS), time.monotonic()
     waiting, _ = signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     if size := _status("VmSize"):
-        resource.setrlimit(resource.RLIMIT_AS, ((size + more_megabytes) * 2 ** 20, limits[1]))
+        resource.setrlimit(resource.RLIMIT_AS, ((size + more_megabytes) * 2**20, limits[1]))
     try:
         yield
     finally:
@@ -100,7 +123,10 @@ def snapshot(root):
     found = {}
     for folder, folders, files in os.walk(os.fsencode(root)):
         folders[:] = [name for name in folders if not name.startswith(b"torchinductor_")]  # a cache of torch
-        for name in [*folders, *(name for name in files if not (name.startswith(b"genaug-") and name.endswith(b".lock")))]:  # locks in the folder for temporary files
+        for name in [
+            *folders,
+            *(name for name in files if not (name.startswith(b"genaug-") and name.endswith(b".lock"))),
+        ]:  # locks in the folder for temporary files
             path = os.path.join(folder, name)
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
@@ -113,18 +139,26 @@ def snapshot(root):
     return found
 
 
-def differences(before, after): return sorted(os.fsdecode(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+def differences(before, after):
+    return sorted(
+        os.fsdecode(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+    )
 
 
 def innermost(error):
     "File and function of ours where an error came from."
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}genaug{os.sep}" in frame.filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if f"{os.sep}genaug{os.sep}" in frame.filename
+    ]
     return f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "outside genaug"
 
 
 @dataclass
 class Outcome:
     "What one call did."
+
     code: int | None = None
     out: str = ""
     err: str = ""
@@ -141,12 +175,27 @@ def fail(kind, what, outcome, complaints):
     shown = str(what)[:600]
     if target := os.environ.get("GENAUG_FUZZ_COLLECT"):
         where = innermost(outcome.error) if outcome.error is not None else ""
-        record = {"kind": kind, "what": shown, "complaints": [text[:400] for text in complaints], "error": type(outcome.error).__name__ if outcome.error is not None else "", "where": where,
-                  "text": str(outcome.error)[:200], "test": os.environ.get("PYTEST_CURRENT_TEST", "")}
+        record = {
+            "kind": kind,
+            "what": shown,
+            "complaints": [text[:400] for text in complaints],
+            "error": type(outcome.error).__name__ if outcome.error is not None else "",
+            "where": where,
+            "text": str(outcome.error)[:200],
+            "test": os.environ.get("PYTEST_CURRENT_TEST", ""),
+        }
         with open(target, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(record) + "\n")
         return
-    raise AssertionError(f"{kind} {shown}: " + "; ".join(complaints) + (f"\n{''.join(traceback.format_exception(outcome.error))[-3000:]}" if outcome.error is not None else ""))
+    raise AssertionError(
+        f"{kind} {shown}: "
+        + "; ".join(complaints)
+        + (
+            f"\n{''.join(traceback.format_exception(outcome.error))[-3000:]}"
+            if outcome.error is not None
+            else ""
+        )
+    )
 
 
 def expect(holds, what):
@@ -169,7 +218,11 @@ def watched(function, seconds=SECONDS):
     outcome, screens = Outcome(), (Screen(True), Screen(False))
     _reset_peak()
     base, started = _status("VmRSS"), time.process_time()
-    with mock.patch.object(socket.socket, "connect", refuse_network), contextlib.redirect_stdout(screens[0]), contextlib.redirect_stderr(screens[1]):
+    with (
+        mock.patch.object(socket.socket, "connect", refuse_network),
+        contextlib.redirect_stdout(screens[0]),
+        contextlib.redirect_stderr(screens[1]),
+    ):
         try:
             with bounded(seconds):
                 outcome.value = function()
@@ -181,11 +234,16 @@ def watched(function, seconds=SECONDS):
 
 
 def resources(outcome, seconds, megabytes):
-    complaints = [f"took over {seconds:g} s"] if isinstance(outcome.error, TooLong) or outcome.seconds > seconds + 5 else []
+    complaints = (
+        [f"took over {seconds:g} s"]
+        if isinstance(outcome.error, TooLong) or outcome.seconds > seconds + 5
+        else []
+    )
     return complaints + ([f"took {outcome.megabytes} MB more"] if outcome.megabytes > megabytes else [])
 
 
-def unprintable(text): return sorted({character for character in text if not character.isprintable() and character != "\n"})
+def unprintable(text):
+    return sorted({character for character in text if not character.isprintable() and character != "\n"})
 
 
 def judge_text(outcome, found_nothing_said=False):
@@ -193,13 +251,17 @@ def judge_text(outcome, found_nothing_said=False):
     both, complaints = outcome.out + outcome.err, []
     for words in ("Fault of the program", "Traceback (most recent", "Warning:", "memory does not suffice"):
         if words in both:
-            complaints.append(f"says '{words}': {both[both.index(words):][:200]!r}")
+            complaints.append(f"says '{words}': {both[both.index(words) :][:200]!r}")
     if bad := unprintable(both):
         complaints.append(f"prints the characters {bad[:5]!r}")
     if re.search(r"^\s*FORGED", both, re.MULTILINE):
         complaints.append("a name begins a line of its own")
     lines = [line for line in outcome.err.splitlines() if line.strip()]
-    if outcome.code == 2 and not found_nothing_said and (len(lines) != 1 or not lines[0].startswith("genaug: ")):
+    if (
+        outcome.code == 2
+        and not found_nothing_said
+        and (len(lines) != 1 or not lines[0].startswith("genaug: "))
+    ):
         complaints.append(f"not one sentence on stderr but {lines[:3]!r}")
     if outcome.code == 0 and lines:
         complaints.append(f"exit 0 with text on stderr: {lines[:2]!r}")
@@ -208,31 +270,47 @@ def judge_text(outcome, found_nothing_said=False):
 
 def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, megabytes=MEGABYTES):
     "Run `genaug ARGUMENTS` in this process and check all that must hold for any input; `out` are the places it may write to."
-    places = [os.path.realpath(os.path.join(world.cwd, place)) for place in ([out] if isinstance(out, (str, Path)) else out)]
+    places = [
+        os.path.realpath(os.path.join(world.cwd, place))
+        for place in ([out] if isinstance(out, (str, Path)) else out)
+    ]
     behind, explain = [], genaug.cli.explain
+
     def noted(error):
         behind.append(error)
         return explain(error)
+
     before = snapshot(world.root)
     with mock.patch.object(genaug.cli, "explain", noted):
         outcome = watched(lambda: genaug.cli.run([str(one) for one in arguments]), seconds)
     outcome.code, raised = outcome.value, outcome.error
     if outcome.code not in (0, 2) and outcome.error is None and behind:
         outcome.error = behind[-1]
-    findings = arguments and arguments[0] in ("check", "audit") and bool(re.search(r"error|LEAK|\"severity\"", outcome.out))
+    findings = (
+        arguments
+        and arguments[0] in ("check", "audit")
+        and bool(re.search(r"error|LEAK|\"severity\"", outcome.out))
+    )
     complaints = resources(outcome, seconds, megabytes) + judge_text(outcome, findings)
     if raised is not None and not isinstance(raised, TooLong):
         complaints.append(f"raises {type(raised).__name__}")
     elif outcome.code not in (0, 2) and raised is None:
         complaints.append(f"exit code {outcome.code}")
     changed = differences(before, snapshot(world.root))
-    inside = lambda path: any(os.path.realpath(path) == place or os.path.realpath(path).startswith(place.rstrip(os.sep) + os.sep) for place in places)
-    above = lambda path: any(place.startswith(os.path.realpath(path) + os.sep) for place in places)  # parents that were made
+    inside = lambda path: any(
+        os.path.realpath(path) == place or os.path.realpath(path).startswith(place.rstrip(os.sep) + os.sep)
+        for place in places
+    )
+    above = lambda path: any(
+        place.startswith(os.path.realpath(path) + os.sep) for place in places
+    )  # parents that were made
     outside = [path for path in changed if not inside(path) and not (outcome.code == 0 and above(path))]
     if outside:
         complaints.append(f"changes outside OUT: {outside[:3]!r}")
     if leaves_nothing and outcome.code == 2 and changed:
-        complaints.append(f"refused, but left {[os.path.relpath(path, world.root) for path in changed[:3]]!r}")
+        complaints.append(
+            f"refused, but left {[os.path.relpath(path, world.root) for path in changed[:3]]!r}"
+        )
     fail("genaug", [str(one) for one in arguments], outcome, complaints)
     return outcome
 
@@ -243,7 +321,11 @@ def call_checked(function, *arguments, seconds=SECONDS, megabytes=MEGABYTES, all
         warnings.simplefilter("always")
         outcome = watched(lambda: function(*arguments, **named), seconds)
     complaints = resources(outcome, seconds, megabytes) + judge_text(outcome)
-    complaints += [f"warns instead of finding: {str(one.message)[:150]}" for one in heard if f"{os.sep}site-packages{os.sep}" not in one.filename and issubclass(one.category, UserWarning)][:1]
+    complaints += [
+        f"warns instead of finding: {str(one.message)[:150]}"
+        for one in heard
+        if f"{os.sep}site-packages{os.sep}" not in one.filename and issubclass(one.category, UserWarning)
+    ][:1]
     if outcome.error is not None and not isinstance(outcome.error, (*allowed, TooLong)):
         complaints.append(f"raises {type(outcome.error).__name__}: {str(outcome.error)[:150]}")
     if isinstance(outcome.error, GenaugError) and not str(outcome.error).strip():
@@ -255,10 +337,82 @@ def call_checked(function, *arguments, seconds=SECONDS, megabytes=MEGABYTES, all
 
 class _Page(html.parser.HTMLParser):
     "Collects what a page must not have."
-    allowed = ("html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "article", "div", "span", "p", "br", "h1", "h2", "h3", "h4", "ul", "ol", "li", "details", "summary",
-               "table", "thead", "tbody", "tr", "th", "td", "img", "figure", "figcaption", "code", "pre", "em", "strong", "b", "i", "small", "sub", "sup", "a", "nav", "caption", "hr",
-               "svg", "g", "path", "rect", "text", "line", "circle", "use", "defs", "clippath", "tspan", "polygon", "polyline", "metadata", "rdf:rdf", "cc:work", "dc:type", "dc:date", "dc:format",
-               "dc:creator", "cc:agent", "dc:title", "image", "symbol", "ellipse", "lineargradient", "stop")
+
+    allowed = (
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "header",
+        "footer",
+        "section",
+        "article",
+        "div",
+        "span",
+        "p",
+        "br",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "ul",
+        "ol",
+        "li",
+        "details",
+        "summary",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "img",
+        "figure",
+        "figcaption",
+        "code",
+        "pre",
+        "em",
+        "strong",
+        "b",
+        "i",
+        "small",
+        "sub",
+        "sup",
+        "a",
+        "nav",
+        "caption",
+        "hr",
+        "svg",
+        "g",
+        "path",
+        "rect",
+        "text",
+        "line",
+        "circle",
+        "use",
+        "defs",
+        "clippath",
+        "tspan",
+        "polygon",
+        "polyline",
+        "metadata",
+        "rdf:rdf",
+        "cc:work",
+        "dc:type",
+        "dc:date",
+        "dc:format",
+        "dc:creator",
+        "cc:agent",
+        "dc:title",
+        "image",
+        "symbol",
+        "ellipse",
+        "lineargradient",
+        "stop",
+    )
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -273,7 +427,8 @@ class _Page(html.parser.HTMLParser):
             if name.startswith("on") or foreign or "javascript:" in value.lower():
                 self.wrong.append(f"<{tag} {name}={value[:40]!r}>")
 
-    def handle_pi(self, data): self.wrong.append(f"<?{data[:40]}") if not data.startswith("xml") else None
+    def handle_pi(self, data):
+        self.wrong.append(f"<?{data[:40]}") if not data.startswith("xml") else None
 
 
 def page_faults(path):
@@ -281,7 +436,13 @@ def page_faults(path):
     text, page = Path(path).read_bytes().decode("utf-8", "surrogatepass"), _Page()
     page.feed(text)
     page.close()
-    odd = sorted({character for character in text if ord(character) < 32 and character not in "\n\t\r" or 0xD800 <= ord(character) < 0xE000})
+    odd = sorted(
+        {
+            character
+            for character in text
+            if ord(character) < 32 and character not in "\n\t\r" or 0xD800 <= ord(character) < 0xE000
+        }
+    )
     return page.wrong[:5] + ([f"characters {odd[:5]!r}"] if odd else [])
 
 
@@ -293,9 +454,11 @@ def expect_clean_page(path):
 
 # --- the world ----------------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class World:
     "Folders of one fuzzed world, all below `root`."
+
     root: Path
 
     def __getattr__(self, name):
@@ -355,23 +518,237 @@ def small_world(root):
 
 # --- hostile values -----------------------------------------------------------------------------------------------------------
 
-NUMBERS = ("0", "1", "2", "-1", "-0", "+1", "01", "1.0", "1.5", "0.1", ".5", "5.", "1e0", "1e9", "1e-9", "1e300", "1e400", "-1e400", "1E5", "nan", "NaN", "inf", "-inf", "infinity", "1_000", "0x10", "0b1", "1j", "1,5",
-           "١", "２", "²", "½", "Ⅷ", "𝟙", "1 ", " 1", "1\n", "9" * 30, "9" * 5000, "-" + "9" * 30, "1e" + "9" * 20, "0." + "0" * 400 + "1", "None", "none", "True", "true", "null", "[]", "()", "1:2", "1:", ":", "1;2", "1-", "-", "5-3", "0-1000000000000",
-           "3-9999999999", "0,0,0", ",", "0,", "0,-1", "1-2-3", "0-0")
-WORDS = ("", " ", "\t", "\n", "\0", "a\0b", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "a\rb", "x\nFORGED line", "\u202eabc", "\u200b", "\ufeff", "\udcff", "é", "é", "ñ" * 300, "a" * 5000, "😀", "漢字", "ﷺ" * 50, "%s%n{}", "{0}", "{x.__class__}",
-         "$HOME", "`id`", "$(id)", "; rm -rf x", "| cat", "&& id", "'", '"', "\\", "\\\\server\\share", "<script>alert(1)</script>", "<hostile>", "&lt;", "'><img src=x onerror=alert(1)>", "=1+1", "@SUM(A1)", "-", "--", "-x", "--help", "CON",
-         "nul", "a/b", "../x", "..", ".", "/", "//", "~", "~/x", "~nobody/x", "file:///etc/passwd", "http://127.0.0.1:1/x", "https://localhost:1", "ftp://x", "s3://b/k", "label-table:", "label-table:nowhere", "mimic-cxr-lt:..", "cub:/x", ":", "::", "x:y",
-         "tiny", "digits", "cpu", "cuda", "cuda:99", "cuda:-1", "cuda:x", "mps", "meta", "xla", "cpu:7", "test", "train", "val", "natural", "validaton", "correlated", "validation", "letters", "resnet0", "random", "published:", "published:x",
-         "none", "all", "original", "mixup", "smote", "smote+mixup", "a+b", "smote@", "smote@x=", "smote@neighbours=0", "+", "@", ",", ";", "=")
-MARKERS = ("<hostile>", "</td><hostile>", "'\"><hostile a=\"", "&<hostile>", "x\nFORGED", "\x1b[2J", "\u202e", "\u2028", "\ud83d\ude00 \ud800", "{{7*7}}", "]]><hostile>", "--><hostile>", "</style><hostile>", "javascript:x", "\0", "=HYPERLINK(1)")
+NUMBERS = (
+    "0",
+    "1",
+    "2",
+    "-1",
+    "-0",
+    "+1",
+    "01",
+    "1.0",
+    "1.5",
+    "0.1",
+    ".5",
+    "5.",
+    "1e0",
+    "1e9",
+    "1e-9",
+    "1e300",
+    "1e400",
+    "-1e400",
+    "1E5",
+    "nan",
+    "NaN",
+    "inf",
+    "-inf",
+    "infinity",
+    "1_000",
+    "0x10",
+    "0b1",
+    "1j",
+    "1,5",
+    "١",
+    "２",
+    "²",
+    "½",
+    "Ⅷ",
+    "𝟙",
+    "1 ",
+    " 1",
+    "1\n",
+    "9" * 30,
+    "9" * 5000,
+    "-" + "9" * 30,
+    "1e" + "9" * 20,
+    "0." + "0" * 400 + "1",
+    "None",
+    "none",
+    "True",
+    "true",
+    "null",
+    "[]",
+    "()",
+    "1:2",
+    "1:",
+    ":",
+    "1;2",
+    "1-",
+    "-",
+    "5-3",
+    "0-1000000000000",
+    "3-9999999999",
+    "0,0,0",
+    ",",
+    "0,",
+    "0,-1",
+    "1-2-3",
+    "0-0",
+)
+WORDS = (
+    "",
+    " ",
+    "\t",
+    "\n",
+    "\0",
+    "a\0b",
+    "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07",
+    "a\rb",
+    "x\nFORGED line",
+    "\u202eabc",
+    "\u200b",
+    "\ufeff",
+    "\udcff",
+    "é",
+    "é",
+    "ñ" * 300,
+    "a" * 5000,
+    "😀",
+    "漢字",
+    "ﷺ" * 50,
+    "%s%n{}",
+    "{0}",
+    "{x.__class__}",
+    "$HOME",
+    "`id`",
+    "$(id)",
+    "; rm -rf x",
+    "| cat",
+    "&& id",
+    "'",
+    '"',
+    "\\",
+    "\\\\server\\share",
+    "<script>alert(1)</script>",
+    "<hostile>",
+    "&lt;",
+    "'><img src=x onerror=alert(1)>",
+    "=1+1",
+    "@SUM(A1)",
+    "-",
+    "--",
+    "-x",
+    "--help",
+    "CON",
+    "nul",
+    "a/b",
+    "../x",
+    "..",
+    ".",
+    "/",
+    "//",
+    "~",
+    "~/x",
+    "~nobody/x",
+    "file:///etc/passwd",
+    "http://127.0.0.1:1/x",
+    "https://localhost:1",
+    "ftp://x",
+    "s3://b/k",
+    "label-table:",
+    "label-table:nowhere",
+    "mimic-cxr-lt:..",
+    "cub:/x",
+    ":",
+    "::",
+    "x:y",
+    "tiny",
+    "digits",
+    "cpu",
+    "cuda",
+    "cuda:99",
+    "cuda:-1",
+    "cuda:x",
+    "mps",
+    "meta",
+    "xla",
+    "cpu:7",
+    "test",
+    "train",
+    "val",
+    "natural",
+    "validaton",
+    "correlated",
+    "validation",
+    "letters",
+    "resnet0",
+    "random",
+    "published:",
+    "published:x",
+    "none",
+    "all",
+    "original",
+    "mixup",
+    "smote",
+    "smote+mixup",
+    "a+b",
+    "smote@",
+    "smote@x=",
+    "smote@neighbours=0",
+    "+",
+    "@",
+    ",",
+    ";",
+    "=",
+)
+MARKERS = (
+    "<hostile>",
+    "</td><hostile>",
+    '\'"><hostile a="',
+    "&<hostile>",
+    "x\nFORGED",
+    "\x1b[2J",
+    "\u202e",
+    "\u2028",
+    "\ud83d\ude00 \ud800",
+    "{{7*7}}",
+    "]]><hostile>",
+    "--><hostile>",
+    "</style><hostile>",
+    "javascript:x",
+    "\0",
+    "=HYPERLINK(1)",
+)
 
-odd_text = st.one_of(st.sampled_from(WORDS), st.sampled_from(NUMBERS), st.sampled_from(MARKERS), st.text(max_size=30), st.text(st.characters(categories=("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Mn")), min_size=1, max_size=8),
-                     st.text(min_size=1, max_size=3).map(lambda text: text * 400))
-odd_number = st.one_of(st.sampled_from(NUMBERS), st.integers().map(str), st.floats().map(str), st.integers(-10 ** 25, 10 ** 25).map(str))
+odd_text = st.one_of(
+    st.sampled_from(WORDS),
+    st.sampled_from(NUMBERS),
+    st.sampled_from(MARKERS),
+    st.text(max_size=30),
+    st.text(st.characters(categories=("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Mn")), min_size=1, max_size=8),
+    st.text(min_size=1, max_size=3).map(lambda text: text * 400),
+)
+odd_number = st.one_of(
+    st.sampled_from(NUMBERS),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.integers(-(10**25), 10**25).map(str),
+)
 
 
 def hostile_json():
     "Values of every type and size that JSON (as Python reads it) can hold."
-    leaf = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([10 ** 400, -(10 ** 30), 2 ** 63, 1e308, -1e308, float("nan"), float("inf"), 0.5]), st.floats(), st.sampled_from(WORDS), st.sampled_from(MARKERS), st.text(max_size=10),
-                     st.sampled_from(["x" * 100_000, "../../outside.png", "/etc/passwd", "digits", "cat", "nothing"]))
-    return st.recursive(leaf, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["id", "label", "file_name", "x", ""]) | st.text(max_size=5), inner, max_size=4)), max_leaves=6)
+    leaf = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-3, 3),
+        st.sampled_from([10**400, -(10**30), 2**63, 1e308, -1e308, float("nan"), float("inf"), 0.5]),
+        st.floats(),
+        st.sampled_from(WORDS),
+        st.sampled_from(MARKERS),
+        st.text(max_size=10),
+        st.sampled_from(["x" * 100_000, "../../outside.png", "/etc/passwd", "digits", "cat", "nothing"]),
+    )
+    return st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.dictionaries(
+                st.sampled_from(["id", "label", "file_name", "x", ""]) | st.text(max_size=5),
+                inner,
+                max_size=4,
+            ),
+        ),
+        max_leaves=6,
+    )

@@ -1,4 +1,5 @@
 """Forty folders of tiny pictures as people have them, and ten ways to spoil a set made from one; both deterministic."""
+
 import csv
 import io
 import json
@@ -18,7 +19,7 @@ def pixels(seed, size=(20, 16), channels=3):
     "Coloured blocks, different for every seed."
     draw = np.random.default_rng([seed, 99])
     blocks = draw.integers(0, 256, (8, 8, channels)).astype(np.uint8)
-    array = np.kron(blocks, np.ones((4, 4, 1))).astype(np.uint8)[:size[1], :size[0]]
+    array = np.kron(blocks, np.ones((4, 4, 1))).astype(np.uint8)[: size[1], : size[0]]
     return array[:, :, 0] if channels == 1 else array
 
 
@@ -26,7 +27,11 @@ def save(path, seed, size=(20, 16), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     channels = {"L": 1, "RGB": 3, "RGBA": 4, "P": 3, "CMYK": 4, "I;16": 1}[mode]
     array = pixels(seed, size, channels)
-    image = Image.fromarray(array.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(array, mode if mode == "CMYK" else None)
+    image = (
+        Image.fromarray(array.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(array, mode if mode == "CMYK" else None)
+    )
     (image.quantize(16) if mode == "P" else image).save(path, **options)
 
 
@@ -44,19 +49,40 @@ def parts(root, names, train=3, test=2, val=0, spelling=("train", "val", "test")
             classes(root / part, names, count, seed=10 + seed, **options)
 
 
-def table(root, splits, columns=("path", "patient_id", "kiwi", "plum"), delimiter=",", encoding="utf-8", folder="", below="", patients=True):
+def table(
+    root,
+    splits,
+    columns=("path", "patient_id", "kiwi", "plum"),
+    delimiter=",",
+    encoding="utf-8",
+    folder="",
+    below="",
+    patients=True,
+):
     "A label table per split and its pictures."
     number = 0
     for split, (name, count) in splits.items():
         rows = []
         for position in range(count):
             save(root / below / f"{split}{position}.png", 7000 + number)
-            rows.append([f"{split}{position}.png", f"{split}-{position // 2}", int(position % 3 != 1), int(position % 3 != 0)])
+            rows.append(
+                [
+                    f"{split}{position}.png",
+                    f"{split}-{position // 2}",
+                    int(position % 3 != 1),
+                    int(position % 3 != 0),
+                ]
+            )
             number += 1
         path = root / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="", encoding=encoding) as file:
-            csv.writer(file, delimiter=delimiter).writerows([columns if patients else [columns[0], *columns[2:]], *(rows if patients else [[row[0], *row[2:]] for row in rows])])
+            csv.writer(file, delimiter=delimiter).writerows(
+                [
+                    columns if patients else [columns[0], *columns[2:]],
+                    *(rows if patients else [[row[0], *row[2:]] for row in rows]),
+                ]
+            )
 
 
 def _mixed(root):
@@ -104,12 +130,16 @@ LAYOUTS = {
     "three classes": lambda root: classes(root, ("ant", "bee", "cow"), 4),
     "train and test": lambda root: parts(root, ("ant", "bee")),
     "three parts": lambda root: parts(root, ("ant", "bee", "cow"), val=2),
-    "other spellings": lambda root: parts(root, ("ant", "bee"), val=2, spelling=("Training", "VALID", "Testing")),
+    "other spellings": lambda root: parts(
+        root, ("ant", "bee"), val=2, spelling=("Training", "VALID", "Testing")
+    ),
     "spaces": lambda root: classes(root, ("great tit", "house  sparrow"), stem="my photo {}"),
     "prefixes": lambda root: classes(root, ("cat", "cat-wild", "cat wild")),
     "prefixes in parts": lambda root: parts(root, ("cat", "cat-wild", "cat.wild")),
     "unicode": lambda root: classes(root, ("Äpfel", "果物", "груша"), stem="bild ü{}"),
-    "decomposed accents": lambda root: classes(root, (unicodedata.normalize("NFD", "pêche"), "prune"), stem=unicodedata.normalize("NFD", "é{}")),
+    "decomposed accents": lambda root: classes(
+        root, (unicodedata.normalize("NFD", "pêche"), "prune"), stem=unicodedata.normalize("NFD", "é{}")
+    ),
     "digits": lambda root: classes(root, ("0", "1", "2")),
     "natural order": lambda root: classes(root, ("a1", "a2", "a10")),
     "numbered names": lambda root: classes(root, ("001.Owl", "002.Wren")),
@@ -120,36 +150,58 @@ LAYOUTS = {
     "unequal": lambda root: classes(root, ("ant", "bee", "cow"), (5, 2, 2)),
     "one picture in a class": lambda root: classes(root, ("ant", "bee"), (3, 1)),
     "one picture each": lambda root: classes(root, ("ant", "bee", "cow"), 1),
-    "unequal parts": lambda root: (classes(root / "train", ("ant", "bee"), (6, 2)), classes(root / "test", ("ant", "bee"), 2, seed=5)),
+    "unequal parts": lambda root: (
+        classes(root / "train", ("ant", "bee"), (6, 2)),
+        classes(root / "test", ("ant", "bee"), 2, seed=5),
+    ),
     "class without test": _missing_test,
     "grey": lambda root: classes(root, ("ant", "bee"), mode="L"),
     "transparent": lambda root: classes(root, ("ant", "bee"), mode="RGBA"),
     "palette": lambda root: classes(root, ("ant", "bee"), mode="P"),
     "sixteen bits": lambda root: classes(root, ("ant", "bee"), mode="I;16"),
     "jpeg": lambda root: parts(root, ("ant", "bee"), suffix=".jpg", quality=90),
-    "webp and tiff": lambda root: (classes(root, ("ant",), suffix=".webp"), classes(root, ("bee",), seed=3, suffix=".TIFF")),
+    "webp and tiff": lambda root: (
+        classes(root, ("ant",), suffix=".webp"),
+        classes(root, ("bee",), seed=3, suffix=".TIFF"),
+    ),
     "mixed kinds": _mixed,
     "turned by EXIF": _rotated,
-    "sizes": lambda root: (classes(root, ("ant",), size=(12, 24)), classes(root, ("bee",), seed=3, size=(24, 13))),
-    "sub-folders": lambda root: (classes(root, ("ant/2020", "ant/2021", "bee/2020")), classes(root, ("bee",), 1, seed=4)),
+    "sizes": lambda root: (
+        classes(root, ("ant",), size=(12, 24)),
+        classes(root, ("bee",), seed=3, size=(24, 13)),
+    ),
+    "sub-folders": lambda root: (
+        classes(root, ("ant/2020", "ant/2021", "bee/2020")),
+        classes(root, ("bee",), 1, seed=4),
+    ),
     "deep sub-folders": lambda root: parts(root, ("ant/a/b", "ant/a/c", "bee/x")),
     "names of parts as classes": lambda root: classes(root, ("train", "bus", "tram")),
     "link inside": _links,
     "link to the folder": _linked_root,
     "junk": _junk,
     "table": lambda root: table(root, {"train": ("train.csv", 6), "test": ("test.csv", 4)}),
-    "table with semicolons": lambda root: table(root, {"train": ("fruit_train.csv", 6), "val": ("fruit_dev.csv", 3), "test": ("fruit_test.csv", 4)}, delimiter=";", encoding="utf-8-sig", folder="tables", below="files"),
-    "table without test": lambda root: table(root, {"train": ("train.csv", 7)}, columns=("Path", "", "kiwi", "plum"), patients=False),
+    "table with semicolons": lambda root: table(
+        root,
+        {"train": ("fruit_train.csv", 6), "val": ("fruit_dev.csv", 3), "test": ("fruit_test.csv", 4)},
+        delimiter=";",
+        encoding="utf-8-sig",
+        folder="tables",
+        below="files",
+    ),
+    "table without test": lambda root: table(
+        root, {"train": ("train.csv", 7)}, columns=("Path", "", "kiwi", "plum"), patients=False
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Made:
     "A set that `genaug augment` made from a layout."
+
     name: str
-    root: Path    # of the photographs
-    source: str   # SOURCE
-    out: Path     # OUT
+    root: Path  # of the photographs
+    source: str  # SOURCE
+    out: Path  # OUT
     method: str
 
 
@@ -176,32 +228,49 @@ def make(name, folder, run):
 
 # ---- ten ways to spoil a set: each takes a copy of it, changes it, and gives back what it did
 
-def records(made): return [json.loads(line) for line in (made.out / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+
+def records(made):
+    return [
+        json.loads(line)
+        for line in (made.out / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
-def rewrite(made, lines): (made.out / "train" / "metadata.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+def rewrite(made, lines):
+    (made.out / "train" / "metadata.jsonl").write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
+    )
 
 
-def plan_lines(made): return [json.loads(line) for line in (made.out / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
+def plan_lines(made):
+    return [json.loads(line) for line in (made.out / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def rewrite_plan(made, lines): (made.out / "plan.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
+def rewrite_plan(made, lines):
+    (made.out / "plan.jsonl").write_text(
+        "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8"
+    )
 
 
 def photograph(made, part):
     "A photograph of a part as an array, or of any part there is."
     from genaug.data import examine_source, formats
+
     sets = examine_source(made.source, formats=formats()).sets
     images = sets.get(part) or next(iter(sets.values()))
     return images.image(0)
 
 
 def replaced_by_a_training_photograph(made):
-    Image.fromarray(np.squeeze(photograph(made, "train"))).save(made.out / "train" / records(made)[0]["file_name"])
+    Image.fromarray(np.squeeze(photograph(made, "train"))).save(
+        made.out / "train" / records(made)[0]["file_name"]
+    )
 
 
 def replaced_by_a_test_photograph(made):
-    Image.fromarray(np.squeeze(photograph(made, "test"))).save(made.out / "train" / records(made)[-1]["file_name"])
+    Image.fromarray(np.squeeze(photograph(made, "test"))).save(
+        made.out / "train" / records(made)[-1]["file_name"]
+    )
 
 
 def one_value_changed(made):
@@ -213,7 +282,10 @@ def one_value_changed(made):
 
 def moved_to_another_class(made):
     record = records(made)[0]
-    others = sorted({Path(line["file_name"]).parent.as_posix() for line in records(made)} - {Path(record["file_name"]).parent.as_posix()}) or ["other"]
+    others = sorted(
+        {Path(line["file_name"]).parent.as_posix() for line in records(made)}
+        - {Path(record["file_name"]).parent.as_posix()}
+    ) or ["other"]
     target = made.out / "train" / others[0] / Path(record["file_name"]).name
     target.parent.mkdir(exist_ok=True)
     (made.out / "train" / record["file_name"]).rename(target)
@@ -221,7 +293,9 @@ def moved_to_another_class(made):
 
 def label_changed_in_the_metadata(made):
     lines = records(made)
-    lines[0]["labels"] = [1 - value if lines[0]["task"] == "multi" else value for value in lines[0]["labels"]][::1 if lines[0]["task"] == "multi" else -1]
+    lines[0]["labels"] = [
+        1 - value if lines[0]["task"] == "multi" else value for value in lines[0]["labels"]
+    ][:: 1 if lines[0]["task"] == "multi" else -1]
     if lines[0]["labels"] == records(made)[0]["labels"]:  # three classes, the middle one
         lines[0]["labels"] = [1.0, *[0.0] * (len(lines[0]["labels"]) - 1)]
     if lines[0]["task"] == "single":
@@ -238,9 +312,18 @@ def photograph_changed_afterwards(made):
     source = records(made)[0]["info"]
     sources = json.loads(source)["sources"] if source else []
     name = sources[0][0] if sources else next(iter(plan_lines(made)[0]["sources"]))
-    path = next(path for path in made.root.rglob("*") if path.is_file() and not path.is_symlink() and unicodedata.normalize("NFC", path.relative_to(made.root).as_posix()) == name)
+    path = next(
+        path
+        for path in made.root.rglob("*")
+        if path.is_file()
+        and not path.is_symlink()
+        and unicodedata.normalize("NFC", path.relative_to(made.root).as_posix()) == name
+    )
     kept = io.BytesIO()
-    Image.fromarray(pixels(31337)).save(kept, {".jpg": "JPEG", ".webp": "WEBP", ".tiff": "TIFF", ".gif": "GIF"}.get(path.suffix.lower(), "PNG"))
+    Image.fromarray(pixels(31337)).save(
+        kept,
+        {".jpg": "JPEG", ".webp": "WEBP", ".tiff": "TIFF", ".gif": "GIF"}.get(path.suffix.lower(), "PNG"),
+    )
     path.write_bytes(kept.getvalue())
 
 
@@ -249,7 +332,8 @@ def extra_file(made):
     Image.fromarray(pixels(4242)).save(made.out / "train" / Path(first).parent / "one_more.png")
 
 
-def missing_file(made): (made.out / "train" / records(made)[-1]["file_name"]).unlink()
+def missing_file(made):
+    (made.out / "train" / records(made)[-1]["file_name"]).unlink()
 
 
 def foreign_input_in_the_plan(made):
@@ -272,8 +356,20 @@ def duplicated_row(made):
     shutil.copy(first, second)
 
 
-WRONGS = (replaced_by_a_training_photograph, replaced_by_a_test_photograph, one_value_changed, moved_to_another_class, label_changed_in_the_metadata, blank_picture,
-          photograph_changed_afterwards, extra_file, missing_file, foreign_input_in_the_plan, fitted_on_another_set, duplicated_row)
+WRONGS = (
+    replaced_by_a_training_photograph,
+    replaced_by_a_test_photograph,
+    one_value_changed,
+    moved_to_another_class,
+    label_changed_in_the_metadata,
+    blank_picture,
+    photograph_changed_afterwards,
+    extra_file,
+    missing_file,
+    foreign_input_in_the_plan,
+    fitted_on_another_set,
+    duplicated_row,
+)
 
 
 def copy(made, folder):
@@ -283,5 +379,8 @@ def copy(made, folder):
     shutil.copytree(made.root.resolve(), folder / "photos", symlinks=True)
     note = folder / "out" / ".genaug" / "run.json"
     source = made.source.replace(str(made.root), str(folder / "photos"))
-    note.write_text(json.dumps(json.loads(note.read_text(encoding="utf-8")) | {"source": source}, ensure_ascii=False), encoding="utf-8")
+    note.write_text(
+        json.dumps(json.loads(note.read_text(encoding="utf-8")) | {"source": source}, ensure_ascii=False),
+        encoding="utf-8",
+    )
     return Made(made.name, folder / "photos", source, folder / "out", made.method)

@@ -3,6 +3,7 @@
 Whatever decides an id or a seed here is made of whole numbers as far as genaug allows, so that it is the same on every processor; what is computed in floating point is compared
 within a tolerance. Looked at on AVX-512, and on AVX2 by `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`: all ids agree, and pictures within 1 of 255.
 """
+
 import dataclasses
 import functools
 import hashlib
@@ -31,19 +32,61 @@ from genaug.recipe import ClassName, LearnedAdapter, LearnedCategory, LearnedTok
 from genaug.registry import find_method, make_arm, method_names
 
 SAFETY = Path(__file__).resolve().parent / "safety"
-WORK = tempfile.TemporaryDirectory(prefix="genaug-safety-")      # removed when the process ends
+WORK = tempfile.TemporaryDirectory(prefix="genaug-safety-")  # removed when the process ends
 CLASSES = ("wren", "great tit", "owl")
 SUFFIXES = ("on grass", "in snow")
 ROW_FIELDS = ("id", "method", "label", "inputs", "prompts", "seed", "settings", "group", "round", "fitted_on")
-FEED_FIELDS = ("epoch", "slot", "real_id", "coin", "shown", "part", "weight", "view_seed", "partner", "mix", "mix_seed", "mix_weight")
-BUDGETS = {"copies": Budget(copies=2), "per class": Budget(per_class={"owl": 3, "wren": 1}), "fill": Budget(fill=True), "total": Budget(total=8), "even": Budget(copies=1, even=True)}
+FEED_FIELDS = (
+    "epoch",
+    "slot",
+    "real_id",
+    "coin",
+    "shown",
+    "part",
+    "weight",
+    "view_seed",
+    "partner",
+    "mix",
+    "mix_seed",
+    "mix_weight",
+)
+BUDGETS = {
+    "copies": Budget(copies=2),
+    "per class": Budget(per_class={"owl": 3, "wren": 1}),
+    "fill": Budget(fill=True),
+    "total": Budget(total=8),
+    "even": Budget(copies=1, even=True),
+}
 
-CHANGED = (     # arms as people and tables write them
-    "diff-ii@mode=slerp", "diff-ii@split_ratio=0.7", "diff-ii@split_ratio=1;guidance_scale=3+cutmix", "diff-mix+cutmix", "diff-mix@naming=tokens", "diff-aug@naming=words;guidance_scale=5",
-    "dcgan@copies=1+genmix@alpha=1", "real-gen+genmix@alpha=1", "textual-inversion@copies=1+genmix", "real-guidance@use=append;copies=2", "real-guidance@use=two_loss;real_share=0.7",
-    "da-fusion@replace=0.3+drw", "real-gen@use=swap_class+oversampling", "real-gen@naming=category", "datadream@use=only", "loft+mixup@alpha=0.2", "smote@neighbours=2;use=append",
-    "diagen@use=swap_pool;weigh=sampling", "feature-space@copies=1;tail=3;heads=1", "real-mix@jitter=0.1:0.2", "genie@guidance_until=0.5",
-    "mixup@alpha=0.3;probability=1", "augmix@jsd=false", "real-gen+genmix@partners=synthetic", "oversampling+strong-augmentation", "cmo+drw", "cmo-drw", "genmix@alpha=2;per_batch=true",
+CHANGED = (  # arms as people and tables write them
+    "diff-ii@mode=slerp",
+    "diff-ii@split_ratio=0.7",
+    "diff-ii@split_ratio=1;guidance_scale=3+cutmix",
+    "diff-mix+cutmix",
+    "diff-mix@naming=tokens",
+    "diff-aug@naming=words;guidance_scale=5",
+    "dcgan@copies=1+genmix@alpha=1",
+    "real-gen+genmix@alpha=1",
+    "textual-inversion@copies=1+genmix",
+    "real-guidance@use=append;copies=2",
+    "real-guidance@use=two_loss;real_share=0.7",
+    "da-fusion@replace=0.3+drw",
+    "real-gen@use=swap_class+oversampling",
+    "real-gen@naming=category",
+    "datadream@use=only",
+    "loft+mixup@alpha=0.2",
+    "smote@neighbours=2;use=append",
+    "diagen@use=swap_pool;weigh=sampling",
+    "feature-space@copies=1;tail=3;heads=1",
+    "real-mix@jitter=0.1:0.2",
+    "genie@guidance_until=0.5",
+    "mixup@alpha=0.3;probability=1",
+    "augmix@jsd=false",
+    "real-gen+genmix@partners=synthetic",
+    "oversampling+strong-augmentation",
+    "cmo+drw",
+    "cmo-drw",
+    "genmix@alpha=2;per_batch=true",
 )
 
 
@@ -59,6 +102,7 @@ def arm_texts():
 
 
 # Plain values, and how they are compared
+
 
 def plain(value):
     "A value as JSON has it, floats to nine significant digits."
@@ -86,14 +130,23 @@ def rows_record(rows, fields, shown):
 
 # Photographs and backbones
 
+
 def photographs(task="single", size=16):
     "Seven photographs of three classes (the owl has one), or five with several labels each."
     draw = np.random.default_rng(0)
-    labels = np.array([0, 0, 0, 1, 1, 1, 2]) if task == "single" else np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    labels = (
+        np.array([0, 0, 0, 1, 1, 1, 2])
+        if task == "single"
+        else np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    )
     kinds = [int(np.argmax(row)) if task == "multi" else int(row) for row in labels]
     base = draw.integers(60, 200, (3, 1, 1, 3))
-    pixels = [(base[kind] + draw.integers(-50, 50, (size, size, 3))).clip(0, 255).astype(np.uint8) for kind in kinds]
-    return LabeledImages(pixels, labels, CLASSES, [f"{task}-{number}.png" for number in range(len(pixels))], task)
+    pixels = [
+        (base[kind] + draw.integers(-50, 50, (size, size, 3))).clip(0, 255).astype(np.uint8) for kind in kinds
+    ]
+    return LabeledImages(
+        pixels, labels, CLASSES, [f"{task}-{number}.png" for number in range(len(pixels))], task
+    )
 
 
 @functools.cache
@@ -102,7 +155,9 @@ def photographs_for(backbone):
     if backbone != "tiny":
         return photographs()
     pool = scenes()["train"]
-    few = pool.select([pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]])
+    few = pool.select(
+        [pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]]
+    )
     return LabeledImages([few.image(place) for place in range(6)], few.targets, few.class_names[:3], few.ids)
 
 
@@ -115,7 +170,10 @@ def whole_weights(module, name):
                 value.fill_(1.0 if key.endswith("weight") else 0.0)
             else:
                 power = 11 + round(math.log2(math.sqrt(math.prod(value.shape[1:]))))
-                value.copy_(torch.from_numpy(draw.integers(-3000, 3001, tuple(value.shape)).astype(np.float32)) / 2 ** power)
+                value.copy_(
+                    torch.from_numpy(draw.integers(-3000, 3001, tuple(value.shape)).astype(np.float32))
+                    / 2**power
+                )
 
 
 @functools.cache
@@ -125,8 +183,13 @@ def backbone(kind):
         return load_backbone("tiny")
     if kind == "toy":
         draw = np.random.default_rng(1)
-        means, spread = draw.integers(-128, 129, (3, 3, 16, 16)) / 256, draw.integers(32, 97, (3, 3, 16, 16)) / 256
-        return ToyBackbone(torch.tensor(means, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32), CLASSES)
+        means, spread = (
+            draw.integers(-128, 129, (3, 3, 16, 16)) / 256,
+            draw.integers(32, 97, (3, 3, 16, 16)) / 256,
+        )
+        return ToyBackbone(
+            torch.tensor(means, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32), CLASSES
+        )
     pipe = random_pipeline()
     for name in ("unet", "vae", "text_encoder"):
         whole_weights(getattr(pipe, name), name)
@@ -139,13 +202,44 @@ def cheap(augmenter, several=False, **changes):
     "The same method, but two learning steps, four sampler steps, two rounds."
     fields = {field.name for field in dataclasses.fields(augmenter)}
     learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
-    quick = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0, "expert_network": "letters", "expert_weights": None, "expert_size": 32, "expert_updates": 2}
-    settings = {"num_inference_steps": 4, "rounds": 2, "generations": 2, "interaction_updates": 2, "imitation_updates": 2, "width": 8, "denoising_steps": 2}
+    quick = {
+        "steps": 2,
+        "rank": 2,
+        "initial": None,
+        "batch_size": 2,
+        "warmup": 0,
+        "expert_network": "letters",
+        "expert_weights": None,
+        "expert_size": 32,
+        "expert_updates": 2,
+    }
+    settings = {
+        "num_inference_steps": 4,
+        "rounds": 2,
+        "generations": 2,
+        "interaction_updates": 2,
+        "imitation_updates": 2,
+        "width": 8,
+        "denoising_steps": 2,
+    }
     if learned:
-        settings["naming"] = dataclasses.replace(augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)})
+        settings["naming"] = dataclasses.replace(
+            augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)}
+        )
     if isinstance(augmenter, GeneratorAugmenter):
-        settings |= {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8), "pretrained": None, "per_class": not several}
-    return dataclasses.replace(augmenter, **{key: value for key, value in {**settings, **changes}.items() if key in fields})
+        settings |= {
+            "size": 32,
+            "steps": 2,
+            "batch_size": 2,
+            "width": 8,
+            "latent_dim": 8,
+            "widths": (8, 8),
+            "pretrained": None,
+            "per_class": not several,
+        }
+    return dataclasses.replace(
+        augmenter, **{key: value for key, value in {**settings, **changes}.items() if key in fields}
+    )
 
 
 @functools.cache
@@ -159,6 +253,7 @@ def fitted(text, kind="toy", task="single"):
 
 # Arms and plans
 
+
 def settings_record(part):
     "What a part of an arm brings into the keys of stored work."
     return None if part is None else plain({"name": part.name, "settings": part.settings()})
@@ -168,15 +263,27 @@ def arm_record(text):
     "An arm with the embedded backbone's settings and with the papers'."
     tiny, paper = make_arm(text, suffixes=SUFFIXES), make_arm(text, backbone("toy"), suffixes=SUFFIXES)
     use = None if paper.use is None else plain(dataclasses.asdict(paper.use))
-    return {"name": paper.name, "augmenter": settings_record(paper.augmenter), "tiny": settings_record(tiny.augmenter), "mixer": settings_record(paper.mixer),
-            "balancer": settings_record(paper.balancer), "use": use, "budget": plain(dict(paper.budget))}
+    return {
+        "name": paper.name,
+        "augmenter": settings_record(paper.augmenter),
+        "tiny": settings_record(tiny.augmenter),
+        "mixer": settings_record(paper.mixer),
+        "balancer": settings_record(paper.balancer),
+        "use": use,
+        "budget": plain(dict(paper.budget)),
+    }
 
 
 def plan_record(text):
     "The plan of an arm's augmenter: rows of one budget, digests for others and for photographs with several labels."
     augmenter, real = fitted(text)
-    record = {"fingerprint": augmenter.fingerprint(), **rows_record(augmenter.plan(real, BUDGETS["copies"], 0), ROW_FIELDS, 6)}
-    record["budgets"] = {name: digest_or_error(augmenter, real, budget) for name, budget in BUDGETS.items() if name != "copies"}
+    record = {
+        "fingerprint": augmenter.fingerprint(),
+        **rows_record(augmenter.plan(real, BUDGETS["copies"], 0), ROW_FIELDS, 6),
+    }
+    record["budgets"] = {
+        name: digest_or_error(augmenter, real, budget) for name, budget in BUDGETS.items() if name != "copies"
+    }
     several, photos = fitted(text, "toy", "multi")
     record["several labels"] = digest_or_error(several, photos, BUDGETS["copies"])
     return record
@@ -205,27 +312,60 @@ def unit_key(text):
 
 # Feeds and mixtures
 
+
 def painted_set(real, count=9):
     "A synthetic set for feeding: sources, weights (one is zero), labels of the sources."
     draw = np.random.default_rng(2)
     places = [number * 2 % len(real) for number in range(count)]
     pixels = [draw.integers(0, 256, real.image(0).shape).astype(np.uint8) for _ in places]
     weights = [(1.0, 0.5, 0.25, 0.0)[number % 4] for number in range(count)]
-    infos = [{"sources": [[real.ids[place], 1.0]], "weight": weight} for place, weight in zip(places, weights)]
-    return LabeledImages(pixels, real.labels[places] if real.task == "multi" else real.targets[places], real.class_names, [f"made-{number}" for number in range(count)], real.task, None, None, infos)
+    infos = [
+        {"sources": [[real.ids[place], 1.0]], "weight": weight} for place, weight in zip(places, weights)
+    ]
+    return LabeledImages(
+        pixels,
+        real.labels[places] if real.task == "multi" else real.targets[places],
+        real.class_names,
+        [f"made-{number}" for number in range(count)],
+        real.task,
+        None,
+        None,
+        infos,
+    )
 
 
 def feeds():
     "What is fed, by name: (text of the mixer and balancer or none, fields of `Feeder`)."
-    mixers = [name for name in method_names() if find_method(name).part is not None and find_method(name).kind != "balancer"]
+    mixers = [
+        name
+        for name in method_names()
+        if find_method(name).part is not None and find_method(name).kind != "balancer"
+    ]
     cases = {f"use={use}": ("", {"use": use}) for use in USES if use != "partners"}
-    cases |= {f"{use}, sampling": ("", {"use": use, "weigh": "sampling"}) for use in ("swap_class", "only", "two_loss")}
+    cases |= {
+        f"{use}, sampling": ("", {"use": use, "weigh": "sampling"})
+        for use in ("swap_class", "only", "two_loss")
+    }
     cases |= {f"{name} on {use}": (name, {"use": use}) for name in mixers for use in ("swap_class", "append")}
-    cases |= {f"{name} on {use}": (name, {"use": use}) for name in names_of("balancer") for use in ("swap_own", "two_stage")}
-    cases |= {f"{name} alone": (name, {"synthetic": None}) for name in [*mixers, *names_of("balancer"), "cmo+drw", "oversampling+mixup"] if name != "genmix"}
-    cases |= {"mixup on two_loss": ("mixup", {"use": "two_loss"}), "genmix on partners": ("genmix", {"use": "partners"}), "genmix of one class": ("genmix@same_class=true", {"use": "partners"}),
-              "genmix of photographs": ("genmix@partners=pool;synthetic_share=0", {"synthetic": None}), "oversampling+genmix": ("oversampling+genmix", {"use": "partners"}),
-              "genmix of synthetic": ("real-gen+genmix@partners=synthetic", {"use": "partners"}), "smote of five": ("real-gen+smote@neighbours=5", {"use": "swap_class"})}
+    cases |= {
+        f"{name} on {use}": (name, {"use": use})
+        for name in names_of("balancer")
+        for use in ("swap_own", "two_stage")
+    }
+    cases |= {
+        f"{name} alone": (name, {"synthetic": None})
+        for name in [*mixers, *names_of("balancer"), "cmo+drw", "oversampling+mixup"]
+        if name != "genmix"
+    }
+    cases |= {
+        "mixup on two_loss": ("mixup", {"use": "two_loss"}),
+        "genmix on partners": ("genmix", {"use": "partners"}),
+        "genmix of one class": ("genmix@same_class=true", {"use": "partners"}),
+        "genmix of photographs": ("genmix@partners=pool;synthetic_share=0", {"synthetic": None}),
+        "oversampling+genmix": ("oversampling+genmix", {"use": "partners"}),
+        "genmix of synthetic": ("real-gen+genmix@partners=synthetic", {"use": "partners"}),
+        "smote of five": ("real-gen+smote@neighbours=5", {"use": "swap_class"}),
+    }
     return cases
 
 
@@ -234,7 +374,9 @@ def parts_of(text):
     if not text:
         return None, None
     head = text.partition("@")[0].partition("+")[0]
-    arm = make_arm(text if find_method(head).kind in ("mixer", "balancer") or "+" in text else f"original+{text}")
+    arm = make_arm(
+        text if find_method(head).kind in ("mixer", "balancer") or "+" in text else f"original+{text}"
+    )
     return arm.mixer, arm.balancer
 
 
@@ -242,7 +384,15 @@ def feed_record(name, task="single"):
     "Two epochs of a training, slot by slot: the first rows in full, the digest of all."
     text, fields = feeds()[name]
     real, (mixer, balancer) = photographs(task), parts_of(text)
-    settings = {"synthetic": painted_set(real), "seed": 3, "mixer": mixer, "balancer": balancer, "epochs": 2, "batch_size": 3, **fields}
+    settings = {
+        "synthetic": painted_set(real),
+        "seed": 3,
+        "mixer": mixer,
+        "balancer": balancer,
+        "epochs": 2,
+        "batch_size": 3,
+        **fields,
+    }
     try:
         feeder = Feeder(real, **settings)
         rows = [row for epoch in range(2) for row in feeder.plan(epoch).rows]
@@ -250,22 +400,34 @@ def feed_record(name, task="single"):
         return {"refused": True}
     weights = [feeder.loss_weights(epoch) for epoch in range(2)]
     record = rows_record(rows, FEED_FIELDS, 3 if task == "single" else 0)
-    return record | {"loss weights": [None if one is None else [round(value, 5) for value in one.tolist()] for one in weights]}
+    return record | {
+        "loss weights": [
+            None if one is None else [round(value, 5) for value in one.tolist()] for one in weights
+        ]
+    }
 
 
 def mixture_texts():
-    return [name for name in feeds() if name.endswith(" alone") and parts_of(feeds()[name][0])[0] is not None] + ["genmix of photographs"]
+    return [
+        name for name in feeds() if name.endswith(" alone") and parts_of(feeds()[name][0])[0] is not None
+    ] + ["genmix of photographs"]
 
 
 def mixture(name):
     "(strip of four mixed photographs, their labels)"
     mixer, real = parts_of(feeds()[name][0])[0], photographs()
-    images, labels = real.batch()[[0, 3, 5, 6]], torch.from_numpy(np.asarray(real.labels[[0, 3, 5, 6]], np.float32))
+    images, labels = (
+        real.batch()[[0, 3, 5, 6]],
+        torch.from_numpy(np.asarray(real.labels[[0, 3, 5, 6]], np.float32)),
+    )
     mixed, shares = mixer.mix(images, labels, images.roll(1, 0), labels.roll(1, 0), [11, 22, 33, 44])
-    return strip([np.asarray(one.mul(255).round().byte().permute(1, 2, 0)) for one in mixed]), shares.double().numpy()
+    return strip(
+        [np.asarray(one.mul(255).round().byte().permute(1, 2, 0)) for one in mixed]
+    ), shares.double().numpy()
 
 
 # Pictures
+
 
 def strip(images):
     "Pictures side by side, as three channels."
@@ -276,7 +438,11 @@ def painted(name, kind):
     "The first two pictures of a method that need no other picture."
     augmenter, real = fitted(name, kind)
     known = set(real.ids)
-    rows = [row for row in augmenter.plan(real, BUDGETS["copies"], 0) if all(source in known for source, _ in row.inputs)][:2]
+    rows = [
+        row
+        for row in augmenter.plan(real, BUDGETS["copies"], 0)
+        if all(source in known for source, _ in row.inputs)
+    ][:2]
     return strip(augmenter.paint(rows, real))
 
 
@@ -286,29 +452,48 @@ def picture_names():
     return pairs + [(name, "tiny") for name in ("round-trip", "real-gen", "real-guidance", "diff-ii")]
 
 
-def mixture_file(name): return SAFETY / "mixtures" / f"{name.replace(' ', '-')}.png"
+def mixture_file(name):
+    return SAFETY / "mixtures" / f"{name.replace(' ', '-')}.png"
 
 
-def read_strip(path): return np.asarray(Image.open(path).convert("RGB"))
+def read_strip(path):
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 # Learned words
+
 
 def learn(kind):
     "What is learned in a few steps on the pipeline, or (fine-tuned) a small object of that kind."
     if kind == "fine-tuned":
         values = torch.arange(-12.0, 12.0).reshape(2, 3, 4) / 8
-        return FineTuned({"owl": "sks owl"}, {"unet.conv_in.weight": values}, {"_class_name": "UNet2DConditionModel"}, {"method": "by hand"})
-    namings = {"tokens": LearnedTokens(steps=4, initial=None, batch_size=2), "category": LearnedCategory(steps=3, rank=1, initial=None, batch_size=2, learning_rate=1e-3),
-               "shelf": LearnedAdapter(scope="class", steps=2, rank=1, batch_size=1, warmup=0, learning_rate=1e-3)}
-    real = photographs() if kind != "shelf" else photographs().select(["single-0.png", "single-3.png", "single-6.png"])
+        return FineTuned(
+            {"owl": "sks owl"},
+            {"unet.conv_in.weight": values},
+            {"_class_name": "UNet2DConditionModel"},
+            {"method": "by hand"},
+        )
+    namings = {
+        "tokens": LearnedTokens(steps=4, initial=None, batch_size=2),
+        "category": LearnedCategory(steps=3, rank=1, initial=None, batch_size=2, learning_rate=1e-3),
+        "shelf": LearnedAdapter(scope="class", steps=2, rank=1, batch_size=1, warmup=0, learning_rate=1e-3),
+    }
+    real = (
+        photographs()
+        if kind != "shelf"
+        else photographs().select(["single-0.png", "single-3.png", "single-6.png"])
+    )
     return namings[kind].learn(backbone("pipeline"), real, ClassPrompt())
 
 
 def concept_tensors(concept):
     "Every learned tensor by a name."
     if hasattr(concept, "concepts"):
-        return {f"{key}/{name}": value for key, one in concept.concepts.items() for name, value in concept_tensors(one).items()}
+        return {
+            f"{key}/{name}": value
+            for key, one in concept.concepts.items()
+            for name, value in concept_tensors(one).items()
+        }
     if isinstance(concept, FineTuned):
         return dict(concept.weights)
     groups = {"tokens": concept.tokens, "lora": concept.lora or {}, "text": concept.text_lora or {}}
@@ -323,7 +508,11 @@ def pack(folder, path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file() and not file.name.endswith("lock"):
-                archive.writestr(zipfile.ZipInfo(file.relative_to(folder).as_posix()), file.read_bytes(), zipfile.ZIP_DEFLATED)
+                archive.writestr(
+                    zipfile.ZipInfo(file.relative_to(folder).as_posix()),
+                    file.read_bytes(),
+                    zipfile.ZIP_DEFLATED,
+                )
 
 
 def unpack(name, folder):
@@ -333,6 +522,7 @@ def unpack(name, folder):
 
 
 # Trainings
+
 
 @functools.cache
 def scenes():
@@ -350,8 +540,19 @@ def lesson():
     other = pool.select([pool.ids[place] for own in places for place in own[10:12]])
     anchors = {int(target): name for name, target in zip(real.ids, real.targets)}
     infos = [{"sources": [[anchors[int(target)], 1.0]], "weight": 1.0} for target in other.targets]
-    made = LabeledImages([other.image(place) for place in range(len(other))], other.targets, real.class_names, [f"made-{place}" for place in range(len(other))], "single", None, None, infos)
-    asked = test.select([test.ids[place] for index in range(10) for place in np.flatnonzero(test.targets == index)[:6]])
+    made = LabeledImages(
+        [other.image(place) for place in range(len(other))],
+        other.targets,
+        real.class_names,
+        [f"made-{place}" for place in range(len(other))],
+        "single",
+        None,
+        None,
+        infos,
+    )
+    asked = test.select(
+        [test.ids[place] for index in range(10) for place in np.flatnonzero(test.targets == index)[:6]]
+    )
     return real, made, asked
 
 
@@ -359,15 +560,39 @@ def trainings():
     "Ways of training, by name: (text of mixer and balancer, fields of `train_classifier`)."
     ways = {"original": ("", {"synthetic": None})}
     ways |= {use: ("", {"use": use}) for use in USES if use != "partners"}
-    ways |= {name: (name, {"synthetic": None}) for name in ("mixup", "cutmix", "strong-augmentation", "augmix", "smote", "cmo", "drw", "oversampling", "cmo+drw")}
-    return ways | {"genmix": ("genmix", {"use": "partners"}), "oversampling+genmix": ("oversampling+genmix", {"use": "partners"}), "mixup on swap_class": ("mixup", {"use": "swap_class"})}
+    ways |= {
+        name: (name, {"synthetic": None})
+        for name in (
+            "mixup",
+            "cutmix",
+            "strong-augmentation",
+            "augmix",
+            "smote",
+            "cmo",
+            "drw",
+            "oversampling",
+            "cmo+drw",
+        )
+    }
+    return ways | {
+        "genmix": ("genmix", {"use": "partners"}),
+        "oversampling+genmix": ("oversampling+genmix", {"use": "partners"}),
+        "mixup on swap_class": ("mixup", {"use": "swap_class"}),
+    }
 
 
 def answers(name, seed):
     "One digit per test picture: the class that a classifier trained this way answers."
     text, fields = trainings()[name]
     (real, made, asked), (mixer, balancer) = lesson(), parts_of(text)
-    trained = train_classifier(real, preset=training_preset("tiny", updates=15), seed=seed, mixer=mixer, balancer=balancer, **{"synthetic": made, **fields})
+    trained = train_classifier(
+        real,
+        preset=training_preset("tiny", updates=15),
+        seed=seed,
+        mixer=mixer,
+        balancer=balancer,
+        **{"synthetic": made, **fields},
+    )
     return "".join(str(answer) for answer in trained.predict(asked).argmax(1))
 
 
@@ -379,9 +604,10 @@ def share_right(text):
 
 # What comes with the library, and work begun by it
 
+
 def schedule_print():
     "Hash of the noise schedule as this processor's torch computes it, without genaug: it stands in the fingerprint of every diffusers backbone, so that keys only hold among processors that agree on it (x86 with AVX2 or more)."
-    schedule = torch.cumprod(1 - torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float32) ** 2, 0)
+    schedule = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2, 0)
     return hashlib.sha256(schedule.numpy().tobytes()).hexdigest()
 
 
@@ -389,39 +615,104 @@ def embedded_record():
     "Hashes of the embedded weights, of the sets and of the judges found for them."
     sets = {"digit-scenes": scenes(), "digits": load("digits"), "textures": load("textures")}
     judges = {name: train_judge(parts["train"], stored=True) for name, parts in sets.items()}
-    return {"tiny": load_backbone("tiny").fingerprint(), "networks": {name: content_hash(embedded_weights(name)) for name in ("letters", "wide")},
-            "sets": {name: {part: images.fingerprint() for part, images in parts.items()} for name, parts in sets.items()},
-            "judges": {name: None if judge is None else content_hash(judge.network.state_dict()) for name, judge in judges.items()}}
+    return {
+        "tiny": load_backbone("tiny").fingerprint(),
+        "networks": {name: content_hash(embedded_weights(name)) for name in ("letters", "wide")},
+        "sets": {
+            name: {part: images.fingerprint() for part, images in parts.items()}
+            for name, parts in sets.items()
+        },
+        "judges": {
+            name: None if judge is None else content_hash(judge.network.state_dict())
+            for name, judge in judges.items()
+        },
+    }
 
 
 COMMANDS = {
-    "augment": ["augment", "digit-scenes", "OUT", "--method", "real-gen@num_inference_steps=3", "--shots", "1", "--total", "10", "--quiet"],
-    "learned": ["augment", "digit-scenes", "OUT", "--method", "diff-ii@naming.steps=2;naming.rank=1;num_inference_steps=3", "--shots", "1", "--total", "10", "--quiet"],
-    "compare": ["compare", "digit-scenes", "--out", "OUT", "--methods", "original,mixup,cmo+drw,real-guidance@num_inference_steps=4+genmix@alpha=1", "--shots", "1", "--copies", "1", "--seeds", "1", "--repeats", "2",
-                "--updates", "5", "--no-measure", "--quiet"],
+    "augment": [
+        "augment",
+        "digit-scenes",
+        "OUT",
+        "--method",
+        "real-gen@num_inference_steps=3",
+        "--shots",
+        "1",
+        "--total",
+        "10",
+        "--quiet",
+    ],
+    "learned": [
+        "augment",
+        "digit-scenes",
+        "OUT",
+        "--method",
+        "diff-ii@naming.steps=2;naming.rank=1;num_inference_steps=3",
+        "--shots",
+        "1",
+        "--total",
+        "10",
+        "--quiet",
+    ],
+    "compare": [
+        "compare",
+        "digit-scenes",
+        "--out",
+        "OUT",
+        "--methods",
+        "original,mixup,cmo+drw,real-guidance@num_inference_steps=4+genmix@alpha=1",
+        "--shots",
+        "1",
+        "--copies",
+        "1",
+        "--seeds",
+        "1",
+        "--repeats",
+        "2",
+        "--updates",
+        "5",
+        "--no-measure",
+        "--quiet",
+    ],
 }
 
 
-def command(words, out): return [str(out) if word == "OUT" else word for word in words]
+def command(words, out):
+    return [str(out) if word == "OUT" else word for word in words]
 
 
-def pictures_below(folder): return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
+def pictures_below(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))
+    }
 
 
 def finished_record(folder):
     "Ids, labels, file names and what else a finished set says of its pictures."
     images = LabeledImages.open(Path(folder) / "train")
-    lines = [json.loads(line) for line in (Path(folder) / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (Path(folder) / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     files = [line["file_name"] for line in lines]
-    return {"ids": list(images.ids), "labels": plain(images.labels.tolist()), "files": files, "metadata": [plain({key: value for key, value in line.items() if key != "sha256"}) for line in lines]}     # the hash of pixels: a batch of another size may change one by 1
+    return {
+        "ids": list(images.ids),
+        "labels": plain(images.labels.tolist()),
+        "files": files,
+        "metadata": [plain({key: value for key, value in line.items() if key != "sha256"}) for line in lines],
+    }  # the hash of pixels: a batch of another size may change one by 1
 
 
 def result_values(folder):
     "The result rows as keys with their values; the seconds say whether a run was made again."
-    return {tuple(row[name] for name in KEY): (str(row["value"]), row["n"], row["wall_s"]) for row in load_rows(Path(folder) / "results.csv")}
+    return {
+        tuple(row[name] for name in KEY): (str(row["value"]), row["n"], row["wall_s"])
+        for row in load_rows(Path(folder) / "results.csv")
+    }
 
 
 # The files
+
 
 def stored(name):
     return json.loads((SAFETY / f"{name}.json").read_text(encoding="utf-8"))

@@ -1,4 +1,5 @@
 """Findings have one channel on all commands: the terminal, the folder, and one JSON object."""
+
 import io
 import json
 import shutil
@@ -15,7 +16,9 @@ import genaug.cli as cli
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     "Two classes; one picture occurs twice, one name moves the cursor, one class is a code."
-    root = paint_folder(tmp_path_factory.mktemp("findings") / "my photos", ("train", "test"), ("owl\x1b[2J", "n01440764"))
+    root = paint_folder(
+        tmp_path_factory.mktemp("findings") / "my photos", ("train", "test"), ("owl\x1b[2J", "n01440764")
+    )
     shutil.copy(root / "train" / "n01440764" / "0.png", root / "train" / "n01440764" / "copy.png")
     return root
 
@@ -48,7 +51,16 @@ def test_check_prints_one_object(photos, capsys):
     assert "duplicate" in kinds(record["findings"])
 
 
-@pytest.mark.parametrize("source", ["digits", *(pytest.param(name, marks=pytest.mark.long) for name in ("digit-scenes", "textures", "many-digits", "lesions"))])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "digits",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("digit-scenes", "textures", "many-digits", "lesions")
+        ),
+    ],
+)
 def test_check_answers_alike_for_built_in_names(source, capsys):
     code, record = told(capsys, "check", source, "--json")
     assert code == 0
@@ -61,7 +73,9 @@ def test_errors_of_check_end_with_code_two_and_stand_in_the_object(photos, capsy
     (tmp_path / "bad" / "train" / "n01440764" / "0.png").write_text("no picture")
     code, record = told(capsys, "check", tmp_path / "bad", "--json", "--quiet")
     assert code == 2
-    assert any(finding["severity"] == "error" and "0.png" in finding["where"] for finding in record["findings"])
+    assert any(
+        finding["severity"] == "error" and "0.png" in finding["where"] for finding in record["findings"]
+    )
     assert record["next"] is None
 
 
@@ -74,7 +88,22 @@ def test_a_refusal_stands_in_the_object_and_on_standard_error(capsys, tmp_path):
 
 
 def test_what_was_found_before_a_refusal_is_in_the_object_too(capsys, tmp_path):
-    code, record = told(capsys, "augment", "digits", tmp_path / "out", "--method", "smote", "--metaclass", "digit", "--shots", "1", "--copies", "0.01", "--json", "--quiet")
+    code, record = told(
+        capsys,
+        "augment",
+        "digits",
+        tmp_path / "out",
+        "--method",
+        "smote",
+        "--metaclass",
+        "digit",
+        "--shots",
+        "1",
+        "--copies",
+        "0.01",
+        "--json",
+        "--quiet",
+    )
     assert code == 2
     assert {"refused", "no-effect"} <= kinds(record["findings"])
 
@@ -109,14 +138,36 @@ def test_no_control_character_of_a_class_name_reaches_the_terminal(made):
 
 
 def test_augment_prints_one_object(photos, capsys, tmp_path):
-    code, record = told(capsys, "augment", photos, tmp_path / "out", "--method", "smote", "--copies", "1", "--quiet", "--json")
+    code, record = told(
+        capsys, "augment", photos, tmp_path / "out", "--method", "smote", "--copies", "1", "--quiet", "--json"
+    )
     assert code == 0
     assert record["images"] == 7
     assert record["counts"]["n01440764"] == 4
 
 
 def test_compare_prints_one_object_and_keeps_its_findings(capsys, tmp_path):
-    code, record = told(capsys, "compare", "digits", "--methods", "original,mixup", "--replace", "0.3", "--shots", "2", "--seeds", "1", "--repeats", "1", "--updates", "2", "--out", tmp_path / "out", "--quiet", "--json")
+    code, record = told(
+        capsys,
+        "compare",
+        "digits",
+        "--methods",
+        "original,mixup",
+        "--replace",
+        "0.3",
+        "--shots",
+        "2",
+        "--seeds",
+        "1",
+        "--repeats",
+        "1",
+        "--updates",
+        "2",
+        "--out",
+        tmp_path / "out",
+        "--quiet",
+        "--json",
+    )
     assert code == 0
     assert [line["arm"] for line in record["summary"]] == ["original", "mixup"]
     assert "no-effect" in kinds(record["findings"])
@@ -124,7 +175,19 @@ def test_compare_prints_one_object_and_keeps_its_findings(capsys, tmp_path):
 
 
 def test_a_second_comparison_says_which_other_arms_are_in_the_file(capsys, tmp_path):
-    quick = ["--shots", "2", "--seeds", "1", "--repeats", "1", "--updates", "2", "--out", str(tmp_path / "out"), "--quiet"]
+    quick = [
+        "--shots",
+        "2",
+        "--seeds",
+        "1",
+        "--repeats",
+        "1",
+        "--updates",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
     assert cli.run(["compare", "digits", "--methods", "original,mixup", *quick]) == 0
     assert cli.run(["compare", "digits", "--methods", "original,cutmix", *quick]) == 0
     assert "mixup" in capsys.readouterr().out.rsplit("cutmix", 1)[1]
@@ -179,6 +242,7 @@ def test_audit_of_a_comparison_names_a_set_of_it(capsys, tmp_path):
 
 def test_the_next_command_is_quoted_and_works(photos, capsys, tmp_path):
     import shlex
+
     assert cli.run(["check", str(photos), "--quiet"]) == 0
     command = capsys.readouterr().out.rsplit("Next: ", 1)[1].strip()
     assert shlex.split(command)[:3] == ["genaug", "compare", str(photos)]
@@ -212,14 +276,18 @@ def test_a_full_terminal_is_a_sentence(monkeypatch, capsys):
 
 def test_a_kernel_registered_by_others_is_not_used(tmp_path, monkeypatch):
     from jupyter_client.kernelspec import KernelSpecManager
+
     foreign = tmp_path / "kernels" / "python3"
     foreign.mkdir(parents=True)
-    (foreign / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"}))
+    (foreign / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with cli.own_kernel() as name:
         assert KernelSpecManager().get_kernel_spec(name).argv[0] == sys.executable
         assert name not in ("python3", "python")
     import os
+
     assert os.environ["JUPYTER_PATH"] == str(tmp_path)
 
 
@@ -227,7 +295,9 @@ def test_a_kernel_registered_by_others_is_not_used(tmp_path, monkeypatch):
 def test_a_table_runs_in_the_python_of_the_command(tmp_path, monkeypatch):
     foreign = tmp_path / "jupyter" / "kernels" / "python3"
     foreign.mkdir(parents=True)
-    (foreign / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"}))
+    (foreign / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     assert cli.run(["reproduce", "diff_ii_main_job", "--no-run", "--out", str(tmp_path / "out")]) == 0
 
@@ -239,7 +309,18 @@ def test_a_missing_kernel_is_a_sentence(monkeypatch, capsys):
 
 
 def test_fewer_images_than_asked_for_are_named_and_accepted_only_if_asked(capsys, tmp_path):
-    arguments = ["augment", "digits", "OUT", "--method", "real-filter@rounds=1;num_inference_steps=2", "--shots", "2", "--copies", "1", "--quiet"]
+    arguments = [
+        "augment",
+        "digits",
+        "OUT",
+        "--method",
+        "real-filter@rounds=1;num_inference_steps=2",
+        "--shots",
+        "2",
+        "--copies",
+        "1",
+        "--quiet",
+    ]
     strict = cli.run([*arguments[:2], str(tmp_path / "a"), *arguments[3:]])
     heard = capsys.readouterr()
     if strict == 2:

@@ -1,4 +1,5 @@
 """What a file says about its values is followed, or said; ordinary files decode to the pixels they always had."""
+
 import io
 import struct
 import warnings
@@ -12,37 +13,62 @@ from genaug.core import GenaugError, content_hash, decode_image, picture_traits
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-SWAPPED = SRGB.replace(b"rXYZ", b"tmpX").replace(b"gXYZ", b"rXYZ").replace(b"tmpX", b"gXYZ")  # still called sRGB
+SWAPPED = (
+    SRGB.replace(b"rXYZ", b"tmpX").replace(b"gXYZ", b"rXYZ").replace(b"tmpX", b"gXYZ")
+)  # still called sRGB
 
 
 def grey_profile(gamma):
     "The smallest ICC profile of a grey scanner."
     number = lambda value: struct.pack(">i", round(value * 65536))
-    tags = {b"wtpt": b"XYZ \0\0\0\0" + number(0.9642) + number(1) + number(0.8249), b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"}
+    tags = {
+        b"wtpt": b"XYZ \0\0\0\0" + number(0.9642) + number(1) + number(0.8249),
+        b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0",
+    }
     start = 128 + 4 + 12 * len(tags)
     table, data = struct.pack(">I", len(tags)), b""
     for name, value in tags.items():
         table += name + struct.pack(">II", start + len(data), len(value))
         data += value
-    head = struct.pack(">I4sI4s4s4s", start + len(data), b"\0\0\0\0", 0x02100000, b"mntr", b"GRAY", b"XYZ ") + b"\0" * 12 + b"acsp" + b"\0" * 28 + number(0.9642) + number(1) + number(0.8249)
+    head = (
+        struct.pack(">I4sI4s4s4s", start + len(data), b"\0\0\0\0", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+        + b"\0" * 12
+        + b"acsp"
+        + b"\0" * 28
+        + number(0.9642)
+        + number(1)
+        + number(0.8249)
+    )
     return head.ljust(128, b"\0") + table + data
 
 
 def png(width, height, depth, colour, raw, **chunks):
     "A PNG of any depth, with further chunks before the pixels."
-    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    chunk = lambda name, data: (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    )
     stride = len(raw) // height
-    lines = b"".join(b"\0" + raw[row * stride:(row + 1) * stride] for row in range(height))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)) + b"".join(chunk(name.encode(), data) for name, data in chunks.items()) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    lines = b"".join(b"\0" + raw[row * stride : (row + 1) * stride] for row in range(height))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+        + b"".join(chunk(name.encode(), data) for name, data in chunks.items())
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.fixture
 def kept(tmp_path):
     "Write a picture or bytes, give the path."
+
     def write(content, name="picture.png", **options):
-        if isinstance(content, bytes): (tmp_path / name).write_bytes(content)
-        else: content.save(tmp_path / name, **options)
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        else:
+            content.save(tmp_path / name, **options)
         return tmp_path / name
+
     return write
 
 
@@ -52,7 +78,9 @@ def kept(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "1"])
 def test_an_srgb_profile_changes_no_pixel(kept, mode):
     picture = Image.fromarray(PIXELS).convert(mode)
-    assert np.array_equal(decode_image(kept(picture, icc_profile=SRGB)), decode_image(kept(picture, "plain.png")))
+    assert np.array_equal(
+        decode_image(kept(picture, icc_profile=SRGB)), decode_image(kept(picture, "plain.png"))
+    )
     assert not {"profile", "broken-profile"} & set(picture_traits(kept(picture, icc_profile=SRGB)))
 
 
@@ -96,7 +124,11 @@ def test_a_grey_profile_on_a_picture_with_transparency(kept):
     assert decode_image(kept(picture, icc_profile=grey_profile(1.0))).min() == 255
 
 
-@pytest.mark.parametrize("profile", [b"x", b"\0" * 200, SRGB[:100], SRGB[:400], grey_profile(2.0)], ids=["one byte", "zeros", "a head", "cut", "another kind"])
+@pytest.mark.parametrize(
+    "profile",
+    [b"x", b"\0" * 200, SRGB[:100], SRGB[:400], grey_profile(2.0)],
+    ids=["one byte", "zeros", "a head", "cut", "another kind"],
+)
 def test_a_profile_that_cannot_be_used_changes_nothing_and_is_named(kept, profile):
     path = kept(Image.fromarray(PIXELS), icc_profile=profile)
     assert np.array_equal(decode_image(path), PIXELS)
@@ -124,8 +156,16 @@ def test_another_gamma_is_named(kept):
 # ---- transparency
 
 
-@pytest.mark.parametrize(("depth", "raw", "clear", "wanted"), [(8, b"\5\11", b"\0\5", [255, 9]), (16, struct.pack(">HH", 3000, 65535), struct.pack(">H", 3000), [255, 255]),
-                                                              (2, b"\x1b", b"\0\1", [0, 255, 170, 255]), (4, b"\x03", b"\0\0", [255, 51]), (1, b"\x80", b"\0\0", [255, 255])])
+@pytest.mark.parametrize(
+    ("depth", "raw", "clear", "wanted"),
+    [
+        (8, b"\5\11", b"\0\5", [255, 9]),
+        (16, struct.pack(">HH", 3000, 65535), struct.pack(">H", 3000), [255, 255]),
+        (2, b"\x1b", b"\0\1", [0, 255, 170, 255]),
+        (4, b"\x03", b"\0\0", [255, 51]),
+        (1, b"\x80", b"\0\0", [255, 255]),
+    ],
+)
 def test_a_grey_value_declared_transparent_is_white(kept, depth, raw, clear, wanted):
     path = kept(png(len(wanted), 1, depth, 0, raw, tRNS=clear))
     assert decode_image(path).ravel().tolist() == wanted
@@ -133,12 +173,26 @@ def test_a_grey_value_declared_transparent_is_white(kept, depth, raw, clear, wan
 
 
 def test_a_colour_declared_transparent_is_white(kept):
-    assert decode_image(kept(png(2, 1, 8, 2, bytes(range(6)), tRNS=b"\0\0\0\1\0\2"))).ravel().tolist() == [255, 255, 255, 3, 4, 5]
+    assert decode_image(kept(png(2, 1, 8, 2, bytes(range(6)), tRNS=b"\0\0\0\1\0\2"))).ravel().tolist() == [
+        255,
+        255,
+        255,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_a_deep_colour_declared_transparent_is_white(kept):
     raw = struct.pack(">6H", 30000, 40000, 10000, 1, 2, 3)
-    assert decode_image(kept(png(2, 1, 16, 2, raw, tRNS=raw[:6]))).ravel().tolist() == [255, 255, 255, 0, 0, 0]
+    assert decode_image(kept(png(2, 1, 16, 2, raw, tRNS=raw[:6]))).ravel().tolist() == [
+        255,
+        255,
+        255,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_transparent_palette_is_laid_over_white(kept):
@@ -147,7 +201,11 @@ def test_a_transparent_palette_is_laid_over_white(kept):
     assert decode_image(kept(picture, transparency=0))[0, 0].tolist() == [255, 255, 255]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert decode_image(kept(picture, transparency=bytes([255, 0, 255, 255])))[0, 1].tolist() == [255, 255, 255]
+        assert decode_image(kept(picture, transparency=bytes([255, 0, 255, 255])))[0, 1].tolist() == [
+            255,
+            255,
+            255,
+        ]
 
 
 def test_rotation_and_transparency_together(kept):
@@ -163,14 +221,22 @@ def test_rotation_and_transparency_together(kept):
 # ---- depth
 
 
-@pytest.mark.parametrize(("largest", "traits"), [(4095, {"16-bit", "12-bit"}), (16383, {"16-bit", "14-bit"}), (65535, {"16-bit"}), (200, {"16-bit"})])
+@pytest.mark.parametrize(
+    ("largest", "traits"),
+    [(4095, {"16-bit", "12-bit"}), (16383, {"16-bit", "14-bit"}), (65535, {"16-bit"}), (200, {"16-bit"})],
+)
 def test_few_bits_in_a_deep_grey_file_are_named(kept, largest, traits):
     assert set(picture_traits(kept(Image.fromarray(np.full((4, 4), largest, np.uint16))))) == traits
 
 
 def test_few_bits_in_a_deep_colour_file_are_named(kept):
-    assert set(picture_traits(kept(png(2, 1, 16, 2, struct.pack(">6H", 4000, 3000, 200, 1, 2, 3))))) == {"16-bit", "12-bit"}
-    assert set(picture_traits(kept(png(2, 1, 16, 2, struct.pack(">6H", 40000, 3000, 200, 1, 2, 3))))) == {"16-bit"}
+    assert set(picture_traits(kept(png(2, 1, 16, 2, struct.pack(">6H", 4000, 3000, 200, 1, 2, 3))))) == {
+        "16-bit",
+        "12-bit",
+    }
+    assert set(picture_traits(kept(png(2, 1, 16, 2, struct.pack(">6H", 40000, 3000, 200, 1, 2, 3))))) == {
+        "16-bit"
+    }
 
 
 def test_ordinary_pictures_have_no_trait(kept):
@@ -191,20 +257,24 @@ def test_floating_point_pixels_are_refused(kept):
 def test_a_file_that_ends_too_early_is_refused_whatever_pillow_was_told(kept, name, tolerant, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
     path = kept(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), name)
-    path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
-    with pytest.raises(GenaugError, match="repair, convert or remove"): decode_image(path)
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
+    with pytest.raises(GenaugError, match="repair, convert or remove"):
+        decode_image(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
 
 
 def test_many_threads_do_not_make_a_file_whole(kept, monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
+
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     whole = kept(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)))
     cut = kept(whole.read_bytes()[:6000], "cut.png")
 
     def attempt(path):
-        try: return decode_image(path) is not None
-        except GenaugError: return False
+        try:
+            return decode_image(path) is not None
+        except GenaugError:
+            return False
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(attempt, [whole, cut] * 40)) == [True, False] * 40
@@ -214,7 +284,8 @@ def test_a_bomb_is_refused_before_it_is_unpacked_also_where_warnings_are_errors(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for width in (10_000, 60_000):
-            with pytest.raises(GenaugError): decode_image(kept(png(width, 10_000, 8, 0, b"")))
+            with pytest.raises(GenaugError):
+                decode_image(kept(png(width, 10_000, 8, 0, b"")))
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -231,5 +302,7 @@ def test_a_damaged_file_is_decoded_or_refused(kept, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for reader in (decode_image, picture_traits):
-            try: reader(path)
-            except GenaugError as error: assert str(path) in str(error)
+            try:
+                reader(path)
+            except GenaugError as error:
+                assert str(path) in str(error)

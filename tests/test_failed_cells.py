@@ -1,4 +1,5 @@
 """One bad cell never stops a table: it becomes a row that says why, the others go on, and nothing that was measured vanishes."""
+
 import dataclasses
 import errno
 import json
@@ -13,16 +14,36 @@ from filelock import Timeout
 
 from genaug import experiment
 from genaug.core import GenaugError, LabeledImages, read_findings
-from genaug.experiment import FAILED, Comparison, Unit, arm_text, asked_rows, compare, failed_row, find_jury, load_rows, missing_units, put, read_comparison, read_rows, run_experiment, summarise, written_summary
+from genaug.experiment import (
+    FAILED,
+    Comparison,
+    Unit,
+    arm_text,
+    asked_rows,
+    compare,
+    failed_row,
+    find_jury,
+    load_rows,
+    missing_units,
+    put,
+    read_comparison,
+    read_rows,
+    run_experiment,
+    summarise,
+    written_summary,
+)
 from genaug.classifier import training_preset
 from test_experiment import QUESTION, ROW, SETS, pool, rows_of
+
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
     "Fewer bootstrap samples: this page is not about intervals."
     with pytest.MonkeyPatch.context() as patch:
         plain = experiment.bootstrap_interval
-        patch.setattr(experiment, "bootstrap_interval", lambda scores, seed=0: plain(scores, draws=20, seed=seed))
+        patch.setattr(
+            experiment, "bootstrap_interval", lambda scores, seed=0: plain(scores, draws=20, seed=seed)
+        )
         yield
 
 
@@ -30,7 +51,11 @@ ONE = dataclasses.replace(QUESTION, methods=("original", "smote", "mixup"), repe
 
 
 def runs_of(path):
-    return {(arm_text(row.method, row.variant), int(row.split), int(row.seed)): row for row in read_rows(path / "results.csv").itertuples() if row.metric in ("accuracy", FAILED) and row.part == ""}
+    return {
+        (arm_text(row.method, row.variant), int(row.split), int(row.seed)): row
+        for row in read_rows(path / "results.csv").itertuples()
+        if row.metric in ("accuracy", FAILED) and row.part == ""
+    }
 
 
 def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
@@ -40,7 +65,11 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
     def step(bench, made, *rest):
         at = next(one for one in rest if hasattr(one, "manifest"))
         if made.name == arm and split in (None, at.number) and seed in (None, rest[-1]):
-            raise error if error is not None else GenaugError("The loss is not finite; lower the learning rate.")
+            raise (
+                error
+                if error is not None
+                else GenaugError("The loss is not finite; lower the learning rate.")
+            )
         return plain(bench, made, *rest)
 
     monkeypatch.setattr(experiment, name, step)
@@ -48,26 +77,62 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
 
 # failing cells
 
-@pytest.mark.parametrize("error", [ValueError("Input contains NaN."), RuntimeError("CUDA error"), torch.OutOfMemoryError("out of memory"), ZeroDivisionError("division by zero"), FloatingPointError("overflow"), IndexError("out of range"),
-                                   KeyError("name"), TypeError("paint returned nothing"), np.linalg.LinAlgError("SVD did not converge"), RecursionError("too deep"), GenaugError("bad \x1b[31m colours")], ids=lambda error: type(error).__name__)
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Input contains NaN."),
+        RuntimeError("CUDA error"),
+        torch.OutOfMemoryError("out of memory"),
+        ZeroDivisionError("division by zero"),
+        FloatingPointError("overflow"),
+        IndexError("out of range"),
+        KeyError("name"),
+        TypeError("paint returned nothing"),
+        np.linalg.LinAlgError("SVD did not converge"),
+        RecursionError("too deep"),
+        GenaugError("bad \x1b[31m colours"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_step_that_fails_says_why_in_one_printable_line(error):
     result, why = experiment.attempt(lambda: (_ for _ in ()).throw(error))
     assert result is None
     assert why and why.isprintable()
 
 
-@pytest.mark.parametrize("error", [GenaugError("No synthetic image was used: raise the rounds."), np.linalg.LinAlgError("SVD did not converge"), KeyError("name")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [
+        GenaugError("No synthetic image was used: raise the rounds."),
+        np.linalg.LinAlgError("SVD did not converge"),
+        KeyError("name"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp_path):
-    failing(monkeypatch, "run_unit" if isinstance(error, (GenaugError, KeyError, RuntimeError)) else "paint_arm", "smote", error=error)
+    failing(
+        monkeypatch,
+        "run_unit" if isinstance(error, (GenaugError, KeyError, RuntimeError)) else "paint_arm",
+        "smote",
+        error=error,
+    )
     found = compare(ONE, SETS, tmp_path, progress=False)
     runs = runs_of(tmp_path)
-    assert {key: row.metric for key, row in runs.items()} == {(arm, split, seed): FAILED if arm == "smote" else "accuracy" for arm in ONE.methods for split in (0, 1) for seed in (0, 1)}
+    assert {key: row.metric for key, row in runs.items()} == {
+        (arm, split, seed): FAILED if arm == "smote" else "accuracy"
+        for arm in ONE.methods
+        for split in (0, 1)
+        for seed in (0, 1)
+    }
     row = runs["smote", 1, 0]
     assert math.isnan(row.value) and row.n == 0 and json.loads(row.settings)["why"]
-    finding, = [finding for finding in found.findings if finding.kind == "failed-run"]
+    (finding,) = [finding for finding in found.findings if finding.kind == "failed-run"]
     assert finding.severity == "error" and "'smote' gave no result in 4 of 4 runs" in finding.message
     assert finding.message in found.notes and finding in read_findings(tmp_path)
-    assert missing_units(found.rows, ONE.methods, ONE.splits, ONE.repeats) == [("smote", split, seed) for split in (0, 1) for seed in (0, 1)]
+    assert missing_units(found.rows, ONE.methods, ONE.splits, ONE.repeats) == [
+        ("smote", split, seed) for split in (0, 1) for seed in (0, 1)
+    ]
 
 
 def test_one_failing_cell_is_a_gap_that_is_named(monkeypatch, tmp_path):
@@ -75,14 +140,28 @@ def test_one_failing_cell_is_a_gap_that_is_named(monkeypatch, tmp_path):
     found = compare(dataclasses.replace(ONE, splits=(0, 1, 2)), SETS, tmp_path, progress=False)
     line = found.summary.set_index("arm").loc["mixup"]
     assert (line.splits, line.runs, line.failed) == (3, 5, 1)
-    assert written_summary(found.summary).set_index("arm").loc["mixup", "splits x repeats"].endswith("(1 failed)")
-    finding, = [finding for finding in found.findings if finding.kind == "failed-run"]
-    assert finding.severity == "warning" and "in 1 of 6 runs (splits 1)" in finding.message and "learning rate" in finding.message
+    assert (
+        written_summary(found.summary)
+        .set_index("arm")
+        .loc["mixup", "splits x repeats"]
+        .endswith("(1 failed)")
+    )
+    (finding,) = [finding for finding in found.findings if finding.kind == "failed-run"]
+    assert (
+        finding.severity == "warning"
+        and "in 1 of 6 runs (splits 1)" in finding.message
+        and "learning rate" in finding.message
+    )
     assert json.loads((tmp_path / "summary.json").read_text())["notes"]
 
 
 def test_differences_are_over_the_splits_that_both_have():
-    rows = pd.concat([rows_of({"original": {(0, 0): 0.5, (1, 0): 0.6}, "mixup": {(0, 0): 0.7}}), pd.DataFrame([failed_row(ROW | {"method": "mixup", "split": 1}, "no")])])
+    rows = pd.concat(
+        [
+            rows_of({"original": {(0, 0): 0.5, (1, 0): 0.6}, "mixup": {(0, 0): 0.7}}),
+            pd.DataFrame([failed_row(ROW | {"method": "mixup", "split": 1}, "no")]),
+        ]
+    )
     line = summarise(rows, ("original", "mixup")).set_index("arm").loc["mixup"]
     assert (line.splits, line.failed) == (1, 1)
     assert np.isclose(line["minus original"], 0.2)
@@ -111,26 +190,50 @@ def test_a_failed_run_is_tried_again_and_its_row_goes(monkeypatch, tmp_path):
         compare(ONE, SETS, tmp_path, progress=False)
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     again = compare(ONE, SETS, tmp_path, progress=False)
-    assert FAILED not in set(read_rows(tmp_path / "results.csv").metric) and not [finding for finding in again.findings if finding.kind == "failed-run"]
+    assert FAILED not in set(read_rows(tmp_path / "results.csv").metric) and not [
+        finding for finding in again.findings if finding.kind == "failed-run"
+    ]
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
-    pd.testing.assert_series_equal(again.rows.value, compare(ONE, SETS, tmp_path / "unbroken", progress=False).rows.value)
+    pd.testing.assert_series_equal(
+        again.rows.value, compare(ONE, SETS, tmp_path / "unbroken", progress=False).rows.value
+    )
 
 
 def test_what_was_painted_in_vain_is_not_tried_for_each_repeat(monkeypatch, tmp_path):
     calls, plain = [], experiment.paint_arm
-    monkeypatch.setattr(experiment, "paint_arm", lambda bench, arm, split: calls.append(arm.name) or (_ for _ in ()).throw(GenaugError("no")) if arm.augmenter is not None else plain(bench, arm, split))
+    monkeypatch.setattr(
+        experiment,
+        "paint_arm",
+        lambda bench, arm, split: (
+            calls.append(arm.name) or (_ for _ in ()).throw(GenaugError("no"))
+            if arm.augmenter is not None
+            else plain(bench, arm, split)
+        ),
+    )
     compare(dataclasses.replace(ONE, repeats=(0, 1, 2)), SETS, tmp_path, progress=False)
     assert calls == ["smote"] * 2
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EROFS, "Read-only file system"), PermissionError(errno.EACCES, "Permission denied")], ids=lambda error: type(error).__name__ + str(error)[:9])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        MemoryError(),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError(errno.EACCES, "Permission denied"),
+    ],
+    ids=lambda error: type(error).__name__ + str(error)[:9],
+)
 def test_what_concerns_the_machine_stops_the_comparison(error, monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", "smote", error=error)
     with pytest.raises((type(error), GenaugError)):
         compare(ONE, SETS, tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("cause", [OSError(errno.ENOSPC, "No space left on device"), Timeout("lock")], ids=["disk", "lock"])
+@pytest.mark.parametrize(
+    "cause", [OSError(errno.ENOSPC, "No space left on device"), Timeout("lock")], ids=["disk", "lock"]
+)
 @pytest.mark.parametrize("hidden", [True, False])
 def test_a_sentence_about_the_disk_or_another_process_stops_it_too(cause, hidden, monkeypatch, tmp_path):
     try:
@@ -146,22 +249,34 @@ def test_a_sentence_about_the_disk_or_another_process_stops_it_too(cause, hidden
 
 def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
     from genaug import classifier
+
     plain = classifier._batch_loss
-    monkeypatch.setattr(classifier, "_batch_loss", lambda network, store, rows, preset, feeder, device: plain(network, store, rows, preset, feeder, device) * (math.nan if feeder.mixer is not None else 1))
+    monkeypatch.setattr(
+        classifier,
+        "_batch_loss",
+        lambda network, store, rows, preset, feeder, device: (
+            plain(network, store, rows, preset, feeder, device)
+            * (math.nan if feeder.mixer is not None else 1)
+        ),
+    )
     found = compare(ONE, SETS, tmp_path, progress=False)
-    why, = {json.loads(row.settings)["why"] for row in found.rows.itertuples() if row.metric == FAILED}
+    (why,) = {json.loads(row.settings)["why"] for row in found.rows.itertuples() if row.metric == FAILED}
     assert "became nan" in why and "learning rate" in why
     assert set(found.summary.set_index("arm").splits) == {0, 2}
 
 
 def test_answers_that_are_not_finite_are_a_cell(monkeypatch, tmp_path):
     from genaug.classifier import TrainedClassifier
-    monkeypatch.setattr(TrainedClassifier, "predict", lambda self, images, batch_size=256: np.full((len(images), 3), np.nan))
+
+    monkeypatch.setattr(
+        TrainedClassifier, "predict", lambda self, images, batch_size=256: np.full((len(images), 3), np.nan)
+    )
     found = compare(ONE, SETS, tmp_path, progress=False)
     assert set(found.rows.metric) == {FAILED} and "diverged" in json.loads(found.rows.settings[0])["why"]
 
 
 # filters
+
 
 class Turned:
     "A set of which a filter turned down everything, or whole classes."
@@ -170,22 +285,38 @@ class Turned:
     def down(monkeypatch, keep, splits=(0, 1)):
         from genaug.core import Decision
         from genaug.balance.smote import Smote
-        monkeypatch.setattr(Smote, "select", lambda self, rows, images, real: [Decision(keep(real, row, place), 1.0, "turned down") for place, row in enumerate(rows)])
+
+        monkeypatch.setattr(
+            Smote,
+            "select",
+            lambda self, rows, images, real: [
+                Decision(keep(real, row, place), 1.0, "turned down") for place, row in enumerate(rows)
+            ],
+        )
 
 
 def test_a_filter_that_turned_everything_down_is_a_cell_and_a_rerun_ends_too(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: False)
     for _ in range(2):
         found = compare(ONE, SETS, tmp_path, progress=False)
-        assert {json.loads(row.settings)["why"].split(":")[0] for row in found.rows.itertuples() if row.metric == FAILED} == {"No synthetic image was used"}
+        assert {
+            json.loads(row.settings)["why"].split(":")[0]
+            for row in found.rows.itertuples()
+            if row.metric == FAILED
+        } == {"No synthetic image was used"}
         assert found.summary.set_index("arm").splits.to_dict() == {"original": 2, "smote": 0, "mixup": 2}
 
 
 def test_classes_that_end_empty_are_named(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: row.label[0] != 1)
     found = compare(ONE, SETS, tmp_path, progress=False)
-    finding, = [finding for finding in found.findings if finding.kind == "empty-class"]
-    assert finding.severity == "warning" and finding.where == "smote" and "1 of 3 classes (class 0)" in finding.message and "on 2 of 2 splits" in finding.message
+    (finding,) = [finding for finding in found.findings if finding.kind == "empty-class"]
+    assert (
+        finding.severity == "warning"
+        and finding.where == "smote"
+        and "1 of 3 classes (class 0)" in finding.message
+        and "on 2 of 2 splits" in finding.message
+    )
     assert finding.message in found.notes
     again = compare(ONE, SETS, tmp_path, progress=False)
     assert finding in again.findings
@@ -193,11 +324,16 @@ def test_classes_that_end_empty_are_named(monkeypatch, tmp_path):
 
 def test_fewer_images_than_wanted_are_a_note(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: place % 2 == 0)
-    finding, = [finding for finding in compare(ONE, SETS, tmp_path, progress=False).findings if finding.kind == "fewer-images"]
+    (finding,) = [
+        finding
+        for finding in compare(ONE, SETS, tmp_path, progress=False).findings
+        if finding.kind == "fewer-images"
+    ]
     assert finding.severity == "note" and "6 of 12 images" in finding.message
 
 
 # what is measured of sets
+
 
 @pytest.fixture(scope="module")
 def jury(tmp_path_factory):
@@ -205,7 +341,9 @@ def jury(tmp_path_factory):
 
 
 def test_a_set_that_cannot_be_measured_is_a_row(jury, monkeypatch, tmp_path):
-    monkeypatch.setattr(experiment, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no")))
+    monkeypatch.setattr(
+        experiment, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no"))
+    )
     found = compare(ONE, SETS, tmp_path, progress=False, jury=jury)
     judged = found.rows[found.rows.classifier.str.startswith("judge")]
     assert set(judged.metric) == {FAILED} and len(judged) == 2
@@ -222,10 +360,16 @@ def test_a_set_that_was_never_made_is_not_made_for_the_judge(jury, monkeypatch, 
 
 @pytest.fixture(scope="module")
 def measured(jury, tmp_path_factory):
-    question, folder = dataclasses.replace(ONE, methods=("smote",), splits=(0,), repeats=(0,)), tmp_path_factory.mktemp("measured")
-    bench, split = experiment.Bench(question, SETS, None, folder, False), experiment.make_split(question, SETS, 0)
+    question, folder = (
+        dataclasses.replace(ONE, methods=("smote",), splits=(0,), repeats=(0,)),
+        tmp_path_factory.mktemp("measured"),
+    )
+    bench, split = (
+        experiment.Bench(question, SETS, None, folder, False),
+        experiment.make_split(question, SETS, 0),
+    )
     first = experiment.measure_arm(bench, "smote", split, jury)
-    path, = (folder / "runs").glob("set-*.json")
+    (path,) = (folder / "runs").glob("set-*.json")
     return bench, split, path, first
 
 
@@ -238,16 +382,43 @@ def spoiled(change):
     def spoil(text):
         record = json.loads(text)
         return json.dumps(change(record) or record)
+
     return spoil
 
 
-def setting(**fields): return spoiled(lambda record: record | fields)
+def setting(**fields):
+    return spoiled(lambda record: record | fields)
 
 
-WRONG = [*(lambda _, text=text: text for text in GARBAGE), setting(metrics=[]), setting(metrics=7), setting(metrics=[["accuracy", "", 0.5]]), setting(metrics=[["accuracy", "", 0.5, 18, 1]]), setting(metrics=[["accuracy", "", "0.5", 18]]),
-         setting(metrics=[["accuracy", "", float("nan"), 18]]), setting(metrics=[["accuracy", "", float("inf"), 18]]), setting(metrics=[["accuracy", "", True, 18]]), setting(metrics=[["f1", "class=a", 0.5, 18]]), setting(metrics=[["accuracy", "", 0.5, -1]]),
-         setting(metrics={"accuracy": 1}), setting(correct="0"), setting(correct="2" * 18), setting(correct=[1, 0]), setting(correct=None), setting(arm=3), setting(split="0"), setting(split=9), setting(seed=9), setting(wall_s="long"),
-         setting(wall_s=float("nan")), setting(evaluations=None), setting(settings=[]), setting(extra=1), spoiled(lambda record: record.pop("correct") and None), spoiled(lambda record: [record])]
+WRONG = [
+    *(lambda _, text=text: text for text in GARBAGE),
+    setting(metrics=[]),
+    setting(metrics=7),
+    setting(metrics=[["accuracy", "", 0.5]]),
+    setting(metrics=[["accuracy", "", 0.5, 18, 1]]),
+    setting(metrics=[["accuracy", "", "0.5", 18]]),
+    setting(metrics=[["accuracy", "", float("nan"), 18]]),
+    setting(metrics=[["accuracy", "", float("inf"), 18]]),
+    setting(metrics=[["accuracy", "", True, 18]]),
+    setting(metrics=[["f1", "class=a", 0.5, 18]]),
+    setting(metrics=[["accuracy", "", 0.5, -1]]),
+    setting(metrics={"accuracy": 1}),
+    setting(correct="0"),
+    setting(correct="2" * 18),
+    setting(correct=[1, 0]),
+    setting(correct=None),
+    setting(arm=3),
+    setting(split="0"),
+    setting(split=9),
+    setting(seed=9),
+    setting(wall_s="long"),
+    setting(wall_s=float("nan")),
+    setting(evaluations=None),
+    setting(settings=[]),
+    setting(extra=1),
+    spoiled(lambda record: record.pop("correct") and None),
+    spoiled(lambda record: [record]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -261,30 +432,53 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize("damage", range(len(WRONG)))
 def test_a_stored_result_of_the_wrong_shape_counts_as_not_there(damage, finished, tmp_path):
     question, before = finished
-    stored, = (before / "runs").iterdir()
-    bench, split, said = experiment.Bench(question, SETS, None, tmp_path, False), experiment.make_split(question, SETS, 0), []
+    (stored,) = (before / "runs").iterdir()
+    bench, split, said = (
+        experiment.Bench(question, SETS, None, tmp_path, False),
+        experiment.make_split(question, SETS, 0),
+        [],
+    )
     path = tmp_path / "runs" / stored.name
     path.parent.mkdir()
     path.write_text(stored.read_text())
-    assert experiment.stored_unit(bench, bench.arm("original"), split, 0, said.append) is not None and said == []
+    assert (
+        experiment.stored_unit(bench, bench.arm("original"), split, 0, said.append) is not None and said == []
+    )
     path.write_text(WRONG[damage](stored.read_text()))
     assert experiment.stored_unit(bench, bench.arm("original"), split, 0, said.append) is None
-    assert [(finding.kind, finding.severity, finding.where) for finding in said] == [("damaged-run", "note", f"runs/{stored.name}")]
+    assert [(finding.kind, finding.severity, finding.where) for finding in said] == [
+        ("damaged-run", "note", f"runs/{stored.name}")
+    ]
 
 
 @pytest.mark.parametrize("damage", [2, 8, 14, 20, -2])
 def test_a_stored_result_of_the_wrong_shape_is_run_again_and_said(damage, finished, tmp_path):
     question, before = finished
     shutil.copytree(before, tmp_path / "out")
-    path, = (tmp_path / "out" / "runs").iterdir()
+    (path,) = (tmp_path / "out" / "runs").iterdir()
     path.write_text(WRONG[damage](path.read_text()))
     found = compare(question, SETS, tmp_path / "out", progress=False)
-    assert [finding.kind for finding in found.findings] == ["damaged-run"] and found.findings[0].severity == "note"
+    assert [finding.kind for finding in found.findings] == ["damaged-run"] and found.findings[
+        0
+    ].severity == "note"
     assert Unit.load(path) is not None
-    assert load_rows(tmp_path / "out" / "results.csv")[0]["value"] == load_rows(before / "results.csv")[0]["value"]
+    assert (
+        load_rows(tmp_path / "out" / "results.csv")[0]["value"]
+        == load_rows(before / "results.csv")[0]["value"]
+    )
 
 
-@pytest.mark.parametrize("text", [*GARBAGE, '[["kid", "", 0.5]]', '[["kid", "", "x", 3]]', '[["kid", 0, 0.5, 3]]', '[["kid", "", Infinity, 3]]', '{"kid": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *GARBAGE,
+        '[["kid", "", 0.5]]',
+        '[["kid", "", "x", 3]]',
+        '[["kid", 0, 0.5, 3]]',
+        '[["kid", "", Infinity, 3]]',
+        '{"kid": 1}',
+    ],
+)
 def test_a_stored_measurement_of_the_wrong_shape_is_made_again(text, measured, jury):
     bench, split, path, first = measured
     path.write_text(text)
@@ -306,7 +500,7 @@ def test_other_files_of_the_wrong_shape_are_written_again(file, text, finished, 
 def test_a_note_of_the_wrong_shape_counts_as_none(text, tmp_path):
     question = dataclasses.replace(ONE, methods=("smote",), splits=(0,), repeats=(0,))
     list(run_experiment(question, SETS, tmp_path, progress=False))
-    note, = (tmp_path / "synthetic" / "split-0").glob("*.json")
+    (note,) = (tmp_path / "synthetic" / "split-0").glob("*.json")
     note.write_text(text)
     assert experiment.noted_arm(tmp_path, "smote", 0) is None
     list(run_experiment(dataclasses.replace(question, repeats=(0, 1)), SETS, tmp_path, progress=False))
@@ -315,14 +509,28 @@ def test_a_note_of_the_wrong_shape_counts_as_none(text, tmp_path):
 
 # a second comparison into the same folder
 
+
 def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
     compare(QUESTION, SETS, tmp_path, progress=False)
-    before = {tuple(row[name] for name in experiment.KEY): row["value"] for row in load_rows(tmp_path / "results.csv")}
-    found = compare(dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, tmp_path, progress=False)
-    after = {tuple(row[name] for name in experiment.KEY): row["value"] for row in load_rows(tmp_path / "results.csv")}
-    assert before.items() <= after.items() or all(after[key] == value or math.isnan(value) for key, value in before.items())
-    assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {"original", "cutmix"}
-    finding, = [finding for finding in found.findings if finding.kind == "other-rows"]
+    before = {
+        tuple(row[name] for name in experiment.KEY): row["value"]
+        for row in load_rows(tmp_path / "results.csv")
+    }
+    found = compare(
+        dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, tmp_path, progress=False
+    )
+    after = {
+        tuple(row[name] for name in experiment.KEY): row["value"]
+        for row in load_rows(tmp_path / "results.csv")
+    }
+    assert before.items() <= after.items() or all(
+        after[key] == value or math.isnan(value) for key, value in before.items()
+    )
+    assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {
+        "original",
+        "cutmix",
+    }
+    (finding,) = [finding for finding in found.findings if finding.kind == "other-rows"]
     assert "mixup" in finding.message and finding.message in found.notes
 
 
@@ -334,15 +542,31 @@ def test_other_splits_are_kept_and_not_averaged(tmp_path):
     assert set(asked_rows(read_rows(tmp_path / "results.csv"), read_comparison(tmp_path)).split) == {"1"}
 
 
-@pytest.mark.parametrize("change, word", [({"copies": 2}, "copies"), ({"updates": 3}, "updates"), ({"replace": 0.25}, "replacement"), ({"use": "append"}, "use"), ({"even": True}, "even"), ({"classifier": "residual"}, "classifier"),
-                                          ({"classifier_weights": None}, "weights"), ({"shots": 3}, "shots"), ({"test_fraction": 0.4}, "kept back"), ({"suffixes": ("on grass",)}, "suffixes"), ({"data": "other"}, "data")])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"copies": 2}, "copies"),
+        ({"updates": 3}, "updates"),
+        ({"replace": 0.25}, "replacement"),
+        ({"use": "append"}, "use"),
+        ({"even": True}, "even"),
+        ({"classifier": "residual"}, "classifier"),
+        ({"classifier_weights": None}, "weights"),
+        ({"shots": 3}, "shots"),
+        ({"test_fraction": 0.4}, "kept back"),
+        ({"suffixes": ("on grass",)}, "suffixes"),
+        ({"data": "other"}, "data"),
+    ],
+)
 def test_what_would_make_rows_mean_something_else_is_refused(change, word, finished, tmp_path):
     question, before = finished
     shutil.copytree(before, tmp_path / "out")
     rows = (tmp_path / "out" / "results.csv").read_bytes()
     with pytest.raises(GenaugError, match=f"{word}.* changed"):
         compare(dataclasses.replace(question, **change), SETS, tmp_path / "out", progress=False)
-    assert (tmp_path / "out" / "results.csv").read_bytes() == rows and read_comparison(tmp_path / "out")["question"] == read_comparison(before)["question"]
+    assert (tmp_path / "out" / "results.csv").read_bytes() == rows and read_comparison(tmp_path / "out")[
+        "question"
+    ] == read_comparison(before)["question"]
 
 
 def test_other_photographs_under_the_same_name_are_refused(finished, tmp_path):
@@ -352,7 +576,9 @@ def test_other_photographs_under_the_same_name_are_refused(finished, tmp_path):
         compare(question, {"train": pool(seed=5), "test": SETS["test"]}, tmp_path / "out", progress=False)
 
 
-@pytest.mark.parametrize("again", ["photos", "photos/", "./photos", "../{name}/photos", "{absolute}", "photos/../photos"])
+@pytest.mark.parametrize(
+    "again", ["photos", "photos/", "./photos", "../{name}/photos", "{absolute}", "photos/../photos"]
+)
 def test_one_folder_written_in_several_ways_is_one_source(again, monkeypatch, tmp_path):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -378,7 +604,19 @@ def test_a_folder_begun_by_the_version_before_still_opens(finished, tmp_path):
     assert found.findings == ()
 
 
-@pytest.mark.parametrize("text", ["[]", "7", "{}", '{"genaug_comparison": 1}', '{"genaug_comparison": 1, "question": {}, "source": "toy"}', '{"genaug_comparison": 1, "question": {"methods": 1}, "source": 3}', "{", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "7",
+        "{}",
+        '{"genaug_comparison": 1}',
+        '{"genaug_comparison": 1, "question": {}, "source": "toy"}',
+        '{"genaug_comparison": 1, "question": {"methods": 1}, "source": 3}',
+        "{",
+        "\x00",
+    ],
+)
 def test_a_damaged_record_is_a_sentence(text, finished, tmp_path):
     question, before = finished
     shutil.copytree(before, tmp_path / "out")
@@ -387,7 +625,17 @@ def test_a_damaged_record_is_a_sentence(text, finished, tmp_path):
         compare(question, SETS, tmp_path / "out", progress=False)
 
 
-@pytest.mark.parametrize("spoil", [lambda text: text.replace(",18,", ",eighteen,", 1), lambda text: text + "short,row\n", lambda text: text + ",".join("x" * 40) + "\n", lambda text: "\ufeff" + text, lambda text: text[:40], lambda text: text.replace("0.", "inf.", 1)])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace(",18,", ",eighteen,", 1),
+        lambda text: text + "short,row\n",
+        lambda text: text + ",".join("x" * 40) + "\n",
+        lambda text: "\ufeff" + text,
+        lambda text: text[:40],
+        lambda text: text.replace("0.", "inf.", 1),
+    ],
+)
 def test_a_damaged_table_is_a_sentence_before_any_work(spoil, finished, tmp_path):
     question, before = finished
     shutil.copytree(before, tmp_path / "out")
@@ -401,10 +649,17 @@ def test_a_damaged_table_is_a_sentence_before_any_work(spoil, finished, tmp_path
 
 # rows
 
+
 def test_a_failed_row_survives_the_file_and_gives_way_to_a_result_in_any_order(tmp_path):
-    failure, result = failed_row(ROW | {"split": 3}, 'A "reason", with a comma\nand a line'), ROW | {"split": 3}
+    failure, result = (
+        failed_row(ROW | {"split": 3}, 'A "reason", with a comma\nand a line'),
+        ROW | {"split": 3},
+    )
     put([failure], tmp_path / "one.csv")
-    assert json.loads(load_rows(tmp_path / "one.csv")[0]["settings"])["why"] == 'A "reason", with a comma\nand a line'
+    assert (
+        json.loads(load_rows(tmp_path / "one.csv")[0]["settings"])["why"]
+        == 'A "reason", with a comma\nand a line'
+    )
     put([result], tmp_path / "one.csv")
     put([result], tmp_path / "two.csv")
     put([failure, ROW], tmp_path / "two.csv")
@@ -412,7 +667,18 @@ def test_a_failed_row_survives_the_file_and_gives_way_to_a_result_in_any_order(t
     assert [row["metric"] for row in load_rows(tmp_path / "two.csv")] == ["accuracy", "accuracy"]
 
 
-@pytest.mark.parametrize("change", [{"value": "x"}, {"value": None}, {"n": "1.5"}, {"n": float("nan")}, {"value": float("inf")}, {"wall_s": "long"}, {None: "surplus"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": "x"},
+        {"value": None},
+        {"n": "1.5"},
+        {"n": float("nan")},
+        {"value": float("inf")},
+        {"wall_s": "long"},
+        {None: "surplus"},
+    ],
+)
 def test_a_row_whose_numbers_are_none_is_a_sentence(change):
     with pytest.raises(GenaugError):
         experiment.checked_row(ROW | change)

@@ -1,4 +1,5 @@
 """Faults for real, the short form: one of each kind that takes seconds. The long form is `make faults` (tools/faults.py), whose figures are in tests/faults.json."""
+
 import importlib.util
 import json
 import signal
@@ -33,11 +34,19 @@ def moment(bench, stage, share=0.5):
 
 
 CASES = {
-    "killed while learning": lambda faults, bench: faults.stopped(COMMAND, moment(bench, "learning"), signal.SIGKILL),
-    "killed while painting": lambda faults, bench: faults.stopped(COMMAND, moment(bench, "painting"), signal.SIGKILL),
+    "killed while learning": lambda faults, bench: faults.stopped(
+        COMMAND, moment(bench, "learning"), signal.SIGKILL
+    ),
+    "killed while painting": lambda faults, bench: faults.stopped(
+        COMMAND, moment(bench, "painting"), signal.SIGKILL
+    ),
     "killed at the very first write": lambda faults, bench: faults.stopped(COMMAND, 0, signal.SIGKILL),
-    "killed at the very last write": lambda faults, bench: faults.stopped(COMMAND, len(bench.reference(COMMAND)[1]) - 1, signal.SIGKILL),
-    "interrupted while painting": lambda faults, bench: faults.stopped(COMMAND, moment(bench, "painting"), signal.SIGINT),
+    "killed at the very last write": lambda faults, bench: faults.stopped(
+        COMMAND, len(bench.reference(COMMAND)[1]) - 1, signal.SIGKILL
+    ),
+    "interrupted while painting": lambda faults, bench: faults.stopped(
+        COMMAND, moment(bench, "painting"), signal.SIGINT
+    ),
     "the disk is full": lambda faults, bench: faults.full_disk(COMMAND, moment(bench, "painting", 0.2)),
     "all files lie in the future": lambda faults, bench: faults.clock(COMMAND, moment(bench, "painting"), 10),
     "twice at once": lambda faults, bench: faults.several(COMMAND, 2),
@@ -45,10 +54,17 @@ CASES = {
 }
 
 
-QUICK = ("killed while painting", "killed at the very first write", "the disk is full", "a flipped bit in a picture")
+QUICK = (
+    "killed while painting",
+    "killed at the very first write",
+    "the disk is full",
+    "a flipped bit in a picture",
+)
 
 
-@pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.long) for case in CASES])
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.long) for case in CASES]
+)
 def test_whatever_happens_the_finished_set_is_the_uninterrupted_one(faults, bench, case):
     record = bench.trial(case, COMMAND, CASES[case](faults, bench))
     if record["outcome"].startswith("skipped"):
@@ -60,7 +76,9 @@ def test_whatever_happens_the_finished_set_is_the_uninterrupted_one(faults, benc
 
 
 def test_a_changed_source_is_refused_and_the_restored_one_continues(faults, bench):
-    record = bench.trial("source", COMMAND, faults.source_changes(COMMAND, moment(bench, "painting"), "replaced"))
+    record = bench.trial(
+        "source", COMMAND, faults.source_changes(COMMAND, moment(bench, "painting"), "replaced")
+    )
     assert record["good"], record
 
 

@@ -1,4 +1,5 @@
 """What users of class activation maps report (pytorch-grad-cam, issues 108 and 264), asked of the saliency maps of feature-space fusion."""
+
 import numpy as np
 import pytest
 import torch
@@ -23,9 +24,14 @@ def codes():
 def test_a_batch_of_three_gives_the_maps_of_three_batches_of_one(network, codes, kind):
     targets = torch.tensor([0, 1, 2])
     together = saliency(network, codes, ("block3",), kind, targets)
-    alone = torch.cat([saliency(network, codes[place:place + 1], ("block3",), kind, targets[place:place + 1]) for place in range(3)])
+    alone = torch.cat(
+        [
+            saliency(network, codes[place : place + 1], ("block3",), kind, targets[place : place + 1])
+            for place in range(3)
+        ]
+    )
     assert (together - alone).abs().max() < 1e-5
-    assert (together.amax((1, 2)) > 0.5).all()      # none but the first is empty
+    assert (together.amax((1, 2)) > 0.5).all()  # none but the first is empty
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,8 +42,18 @@ def test_the_same_picture_twice_gives_the_same_map_twice(network, codes, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_map_without_any_positive_value_is_zero_and_finite(codes, kind):
-    blind = torch.nn.Sequential(torch.nn.Conv2d(4, 2, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(2, 3))
-    torch.nn.init.zeros_(blind[0].weight), torch.nn.init.ones_(blind[0].bias), torch.nn.init.constant_(blind[4].weight, -1.0)
+    blind = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 2, 1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(2, 3),
+    )
+    (
+        torch.nn.init.zeros_(blind[0].weight),
+        torch.nn.init.ones_(blind[0].bias),
+        torch.nn.init.constant_(blind[4].weight, -1.0),
+    )
     maps = saliency(blind, codes, ("1",), kind, torch.tensor([0, 1, 2]))
     assert torch.equal(maps, torch.zeros(3, 12, 12))
 
@@ -51,13 +67,24 @@ def test_a_map_that_is_zero_lets_the_other_picture_and_the_coins_decide():
 def test_an_empty_map_beside_a_full_one_does_not_disturb_it(network, codes):
     flat = torch.full((1, 4, 12, 12), 0.25)
     beside = saliency(network, torch.cat([flat, codes[:1]]), ("block3",), "gradcam", torch.tensor([0, 0]))
-    assert (beside[1:] - saliency(network, codes[:1], ("block3",), "gradcam", torch.tensor([0]))).abs().max() < 1e-5
+    assert (
+        beside[1:] - saliency(network, codes[:1], ("block3",), "gradcam", torch.tensor([0]))
+    ).abs().max() < 1e-5
 
 
 def test_the_sign_is_not_the_linear_algebra_library_s(monkeypatch):
-    activations, true_svd = torch.randn(3, 5, 6, 6, generator=torch.Generator().manual_seed(0)).relu(), torch.linalg.svd
+    activations, true_svd = (
+        torch.randn(3, 5, 6, 6, generator=torch.Generator().manual_seed(0)).relu(),
+        torch.linalg.svd,
+    )
     first = principal_projection(activations)
-    monkeypatch.setattr(torch.linalg, "svd", lambda *given, **more: (lambda left, strength, right: (-left, strength, -right))(*true_svd(*given, **more)))
+    monkeypatch.setattr(
+        torch.linalg,
+        "svd",
+        lambda *given, **more: (lambda left, strength, right: (-left, strength, -right))(
+            *true_svd(*given, **more)
+        ),
+    )
     assert torch.equal(principal_projection(activations), first)
 
 
@@ -74,4 +101,8 @@ def test_a_bright_object_is_what_the_map_shows_and_not_its_background():
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 def test_a_map_does_not_depend_on_the_size_of_the_activations(scale):
     activations = torch.randn(2, 5, 6, 6, generator=torch.Generator().manual_seed(0)).relu()
-    assert np.allclose(min_max(principal_projection(scale * activations)), min_max(principal_projection(activations)), atol=2e-4)
+    assert np.allclose(
+        min_max(principal_projection(scale * activations)),
+        min_max(principal_projection(activations)),
+        atol=2e-4,
+    )

@@ -1,4 +1,5 @@
 """What users of this field ask for in public threads, about learning and painting: a test each."""
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,12 @@ def small_backbone(**options):
 
 def photographs(shapes, seed=0):
     random = np.random.default_rng(seed)
-    return LabeledImages([random.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes], np.arange(len(shapes)) % 2, ("square", "bar"), [f"{place}.png" for place in range(len(shapes))])
+    return LabeledImages(
+        [random.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes],
+        np.arange(len(shapes)) % 2,
+        ("square", "bar"),
+        [f"{place}.png" for place in range(len(shapes))],
+    )
 
 
 # ---- diffusers#4450: of k vectors of one word only the first trained
@@ -38,7 +44,15 @@ def test_all_vectors_of_a_learned_word_are_trained():
 
 
 def test_the_vectors_of_a_learned_word_become_different_from_one_another():
-    after = learn_tokens(small_backbone(), photographs([(16, 16)] * 4), steps=4, tokens_per_class=3, initial="t", lr=1e-2, progress=False)
+    after = learn_tokens(
+        small_backbone(),
+        photographs([(16, 16)] * 4),
+        steps=4,
+        tokens_per_class=3,
+        initial="t",
+        lr=1e-2,
+        progress=False,
+    )
     for vectors in after.tokens.values():
         assert len({tuple(row) for row in vectors.tolist()}) == 3
 
@@ -49,8 +63,16 @@ def test_the_vectors_of_a_learned_word_become_different_from_one_another():
 def learned(folder, steps, schedule="constant"):
     network = torch.nn.Linear(3, 3)
     with torch.no_grad():
-        for value in network.parameters(): value.fill_(0.3)
-    losses = train_loop(lambda step: (network(torch.ones(1, 3)) ** 2).sum(), {"network": network}, steps, 1e-2, schedule=schedule, checkpoint=folder)
+        for value in network.parameters():
+            value.fill_(0.3)
+    losses = train_loop(
+        lambda step: (network(torch.ones(1, 3)) ** 2).sum(),
+        {"network": network},
+        steps,
+        1e-2,
+        schedule=schedule,
+        checkpoint=folder,
+    )
     return losses, network.weight.detach().clone()
 
 
@@ -76,7 +98,9 @@ def test_a_run_that_went_further_is_not_taken_for_a_shorter_one(tmp_path):
 
 def test_a_concept_of_more_steps_is_that_of_a_fresh_run(tmp_path):
     backbone, real = small_backbone(), photographs([(16, 16)] * 2)
-    learn = lambda steps, folder: learn_tokens(backbone, real, steps=steps, initial="t", checkpoint=folder, progress=False).fingerprint()
+    learn = lambda steps, folder: learn_tokens(
+        backbone, real, steps=steps, initial="t", checkpoint=folder, progress=False
+    ).fingerprint()
     learn(2, tmp_path / "one")
     assert learn(4, tmp_path / "one") == learn(4, tmp_path / "two")
 
@@ -88,7 +112,9 @@ def test_a_concept_of_more_steps_is_that_of_a_fresh_run(tmp_path):
 @pytest.mark.parametrize("strength", [0.01, 0.1, 0.25, 0.5, 0.99, 1.0])
 def test_the_recorded_strength_is_the_noise_that_was_added(steps, strength):
     backbone, real = toy_backbone(), toy_photographs()
-    method = Recipe(naming=ClassName(), start=FromPhotograph((strength,)), backbone=backbone, num_inference_steps=steps).fit(real)
+    method = Recipe(
+        naming=ClassName(), start=FromPhotograph((strength,)), backbone=backbone, num_inference_steps=steps
+    ).fit(real)
     row = method.plan(real, Budget(copies=1), 0)[0]
     latents, first = method.start.latents([row], real, method.studio)
     clean = backbone.encode(real.batch([row.inputs[0][0]]))
@@ -127,7 +153,10 @@ def test_inversions_under_v_prediction_do_not_collapse():
 # ---- diffusers#5595: sizes that eight does not divide
 
 
-@pytest.mark.parametrize("shapes", [[(13, 17)] * 4, [(17, 13), (5, 40), (1, 1), (64, 63)], [(16, 16), (13, 17), (3, 100), (100, 3)]])
+@pytest.mark.parametrize(
+    "shapes",
+    [[(13, 17)] * 4, [(17, 13), (5, 40), (1, 1), (64, 63)], [(16, 16), (13, 17), (3, 100), (100, 3)]],
+)
 def test_photographs_of_odd_sizes_give_pictures_of_one_size(tmp_path, shapes):
     real = photographs(shapes)
     method = DiffII(naming=ClassName(), backbone=small_backbone(), num_inference_steps=4).fit(real)

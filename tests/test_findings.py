@@ -1,4 +1,5 @@
 """Findings have one form everywhere, and settings are compared with their declared types and bounds."""
+
 import dataclasses
 import json
 import math
@@ -8,7 +9,19 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from genaug.core import Bound, Finding, GenaugError, bounds_of, check_settings, finding_lines, findings_text, keep_findings, printable, read_findings, sorted_findings
+from genaug.core import (
+    Bound,
+    Finding,
+    GenaugError,
+    bounds_of,
+    check_settings,
+    finding_lines,
+    findings_text,
+    keep_findings,
+    printable,
+    read_findings,
+    sorted_findings,
+)
 
 ERROR = Finding("leak", "error", "a.png", "'a.png' is in two parts: remove one.")
 NOTE = Finding("grey", "note", "b.png", "'b.png' is grey.")
@@ -62,20 +75,68 @@ def test_findings_survive_a_folder(tmp_path):
     assert read_findings(tmp_path / "nowhere") == ()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"genaug_findings": 1}', '{"genaug_findings": 1, "findings": [{}]}', '{"genaug_findings": 1, "findings": 3}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"genaug_findings": 1}',
+        '{"genaug_findings": 1, "findings": [{}]}',
+        '{"genaug_findings": 1, "findings": 3}',
+        "\xff",
+    ],
+)
 def test_a_damaged_list_of_findings_is_named(tmp_path, text):
     (tmp_path / "findings.json").write_text(text, encoding="latin-1")
     with pytest.raises(GenaugError, match="damaged"):
         read_findings(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{}, {"steps": 10}, {"rate": 1}, {"rate": np.float32(0.5)}, {"share": 0}, {"share": None}, {"strengths": (1.0, 0.2)}, {"strengths": [1]}, {"word": None}, {"anything": math.nan}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"steps": 10},
+        {"rate": 1},
+        {"rate": np.float32(0.5)},
+        {"share": 0},
+        {"share": None},
+        {"strengths": (1.0, 0.2)},
+        {"strengths": [1]},
+        {"word": None},
+        {"anything": math.nan},
+    ],
+)
 def test_right_settings_pass(change):
     check_settings(Part(**change))
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"steps": 11}, {"steps": 3.0}, {"steps": True}, {"steps": "3"}, {"steps": None}, {"rate": math.nan}, {"rate": math.inf}, {"rate": "abc"}, {"rate": True},
-                                    {"share": 1.1}, {"share": -0.1}, {"share": math.nan}, {"strengths": 0.5}, {"strengths": (0.0,)}, {"strengths": ("a",)}, {"word": 3}, {"flip": 1}, {"flip": "yes"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"steps": 11},
+        {"steps": 3.0},
+        {"steps": True},
+        {"steps": "3"},
+        {"steps": None},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"rate": "abc"},
+        {"rate": True},
+        {"share": 1.1},
+        {"share": -0.1},
+        {"share": math.nan},
+        {"strengths": 0.5},
+        {"strengths": (0.0,)},
+        {"strengths": ("a",)},
+        {"word": 3},
+        {"flip": 1},
+        {"flip": "yes"},
+    ],
+)
 def test_wrong_settings_are_refused_by_name(change):
     name = next(iter(change))
     with pytest.raises(GenaugError, match=f"'Part' cannot have {name}=.*: it must be"):
@@ -86,6 +147,7 @@ def test_bounds_of_a_subclass_are_added_to_those_of_its_base():
     @dataclass
     class Narrow(Part):
         bounds: ClassVar = {"steps": Bound(5, 6), "rate": Bound(0, 1)}
+
     assert bounds_of(Narrow)["steps"] == Bound(5, 6)
     assert bounds_of(Narrow)["share"] == Bound(0, 1)
 

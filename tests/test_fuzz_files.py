@@ -1,4 +1,5 @@
 """Files that genaug wrote and somebody changed: every later command refuses them in a sentence or repairs them, and no report shows what a browser would run."""
+
 import copy
 import json
 import os
@@ -7,7 +8,17 @@ import struct
 from pathlib import Path
 
 import pytest
-from fuzz_world import MARKERS, call_checked, examples, expect, expect_clean_page, hostile_json, page_faults, run_checked, small_world
+from fuzz_world import (
+    MARKERS,
+    call_checked,
+    examples,
+    expect,
+    expect_clean_page,
+    hostile_json,
+    page_faults,
+    run_checked,
+    small_world,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,29 +26,71 @@ from genaug import core, data, experiment, painting, prompts, report, suffixes
 from genaug.core import LabeledImages
 
 MAKE = ["--method", "smote", "--shots", "2", "--copies", "1", "--quiet"]
-ASK = ["--methods", "original,smote", "--shots", "1", "--seeds", "1", "--repeats", "1", "--updates", "1", "--classifier-weights", "random", "--copies", "1", "--no-measure", "--quiet"]
+ASK = [
+    "--methods",
+    "original,smote",
+    "--shots",
+    "1",
+    "--seeds",
+    "1",
+    "--repeats",
+    "1",
+    "--updates",
+    "1",
+    "--classifier-weights",
+    "random",
+    "--copies",
+    "1",
+    "--no-measure",
+    "--quiet",
+]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     "One finished set and one finished comparison, made once."
     with small_world(tmp_path_factory.mktemp("fuzz_files")) as made:
-        expect(run_checked(made, ["augment", made.photos, made.root / "made", *MAKE], out=made.root / "made").code == 0, "the plain one was not made")
-        expect(run_checked(made, ["compare", made.photos, *ASK, "--out", made.root / "compared"], out=made.root / "compared").code == 0, "the plain one was not made")
+        expect(
+            run_checked(
+                made, ["augment", made.photos, made.root / "made", *MAKE], out=made.root / "made"
+            ).code
+            == 0,
+            "the plain one was not made",
+        )
+        expect(
+            run_checked(
+                made,
+                ["compare", made.photos, *ASK, "--out", made.root / "compared"],
+                out=made.root / "compared",
+            ).code
+            == 0,
+            "the plain one was not made",
+        )
         yield made
 
 
 def files_of(folder):
     "Text files of a finished OUT, the same in every run."
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv") and path.is_file())
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.suffix in (".json", ".jsonl", ".csv") and path.is_file()
+    )
 
 
 # --- changes to the text of a file -----------------------------------------------------------------------------------------------
 
+
 def places(value, way=()):
     "The way to every value inside JSON, at most a few of a long list."
     yield way
-    items = value.items() if isinstance(value, dict) else list(enumerate(value))[:4] if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else list(enumerate(value))[:4]
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield from places(inner, (*way, key))
 
@@ -51,7 +104,11 @@ def changed_json(draw, value):
     holder = value
     for key in way[:-1]:
         holder = holder[key]
-    action = draw(st.sampled_from(["replace", "replace", "replace", "remove", "rename", "wrap", "repeat", "text", "marker"]))
+    action = draw(
+        st.sampled_from(
+            ["replace", "replace", "replace", "remove", "rename", "wrap", "repeat", "text", "marker"]
+        )
+    )
     if action == "remove":
         del holder[way[-1]]
     elif action == "rename" and isinstance(holder, dict):
@@ -60,19 +117,59 @@ def changed_json(draw, value):
         holder += holder[:3] * 2
     else:
         old = holder[way[-1]]
-        holder[way[-1]] = {"wrap": [old], "text": str(old), "marker": f"{old}{draw(st.sampled_from(MARKERS))}"}.get(action) if action in ("wrap", "text", "marker") else draw(hostile_json())
+        holder[way[-1]] = (
+            {"wrap": [old], "text": str(old), "marker": f"{old}{draw(st.sampled_from(MARKERS))}"}.get(action)
+            if action in ("wrap", "text", "marker")
+            else draw(hostile_json())
+        )
     return value
 
 
-def written(value): return json.dumps(value).encode("utf-8", "surrogatepass")
+def written(value):
+    return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
 def changed_bytes(draw, content):
     "The file cut, emptied, flipped, repeated, or filled with something foreign."
     place = draw(st.integers(0, max(0, len(content) - 1)))
-    return draw(st.sampled_from([content[:place], b"", b"\n", b"null", b"[]", b"{}", b"0", b'""', b"[" * 100_000, b"{\"a\":" * 100_000, b"[" * 100_000 + b"]" * 100_000, b"\xff\xfe" + content, b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n"), content + content, content + b"\0" * 50, b"\0" * 1000,
-                                 content[:place] + b"\xff" + content[place:], content[:place] + b"\0" + content[place:], content[:place] + b"NaN" + content[place:], content + b"{" + b" " * 3_000_000, content.decode("utf-8", "replace").encode("utf-16"), b"9" * 10_000, b"-" * 1000, b"\"" + b"x" * 3_000_000 + b"\"",
-                                 b"version https://git-lfs.github.com/spec/v1\n", b"<html><script>alert(1)</script>", content.replace(b'"', b"'"), content.replace(b"1", b"NaN"), content.replace(b"1", b"1e999"), content.replace(b"0", b"-7"), content.upper()]))
+    return draw(
+        st.sampled_from(
+            [
+                content[:place],
+                b"",
+                b"\n",
+                b"null",
+                b"[]",
+                b"{}",
+                b"0",
+                b'""',
+                b"[" * 100_000,
+                b'{"a":' * 100_000,
+                b"[" * 100_000 + b"]" * 100_000,
+                b"\xff\xfe" + content,
+                b"\xef\xbb\xbf" + content,
+                content.replace(b"\n", b"\r\n"),
+                content + content,
+                content + b"\0" * 50,
+                b"\0" * 1000,
+                content[:place] + b"\xff" + content[place:],
+                content[:place] + b"\0" + content[place:],
+                content[:place] + b"NaN" + content[place:],
+                content + b"{" + b" " * 3_000_000,
+                content.decode("utf-8", "replace").encode("utf-16"),
+                b"9" * 10_000,
+                b"-" * 1000,
+                b'"' + b"x" * 3_000_000 + b'"',
+                b"version https://git-lfs.github.com/spec/v1\n",
+                b"<html><script>alert(1)</script>",
+                content.replace(b'"', b"'"),
+                content.replace(b"1", b"NaN"),
+                content.replace(b"1", b"1e999"),
+                content.replace(b"0", b"-7"),
+                content.upper(),
+            ]
+        )
+    )
 
 
 def changed(draw, path):
@@ -92,8 +189,12 @@ def changed(draw, path):
             lines = content.decode().split("\n")
             row = draw(st.integers(0, len(lines) - 1))
             cells = lines[row].split(",")
-            cells[draw(st.integers(0, len(cells) - 1))] = draw(st.sampled_from([*MARKERS, "nan", "inf", "1e999", "", '"', "x" * 200_000])).replace("\0", "0")
-            new = "\n".join([*lines[:row], ",".join(cells), *lines[row + 1:]]).encode("utf-8", "surrogatepass")
+            cells[draw(st.integers(0, len(cells) - 1))] = draw(
+                st.sampled_from([*MARKERS, "nan", "inf", "1e999", "", '"', "x" * 200_000])
+            ).replace("\0", "0")
+            new = "\n".join([*lines[:row], ",".join(cells), *lines[row + 1 :]]).encode(
+                "utf-8", "surrogatepass"
+            )
     elif path.suffix == ".json":
         new = written(changed_json(draw, json.loads(content)))
     else:
@@ -116,13 +217,24 @@ def changed(draw, path):
 
 # --- who reads them ----------------------------------------------------------------------------------------------------------------
 
+
 def read_set(folder):
     "Every reader of a set; pictures that open lie inside it."
-    for reader, home in ((painting.read_plan, folder), (painting.open_synthetic, folder), (core.read_metadata, folder / "train"), (core.read_findings, folder), (core.read_findings, folder / ".genaug")):
+    for reader, home in (
+        (painting.read_plan, folder),
+        (painting.open_synthetic, folder),
+        (core.read_metadata, folder / "train"),
+        (core.read_findings, folder),
+        (core.read_findings, folder / ".genaug"),
+    ):
         call_checked(reader, home)
     images = call_checked(LabeledImages.open, folder / "train").value
     if images is not None:
-        outside = [str(path) for path in images.pixels if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)]
+        outside = [
+            str(path)
+            for path in images.pixels
+            if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+        ]
         expect(not outside, f"a picture outside the set is opened: {outside[:1]}")
         call_checked(lambda: [images.image(position) for position in range(len(images))])
 
@@ -161,18 +273,29 @@ def change_and_judge(world, draw, kind):
 
 # --- the claims --------------------------------------------------------------------------------------------------------------------
 
+
 def test_what_is_changed_is_what_genaug_wrote(world):
-    assert {"plan.jsonl", "train/metadata.jsonl", "train/classes.json", ".genaug/run.json", ".genaug/decisions.jsonl"} <= set(files_of(world.made))
+    assert {
+        "plan.jsonl",
+        "train/metadata.jsonl",
+        "train/classes.json",
+        ".genaug/run.json",
+        ".genaug/decisions.jsonl",
+    } <= set(files_of(world.made))
 
 
 def test_the_unchanged_report_of_a_set_has_nothing_that_runs(world):
     folder = world.copy_of("made")
-    assert run_checked(world, ["report", folder], out=folder).code == 0 and not page_faults(folder / "report.html")
+    assert run_checked(world, ["report", folder], out=folder).code == 0 and not page_faults(
+        folder / "report.html"
+    )
 
 
 def test_the_unchanged_report_of_a_comparison_has_nothing_that_runs(world):
     folder = world.copy_of("compared")
-    assert run_checked(world, ["report", folder], out=folder).code == 0 and not page_faults(folder / "report.html")
+    assert run_checked(world, ["report", folder], out=folder).code == 0 and not page_faults(
+        folder / "report.html"
+    )
 
 
 @examples(4)
@@ -187,7 +310,19 @@ def test_a_changed_file_of_a_comparison_is_refused_or_repaired(world, data):
     change_and_judge(world, data.draw, "comparison")
 
 
-FOREIGN = {"deep": b"[" * 100_000, "deep and closed": b"[" * 100_000 + b"]" * 100_000, "empty": b"", "null": b"null", "list": b"[]", "number": b"7", "text": b'"x"', "not utf-8": b"\xff\xfe\xfa", "nan": b"NaN", "object": b"{}", "huge number": b"9" * 10_000}
+FOREIGN = {
+    "deep": b"[" * 100_000,
+    "deep and closed": b"[" * 100_000 + b"]" * 100_000,
+    "empty": b"",
+    "null": b"null",
+    "list": b"[]",
+    "number": b"7",
+    "text": b'"x"',
+    "not utf-8": b"\xff\xfe\xfa",
+    "nan": b"NaN",
+    "object": b"{}",
+    "huge number": b"9" * 10_000,
+}
 
 
 def replace_and_judge(world, kind, name, content):
@@ -226,6 +361,7 @@ def test_many_changed_files_of_a_comparison_are_refused_or_repaired(world, data)
 
 # --- pictures of a finished set --------------------------------------------------------------------------------------------------
 
+
 @examples(2)
 @given(st.data())
 def test_a_changed_picture_of_a_set_is_found_or_refused(world, data):
@@ -237,13 +373,23 @@ def change_picture(world, draw):
     path = draw(st.sampled_from(sorted((folder / "train").rglob("*.png"))))
     content = path.read_bytes()
     place = draw(st.integers(0, len(content) - 1))
-    action = draw(st.sampled_from(["cut", "flip", "empty", "gone", "foreign", "folder", "photograph", "text"]))
+    action = draw(
+        st.sampled_from(["cut", "flip", "empty", "gone", "foreign", "folder", "photograph", "text"])
+    )
     path.unlink()
     if action == "folder":
         path.mkdir()
     elif action != "gone":
-        path.write_bytes({"cut": content[:place], "flip": content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1:], "empty": b"", "foreign": (world.photos / "test" / "cat" / "0.png").read_bytes(),
-                          "photograph": (world.photos / "train" / "cat" / "0.png").read_bytes(), "text": b"text"}[action])
+        path.write_bytes(
+            {
+                "cut": content[:place],
+                "flip": content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :],
+                "empty": b"",
+                "foreign": (world.photos / "test" / "cat" / "0.png").read_bytes(),
+                "photograph": (world.photos / "train" / "cat" / "0.png").read_bytes(),
+                "text": b"text",
+            }[action]
+        )
     judge_set(world, folder)
 
 
@@ -256,15 +402,66 @@ def test_many_changed_pictures_of_a_set_are_found_or_refused(world, data):
 
 # --- suffix files, learned folders, checkpoints -----------------------------------------------------------------------------------
 
-suffix_files = st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")), st.lists(st.sampled_from([*MARKERS, "on grass", "in the snow", "#", "# x", ".", " ", "x" * 100_000, "on a {}", "on \x1b[31m", "\x0c", "\x85", "\u2028"]), max_size=8).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")),
-                         st.sampled_from([b"", b"\n", b"\xef\xbb\xbf", b"\xff\xfeo\0n\0", b"\0" * 100, b"on grass\n" * 200_000, "".join(f"on grass {number}\n" for number in range(50_000)).encode(), b"x" * 3_000_000]))
+suffix_files = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(
+        st.sampled_from(
+            [
+                *MARKERS,
+                "on grass",
+                "in the snow",
+                "#",
+                "# x",
+                ".",
+                " ",
+                "x" * 100_000,
+                "on a {}",
+                "on \x1b[31m",
+                "\x0c",
+                "\x85",
+                "\u2028",
+            ]
+        ),
+        max_size=8,
+    ).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")),
+    st.sampled_from(
+        [
+            b"",
+            b"\n",
+            b"\xef\xbb\xbf",
+            b"\xff\xfeo\0n\0",
+            b"\0" * 100,
+            b"on grass\n" * 200_000,
+            "".join(f"on grass {number}\n" for number in range(50_000)).encode(),
+            b"x" * 3_000_000,
+        ]
+    ),
+)
 
 
 def judge_suffixes(world, content):
     path = world.fresh() / "suffixes.txt"
     path.write_bytes(content)
     call_checked(prompts.read_suffixes, path)
-    run_checked(world, ["augment", world.photos, "out", "--method", "smote", "--suffixes", path, "--shots", "1", "--copies", "1", "--quiet"], out="out")
+    run_checked(
+        world,
+        [
+            "augment",
+            world.photos,
+            "out",
+            "--method",
+            "smote",
+            "--suffixes",
+            path,
+            "--shots",
+            "1",
+            "--copies",
+            "1",
+            "--quiet",
+        ],
+        out="out",
+    )
     shutil.rmtree(world.cwd / "out", ignore_errors=True)
 
 
@@ -281,36 +478,81 @@ def test_many_suffix_files_are_read_or_refused(world, content):
     judge_suffixes(world, content)
 
 
-safetensor_files = st.sampled_from([b"", b"\0" * 8, struct.pack("<Q", 2) + b"{}", struct.pack("<Q", 2 ** 62) + b"{}", struct.pack("<Q", 100_000) + b"[" * 100_000, struct.pack("<Q", 70) + b'{"x":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,4]}}'.ljust(70) + b"\0" * 4, struct.pack("<Q", 60) + b'{"x":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}'.ljust(60) + b"\0" * 4, b"PK\x03\x04" + b"\0" * 50, b"\x80\x02.", b"version https://git-lfs"])
+safetensor_files = st.sampled_from(
+    [
+        b"",
+        b"\0" * 8,
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 2**62) + b"{}",
+        struct.pack("<Q", 100_000) + b"[" * 100_000,
+        struct.pack("<Q", 70)
+        + b'{"x":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,4]}}'.ljust(70)
+        + b"\0" * 4,
+        struct.pack("<Q", 60)
+        + b'{"x":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}'.ljust(60)
+        + b"\0" * 4,
+        b"PK\x03\x04" + b"\0" * 50,
+        b"\x80\x02.",
+        b"version https://git-lfs",
+    ]
+)
 
 
 def judge_learned(world, name, content):
     "Folders of learned things with a foreign file in them."
     from genaug import recipe, training
+
     folder = world.fresh("learned")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
     call_checked(recipe.load_learned, folder)
     if hasattr(training, "load_checkpoint"):
         import torch
+
         parameters = {"x": torch.nn.Parameter(torch.zeros(1))}
-        call_checked(training.load_checkpoint, folder, parameters, torch.optim.SGD(parameters.values(), lr=0.1))
+        call_checked(
+            training.load_checkpoint, folder, parameters, torch.optim.SGD(parameters.values(), lr=0.1)
+        )
     from genaug.classifier import TrainedClassifier
+
     call_checked(TrainedClassifier.load, folder)
 
 
-learned_names = st.sampled_from(["concept.json", "fine_tuned.json", "shelf.json", "learned.json", "classifier.json", "pytorch_lora_weights.safetensors", "step-1/progress.json", "step-1/state.safetensors", "step-1/optimizer.pt", "1/progress.json", "weights.safetensors", "unet/config.json", "painter.json", "neighbours.json"])
+learned_names = st.sampled_from(
+    [
+        "concept.json",
+        "fine_tuned.json",
+        "shelf.json",
+        "learned.json",
+        "classifier.json",
+        "pytorch_lora_weights.safetensors",
+        "step-1/progress.json",
+        "step-1/state.safetensors",
+        "step-1/optimizer.pt",
+        "1/progress.json",
+        "weights.safetensors",
+        "unet/config.json",
+        "painter.json",
+        "neighbours.json",
+    ]
+)
 
 
 @examples(8)
-@given(learned_names, st.one_of(st.sampled_from(list(FOREIGN.values())), safetensor_files, hostile_json().map(written)))
+@given(
+    learned_names,
+    st.one_of(st.sampled_from(list(FOREIGN.values())), safetensor_files, hostile_json().map(written)),
+)
 def test_a_foreign_file_in_a_learned_folder_is_refused(world, name, content):
     judge_learned(world, name, content)
 
 
 @pytest.mark.long
 @examples(800)
-@given(learned_names, st.one_of(st.sampled_from(list(FOREIGN.values())), safetensor_files, hostile_json().map(written)))
+@given(
+    learned_names,
+    st.one_of(st.sampled_from(list(FOREIGN.values())), safetensor_files, hostile_json().map(written)),
+)
 def test_many_foreign_files_in_learned_folders_are_refused(world, name, content):
     judge_learned(world, name, content)
 
@@ -320,5 +562,27 @@ def test_many_foreign_files_in_learned_folders_are_refused(world, name, content)
 def test_a_foreign_file_of_classifier_weights_is_refused(world, content):
     path = world.fresh("learned") / "weights.safetensors"
     path.write_bytes(content)
-    outcome = run_checked(world, ["compare", world.photos, "--methods", "original", "--shots", "1", "--seeds", "1", "--repeats", "1", "--updates", "1", "--classifier-weights", path, "--out", "out", "--quiet"], out="out")
+    outcome = run_checked(
+        world,
+        [
+            "compare",
+            world.photos,
+            "--methods",
+            "original",
+            "--shots",
+            "1",
+            "--seeds",
+            "1",
+            "--repeats",
+            "1",
+            "--updates",
+            "1",
+            "--classifier-weights",
+            path,
+            "--out",
+            "out",
+            "--quiet",
+        ],
+        out="out",
+    )
     assert outcome.code == 2

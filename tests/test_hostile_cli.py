@@ -1,4 +1,5 @@
 """No option value gives "Fault of the program": every command with every option and hostile values, in process."""
+
 import os
 import shutil
 import unicodedata
@@ -7,22 +8,186 @@ import pytest
 
 import genaug.cli as cli
 
-VALUES = ["", " ", "\0", "a\0b", "\x1b[2J\x07", "\u202egnp", "\udcff\ud800", "٣", "²", "½", "Ⅷ", "-1", "-0", "+5", "1e5", "1e308", "1e-400", "inf", "-inf", "nan", "NaN", "0x10", "1_000", "1,2", "1.5.2", "true", "None", "[]", "{}", "[1, 2]",
-          "9" * 30, "9" * 5000, "-" * 50, "x" * 100_000, "é" * 5000, "a,b,,c", ",", ";", "=", "@", "+", "+" * 200, "a@b=c", "diff-ii@", "diff-ii@=1", "diff-ii@x", "mixup+mixup+mixup", "smote@copies=1e309",
-          "/", ".", "..", "../..", "~", "~root/x", "~nobody-of-that-name", "/dev/null", "/dev/full", "/dev/zero", "/proc/self/mem", "/etc", "FILE", "FOLDER", "FIFO", "LOOP", "FILE/x", "published:", "published:../../x", "label-table:", "label-table:/dev/null",
-          "label-table:FOLDER", "mimic-cxr-lt:FOLDER", "zip:x", "http://[::1", "https://x@y/", "file:///etc/passwd", "%s%n", "$(reboot)", "'; --", "<script>", "\\", "\n\r\t", "a\nb", "0-9999999999999", "5-1", "1-", "-", "--", "cuda:99999999999", "cpu:-1", "cuda:"]
+VALUES = [
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "\x1b[2J\x07",
+    "\u202egnp",
+    "\udcff\ud800",
+    "٣",
+    "²",
+    "½",
+    "Ⅷ",
+    "-1",
+    "-0",
+    "+5",
+    "1e5",
+    "1e308",
+    "1e-400",
+    "inf",
+    "-inf",
+    "nan",
+    "NaN",
+    "0x10",
+    "1_000",
+    "1,2",
+    "1.5.2",
+    "true",
+    "None",
+    "[]",
+    "{}",
+    "[1, 2]",
+    "9" * 30,
+    "9" * 5000,
+    "-" * 50,
+    "x" * 100_000,
+    "é" * 5000,
+    "a,b,,c",
+    ",",
+    ";",
+    "=",
+    "@",
+    "+",
+    "+" * 200,
+    "a@b=c",
+    "diff-ii@",
+    "diff-ii@=1",
+    "diff-ii@x",
+    "mixup+mixup+mixup",
+    "smote@copies=1e309",
+    "/",
+    ".",
+    "..",
+    "../..",
+    "~",
+    "~root/x",
+    "~nobody-of-that-name",
+    "/dev/null",
+    "/dev/full",
+    "/dev/zero",
+    "/proc/self/mem",
+    "/etc",
+    "FILE",
+    "FOLDER",
+    "FIFO",
+    "LOOP",
+    "FILE/x",
+    "published:",
+    "published:../../x",
+    "label-table:",
+    "label-table:/dev/null",
+    "label-table:FOLDER",
+    "mimic-cxr-lt:FOLDER",
+    "zip:x",
+    "http://[::1",
+    "https://x@y/",
+    "file:///etc/passwd",
+    "%s%n",
+    "$(reboot)",
+    "'; --",
+    "<script>",
+    "\\",
+    "\n\r\t",
+    "a\nb",
+    "0-9999999999999",
+    "5-1",
+    "1-",
+    "-",
+    "--",
+    "cuda:99999999999",
+    "cpu:-1",
+    "cuda:",
+]
 COMMANDS = {
     "check": (["digits"], ["SOURCE", "--min-size"]),
-    "augment": (["digits", "OUT"], ["SOURCE", "OUT", "--method", "--copies", "--total", "--shots", "--imbalance", "--seed", "--backbone", "--device", "--metaclass", "--suffixes", "--batch-size", "--condition"]),
-    "compare": (["digits", "--out", "OUT"], ["SOURCE", "--methods", "--shots", "--imbalance", "--seeds", "--repeats", "--copies", "--use", "--replace", "--updates", "--classifier", "--classifier-weights", "--backbone", "--device", "--metaclass", "--suffixes",
-                                              "--batch-size", "--test-share", "--test-part", "--condition", "--out"]),
-    "suffixes": (["digits", "OUT.txt"], ["SOURCE", "OUT.txt", "--captioner", "--llm", "--llm-model", "--shots", "--imbalance", "--seed", "--metaclass", "--published", "--device"]),
+    "augment": (
+        ["digits", "OUT"],
+        [
+            "SOURCE",
+            "OUT",
+            "--method",
+            "--copies",
+            "--total",
+            "--shots",
+            "--imbalance",
+            "--seed",
+            "--backbone",
+            "--device",
+            "--metaclass",
+            "--suffixes",
+            "--batch-size",
+            "--condition",
+        ],
+    ),
+    "compare": (
+        ["digits", "--out", "OUT"],
+        [
+            "SOURCE",
+            "--methods",
+            "--shots",
+            "--imbalance",
+            "--seeds",
+            "--repeats",
+            "--copies",
+            "--use",
+            "--replace",
+            "--updates",
+            "--classifier",
+            "--classifier-weights",
+            "--backbone",
+            "--device",
+            "--metaclass",
+            "--suffixes",
+            "--batch-size",
+            "--test-share",
+            "--test-part",
+            "--condition",
+            "--out",
+        ],
+    ),
+    "suffixes": (
+        ["digits", "OUT.txt"],
+        [
+            "SOURCE",
+            "OUT.txt",
+            "--captioner",
+            "--llm",
+            "--llm-model",
+            "--shots",
+            "--imbalance",
+            "--seed",
+            "--metaclass",
+            "--published",
+            "--device",
+        ],
+    ),
     "report": (["OUT"], ["OUT"]),
     "audit": (["OUT"], ["OUT", "--source"]),
-    "reproduce": (["diff_ii_main_job", "--out", "OUT"], ["TABLE", "--scale", "--methods", "--seeds", "--data", "--backbone", "--classifier-weights", "--device", "--out"]),
+    "reproduce": (
+        ["diff_ii_main_job", "--out", "OUT"],
+        [
+            "TABLE",
+            "--scale",
+            "--methods",
+            "--seeds",
+            "--data",
+            "--backbone",
+            "--classifier-weights",
+            "--device",
+            "--out",
+        ],
+    ),
 }
 CASES = [(command, option) for command, (_, options) in COMMANDS.items() for option in options]
-SLOW = {("compare", "--classifier"), ("compare", "--backbone"), ("augment", "--backbone"), ("suffixes", "--llm"), ("suffixes", "--captioner")}
+SLOW = {
+    ("compare", "--classifier"),
+    ("compare", "--backbone"),
+    ("augment", "--backbone"),
+    ("suffixes", "--llm"),
+    ("suffixes", "--captioner"),
+}
 
 
 @pytest.fixture
@@ -32,10 +197,12 @@ def world(tmp_path, monkeypatch):
     if hasattr(cli, "examine"):
         monkeypatch.setattr(cli, "examine", stop)
     from genaug import experiment
+
     monkeypatch.setattr(experiment, "open_sets", stop)
     monkeypatch.setattr(experiment, "load_backbone", stop)
     try:
         import papermill
+
         monkeypatch.setattr(papermill, "execute_notebook", stop)
     except ImportError:
         pass
@@ -52,14 +219,24 @@ def command_line(command, option, value):
     "The arguments with a value in the place of an option or a positional argument."
     base = list(COMMANDS[command][0])
     if option.startswith("--"):
-        return [command, *base, f"{option}={value}"] if option not in base else [command, *(value if base[place - 1] == option else word for place, word in enumerate(base))]
+        return (
+            [command, *base, f"{option}={value}"]
+            if option not in base
+            else [command, *(value if base[place - 1] == option else word for place, word in enumerate(base))]
+        )
     place = {"SOURCE": 0, "TABLE": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[option]
-    return [command, *(["--"] if value.startswith("-") else []), *(value if number == place else word for number, word in enumerate(base))]
+    return [
+        command,
+        *(["--"] if value.startswith("-") else []),
+        *(value if number == place else word for number, word in enumerate(base)),
+    ]
 
 
 def is_harmless(text):
     "Is there no character in it that moves a cursor or turns the direction of writing?"
-    return not any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in text.replace("\n", ""))
+    return not any(
+        unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in text.replace("\n", "")
+    )
 
 
 def check_answer(command, option, value, world, capsys, before):
@@ -73,7 +250,9 @@ def check_answer(command, option, value, world, capsys, before):
     assert all(line.startswith("genaug: ") and len(line) < 1500 for line in lines), shown
     assert "Fault of the program" not in heard.err and "Traceback" not in heard.err, shown
     assert is_harmless(heard.out) and is_harmless(heard.err), shown
-    if command == "reproduce" and "As far as" in heard.err:  # the folder of rows is made before the notebook is run
+    if (
+        command == "reproduce" and "As far as" in heard.err
+    ):  # the folder of rows is made before the notebook is run
         for path in world.iterdir():
             if path.name not in before:
                 shutil.rmtree(path)
@@ -85,7 +264,7 @@ def test_no_value_of_an_option_is_a_fault(command, world, capsys):
     "Every option with every twentieth value, beginning at another one for each option; options that name models only in the long form."
     before = sorted(path.name for path in world.iterdir())
     for place, (_, option) in enumerate(case for case in CASES if case[0] == command and case not in SLOW):
-        for value in VALUES[place % 20::20]:
+        for value in VALUES[place % 20 :: 20]:
             check_answer(command, option, value, world, capsys, before)
 
 
@@ -97,7 +276,24 @@ def test_no_value_at_all_is_a_fault(command, option, world, capsys):
         check_answer(command, option, value, world, capsys, before)
 
 
-@pytest.mark.parametrize("arguments", [[], [""], ["\0"], ["--"], ["--json"], ["check", "--json"], ["x" * 100_000], ["check", "a", "b", "c"], ["augment", "--\x1b[2J"], ["check", "--min-size"], ["compare", "digits", "--quiet=maybe"], ["\udcff"], ["check", "-\udcff"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [""],
+        ["\0"],
+        ["--"],
+        ["--json"],
+        ["check", "--json"],
+        ["x" * 100_000],
+        ["check", "a", "b", "c"],
+        ["augment", "--\x1b[2J"],
+        ["check", "--min-size"],
+        ["compare", "digits", "--quiet=maybe"],
+        ["\udcff"],
+        ["check", "-\udcff"],
+    ],
+)
 def test_no_command_line_is_a_fault(arguments, capsys):
     code = cli.run(arguments)
     heard = capsys.readouterr()

@@ -1,4 +1,5 @@
 """A set is recognised by its content, in whatever order its images come back; results are still keyed by the ordered fingerprint."""
+
 import json
 from dataclasses import replace
 
@@ -6,7 +7,16 @@ import numpy as np
 import pytest
 
 from genaug.audit import audit, failures
-from genaug.core import Augmenter, Budget, LabeledImages, PlanRow, content_hash, encode_png, fitted_on_these, write_atomic
+from genaug.core import (
+    Augmenter,
+    Budget,
+    LabeledImages,
+    PlanRow,
+    content_hash,
+    encode_png,
+    fitted_on_these,
+    write_atomic,
+)
 from genaug.experiment import open_sets
 from genaug.painting import open_synthetic, read_plan, synthesize
 from genaug.report import chosen_photographs, content_overlap, leak_lines, photographs_of, write_report
@@ -19,7 +29,9 @@ def pictures(count, seed=0):
 
 def folders(home, names, seed=0):
     "Two pictures in each of these class folders; an id may name a deeper folder."
-    for name, pixels in zip([f"{name}/{number}.png" for name in names for number in (10, 9)], pictures(2 * len(names), seed)):
+    for name, pixels in zip(
+        [f"{name}/{number}.png" for name in names for number in (10, 9)], pictures(2 * len(names), seed)
+    ):
         write_atomic(home / name, encode_png(pixels))
     return home
 
@@ -34,16 +46,33 @@ class Dreamer(Augmenter):
     "Paints from what it was fitted on, as a generator does: no source, only `fitted_on`."
 
     def plan(self, real, budget, seed):
-        return [PlanRow(f"row{number}", self.name, tuple(map(float, real.labels[real.index([slot.anchor])[0]])), (), (), 1000 + number, {"anchor": slot.anchor, "copy": slot.copy}, fitted_on=self.fitted_on)
-                for number, slot in enumerate(budget.slots(real))]
+        return [
+            PlanRow(
+                f"row{number}",
+                self.name,
+                tuple(map(float, real.labels[real.index([slot.anchor])[0]])),
+                (),
+                (),
+                1000 + number,
+                {"anchor": slot.anchor, "copy": slot.copy},
+                fitted_on=self.fitted_on,
+            )
+            for number, slot in enumerate(budget.slots(real))
+        ]
 
-    def paint(self, rows, real): return [np.random.default_rng(row.seed).integers(0, 255, (12, 12, 3), dtype=np.uint8) for row in rows]
+    def paint(self, rows, real):
+        return [np.random.default_rng(row.seed).integers(0, 255, (12, 12, 3), dtype=np.uint8) for row in rows]
 
 
 def dreamt(home, out, part="all"):
     sets = open_sets(str(home))
-    synthesize(Dreamer(name="dreamer").fit(sets[part]), sets[part], out, Budget(copies=1), seed=0, progress=False)
-    write_atomic(out / ".genaug" / "run.json", json.dumps({"source": str(home), "test": list(sets["test"].ids) if "test" in sets else []}))
+    synthesize(
+        Dreamer(name="dreamer").fit(sets[part]), sets[part], out, Budget(copies=1), seed=0, progress=False
+    )
+    write_atomic(
+        out / ".genaug" / "run.json",
+        json.dumps({"source": str(home), "test": list(sets["test"].ids) if "test" in sets else []}),
+    )
     return out
 
 
@@ -57,15 +86,25 @@ def test_the_content_identity_has_no_order_and_the_fingerprint_has(photos):
 
 
 def test_the_fingerprint_is_what_it_was(photos):
-    assert photos.fingerprint() == content_hash(photos.ids, photos.labels, photos.class_names, photos.task, photos.sha256)
+    assert photos.fingerprint() == content_hash(
+        photos.ids, photos.labels, photos.class_names, photos.task, photos.sha256
+    )
 
 
-@pytest.mark.parametrize("change", ["renamed", "label", "pixel", "class order", "class name", "task", "fewer"])
+@pytest.mark.parametrize(
+    "change", ["renamed", "label", "pixel", "class order", "class name", "task", "fewer"]
+)
 def test_whatever_a_set_consists_of_changes_its_identity(photos, change):
     pixels = [*photos.pixels[:5], photos.pixels[5] ^ 1]
-    other = {"renamed": lambda: replace(photos, ids=["x.png", *photos.ids[1:]]), "label": lambda: replace(photos, labels=[0, 0, 2, 0, 2, 1]),
-             "pixel": lambda: replace(photos, pixels=pixels), "class order": lambda: replace(photos, class_names=("cat-wild", "cat", "other")),
-             "class name": lambda: replace(photos, class_names=("cat", "cat-wild", "else")), "task": lambda: replace(photos, task="multi"), "fewer": lambda: photos[:5]}[change]()
+    other = {
+        "renamed": lambda: replace(photos, ids=["x.png", *photos.ids[1:]]),
+        "label": lambda: replace(photos, labels=[0, 0, 2, 0, 2, 1]),
+        "pixel": lambda: replace(photos, pixels=pixels),
+        "class order": lambda: replace(photos, class_names=("cat-wild", "cat", "other")),
+        "class name": lambda: replace(photos, class_names=("cat", "cat-wild", "else")),
+        "task": lambda: replace(photos, task="multi"),
+        "fewer": lambda: photos[:5],
+    }[change]()
     assert other.content_identity() != photos.content_identity()
 
 
@@ -83,15 +122,29 @@ def test_the_identity_looks_at_pixels_that_are_there_when_asked(photos):
 # ---- fitted on exactly these
 
 
-@pytest.mark.parametrize("order", [lambda ids: ids, sorted, lambda ids: sorted(ids, key=lambda name: name.split("/")), lambda ids: sorted(ids, key=str.casefold)])
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda ids: ids,
+        sorted,
+        lambda ids: sorted(ids, key=lambda name: name.split("/")),
+        lambda ids: sorted(ids, key=str.casefold),
+    ],
+)
 def test_an_old_value_is_recognised_in_every_likely_order(photos, order):
     fitted = photos.select(order(list(photos.ids)))
-    assert fitted_on_these([fitted.fingerprint(), None], photos[[5, 4, 3, 2, 1, 0]] if order(list(photos.ids)) != list(photos.ids) else photos) == [True, True]
+    assert fitted_on_these(
+        [fitted.fingerprint(), None],
+        photos[[5, 4, 3, 2, 1, 0]] if order(list(photos.ids)) != list(photos.ids) else photos,
+    ) == [True, True]
 
 
 def test_an_old_value_of_an_unlikely_order_is_recognised_by_the_hashes_of_the_plan(photos):
     fitted = photos[[4, 0, 3, 5, 1, 2]]
-    header = {"sources": dict(sorted(zip(fitted.ids, fitted.sha256))), "class_names": list(fitted.class_names)}
+    header = {
+        "sources": dict(sorted(zip(fitted.ids, fitted.sha256))),
+        "class_names": list(fitted.class_names),
+    }
     assert fitted_on_these([fitted.fingerprint()] * 2, photos) == [False, False]
     assert fitted_on_these([fitted.fingerprint()] * 2, photos, header) == [True, True]
 
@@ -112,15 +165,29 @@ def test_one_image_of_another_model_is_found_among_the_good_ones(photos):
 
 def test_a_plan_that_records_both_identities_is_strict(photos):
     fitted = photos[[4, 0, 3, 5, 1, 2]]
-    header = {"sources": dict(zip(photos.ids, photos.sha256)), "class_names": list(photos.class_names), "photographs": {"ordered": fitted.fingerprint(), "content": fitted.content_identity()}}
-    assert fitted_on_these([fitted.fingerprint(), fitted.content_identity(), "0" * 64], photos, header) == [True, True, False]
+    header = {
+        "sources": dict(zip(photos.ids, photos.sha256)),
+        "class_names": list(photos.class_names),
+        "photographs": {"ordered": fitted.fingerprint(), "content": fitted.content_identity()},
+    }
+    assert fitted_on_these([fitted.fingerprint(), fitted.content_identity(), "0" * 64], photos, header) == [
+        True,
+        True,
+        False,
+    ]
     assert fitted_on_these([fitted.fingerprint()], photos[:5], header) == [False]
 
 
 # ---- sets on disk
 
 
-LAYOUTS = {"a hyphen before a slash": ["cat", "cat-wild"], "case": ["Zebra", "ant", "Bee"], "nested": ["cat/young", "cat/old", "dog/x"], "spaces and dots": ["a b", "a", "a.b"], "accents": ["é", "e", "z"]}
+LAYOUTS = {
+    "a hyphen before a slash": ["cat", "cat-wild"],
+    "case": ["Zebra", "ant", "Bee"],
+    "nested": ["cat/young", "cat/old", "dog/x"],
+    "spaces and dots": ["a b", "a", "a.b"],
+    "accents": ["é", "e", "z"],
+}
 
 
 @pytest.mark.parametrize("names", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -139,7 +206,9 @@ def test_nothing_leaks_in_a_label_table_whose_rows_are_not_sorted(tmp_path):
     names = ["z.png", "a-1.png", "a/1.png", "B.png", "m10.png", "m9.png"]
     for name, pixels in zip(names, pictures(6)):
         write_atomic(tmp_path / "photos" / name, encode_png(pixels))
-    (tmp_path / "photos" / "labels.csv").write_text("file,label\n" + "".join(f"{name},{'ab'[number % 2]}\n" for number, name in enumerate(names)))
+    (tmp_path / "photos" / "labels.csv").write_text(
+        "file,label\n" + "".join(f"{name},{'ab'[number % 2]}\n" for number, name in enumerate(names))
+    )
     try:
         sets = open_sets(str(tmp_path / "photos"))
     except ValueError as error:
@@ -151,7 +220,14 @@ def test_nothing_leaks_in_a_label_table_whose_rows_are_not_sorted(tmp_path):
 def test_a_set_that_another_file_system_lists_otherwise_is_recognised(tmp_path, photos):
     "The set was painted from an order which nothing restores; the header has the hash of each photograph."
     fitted = photos[[4, 0, 3, 5, 1, 2]]
-    synthesize(Dreamer(name="dreamer").fit(fitted), fitted, tmp_path / "out", Budget(copies=1), seed=0, progress=False)
+    synthesize(
+        Dreamer(name="dreamer").fit(fitted),
+        fitted,
+        tmp_path / "out",
+        Budget(copies=1),
+        seed=0,
+        progress=False,
+    )
     header, synthetic = read_plan(tmp_path / "out").header, open_synthetic(tmp_path / "out")
     restored = chosen_photographs({"all": photos}, header["sources"])
     assert restored.ids == photos.ids
@@ -161,7 +237,10 @@ def test_a_set_that_another_file_system_lists_otherwise_is_recognised(tmp_path, 
 def test_photographs_with_other_pixels_or_names_are_not_restored(photos):
     sources = dict(zip(photos.ids, photos.sha256))
     assert chosen_photographs({"all": replace(photos, pixels=pictures(6, seed=5))}, sources) is None
-    assert chosen_photographs({"all": replace(photos, ids=[f"new-{name}" for name in photos.ids])}, sources) is None
+    assert (
+        chosen_photographs({"all": replace(photos, ids=[f"new-{name}" for name in photos.ids])}, sources)
+        is None
+    )
     assert chosen_photographs({"all": photos}, {**sources, "gone.png": "0"}) is None
 
 
@@ -176,8 +255,12 @@ def test_a_painted_picture_replaced_by_a_photograph_is_found_by_the_report(tmp_p
 
 
 def test_test_pictures_under_other_names_are_leaks(photos):
-    synthetic = LabeledImages(pictures(1, seed=3), [0], photos.class_names, ["r0"], info=[{"sources": [["cat/1.png", 1.0]]}])
-    exam = LabeledImages([photos.pixels[1], *pictures(1, seed=4)], [0, 0], photos.class_names, ["exam/a.png", "exam/b.png"])
+    synthetic = LabeledImages(
+        pictures(1, seed=3), [0], photos.class_names, ["r0"], info=[{"sources": [["cat/1.png", 1.0]]}]
+    )
+    exam = LabeledImages(
+        [photos.pixels[1], *pictures(1, seed=4)], [0, 0], photos.class_names, ["exam/a.png", "exam/b.png"]
+    )
     said = leak_lines(synthetic, photos.ids, exam.ids, photos, exam)
     assert sum(line.startswith("LEAK") for line in said) == 2
     assert any("1 images are in training and test" in line for line in said)
@@ -186,10 +269,14 @@ def test_test_pictures_under_other_names_are_leaks(photos):
 
 
 def test_what_was_not_compared_is_not_claimed(photos):
-    synthetic = LabeledImages(pictures(1, seed=3), [0], photos.class_names, ["r0"], info=[{"sources": [["cat/1.png", 1.0]]}])
+    synthetic = LabeledImages(
+        pictures(1, seed=3), [0], photos.class_names, ["r0"], info=[{"sources": [["cat/1.png", 1.0]]}]
+    )
     assert not any("by content" in line for line in leak_lines(synthetic, photos.ids, ["exam.png"]))
     exam = LabeledImages(pictures(1, seed=4), [0], photos.class_names, ["exam.png"])
-    assert any("by name and by content" in line for line in leak_lines(synthetic, photos.ids, exam.ids, photos, exam))
+    assert any(
+        "by name and by content" in line for line in leak_lines(synthetic, photos.ids, exam.ids, photos, exam)
+    )
 
 
 def test_a_test_picture_in_the_training_part_is_said_in_the_report_of_a_set(tmp_path):

@@ -1,4 +1,5 @@
 """Sets made from forty layouts: the audit passes every clean one and finds every planted wrong; the check lets every layout in."""
+
 import json
 
 import layout_corpus as corpus
@@ -11,8 +12,14 @@ from genaug.painting import open_synthetic, read_plan
 from genaug.report import photographs_of
 
 SAMPLE = ("prefixes in parts", "unequal", "table", "deep sub-folders")
-EXPECTED = {"one picture in a class": {"single-image"}, "one picture each": {"single-image"}, "class without test": {"untested-class"}, "names of parts as classes": {"split-name"},
-            "link inside": {"duplicate"}, "junk": {"stray", "other-file"}}
+EXPECTED = {
+    "one picture in a class": {"single-image"},
+    "one picture each": {"single-image"},
+    "class without test": {"untested-class"},
+    "names of parts as classes": {"split-name"},
+    "link inside": {"duplicate"},
+    "junk": {"stray", "other-file"},
+}
 
 
 def examine(made):
@@ -25,7 +32,16 @@ def examine(made):
         real, why = photographs_of(made.out, plan.header["sources"], note)
         if real is None:
             raise GenaugError(why)
-        return audit.as_findings(audit.audit(images, real, report.sets.get("test"), header=plan.header, rows=plan.rows, folder=made.out / "train"))
+        return audit.as_findings(
+            audit.audit(
+                images,
+                real,
+                report.sets.get("test"),
+                header=plan.header,
+                rows=plan.rows,
+                folder=made.out / "train",
+            )
+        )
     except GenaugError as error:
         return (audit.Finding("refused", "error", "", str(error)),)
 
@@ -39,10 +55,12 @@ def made_of(tmp_path_factory):
         if name not in known:
             known[name] = corpus.make(name, tmp_path_factory.mktemp("layout"), run)
         return known[name]
+
     return make
 
 
-def layouts(): return [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.long) for name in corpus.LAYOUTS]
+def layouts():
+    return [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.long) for name in corpus.LAYOUTS]
 
 
 def test_there_are_forty_layouts_and_ten_kinds_of_wrongs():
@@ -55,7 +73,9 @@ def test_the_check_lets_every_layout_in_and_says_only_what_is_to_be_said(name, t
     _, source = corpus.build(name, tmp_path)
     report = data.examine_source(source, formats=data.formats())
     assert report.errors == ()
-    assert {finding.kind for finding in report.findings if finding.severity == "warning"} == EXPECTED.get(name, set())
+    assert {finding.kind for finding in report.findings if finding.severity == "warning"} == EXPECTED.get(
+        name, set()
+    )
 
 
 @pytest.mark.parametrize("name", layouts())
@@ -73,4 +93,8 @@ def test_a_planted_wrong_is_found(name, wrong, made_of, tmp_path):
 
 @pytest.mark.parametrize("name", layouts())
 def test_a_moved_set_is_still_clean(name, made_of, tmp_path):
-    assert [finding.message for finding in examine(corpus.copy(made_of(name), tmp_path)) if finding.severity == "error"] == []
+    assert [
+        finding.message
+        for finding in examine(corpus.copy(made_of(name), tmp_path))
+        if finding.severity == "error"
+    ] == []

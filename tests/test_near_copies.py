@@ -1,4 +1,5 @@
 """Near copies: found whatever was done to size, storage, light or side; strangers are none."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,17 +11,32 @@ from genaug.data import is_blank, near_copies, near_limit, thumbnail
 
 def blocks(count, seed, edge=40):
     draw = np.random.default_rng(seed)
-    return [np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((edge // 8, edge // 8, 1))).astype(np.uint8) for _ in range(count)]
+    return [
+        np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((edge // 8, edge // 8, 1))).astype(np.uint8)
+        for _ in range(count)
+    ]
 
 
-def small(arrays): return np.stack([thumbnail(array) for array in arrays])
+def small(arrays):
+    return np.stack([thumbnail(array) for array in arrays])
 
 
 @pytest.fixture(scope="module")
-def scenes(): return {part: images[list(range(0, len(images), 5))] for part, images in datasets.load("digit-scenes").items()}
+def scenes():
+    return {
+        part: images[list(range(0, len(images), 5))] for part, images in datasets.load("digit-scenes").items()
+    }
 
 
-@pytest.mark.parametrize("name", ["digit-scenes", "textures", pytest.param("many-digits", marks=pytest.mark.long), pytest.param("lesions", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digit-scenes",
+        "textures",
+        pytest.param("many-digits", marks=pytest.mark.long),
+        pytest.param("lesions", marks=pytest.mark.long),
+    ],
+)
 def test_parts_that_share_nothing_have_no_near_copies(name):
     sets = datasets.load(name)
     few = lambda images: images[list(range(0, len(images), max(1, len(images) // 300)))]
@@ -29,7 +45,12 @@ def test_parts_that_share_nothing_have_no_near_copies(name):
 
 def test_gradients_of_light_are_no_copies_of_each_other():
     draw, down = np.random.default_rng(0), np.linspace(0, 60, 32)[:, None]
-    skies = [(90 + down * draw.uniform(0.5, 1) + draw.normal(0, 2, (32, 32))).clip(0, 255).astype(np.uint8)[:, :, None] for _ in range(30)]
+    skies = [
+        (90 + down * draw.uniform(0.5, 1) + draw.normal(0, 2, (32, 32)))
+        .clip(0, 255)
+        .astype(np.uint8)[:, :, None]
+        for _ in range(30)
+    ]
     assert near_copies(small(skies)) == []
 
 
@@ -49,14 +70,22 @@ def test_a_set_with_itself_gives_each_pair_once_and_no_picture_with_itself():
 def test_equal_pixels_are_at_distance_zero_and_come_first():
     arrays = blocks(20, 1)
     pairs = near_copies(small(arrays), small([(arrays[9] * 0.7 + 20).astype(np.uint8)[:, ::-1], arrays[3]]))
-    assert [(first, second, mirrored) for first, second, _, mirrored in pairs] == [(3, 1, False), (9, 0, True)]
+    assert [(first, second, mirrored) for first, second, _, mirrored in pairs] == [
+        (3, 1, False),
+        (9, 0, True),
+    ]
     assert pairs[0][2] == pytest.approx(0, abs=1e-5)
 
 
 def test_blocks_of_any_size_give_the_same(scenes):
-    first, second = (small([images.image(position) for position in range(120)]) for images in (scenes["train"], scenes["test"]))
+    first, second = (
+        small([images.image(position) for position in range(120)])
+        for images in (scenes["train"], scenes["test"])
+    )
     second[5] = first[7][:, ::-1]
-    assert [pair[:2] for pair in near_copies(first, second, block=1)] == [pair[:2] for pair in near_copies(first, second)]
+    assert [pair[:2] for pair in near_copies(first, second, block=1)] == [
+        pair[:2] for pair in near_copies(first, second)
+    ]
     assert [pair[:2] for pair in near_copies(first, second)] == [(7, 5)]
 
 

@@ -1,4 +1,5 @@
 """Values that are no numbers never become pictures: the row stops with its name, the rest goes on, and the set is not called complete."""
+
 import json
 import shutil
 
@@ -16,7 +17,15 @@ from genaug.diffusion import StableDiffusionBackbone, load_backbone
 from genaug.generators.dcgan import DCGAN
 from genaug.inversion import InversionPool
 from genaug.methods.diff_ii import DiffII
-from genaug.painting import Canvas, changed_images, failures, open_synthetic, painted_findings, read_plan, synthesize
+from genaug.painting import (
+    Canvas,
+    changed_images,
+    failures,
+    open_synthetic,
+    painted_findings,
+    read_plan,
+    synthesize,
+)
 from genaug.recipe import ClassName
 from genaug.training import train_loop
 
@@ -30,6 +39,7 @@ def refusal(call, *arguments, **options):
 
 class Faulty(DiffII):
     "Diff-II whose rows of `broken` come out as no numbers, as `to_uint8` of the core refuses them."
+
     broken, painted = (), ()
 
     def paint(self, rows, real):
@@ -46,13 +56,16 @@ def method(broken=()):
 
 
 @pytest.fixture
-def real(): return toy_photographs()
+def real():
+    return toy_photographs()
 
 
-def ids(real, folder): return [row.id for row in painting.make_plan(method().fit(real), real, Budget(copies=2), 0).rows]
+def ids(real, folder):
+    return [row.id for row in painting.make_plan(method().fit(real), real, Budget(copies=2), 0).rows]
 
 
-def run(real, folder, broken=(), **options): return synthesize(method(broken).fit(real), real, folder, Budget(copies=2), 0, progress=False, **options)
+def run(real, folder, broken=(), **options):
+    return synthesize(method(broken).fit(real), real, folder, Budget(copies=2), 0, progress=False, **options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
@@ -61,7 +74,10 @@ def test_the_row_is_named_and_the_others_are_kept(real, tmp_path, which, batch_s
     names = ids(real, tmp_path)
     broken = [names[index] for index in which]
     message = refusal(run, real, tmp_path / "out", broken, batch_size=batch_size)
-    assert f"{len(which)} of 12 images could not be painted, the first is '{broken[0]}': A picture holds" in message
+    assert (
+        f"{len(which)} of 12 images could not be painted, the first is '{broken[0]}': A picture holds"
+        in message
+    )
     assert len(list((tmp_path / "out").rglob("*.png"))) == 12 - len(which)
 
 
@@ -100,7 +116,9 @@ def test_a_shard_says_it_of_its_own_rows(real, tmp_path):
     assert run(real, tmp_path / "out", broken, shard=(1, 2)) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]\n", '{"id": 3}\n', '{"id": "x", "reason": null}\n', "\x00\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]\n", '{"id": 3}\n', '{"id": "x", "reason": null}\n', "\x00\xff"]
+)
 def test_a_damaged_list_of_failures_is_not_in_the_way(real, tmp_path, text):
     refusal(run, real, tmp_path / "out", ids(real, tmp_path)[:1])
     (tmp_path / "out" / ".genaug" / "failed.jsonl").write_text(text)
@@ -114,7 +132,14 @@ def test_a_fault_of_the_program_is_not_taken_for_a_bad_row(real, tmp_path):
         synthesize(broken.fit(real), real, tmp_path / "out", Budget(copies=1), 0, progress=False)
 
 
-@pytest.mark.parametrize("part, tensor", [("vae", "decoder.conv_out.bias"), ("unet", "conv_in.weight"), ("text_encoder", "encoder.layers.0.layer_norm1.weight")])
+@pytest.mark.parametrize(
+    "part, tensor",
+    [
+        ("vae", "decoder.conv_out.bias"),
+        ("unet", "conv_in.weight"),
+        ("text_encoder", "encoder.layers.0.layer_norm1.weight"),
+    ],
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused_with_part_and_name(tmp_path, part, tensor, value):
     folder = tiny_copy(tmp_path)
@@ -129,7 +154,16 @@ def test_weights_that_are_no_numbers_are_refused_with_part_and_name(tmp_path, pa
 
 def test_a_last_update_that_overflows_is_not_kept(tmp_path):
     weight = torch.nn.Parameter(torch.ones(1))
-    assert "'weight' holds values that are not finite" in refusal(train_loop, lambda step: (weight * 1e38).sum(), {"weight": weight}, 1, 1e30, optimizer="sgd", grad_clip=0, checkpoint=tmp_path)
+    assert "'weight' holds values that are not finite" in refusal(
+        train_loop,
+        lambda step: (weight * 1e38).sum(),
+        {"weight": weight},
+        1,
+        1e30,
+        optimizer="sgd",
+        grad_clip=0,
+        checkpoint=tmp_path,
+    )
     assert not list(tmp_path.glob("step-*"))
 
 
@@ -139,7 +173,9 @@ def test_an_inversion_that_is_no_number_is_not_kept(tmp_path):
     backbone.predict_noise = lambda latents, *rest: plain(latents, *rest) * torch.nan
     assert not torch.isfinite(pool.get(backbone, real, [0], "square", num_inference_steps=4)).all()
     del backbone.predict_noise
-    assert torch.isfinite(InversionPool(tmp_path).get(backbone, real, [0], "square", num_inference_steps=4)).all()
+    assert torch.isfinite(
+        InversionPool(tmp_path).get(backbone, real, [0], "square", num_inference_steps=4)
+    ).all()
 
 
 # ---- pictures of one colour
@@ -147,14 +183,15 @@ def test_an_inversion_that_is_no_number_is_not_kept(tmp_path):
 
 def exchanged(folder, picture, count=1):
     made = open_synthetic(folder)
-    for path in made.pixels[:count]: path.write_bytes(encode_png(picture))
+    for path in made.pixels[:count]:
+        path.write_bytes(encode_png(picture))
     return made
 
 
 def test_pictures_of_one_colour_are_a_finding(real, tmp_path):
     run(real, tmp_path / "out")
     made = exchanged(tmp_path / "out", np.zeros((8, 8, 3), np.uint8), 2)
-    finding, = painted_findings(tmp_path / "out", real)
+    (finding,) = painted_findings(tmp_path / "out", real)
     assert (finding.kind, finding.severity, finding.where) == ("blank-picture", "warning", made.ids[0])
     assert "2 of 12" in finding.message
 
@@ -162,7 +199,12 @@ def test_pictures_of_one_colour_are_a_finding(real, tmp_path):
 def test_pictures_of_one_colour_are_none_where_photographs_are_so_too(real, tmp_path):
     run(real, tmp_path / "out")
     exchanged(tmp_path / "out", np.zeros((8, 8, 3), np.uint8))
-    plain = LabeledImages([np.full((8, 8, 3), index, np.uint8) for index in range(len(real))], real.labels, real.class_names, real.ids)
+    plain = LabeledImages(
+        [np.full((8, 8, 3), index, np.uint8) for index in range(len(real))],
+        real.labels,
+        real.class_names,
+        real.ids,
+    )
     assert painted_findings(tmp_path / "out", plain) == []
 
 
@@ -173,12 +215,17 @@ def test_nothing_is_found_in_a_sound_set(real, tmp_path):
 
 
 def test_equal_pictures_are_a_finding(real, tmp_path, monkeypatch):
-    monkeypatch.setattr(Faulty, "paint", lambda self, rows, real: [real.image(rows[0].inputs[0][0])] * len(rows))
+    monkeypatch.setattr(
+        Faulty, "paint", lambda self, rows, real: [real.image(rows[0].inputs[0][0])] * len(rows)
+    )
     run(real, tmp_path / "out")
     assert [finding.kind for finding in painted_findings(tmp_path / "out", real)] == ["equal-pictures"]
 
 
-@pytest.mark.parametrize("damage", [encode_png(np.full((8, 8, 3), 7, np.uint8)), b"no picture" + b"\x00\x00\x00\x00IEND\xaeB`\x82", b""])
+@pytest.mark.parametrize(
+    "damage",
+    [encode_png(np.full((8, 8, 3), 7, np.uint8)), b"no picture" + b"\x00\x00\x00\x00IEND\xaeB`\x82", b""],
+)
 def test_a_picture_that_was_exchanged_after_painting_is_named(real, tmp_path, damage):
     made = run(real, tmp_path / "out")
     made.pixels[4].write_bytes(damage)

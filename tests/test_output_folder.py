@@ -1,4 +1,5 @@
 """Everything that is wrong with the result folder is said before any work, and nothing is left behind."""
+
 import errno
 import os
 from pathlib import Path
@@ -22,7 +23,8 @@ def refusal(call, *arguments, **options):
     return str(caught.value)
 
 
-def tree(folder): return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+def tree(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 @pytest.fixture
@@ -51,22 +53,59 @@ def wrong_folders(tmp_path, photos):
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     return {
-        "file": (tmp_path / "file", "is a file"), "below a file": (tmp_path / "file" / "out", "is a file"),
+        "file": (tmp_path / "file", "is a file"),
+        "below a file": (tmp_path / "file" / "out", "is a file"),
         "not empty": (tmp_path / "full", "not empty"),
-        "the source": (photos, "inside one another"), "inside the source": (photos / "out", "inside one another"),
-        "deep inside": (photos / "new" / "er" / "out", "inside one another"), "around the source": (tmp_path, "inside one another"),
-        "through a link": (tmp_path / "to photos" / "out", "inside one another"), "the link": (tmp_path / "to photos", "inside one another"),
+        "the source": (photos, "inside one another"),
+        "inside the source": (photos / "out", "inside one another"),
+        "deep inside": (photos / "new" / "er" / "out", "inside one another"),
+        "around the source": (tmp_path, "inside one another"),
+        "through a link": (tmp_path / "to photos" / "out", "inside one another"),
+        "the link": (tmp_path / "to photos", "inside one another"),
         "dots": (tmp_path / "x" / ".." / "photos" / "out", "inside one another"),
-        "dangling link": (tmp_path / "dangling", "does not exist"), "below a dangling link": (tmp_path / "dangling" / "out", "does not exist"),
-        "loop of links": (tmp_path / "loop" / "out", ""), "long name": (tmp_path / ("long" * 99), "too long"), "long name below": (tmp_path / "new" / ("ü" * 200), "too long"),
-        "NUL": (f"{tmp_path}/a\0b", "NUL"), "empty": ("", "empty"), "space": ("  ", "empty"),
-        "here": (".", "current folder"), "root": ("/", "root of the disk"), "home": ("~", "your home"), "no such home": ("~nobody-has-this-name/out", ""),
-        "pseudo": ("/proc/out", ""), "below proc": ("/proc/self/out", ""),
+        "dangling link": (tmp_path / "dangling", "does not exist"),
+        "below a dangling link": (tmp_path / "dangling" / "out", "does not exist"),
+        "loop of links": (tmp_path / "loop" / "out", ""),
+        "long name": (tmp_path / ("long" * 99), "too long"),
+        "long name below": (tmp_path / "new" / ("ü" * 200), "too long"),
+        "NUL": (f"{tmp_path}/a\0b", "NUL"),
+        "empty": ("", "empty"),
+        "space": ("  ", "empty"),
+        "here": (".", "current folder"),
+        "root": ("/", "root of the disk"),
+        "home": ("~", "your home"),
+        "no such home": ("~nobody-has-this-name/out", ""),
+        "pseudo": ("/proc/out", ""),
+        "below proc": ("/proc/self/out", ""),
     }
 
 
-NAMES = ("file", "below a file", "not empty", "the source", "inside the source", "deep inside", "around the source", "through a link", "the link", "dots", "dangling link", "below a dangling link",
-         "loop of links", "long name", "long name below", "NUL", "empty", "space", "here", "root", "home", "no such home", "pseudo", "below proc")
+NAMES = (
+    "file",
+    "below a file",
+    "not empty",
+    "the source",
+    "inside the source",
+    "deep inside",
+    "around the source",
+    "through a link",
+    "the link",
+    "dots",
+    "dangling link",
+    "below a dangling link",
+    "loop of links",
+    "long name",
+    "long name below",
+    "NUL",
+    "empty",
+    "space",
+    "here",
+    "root",
+    "home",
+    "no such home",
+    "pseudo",
+    "below proc",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,6 +147,7 @@ def as_nobody(work):
 def test_a_folder_that_is_not_ours_to_write(name):
     import shutil
     import tempfile
+
     home = Path(tempfile.mkdtemp(dir="/tmp"))
     home.chmod(0o755)
     (home / "locked").mkdir(mode=0o555), (home / "shut").mkdir(mode=0o000)
@@ -117,17 +157,26 @@ def test_a_folder_that_is_not_ours_to_write(name):
         shutil.rmtree(home)
 
 
-@pytest.mark.parametrize("number, words", [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EDQUOT, "quota")])
+@pytest.mark.parametrize(
+    "number, words", [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EDQUOT, "quota")]
+)
 def test_a_disk_that_takes_nothing_is_found_by_trying(tmp_path, monkeypatch, number, words):
-    def full(*arguments, **options): raise OSError(number, "no")
+    def full(*arguments, **options):
+        raise OSError(number, "no")
+
     monkeypatch.setattr(painting.tempfile, "mkdtemp", full)
     assert words in refusal(check_output, tmp_path / "out")
 
 
-METHODS = {"settings": dict(num_inference_steps=5), "learning": dict(naming=LearnedTokens(steps=3)), "name": dict(name="other")}
+METHODS = {
+    "settings": dict(num_inference_steps=5),
+    "learning": dict(naming=LearnedTokens(steps=3)),
+    "name": dict(name="other"),
+}
 
 
-def toy_method(**changes): return DiffII(**{**dict(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4), **changes})
+def toy_method(**changes):
+    return DiffII(**{**dict(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4), **changes})
 
 
 @pytest.mark.parametrize("change", [*METHODS, "seed", "budget", "photographs", "method"])
@@ -135,8 +184,14 @@ def test_a_folder_begun_with_something_else_is_refused_before_learning(tmp_path,
     real = toy_photographs()
     synthesize(toy_method().fit(real), real, tmp_path / "out", Budget(copies=1), 0, progress=False)
     before = tree(tmp_path)
-    method = RealGuidance(backbone=toy_backbone()) if change == "method" else toy_method(**METHODS.get(change, {}))
-    arguments = (toy_photographs(seed=1) if change == "photographs" else real, Budget(copies=2 if change == "budget" else 1), int(change == "seed"))
+    method = (
+        RealGuidance(backbone=toy_backbone()) if change == "method" else toy_method(**METHODS.get(change, {}))
+    )
+    arguments = (
+        toy_photographs(seed=1) if change == "photographs" else real,
+        Budget(copies=2 if change == "budget" else 1),
+        int(change == "seed"),
+    )
     assert "was begun with something else" in refusal(refuse_other_run, tmp_path / "out", method, *arguments)
     assert tree(tmp_path) == before
 
@@ -158,5 +213,7 @@ def test_photographs_of_several_folders_are_all_looked_at(tmp_path):
     real = LabeledImages(paths, np.array([0, 1]), ("cat", "dog"), ["cat/one.png", "cat/two.png"])
     method = toy_method().fit(toy_photographs())
     method.fitted_on = real.fingerprint()
-    assert "inside one another" in refusal(synthesize, method, real, tmp_path / "two" / "out", Budget(copies=1), 0, progress=False)
+    assert "inside one another" in refusal(
+        synthesize, method, real, tmp_path / "two" / "out", Budget(copies=1), 0, progress=False
+    )
     assert not (tmp_path / "two" / "out").exists()

@@ -1,4 +1,5 @@
 """Class names are looked at before they are painted: equal prompts, codes, odd signs, what is cut."""
+
 import json
 import unicodedata
 
@@ -9,15 +10,30 @@ from genaug.core import GenaugError, findings_text
 from genaug.prompts import ClassPrompt, class_words, is_code, kept_part, oddities, prompt_findings, prompt_key
 from genaug.registry import examine_arms, method_names
 
-COUNT = lambda text: 2 + sum(1 + len(word) // 6 for word in text.split())      # a tokenizer that knows short words
+COUNT = lambda text: (
+    2 + sum(1 + len(word) // 6 for word in text.split())
+)  # a tokenizer that knows short words
 
 
 def kinds(names, **more):
     return [one.kind for one in prompt_findings(names, **more)]
 
 
-@pytest.mark.parametrize("names", [("cat_1", "cat 1"), ("001.Owl", "002.Owl"), ("Owl", "owl"), ("House__Sparrow", "house sparrow"), (unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "Café")),
-                                   ("owl", "owl\u200b"), ("owl ", "owl"), ("12.owl", "owl"), ("snow\u00a0owl", "snow owl"), ("owl\t", "owl")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat_1", "cat 1"),
+        ("001.Owl", "002.Owl"),
+        ("Owl", "owl"),
+        ("House__Sparrow", "house sparrow"),
+        (unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "Café")),
+        ("owl", "owl\u200b"),
+        ("owl ", "owl"),
+        ("12.owl", "owl"),
+        ("snow\u00a0owl", "snow owl"),
+        ("owl\t", "owl"),
+    ],
+)
 def test_classes_with_one_prompt_are_an_error_where_words_name_them(names):
     found = [one for one in prompt_findings(names) if one.kind == "equal-prompts"]
     assert [one.severity for one in found] == ["error"]
@@ -26,11 +42,20 @@ def test_classes_with_one_prompt_are_an_error_where_words_name_them(names):
 
 
 def test_names_given_by_hand_can_be_equal_too():
-    assert kinds(["n1", "n2"], class_prompt=ClassPrompt(names={"n1": "owl", "n2": "Owl"})) == ["equal-prompts"]
-    assert kinds(["cat_1", "cat 1"], class_prompt=ClassPrompt(names={"cat_1": "tabby cat", "cat 1": "black cat"})) == []
+    assert kinds(["n1", "n2"], class_prompt=ClassPrompt(names={"n1": "owl", "n2": "Owl"})) == [
+        "equal-prompts"
+    ]
+    assert (
+        kinds(
+            ["cat_1", "cat 1"], class_prompt=ClassPrompt(names={"cat_1": "tabby cat", "cat 1": "black cat"})
+        )
+        == []
+    )
 
 
-@pytest.mark.parametrize("naming, severity", [("words", "error"), ("adapters", "warning"), ("tokens", "warning")])
+@pytest.mark.parametrize(
+    "naming, severity", [("words", "error"), ("adapters", "warning"), ("tokens", "warning")]
+)
 def test_what_was_learned_can_tell_equal_names_apart(naming, severity):
     assert [one.severity for one in prompt_findings(["cat_1", "cat 1"], naming=naming)] == [severity]
 
@@ -41,16 +66,83 @@ def test_many_classes_with_one_prompt_are_one_finding():
     assert "996 more" in found[0].message
 
 
-@pytest.mark.parametrize("name", ["n01440764", "0", "42", "007", "class_03", "Class 3", "label-7", "category12", "a7f3", "d41d8cd98f00b204e9800998ecf8427e", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "--", "...", "_", "x1", "c12", "nv", "bkl",
-                                  "id_0042", "00000123", "T3", "B", "class_a", "Type: B", "1_2", "cls3", "٣", "20240131"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "n01440764",
+        "0",
+        "42",
+        "007",
+        "class_03",
+        "Class 3",
+        "label-7",
+        "category12",
+        "a7f3",
+        "d41d8cd98f00b204e9800998ecf8427e",
+        "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+        "--",
+        "...",
+        "_",
+        "x1",
+        "c12",
+        "nv",
+        "bkl",
+        "id_0042",
+        "00000123",
+        "T3",
+        "B",
+        "class_a",
+        "Type: B",
+        "1_2",
+        "cls3",
+        "٣",
+        "20240131",
+    ],
+)
 def test_codes_are_warned_of(name):
     found = prompt_findings([name])
-    assert [(one.kind, one.severity, one.where) for one in found if one.kind == "code-name"] == [("code-name", "warning", name)]
+    assert [(one.kind, one.severity, one.where) for one in found if one.kind == "code-name"] == [
+        ("code-name", "warning", name)
+    ]
     assert "rename the folder" in found[0].message and "--metaclass" in found[0].message
 
 
-@pytest.mark.parametrize("name", ["zero", "cat", "House Sparrow", "012.House_Sparrow", "F-16A/B", "naïve café", "fly", "cat 1", "covid19", "Boeing 747", "lynx", "sky", "type writer", "class room", "group photo", "golden-retriever", "t-shirt", "pug",
-                                  "object glass", "decade", "facade", "Ölbaum", "hemangioma", "index finger", "tench", "no entry", "target", "folder", "nor", "cats", "species"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zero",
+        "cat",
+        "House Sparrow",
+        "012.House_Sparrow",
+        "F-16A/B",
+        "naïve café",
+        "fly",
+        "cat 1",
+        "covid19",
+        "Boeing 747",
+        "lynx",
+        "sky",
+        "type writer",
+        "class room",
+        "group photo",
+        "golden-retriever",
+        "t-shirt",
+        "pug",
+        "object glass",
+        "decade",
+        "facade",
+        "Ölbaum",
+        "hemangioma",
+        "index finger",
+        "tench",
+        "no entry",
+        "target",
+        "folder",
+        "nor",
+        "cats",
+        "species",
+    ],
+)
 def test_words_are_not_taken_for_codes(name):
     assert kinds([name]) == []
 
@@ -58,10 +150,26 @@ def test_words_are_not_taken_for_codes(name):
 def test_a_metaclass_excuses_short_codes_and_no_identifiers():
     aircraft = ClassPrompt(metaclass="aircraft")
     assert kinds(["707-320", "A320", "7", "MD-11", "nv"], class_prompt=aircraft) == []
-    assert kinds(["n01440764", "class_03", "d41d8cd98f00b204e9800998ecf8427e"], class_prompt=aircraft) == ["code-name"] * 3
+    assert (
+        kinds(["n01440764", "class_03", "d41d8cd98f00b204e9800998ecf8427e"], class_prompt=aircraft)
+        == ["code-name"] * 3
+    )
 
 
-@pytest.mark.parametrize("name, why", [("cat\x1b[2J", "cannot be seen"), ("ca\u202et", "cannot be seen"), ("🐈 cat", "a picture"), ("кот", "not Latin"), ("猫", "not Latin"), ("قطة", "not Latin"), ("cat {}", "placeholder"), ("<c000>", "placeholder"), ("{0}", "placeholder")])
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("cat\x1b[2J", "cannot be seen"),
+        ("ca\u202et", "cannot be seen"),
+        ("🐈 cat", "a picture"),
+        ("кот", "not Latin"),
+        ("猫", "not Latin"),
+        ("قطة", "not Latin"),
+        ("cat {}", "placeholder"),
+        ("<c000>", "placeholder"),
+        ("{0}", "placeholder"),
+    ],
+)
 def test_odd_signs_are_named_and_the_terminal_is_not_moved(name, why):
     found = [one for one in prompt_findings([name]) if one.kind == "odd-name"]
     assert len(found) == 1
@@ -77,7 +185,9 @@ def test_a_name_without_a_word_is_an_error(name):
 
 def test_the_metaclass_and_names_for_classes_that_do_not_exist_are_looked_at():
     assert [one.where for one in prompt_findings(["cat"], ClassPrompt(metaclass="{animal}"))] == ["metaclass"]
-    assert [(one.kind, one.where) for one in prompt_findings(["cat"], ClassPrompt(names={"Cat": "tabby"}))] == [("unknown-name", "Cat")]
+    assert [
+        (one.kind, one.where) for one in prompt_findings(["cat"], ClassPrompt(names={"Cat": "tabby"}))
+    ] == [("unknown-name", "Cat")]
 
 
 LONG = "owl of the far north " * 30
@@ -85,7 +195,11 @@ LONG = "owl of the far north " * 30
 
 def test_long_names_with_a_common_beginning_become_equal_when_they_are_cut():
     found = prompt_findings([LONG + "by day", LONG + "by night", "owl"], count_tokens=COUNT)
-    assert [(one.kind, one.severity) for one in found] == [("equal-cut-prompts", "error"), ("cut-prompt", "warning"), ("cut-prompt", "warning")]
+    assert [(one.kind, one.severity) for one in found] == [
+        ("equal-cut-prompts", "error"),
+        ("cut-prompt", "warning"),
+        ("cut-prompt", "warning"),
+    ]
     assert "by day" in found[0].message and "by night" in found[0].message
 
 
@@ -117,16 +231,44 @@ def test_learned_words_are_short_however_long_the_name():
 def test_the_part_that_is_kept_is_the_longest_that_fits():
     for limit in range(3, 30):
         kept = kept_part(LONG, COUNT, limit)
-        assert COUNT(kept) <= limit < COUNT(LONG[:len(kept) + 1])
+        assert COUNT(kept) <= limit < COUNT(LONG[: len(kept) + 1])
 
 
-@pytest.mark.parametrize("template", ["a photo", "{} and {}", "a {} of {x}", "a {} of {0}", "a {} }", "{ a {}", "a {{}} b", "{!r}", "{:>9}", "", "a {0}", "a {}{.x}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "a photo",
+        "{} and {}",
+        "a {} of {x}",
+        "a {} of {0}",
+        "a {} }",
+        "{ a {}",
+        "a {{}} b",
+        "{!r}",
+        "{:>9}",
+        "",
+        "a {0}",
+        "a {}{.x}",
+    ],
+)
 def test_a_template_with_other_braces_is_refused(template):
     with pytest.raises(GenaugError, match="exactly one"):
         ClassPrompt(template)
 
 
-@pytest.mark.parametrize("wrong", [{"template": None}, {"template": 3}, {"metaclass": None}, {"metaclass": 3}, {"names": None}, {"names": ["a"]}, {"names": {"a": 1}}, {"names": {1: "a"}}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"template": None},
+        {"template": 3},
+        {"metaclass": None},
+        {"metaclass": 3},
+        {"names": None},
+        {"names": ["a"]},
+        {"names": {"a": 1}},
+        {"names": {1: "a"}},
+    ],
+)
 def test_words_of_another_type_are_refused(wrong):
     with pytest.raises(GenaugError, match=next(iter(wrong))):
         ClassPrompt(**wrong)
@@ -137,7 +279,11 @@ def test_braces_in_a_name_stay_what_they_are(name):
     assert ClassPrompt(metaclass="{m}").text(name) == f"a photo of a {class_words(name)} {{m}}"
 
 
-@pytest.mark.parametrize("names", [datasets.DIGIT_WORDS, [one.word for one in datasets.TEXTURES], [one.name for one in datasets.LESIONS]], ids=("digits", "textures", "lesions"))
+@pytest.mark.parametrize(
+    "names",
+    [datasets.DIGIT_WORDS, [one.word for one in datasets.TEXTURES], [one.name for one in datasets.LESIONS]],
+    ids=("digits", "textures", "lesions"),
+)
 def test_the_built_in_sets_have_no_finding(names):
     names = tuple(names)
     assert prompt_findings(names, count_tokens=COUNT) == []
@@ -147,21 +293,39 @@ def test_the_built_in_sets_have_no_finding(names):
 
 def test_only_methods_that_paint_from_words_are_asked():
     names = ["001.Owl", "002.Owl", "n01440764"]
-    assert [one for one in examine_arms(["original", "mixup", "smote", "dcgan", "round-trip", "feature-space@denoising_steps=0"], names)] == []
+    assert [
+        one
+        for one in examine_arms(
+            ["original", "mixup", "smote", "dcgan", "round-trip", "feature-space@denoising_steps=0"], names
+        )
+    ] == []
     assert [one.severity for one in examine_arms(["real-gen"], names)] == ["error", "warning"]
     assert [one.severity for one in examine_arms(["diff-ii"], names)] == ["warning", "note"]
 
 
 def test_a_finding_of_two_methods_is_given_once_and_in_its_most_severe_form():
     names = ["001.Owl", "002.Owl", "n01440764"]
-    assert [(one.kind, one.severity) for one in examine_arms(["diff-ii", "loft", "real-gen", "real-guidance"], names)] == [("equal-prompts", "error"), ("code-name", "warning")]
+    assert [
+        (one.kind, one.severity)
+        for one in examine_arms(["diff-ii", "loft", "real-gen", "real-guidance"], names)
+    ] == [("equal-prompts", "error"), ("code-name", "warning")]
 
 
 def test_words_given_by_hand_and_a_tokenizer_reach_the_arms():
     prompt = ClassPrompt(names={"n1": "owl", "n2": "wren"})
     assert examine_arms(["real-gen"], ["n1", "n2"], class_prompt=prompt, count_tokens=COUNT) == []
-    assert [one.kind for one in examine_arms(["real-gen"], [LONG, "wren"], count_tokens=COUNT)] == ["cut-prompt"]
-    assert [one.kind for one in examine_arms(["real-gen"], [f"long name number {'i' * number}" for number in range(1, 40)], "multi", count_tokens=COUNT)] == ["cut-enumeration"]
+    assert [one.kind for one in examine_arms(["real-gen"], [LONG, "wren"], count_tokens=COUNT)] == [
+        "cut-prompt"
+    ]
+    assert [
+        one.kind
+        for one in examine_arms(
+            ["real-gen"],
+            [f"long name number {'i' * number}" for number in range(1, 40)],
+            "multi",
+            count_tokens=COUNT,
+        )
+    ] == ["cut-enumeration"]
 
 
 def test_keys_codes_and_oddities_take_any_text():

@@ -1,4 +1,5 @@
 """A comparison is checked whole before any work: words, numbers, arms, classifiers, weights, folders; what cannot be asked leaves nothing behind."""
+
 import dataclasses
 import math
 
@@ -16,28 +17,99 @@ from test_experiment import QUESTION, SETS, pool
 
 # words and numbers
 
-@pytest.mark.parametrize("change, words", [
-    ({"condition": "validaton"}, "did you mean 'validation'"), ({"condition": "Natural"}, "did you mean 'natural'"), ({"condition": ""}, "choose one of natural"), ({"condition": None}, "condition"), ({"use": "swap_clas"}, "did you mean 'swap_class'"),
-    ({"use": "foo"}, "choose one of swap_own"), ({"copies": math.inf}, "finite"), ({"copies": math.nan}, "finite"), ({"copies": 1e9}, "10,000|1e.04"), ({"copies": "5"}, "copies"), ({"copies": True}, "copies"), ({"replace": math.nan}, "replace"),
-    ({"replace": "half"}, "replace"), ({"updates": 2.5}, "updates"), ({"updates": 10**12}, "updates"), ({"updates": -3}, "update"), ({"shots": 1.5}, "shots"), ({"shots": -1}, "shots"), ({"shots": 10**12}, "shots"), ({"imbalance_factor": 0.5, "shots": None}, "imbalance"),
-    ({"imbalance_factor": math.inf, "shots": None}, "imbalance"), ({"test_fraction": math.nan}, "test_fraction"), ({"test_fraction": "0.5"}, "test_fraction"), ({"batch_size": 0}, "batch_size"), ({"batch_size": -1}, "batch_size"), ({"batch_size": 10**9}, "batch_size"),
-    ({"splits": (0, 0)}, "stands twice among the splits"), ({"repeats": (1, 1)}, "stands twice among the repeats"), ({"methods": ("original", "original")}, "stands twice among the arms"), ({"methods": ()}, "at least one arm"), ({"methods": "original"}, "arms"),
-    ({"splits": (-1,)}, "splits"), ({"splits": (2**40,)}, "splits"), ({"splits": (0.5,)}, "splits"), ({"splits": ("0",)}, "splits"), ({"splits": tuple(range(10_001))}, "at most 10,000"), ({"repeats": tuple(range(1_000_000))}, "at most 10,000"),
-    ({"splits": range(10**12)}, "at most 10,000"), ({"repeats": range(10**12)}, "at most 10,000"), ({"device": ""}, "device"), ({"test_part": " "}, "test_part"), ({"data": ""}, "data"), ({"classifier": None}, "classifier"), ({"classifier": "a\0b"}, "classifier"),
-    ({"even": "yes"}, "even"), ({"draws": 1}, "draws"), ({"suffixes": "on grass"}, "suffixes"), ({"suffixes": (3,)}, "suffixes"), ({"classifier_weights": 3}, "classifier_weights")], ids=lambda value: str(value)[:40] if isinstance(value, dict) else "")
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"condition": "validaton"}, "did you mean 'validation'"),
+        ({"condition": "Natural"}, "did you mean 'natural'"),
+        ({"condition": ""}, "choose one of natural"),
+        ({"condition": None}, "condition"),
+        ({"use": "swap_clas"}, "did you mean 'swap_class'"),
+        ({"use": "foo"}, "choose one of swap_own"),
+        ({"copies": math.inf}, "finite"),
+        ({"copies": math.nan}, "finite"),
+        ({"copies": 1e9}, "10,000|1e.04"),
+        ({"copies": "5"}, "copies"),
+        ({"copies": True}, "copies"),
+        ({"replace": math.nan}, "replace"),
+        ({"replace": "half"}, "replace"),
+        ({"updates": 2.5}, "updates"),
+        ({"updates": 10**12}, "updates"),
+        ({"updates": -3}, "update"),
+        ({"shots": 1.5}, "shots"),
+        ({"shots": -1}, "shots"),
+        ({"shots": 10**12}, "shots"),
+        ({"imbalance_factor": 0.5, "shots": None}, "imbalance"),
+        ({"imbalance_factor": math.inf, "shots": None}, "imbalance"),
+        ({"test_fraction": math.nan}, "test_fraction"),
+        ({"test_fraction": "0.5"}, "test_fraction"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"batch_size": 10**9}, "batch_size"),
+        ({"splits": (0, 0)}, "stands twice among the splits"),
+        ({"repeats": (1, 1)}, "stands twice among the repeats"),
+        ({"methods": ("original", "original")}, "stands twice among the arms"),
+        ({"methods": ()}, "at least one arm"),
+        ({"methods": "original"}, "arms"),
+        ({"splits": (-1,)}, "splits"),
+        ({"splits": (2**40,)}, "splits"),
+        ({"splits": (0.5,)}, "splits"),
+        ({"splits": ("0",)}, "splits"),
+        ({"splits": tuple(range(10_001))}, "at most 10,000"),
+        ({"repeats": tuple(range(1_000_000))}, "at most 10,000"),
+        ({"splits": range(10**12)}, "at most 10,000"),
+        ({"repeats": range(10**12)}, "at most 10,000"),
+        ({"device": ""}, "device"),
+        ({"test_part": " "}, "test_part"),
+        ({"data": ""}, "data"),
+        ({"classifier": None}, "classifier"),
+        ({"classifier": "a\0b"}, "classifier"),
+        ({"even": "yes"}, "even"),
+        ({"draws": 1}, "draws"),
+        ({"suffixes": "on grass"}, "suffixes"),
+        ({"suffixes": (3,)}, "suffixes"),
+        ({"classifier_weights": 3}, "classifier_weights"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
 def test_a_question_that_cannot_be_asked_is_refused_when_it_is_made(change, words):
     with pytest.raises(GenaugError, match=words):
         dataclasses.replace(QUESTION, **change)
 
 
 def test_what_is_allowed_stays_allowed():
-    assert dataclasses.replace(QUESTION, copies=0.5, replace=0, updates=1, splits=[3, 1], repeats=(0,), batch_size=1, shots=None, imbalance_factor=100, test_part="shifted").copies == 0.5
+    assert (
+        dataclasses.replace(
+            QUESTION,
+            copies=0.5,
+            replace=0,
+            updates=1,
+            splits=[3, 1],
+            repeats=(0,),
+            batch_size=1,
+            shots=None,
+            imbalance_factor=100,
+            test_part="shifted",
+        ).copies
+        == 0.5
+    )
     assert len(dataclasses.replace(QUESTION, splits=tuple(range(1000))).splits) == 1000
 
 
-@pytest.mark.parametrize("source, condition, words", [("digits", "validaton", "did you mean 'validation'"), ("photos", "validaton", "did you mean"), ("photos", "correlated", "no effect on '.*photos'"), ("digits", "correlated", "no condition 'correlated'"), ("textures", "natura", "did you mean")])
+@pytest.mark.parametrize(
+    "source, condition, words",
+    [
+        ("digits", "validaton", "did you mean 'validation'"),
+        ("photos", "validaton", "did you mean"),
+        ("photos", "correlated", "no effect on '.*photos'"),
+        ("digits", "correlated", "no condition 'correlated'"),
+        ("textures", "natura", "did you mean"),
+    ],
+)
 def test_a_condition_that_is_none_is_refused_for_folders_too(source, condition, words, tmp_path):
     from PIL import Image
+
     for name in ("ant", "bee"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.fromarray(np.full((9, 9, 3), 80, np.uint8)).save(tmp_path / "photos" / name / "one.png")
@@ -46,14 +118,36 @@ def test_a_condition_that_is_none_is_refused_for_folders_too(source, condition, 
     assert set(open_sets(str(tmp_path / "photos"), "validation")) == {"all"}
 
 
-@pytest.mark.parametrize("change, words", [({"optimizer": "sdg"}, "sgd, adamw"), ({"schedule": "cosin"}, "cosine"), ({"learning_rate": math.nan}, "learning_rate"), ({"learning_rate": -1}, "learning_rate"), ({"label_smoothing": 1.0}, "label_smoothing"),
-                                           ({"batch_size": 0}, "batch_size"), ({"updates": None, "epochs": None}, "neither epochs nor updates"), ({"warmup_share": 2}, "warmup_share"), ({"momentum": "much"}, "momentum"), ({"patience": 0}, "patience")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"optimizer": "sdg"}, "sgd, adamw"),
+        ({"schedule": "cosin"}, "cosine"),
+        ({"learning_rate": math.nan}, "learning_rate"),
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"updates": None, "epochs": None}, "neither epochs nor updates"),
+        ({"warmup_share": 2}, "warmup_share"),
+        ({"momentum": "much"}, "momentum"),
+        ({"patience": 0}, "patience"),
+    ],
+)
 def test_a_training_preset_is_checked_when_it_is_made(change, words):
     with pytest.raises(GenaugError, match=words):
         TrainingPreset(**{"name": "mine", "updates": 3} | change)
 
 
-@pytest.mark.parametrize("change, words", [({"padding_mode": "mirror"}, "constant, reflect"), ({"size": 40, "resize": 32}, "at least the size"), ({"padding": -1}, "padding"), ({"area": (0.0, 1.0)}, "area"), ({"jitter": 2.0}, "jitter")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"padding_mode": "mirror"}, "constant, reflect"),
+        ({"size": 40, "resize": 32}, "at least the size"),
+        ({"padding": -1}, "padding"),
+        ({"area": (0.0, 1.0)}, "area"),
+        ({"jitter": 2.0}, "jitter"),
+    ],
+)
 def test_a_view_is_checked_when_it_is_made(change, words):
     with pytest.raises(GenaugError, match=words):
         View(**change)
@@ -62,6 +156,7 @@ def test_a_view_is_checked_when_it_is_made(change, words):
 def test_unknown_partners_of_a_mixer_are_refused():
     from genaug.classifier import Feeder
     from genaug.mixing.mixup import MixUp
+
     mixer = MixUp()
     mixer.partners = "neighbors"
     with pytest.raises(GenaugError, match="choose one of slots, rare, neighbours"):
@@ -69,6 +164,7 @@ def test_unknown_partners_of_a_mixer_are_refused():
 
 
 # classifiers and their weights
+
 
 def weight_file(path, kind):
     "A file as a user might name it."
@@ -78,7 +174,13 @@ def weight_file(path, kind):
     elif kind == "foreign":
         save_file({"weight": torch.zeros(3)}, path)
     elif kind == "nan":
-        save_file({name: torch.full_like(value, math.nan) if value.is_floating_point() else value for name, value in state.items()}, path)
+        save_file(
+            {
+                name: torch.full_like(value, math.nan) if value.is_floating_point() else value
+                for name, value in state.items()
+            },
+            path,
+        )
     elif kind == "truncated":
         save_file(state, path)
         path.write_bytes(path.read_bytes()[:2000])
@@ -91,7 +193,18 @@ def weight_file(path, kind):
     return path
 
 
-@pytest.mark.parametrize("kind, words", [("missing", "no weight file"), ("foreign", "another network"), ("nan", "not finite"), ("truncated", "damaged or no safetensors"), ("text", "damaged or no safetensors"), ("empty", "damaged or no safetensors"), ("folder", "no weight file")])
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("missing", "no weight file"),
+        ("foreign", "another network"),
+        ("nan", "not finite"),
+        ("truncated", "damaged or no safetensors"),
+        ("text", "damaged or no safetensors"),
+        ("empty", "damaged or no safetensors"),
+        ("folder", "no weight file"),
+    ],
+)
 @pytest.mark.parametrize("classifier", ["letters", "residual"])
 def test_weights_that_cannot_be_used_are_a_sentence_before_any_work(kind, words, classifier, tmp_path):
     path = weight_file(tmp_path / "mine.safetensors", kind)
@@ -108,31 +221,62 @@ def test_weights_that_cannot_be_used_are_a_sentence_before_any_work(kind, words,
 def test_weights_of_a_timm_network_are_checked_too(kind, tmp_path):
     path = weight_file(tmp_path / "mine.safetensors", kind)
     with pytest.raises(GenaugError, match="mine.safetensors"):
-        check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights=str(path)))
+        check_classifier(
+            dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights=str(path))
+        )
 
 
-@pytest.mark.parametrize("classifier, weights, words", [("resnet1", None, "There is no network 'resnet1'"), ("resnet5O", None, "did you mean 'resnet50'"), ("leters", None, "did you mean"), ("test_resnet.no_such_tag", None, "cannot be loaded"), ("test_resnet", "no_such_tag", "cannot be loaded"),
-                                                        ("letters", "tv_in1k", "no weight file"), ("letters.tag", None, "There is no network")])
+@pytest.mark.parametrize(
+    "classifier, weights, words",
+    [
+        ("resnet1", None, "There is no network 'resnet1'"),
+        ("resnet5O", None, "did you mean 'resnet50'"),
+        ("leters", None, "did you mean"),
+        ("test_resnet.no_such_tag", None, "cannot be loaded"),
+        ("test_resnet", "no_such_tag", "cannot be loaded"),
+        ("letters", "tv_in1k", "no weight file"),
+        ("letters.tag", None, "There is no network"),
+    ],
+)
 def test_networks_and_tags_that_do_not_exist_are_a_sentence(classifier, weights, words):
     with pytest.raises(GenaugError, match=words):
         check_classifier(dataclasses.replace(QUESTION, classifier=classifier, classifier_weights=weights))
 
 
 def test_random_weights_that_nobody_asked_for_are_a_warning(tmp_path):
-    finding, = check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights=None))
+    (finding,) = check_classifier(
+        dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights=None)
+    )
     assert (finding.kind, finding.severity) == ("random-weights", "warning")
-    assert check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights="random")) == []
-    assert check_classifier(dataclasses.replace(QUESTION, classifier="residual", classifier_weights=None)) == []
-    assert check_classifier(dataclasses.replace(QUESTION, classifier_weights=str(weight_file(tmp_path / "mine.safetensors", "good")))) == []
+    assert (
+        check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights="random"))
+        == []
+    )
+    assert (
+        check_classifier(dataclasses.replace(QUESTION, classifier="residual", classifier_weights=None)) == []
+    )
+    assert (
+        check_classifier(
+            dataclasses.replace(
+                QUESTION, classifier_weights=str(weight_file(tmp_path / "mine.safetensors", "good"))
+            )
+        )
+        == []
+    )
 
 
 def test_good_weights_are_those_that_are_used(tmp_path):
     path = weight_file(tmp_path / "mine.safetensors", "good")
     from safetensors.torch import load_file
-    assert torch.equal(make_network("letters", 4, weights=str(path)).network.state_dict()["body.0.0.weight"], load_file(path)["body.0.0.weight"])
+
+    assert torch.equal(
+        make_network("letters", 4, weights=str(path)).network.state_dict()["body.0.0.weight"],
+        load_file(path)["body.0.0.weight"],
+    )
 
 
 # the whole question
+
 
 @pytest.fixture
 def no_work(monkeypatch):
@@ -141,12 +285,40 @@ def no_work(monkeypatch):
         monkeypatch.setattr(experiment, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
 
 
-@pytest.mark.parametrize("change, sets, words", [
-    ({"methods": ("original", "smote@use=foo")}, SETS, "foo"), ({"methods": ("original", "smote@weigh=banana")}, SETS, "banana|weigh"), ({"methods": ("original", "smote@replace=2")}, SETS, "replace|\\[0, 1\\]"), ({"methods": ("original", "mixup@alpha=-1")}, SETS, "alpha"),
-    ({"methods": ("original", "mixup@alpha=abc")}, SETS, "alpha"), ({"methods": ("original", "smote@copies=0.1")}, SETS, "no image at all"), ({"methods": ("original", "smote"), "copies": 0.01}, SETS, "raise --copies"), ({"methods": ("original", "no-such")}, SETS, "no method"),
-    ({"methods": ("original", "smote@use=partners")}, SETS, "cannot train on these data|add such a mixer"), ({"methods": ("original", "smote@use=append+oversampling")}, SETS, "slot"), ({"methods": ("original", "smote@tail=0")}, SETS, "tail"), ({"methods": ("original", "smote@real_share=7")}, SETS, "real_share"),
-    ({"test_part": "shifted"}, SETS, "no part 'shifted'"), ({"condition": "correlated"}, SETS, "no effect"), ({"condition": "validation", "splits": (100,), "test_part": "val"}, SETS | {"val": SETS["test"]}, "no effect"), ({"classifier": "genmix_vgg16"}, SETS, "validation part"),
-    ({}, {"test": SETS["test"]}, "no training images"), ({}, {}, "no training images"), ({}, {"train": pool(6, 1), "test": pool(3, 1, 5, "exam")}, "at least two classes"), ({"device": "nowhere"}, SETS, "no device"), ({"device": "cuda:99"}, SETS, "cuda")])
+@pytest.mark.parametrize(
+    "change, sets, words",
+    [
+        ({"methods": ("original", "smote@use=foo")}, SETS, "foo"),
+        ({"methods": ("original", "smote@weigh=banana")}, SETS, "banana|weigh"),
+        ({"methods": ("original", "smote@replace=2")}, SETS, "replace|\\[0, 1\\]"),
+        ({"methods": ("original", "mixup@alpha=-1")}, SETS, "alpha"),
+        ({"methods": ("original", "mixup@alpha=abc")}, SETS, "alpha"),
+        ({"methods": ("original", "smote@copies=0.1")}, SETS, "no image at all"),
+        ({"methods": ("original", "smote"), "copies": 0.01}, SETS, "raise --copies"),
+        ({"methods": ("original", "no-such")}, SETS, "no method"),
+        (
+            {"methods": ("original", "smote@use=partners")},
+            SETS,
+            "cannot train on these data|add such a mixer",
+        ),
+        ({"methods": ("original", "smote@use=append+oversampling")}, SETS, "slot"),
+        ({"methods": ("original", "smote@tail=0")}, SETS, "tail"),
+        ({"methods": ("original", "smote@real_share=7")}, SETS, "real_share"),
+        ({"test_part": "shifted"}, SETS, "no part 'shifted'"),
+        ({"condition": "correlated"}, SETS, "no effect"),
+        (
+            {"condition": "validation", "splits": (100,), "test_part": "val"},
+            SETS | {"val": SETS["test"]},
+            "no effect",
+        ),
+        ({"classifier": "genmix_vgg16"}, SETS, "validation part"),
+        ({}, {"test": SETS["test"]}, "no training images"),
+        ({}, {}, "no training images"),
+        ({}, {"train": pool(6, 1), "test": pool(3, 1, 5, "exam")}, "at least two classes"),
+        ({"device": "nowhere"}, SETS, "no device"),
+        ({"device": "cuda:99"}, SETS, "cuda"),
+    ],
+)
 def test_what_cannot_be_asked_is_refused_before_any_work(change, sets, words, no_work, tmp_path):
     with pytest.raises(GenaugError, match=words):
         compare(dataclasses.replace(QUESTION, **change), sets, tmp_path / "out", progress=False)
@@ -156,10 +328,13 @@ def test_what_cannot_be_asked_is_refused_before_any_work(change, sets, words, no
 @pytest.mark.parametrize("place", ["photos/out", "photos", ".", "photos/ant/out"])
 def test_a_result_among_the_photographs_is_refused_before_any_work(place, no_work, tmp_path):
     from PIL import Image
+
     for name in ("ant", "bee"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(6):
-            Image.fromarray(np.full((9, 9, 3), 30 * number + len(name) + (name == 'bee'), np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+            Image.fromarray(np.full((9, 9, 3), 30 * number + len(name) + (name == "bee"), np.uint8)).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(GenaugError, match="inside one another|not empty"):
         compare(QUESTION, open_sets(str(tmp_path / "photos")), tmp_path / place, progress=False)
@@ -168,32 +343,54 @@ def test_a_result_among_the_photographs_is_refused_before_any_work(place, no_wor
 
 def test_what_must_be_known_is_a_finding():
     sets = {"train": pool()[[0, 1, 12, 13, 24]], "test": pool(6, seed=1, prefix="exam")[[0, 1, 6, 7]]}
-    kinds = {finding.kind: finding for finding in examine(dataclasses.replace(QUESTION, methods=("original", "mixup", "mixup@alpha=1"), shots=None), sets)}
+    kinds = {
+        finding.kind: finding
+        for finding in examine(
+            dataclasses.replace(QUESTION, methods=("original", "mixup", "mixup@alpha=1"), shots=None), sets
+        )
+    }
     assert set(kinds) == {"single-photograph", "untested-class", "same-arm"}
-    assert kinds["untested-class"].severity == "warning" and "1 of 3 classes (class 2)" in kinds["untested-class"].message
+    assert (
+        kinds["untested-class"].severity == "warning"
+        and "1 of 3 classes (class 2)" in kinds["untested-class"].message
+    )
     assert "'mixup@alpha=1' and 'mixup'" in kinds["same-arm"].message
 
 
 def test_a_clean_question_has_no_finding_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert examine(dataclasses.replace(QUESTION, methods=("original", "mixup", "smote")), SETS) == []
-    assert examine(dataclasses.replace(QUESTION, methods=("original", "diff-ii")), SETS, "some-org/some-model") == []
+    assert (
+        examine(dataclasses.replace(QUESTION, methods=("original", "diff-ii")), SETS, "some-org/some-model")
+        == []
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_arm_that_cannot_work_on_these_photographs_does_not_stop_the_others(monkeypatch, tmp_path):
-    fail = lambda plain: lambda *args: plain(*args) if "smote" not in {getattr(one, "name", "") for one in args} else (_ for _ in ()).throw(GenaugError("smote needs two photographs of a class"))
+    fail = lambda plain: (
+        lambda *args: (
+            plain(*args)
+            if "smote" not in {getattr(one, "name", "") for one in args}
+            else (_ for _ in ()).throw(GenaugError("smote needs two photographs of a class"))
+        )
+    )
     for name in ("painting_cost", "paint_arm"):
         monkeypatch.setattr(experiment, name, fail(getattr(experiment, name)))
     question = dataclasses.replace(QUESTION, methods=("original", "smote"), splits=(0,))
     found = compare(question, SETS, tmp_path, progress=False)
-    before, after = (next(finding for finding in found.findings if finding.kind == kind) for kind in ("arm-fails", "failed-run"))
+    before, after = (
+        next(finding for finding in found.findings if finding.kind == kind)
+        for kind in ("arm-fails", "failed-run")
+    )
     assert (before.where, before.severity, after.severity) == ("smote", "error", "error")
     assert found.summary.set_index("arm").splits.to_dict() == {"original": 1, "smote": 0}
 
 
 def test_a_comparison_in_which_no_arm_can_work_is_refused(no_work, monkeypatch, tmp_path):
-    monkeypatch.setattr(experiment, "painting_cost", lambda *_: (_ for _ in ()).throw(GenaugError("needs two photographs")))
+    monkeypatch.setattr(
+        experiment, "painting_cost", lambda *_: (_ for _ in ()).throw(GenaugError("needs two photographs"))
+    )
     with pytest.raises(GenaugError, match="needs two photographs"):
         compare(dataclasses.replace(QUESTION, methods=("smote",)), SETS, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
@@ -203,34 +400,75 @@ def test_the_order_is_refusals_then_claim_then_work(monkeypatch, tmp_path):
     seen = []
     for name in ("examine", "check_claim", "claim_comparison", "estimate", "run_experiment"):
         plain = getattr(experiment, name)
-        monkeypatch.setattr(experiment, name, lambda *args, name=name, plain=plain, **rest: seen.append(name) or plain(*args, **rest))
+        monkeypatch.setattr(
+            experiment,
+            name,
+            lambda *args, name=name, plain=plain, **rest: seen.append(name) or plain(*args, **rest),
+        )
     compare(dataclasses.replace(QUESTION, splits=(0,)), SETS, tmp_path, progress=False)
-    assert list(dict.fromkeys(seen)) == ["examine", "check_claim", "claim_comparison", "estimate", "run_experiment"]
+    assert list(dict.fromkeys(seen)) == [
+        "examine",
+        "check_claim",
+        "claim_comparison",
+        "estimate",
+        "run_experiment",
+    ]
 
 
 def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
     from genaug.core import Finding, read_findings
+
     known, said = Finding("blank", "warning", "one.png", "The picture is blank."), []
     question = dataclasses.replace(QUESTION, methods=("mixup", "mixup@alpha=1"), splits=(0,))
-    found = compare(question, SETS, tmp_path, progress=False, say=said.append, findings=[known, *examine(question, SETS)])
+    found = compare(
+        question, SETS, tmp_path, progress=False, say=said.append, findings=[known, *examine(question, SETS)]
+    )
     assert known in found.findings and known in read_findings(tmp_path)
     assert not any("same arm" in line or "blank" in line for line in said)
 
 
 # parameters of table notebooks
 
-@pytest.mark.parametrize("given, words", [({"sedes": [0]}, "did you mean 'seeds'"), ({"": 1}, "no parameter"), ({"scale": "minute"}, "seconds, hour or paper"), ({"scale": None}, "seconds, hour or paper"), ({"methods": ["mixupp"]}, "no method"), ({"methods": []}, "No method"),
-                                          ({"methods": ["mixup@alpha="]}, "no value"), ({"seeds": [-1]}, "splits"), ({"seeds": [0, 0]}, "twice"), ({"seeds": []}, "at least one"), ({"seeds": range(10**12)}, "at most"), ({"device": "gpu0"}, "no device")])
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"sedes": [0]}, "did you mean 'seeds'"),
+        ({"": 1}, "no parameter"),
+        ({"scale": "minute"}, "seconds, hour or paper"),
+        ({"scale": None}, "seconds, hour or paper"),
+        ({"methods": ["mixupp"]}, "no method"),
+        ({"methods": []}, "No method"),
+        ({"methods": ["mixup@alpha="]}, "no value"),
+        ({"seeds": [-1]}, "splits"),
+        ({"seeds": [0, 0]}, "twice"),
+        ({"seeds": []}, "at least one"),
+        ({"seeds": range(10**12)}, "at most"),
+        ({"device": "gpu0"}, "no device"),
+    ],
+)
 def test_parameters_of_a_table_are_checked_before_it_runs(given, words):
     from pathlib import Path
     from genaug.tables import check_parameters
+
     with pytest.raises(GenaugError, match=words):
         check_parameters(Path(__file__).parent.parent / "nbs" / "tables" / "diff_ii_few_shot.ipynb", given)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": []}', '{"cells": [{"metadata": {"tags": ["parameters"]}, "source": ["def ("]}]}', '{"cells": [7]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"cells": []}',
+        '{"cells": [{"metadata": {"tags": ["parameters"]}, "source": ["def ("]}]}',
+        '{"cells": [7]}',
+    ],
+)
 def test_a_file_that_is_no_table_notebook_is_a_sentence(text, tmp_path):
     from genaug.tables import parameter_names
+
     (tmp_path / "table.ipynb").write_text(text)
     with pytest.raises(GenaugError, match="no table notebook"):
         parameter_names(tmp_path / "table.ipynb")
@@ -239,7 +477,14 @@ def test_a_file_that_is_no_table_notebook_is_a_sentence(text, tmp_path):
 def test_every_table_takes_its_own_parameters():
     from pathlib import Path
     from genaug.tables import check_parameters, parameter_names
+
     notebooks = sorted((Path(__file__).parent.parent / "nbs" / "tables").glob("[!_]*.ipynb"))
-    assert len(notebooks) > 5 and all({"scale", "run", "methods", "seeds", "device", "results"} <= set(parameter_names(path)) for path in notebooks)
+    assert len(notebooks) > 5 and all(
+        {"scale", "run", "methods", "seeds", "device", "results"} <= set(parameter_names(path))
+        for path in notebooks
+    )
     for path in notebooks:
-        check_parameters(path, {"scale": "hour", "run": True, "methods": None, "seeds": [0], "device": "cpu", "results": "x"})
+        check_parameters(
+            path,
+            {"scale": "hour", "run": True, "methods": None, "seeds": [0], "device": "cpu", "results": "x"},
+        )

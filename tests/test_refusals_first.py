@@ -1,4 +1,5 @@
 """All refusals come before any work: nothing is opened, learned or painted, and nothing is left behind."""
+
 import os
 import subprocess
 import sys
@@ -21,7 +22,9 @@ def paint_folder(root, parts=("",), classes=("owl", "wren"), count=3):
         for name in classes:
             (root / part / name).mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(draw.integers(0, 255, (16, 16, 3)).astype(np.uint8)).save(root / part / name / f"{number}.png")
+                Image.fromarray(draw.integers(0, 255, (16, 16, 3)).astype(np.uint8)).save(
+                    root / part / name / f"{number}.png"
+                )
     return root
 
 
@@ -37,11 +40,22 @@ def no_work(monkeypatch):
 
     def work(*_, **__):
         raise AssertionError("work was begun")
-    for module, name in ((painting, "synthesize"), (experiment, "run_experiment"), (experiment, "find_jury"), (experiment, "train_classifier")):
+
+    for module, name in (
+        (painting, "synthesize"),
+        (experiment, "run_experiment"),
+        (experiment, "find_jury"),
+        (experiment, "train_classifier"),
+    ):
         monkeypatch.setattr(module, name, work)
-    for kind in (*core.Augmenter.__subclasses__(), *(deeper for kind in core.Augmenter.__subclasses__() for deeper in kind.__subclasses__())):
+    for kind in (
+        *core.Augmenter.__subclasses__(),
+        *(deeper for kind in core.Augmenter.__subclasses__() for deeper in kind.__subclasses__()),
+    ):
         if "fit" in vars(kind):
-            monkeypatch.setattr(kind, "fit", lambda self, *arguments, **more: work() if len(arguments) > 1 or more else self)
+            monkeypatch.setattr(
+                kind, "fit", lambda self, *arguments, **more: work() if len(arguments) > 1 or more else self
+            )
 
 
 @pytest.fixture
@@ -51,6 +65,7 @@ def unopened(monkeypatch):
 
     def opened(*_, **__):
         raise AssertionError("pictures were opened")
+
     monkeypatch.setattr(datasets, "load", opened)
     monkeypatch.setattr(data, "check_folder", opened)
 
@@ -68,11 +83,17 @@ def refused(capsys, *arguments):
 
 AT_ONCE = {
     "condition": (["compare", "digits", "--condition", "validaton"], "did you mean 'validation'?"),
-    "condition of augment": (["augment", "digits", "OUT", "--condition", "corelated"], "did you mean 'correlated'?"),
+    "condition of augment": (
+        ["augment", "digits", "OUT", "--condition", "corelated"],
+        "did you mean 'correlated'?",
+    ),
     "use": (["compare", "digits", "--use", "apend"], "did you mean 'append'?"),
     "scale": (["reproduce", "diff_ii_main_job", "--scale", "hours"], "did you mean 'hour'?"),
     "test part": (["compare", "digits", "--test-part", "tset"], "did you mean 'test'?"),
-    "test part that is trained on": (["compare", "digits", "--test-part", "train"], "--test-part is test, shifted or val"),
+    "test part that is trained on": (
+        ["compare", "digits", "--test-part", "train"],
+        "--test-part is test, shifted or val",
+    ),
     "device": (["compare", "digits", "--device", "gpu"], "There is no device 'gpu'"),
     "device of augment": (["augment", "digits", "OUT", "--device", "meta"], "There is no device 'meta'"),
     "endless seeds": (["compare", "digits", "--seeds", "0-1000000000000"], "more than 10,000 splits"),
@@ -84,30 +105,56 @@ AT_ONCE = {
     "superscript shots": (["compare", "digits", "--shots", "²"], "--shots is a number"),
     "Arabic shots": (["augment", "digits", "OUT", "--shots", "٣"], "--shots is a number"),
     "infinite copies": (["augment", "digits", "OUT", "--copies", "inf"], "--copies is a number above 0"),
-    "copies that are no number": (["augment", "digits", "OUT", "--copies", "nan"], "--copies is a number above 0"),
+    "copies that are no number": (
+        ["augment", "digits", "OUT", "--copies", "nan"],
+        "--copies is a number above 0",
+    ),
     "endless copies": (["compare", "digits", "--copies", "1e9"], "at most 1,000"),
     "minus zero copies": (["compare", "digits", "--copies", "-0"], "--copies is a number above 0"),
     "endless repeats": (["compare", "digits", "--repeats", "1000000"], "from 1 to 1,000"),
     "endless updates": (["compare", "digits", "--updates", "1000000000000"], "--updates is a whole number"),
-    "endless batch": (["augment", "digits", "OUT", "--batch-size", "1000000000"], "--batch-size is a whole number"),
+    "endless batch": (
+        ["augment", "digits", "OUT", "--batch-size", "1000000000"],
+        "--batch-size is a whole number",
+    ),
     "endless size": (["check", "digits", "--min-size", "1000000000"], "--min-size is a whole number"),
-    "seed beyond 64 bits": (["augment", "digits", "OUT", "--seed", "99999999999999999999"], "from 0 to 9,223,372,036,854,775,807"),
-    "seeds beyond 64 bits": (["compare", "digits", "--seeds", "99999999999999999999,1"], "beyond 9,223,372,036,854,775,807"),
-    "share that is no number": (["compare", "digits", "--test-share", "nan"], "--test-share is a number above 0"),
+    "seed beyond 64 bits": (
+        ["augment", "digits", "OUT", "--seed", "99999999999999999999"],
+        "from 0 to 9,223,372,036,854,775,807",
+    ),
+    "seeds beyond 64 bits": (
+        ["compare", "digits", "--seeds", "99999999999999999999,1"],
+        "beyond 9,223,372,036,854,775,807",
+    ),
+    "share that is no number": (
+        ["compare", "digits", "--test-share", "nan"],
+        "--test-share is a number above 0",
+    ),
     "share of everything": (["compare", "digits", "--test-share", "1"], "below 1"),
-    "imbalance below one": (["compare", "digits", "--shots", "none", "--imbalance", "0.5"], "--imbalance is a number of at least 1"),
+    "imbalance below one": (
+        ["compare", "digits", "--shots", "none", "--imbalance", "0.5"],
+        "--imbalance is a number of at least 1",
+    ),
     "null byte": (["check", "a\0b"], "null byte"),
     "no valid UTF-8": (["check", "a\udcff"], "not valid UTF-8"),
     "empty OUT": (["augment", "digits", ""], "OUT is empty"),
     "empty source": (["check", ""], "SOURCE is empty"),
     "long source": (["check", "x" * 100_000], "at most 4,000 characters"),
-    "unknown home": (["augment", "digits", "~nobody-of-that-name/x"], "home folder of a user who is not known"),
-    "escape in the metaclass": (["augment", "digits", "OUT", "--metaclass", "bird\x1b[2J"], "control or invisible characters"),
+    "unknown home": (
+        ["augment", "digits", "~nobody-of-that-name/x"],
+        "home folder of a user who is not known",
+    ),
+    "escape in the metaclass": (
+        ["augment", "digits", "OUT", "--metaclass", "bird\x1b[2J"],
+        "control or invisible characters",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
-def test_what_is_mistyped_is_refused_before_anything_is_opened(name, capsys, tmp_path, monkeypatch, unopened, no_work):
+def test_what_is_mistyped_is_refused_before_anything_is_opened(
+    name, capsys, tmp_path, monkeypatch, unopened, no_work
+):
     arguments, words = AT_ONCE[name]
     monkeypatch.chdir(tmp_path)
     assert words in refused(capsys, *arguments)
@@ -116,39 +163,83 @@ def test_what_is_mistyped_is_refused_before_anything_is_opened(name, capsys, tmp
 
 def test_what_is_mistyped_is_refused_without_importing_torch(tmp_path):
     code = f"import sys; from genaug.cli import run; codes = [run(arguments) for arguments in {[arguments for arguments, _ in AT_ONCE.values()]!r}]; print(set(codes), 'torch' in sys.modules, 'numpy' in sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert shown.stdout.strip() == "{2} False False", shown.stdout + shown.stderr[-2000:]
 
 
 BEFORE_PICTURES = {
-    "weights that do not exist": (["compare", "digits", "--classifier-weights", "no/such.safetensors"], "no/such.safetensors"),
+    "weights that do not exist": (
+        ["compare", "digits", "--classifier-weights", "no/such.safetensors"],
+        "no/such.safetensors",
+    ),
     "weights of another network": (["compare", "digits", "--classifier-weights", "tv_in1k"], "tv_in1k"),
-    "network": (["compare", "digits", "--methods", "original", "--classifier", "resnet51"], "no network 'resnet51'"),
+    "network": (
+        ["compare", "digits", "--methods", "original", "--classifier", "resnet51"],
+        "no network 'resnet51'",
+    ),
     "backbone": (["augment", "digits", "OUT", "--backbone", "no/such/model"], "no/such/model"),
     "backbone that is a file": (["augment", "digits", "OUT", "--backbone", "/dev/null"], "/dev/null"),
     "suffix file": (["augment", "digits", "OUT", "--suffixes", "nowhere.txt"], "does not exist"),
     "suffix device": (["augment", "digits", "OUT", "--suffixes", "/dev/zero"], "does not exist"),
     "published list": (["augment", "digits", "OUT", "--suffixes", "published:cub-6-shot"], "did you mean"),
-    "condition of a set without it": (["compare", "digits", "--condition", "correlated"], "only the built-in digit-scenes has it"),
+    "condition of a set without it": (
+        ["compare", "digits", "--condition", "correlated"],
+        "only the built-in digit-scenes has it",
+    ),
     "last arm": (["compare", "digits", "--methods", "original,round-trip,mixup@alpha=-1"], "alpha"),
     "arm with an unknown use": (["compare", "digits", "--methods", "original,real-gen@use=foo"], "foo"),
-    "arm with an unknown weigh": (["augment", "digits", "OUT", "--method", "real-gen@weigh=banana"], "banana"),
-    "arm with an impossible share": (["augment", "digits", "OUT", "--method", "real-gen@replace=2"], "replace"),
-    "words for a number": (["augment", "digits", "OUT", "--method", "real-gen@guidance_scale=abc"], "guidance_scale"),
-    "half a step": (["augment", "digits", "OUT", "--method", "real-gen@num_inference_steps=2.5"], "num_inference_steps"),
+    "arm with an unknown weigh": (
+        ["augment", "digits", "OUT", "--method", "real-gen@weigh=banana"],
+        "banana",
+    ),
+    "arm with an impossible share": (
+        ["augment", "digits", "OUT", "--method", "real-gen@replace=2"],
+        "replace",
+    ),
+    "words for a number": (
+        ["augment", "digits", "OUT", "--method", "real-gen@guidance_scale=abc"],
+        "guidance_scale",
+    ),
+    "half a step": (
+        ["augment", "digits", "OUT", "--method", "real-gen@num_inference_steps=2.5"],
+        "num_inference_steps",
+    ),
     "group": (["compare", "digits", "--methods", "control"], "did you mean 'controls'?"),
-    "shots and imbalance": (["augment", "digits", "OUT", "--shots", "2", "--imbalance", "3"], "--shots none together with --imbalance"),
+    "shots and imbalance": (
+        ["augment", "digits", "OUT", "--shots", "2", "--imbalance", "3"],
+        "--shots none together with --imbalance",
+    ),
     "device that is not there": (["augment", "digits", "OUT", "--device", "cpu:3"], "counted from 0"),
     "captioner": (["suffixes", "digits", "OUT", "--captioner", "no/such/blip/folder"], "no/such/blip/folder"),
-    "model without an address": (["suffixes", "digits", "OUT", "--llm-model", "gpt"], "give the address with --llm"),
-    "paper without data": (["reproduce", "diff_ii_main_job", "--scale", "paper"], "--data NAME=SOURCE and --backbone NAME"),
-    "data that do not exist": (["reproduce", "diff_ii_main_job", "--data", "cub=no/such/folder"], "no/such/folder"),
-    "methods of a table": (["reproduce", "diff_ii_main_job", "--methods", "diff-i"], "did you mean 'diff-ii'?"),
+    "model without an address": (
+        ["suffixes", "digits", "OUT", "--llm-model", "gpt"],
+        "give the address with --llm",
+    ),
+    "paper without data": (
+        ["reproduce", "diff_ii_main_job", "--scale", "paper"],
+        "--data NAME=SOURCE and --backbone NAME",
+    ),
+    "data that do not exist": (
+        ["reproduce", "diff_ii_main_job", "--data", "cub=no/such/folder"],
+        "no/such/folder",
+    ),
+    "methods of a table": (
+        ["reproduce", "diff_ii_main_job", "--methods", "diff-i"],
+        "did you mean 'diff-ii'?",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BEFORE_PICTURES)
-def test_what_is_not_there_is_refused_before_pictures_are_opened(name, capsys, tmp_path, monkeypatch, unopened, no_work):
+def test_what_is_not_there_is_refused_before_pictures_are_opened(
+    name, capsys, tmp_path, monkeypatch, unopened, no_work
+):
     arguments, words = BEFORE_PICTURES[name]
     monkeypatch.chdir(tmp_path)
     assert words in refused(capsys, *arguments)
@@ -164,12 +255,21 @@ def test_a_pipe_is_not_replaced_by_a_list_of_suffixes(capsys, tmp_path, unopened
 def places(photos, tmp_path):
     "Result folders that lie among the photographs or hold them, by name."
     (tmp_path / "door").symlink_to(photos)
-    return {"inside": photos / "out", "deep inside": photos / "owl" / "new" / "out", "itself": photos, "through a link": tmp_path / "door" / "out", "with dots": photos / "owl" / ".." / "out", "around": photos.parent}
+    return {
+        "inside": photos / "out",
+        "deep inside": photos / "owl" / "new" / "out",
+        "itself": photos,
+        "through a link": tmp_path / "door" / "out",
+        "with dots": photos / "owl" / ".." / "out",
+        "around": photos.parent,
+    }
 
 
 @pytest.mark.parametrize("command", ["augment", "compare"])
 @pytest.mark.parametrize("name", ["inside", "deep inside", "itself", "through a link", "with dots", "around"])
-def test_a_result_among_the_photographs_is_refused_before_they_are_opened(command, name, photos, capsys, tmp_path, unopened, no_work):
+def test_a_result_among_the_photographs_is_refused_before_they_are_opened(
+    command, name, photos, capsys, tmp_path, unopened, no_work
+):
     before, out = sorted(photos.rglob("*")), places(photos, tmp_path)[name]
     arguments = [command, photos, out] if command == "augment" else [command, photos, "--out", out]
     refused(capsys, *arguments, "--method" if command == "augment" else "--methods", "diff-ii")
@@ -177,7 +277,9 @@ def test_a_result_among_the_photographs_is_refused_before_they_are_opened(comman
 
 
 @pytest.mark.parametrize("out", ["/dev/null", "/dev/null/x", "/proc/x", "x" * 300, "file/x"])
-def test_a_result_that_cannot_be_made_is_refused_before_pictures_are_opened(out, capsys, tmp_path, monkeypatch, unopened, no_work):
+def test_a_result_that_cannot_be_made_is_refused_before_pictures_are_opened(
+    out, capsys, tmp_path, monkeypatch, unopened, no_work
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
     refused(capsys, "augment", "digits", out)
@@ -185,21 +287,88 @@ def test_a_result_that_cannot_be_made_is_refused_before_pictures_are_opened(out,
 
 
 def test_a_folder_begun_with_another_method_is_refused_before_learning(capsys, tmp_path, monkeypatch):
-    assert cli.run(["augment", "digits", str(tmp_path / "out"), "--method", "smote", "--shots", "2", "--copies", "1", "--quiet"]) == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if "lock" not in path.name}
+    assert (
+        cli.run(
+            [
+                "augment",
+                "digits",
+                str(tmp_path / "out"),
+                "--method",
+                "smote",
+                "--shots",
+                "2",
+                "--copies",
+                "1",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if "lock" not in path.name
+    }
     capsys.readouterr()
     from genaug.recipe import Recipe
+
     fit = Recipe.fit
-    monkeypatch.setattr(Recipe, "fit", lambda self, real, workdir=None, progress=False: fit(self, real, workdir, progress) if workdir is None else 1 / 0)
-    assert "the method" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "diff-ii", "--shots", "2", "--copies", "1", "--quiet")
-    assert "the budget" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "smote", "--shots", "2", "--copies", "2", "--quiet")
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if "lock" not in path.name} == before
+    monkeypatch.setattr(
+        Recipe,
+        "fit",
+        lambda self, real, workdir=None, progress=False: (
+            fit(self, real, workdir, progress) if workdir is None else 1 / 0
+        ),
+    )
+    assert "the method" in refused(
+        capsys,
+        "augment",
+        "digits",
+        tmp_path / "out",
+        "--method",
+        "diff-ii",
+        "--shots",
+        "2",
+        "--copies",
+        "1",
+        "--quiet",
+    )
+    assert "the budget" in refused(
+        capsys,
+        "augment",
+        "digits",
+        tmp_path / "out",
+        "--method",
+        "smote",
+        "--shots",
+        "2",
+        "--copies",
+        "2",
+        "--quiet",
+    )
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if "lock" not in path.name
+    } == before
 
 
-def test_a_comparison_of_other_data_is_refused_before_the_judge_is_trained(capsys, tmp_path, unopened, no_work):
+def test_a_comparison_of_other_data_is_refused_before_the_judge_is_trained(
+    capsys, tmp_path, unopened, no_work
+):
     from genaug.experiment import Comparison, claim_comparison
-    claim_comparison(tmp_path / "out", Comparison(("original",), "digits", 2, splits=(0,), repeats=(0,)), "digits")
-    assert "the number of shots changed" in refused(capsys, "compare", "digits", "--shots", "1", "--methods", "original,round-trip", "--measure", "--out", tmp_path / "out")
+
+    claim_comparison(
+        tmp_path / "out", Comparison(("original",), "digits", 2, splits=(0,), repeats=(0,)), "digits"
+    )
+    assert "the number of shots changed" in refused(
+        capsys,
+        "compare",
+        "digits",
+        "--shots",
+        "1",
+        "--methods",
+        "original,round-trip",
+        "--measure",
+        "--out",
+        tmp_path / "out",
+    )
 
 
 def test_refusals_take_seconds_also_for_the_papers_settings(capsys, tmp_path, photos):
@@ -209,38 +378,91 @@ def test_refusals_take_seconds_also_for_the_papers_settings(capsys, tmp_path, ph
 
 
 def test_a_budget_of_nothing_is_refused_before_learning(capsys, tmp_path, no_work):
-    assert "no image" in refused(capsys, "augment", "digits", tmp_path / "out", "--method", "da-fusion", "--shots", "1", "--copies", "0.01", "--quiet")
+    assert "no image" in refused(
+        capsys,
+        "augment",
+        "digits",
+        tmp_path / "out",
+        "--method",
+        "da-fusion",
+        "--shots",
+        "1",
+        "--copies",
+        "0.01",
+        "--quiet",
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_budget_of_millions_is_refused_without_counting_to_it(photos, monkeypatch):
     from genaug.core import Budget
     from genaug.data import open_folder
+
     monkeypatch.setattr(cli, "MOST_IMAGES", 5000)
     with pytest.raises(cli.Refusal, match="more than 5,000"):
         cli.check_amount(Budget(1_000_000), open_folder(photos)["all"])
 
 
 IDLE = {
-    "metaclass": (["augment", "digits", "OUT", "--method", "smote", "--metaclass", "digit"], "--metaclass has no effect here: smote uses no prompts"),
-    "suffixes": (["augment", "digits", "OUT", "--method", "smote", "--suffixes", "published:cub-5-shot"], "--suffixes has no effect here"),
-    "backbone": (["augment", "digits", "OUT", "--method", "smote", "--backbone", "some/model"], "--backbone has no effect here"),
-    "device": (["augment", "digits", "OUT", "--method", "smote", "--device", "cpu"], "--device has no effect here"),
-    "copies beside a total": (["augment", "digits", "OUT", "--method", "smote", "--total", "9", "--copies", "2"], "--copies has no effect here: --total says"),
-    "tuning": (["augment", "digits", "OUT", "--method", "smote", "--condition", "validation"], "--condition has no effect here: only `genaug compare` tunes"),
-    "use of a set": (["augment", "digits", "OUT", "--method", "smote@use=append;weigh=loss"], "use, weigh in 'smote@use=append;weigh=loss' has no effect here"),
-    "replace": (["compare", "digits", "--methods", "original,mixup", "--replace", "0.3"], "--replace has no effect here: no arm makes images"),
-    "replace of what is appended": (["compare", "digits", "--methods", "smote", "--use", "append", "--replace", "0.3"], "--replace has no effect here: no arm puts its images"),
-    "measure": (["compare", "digits", "--methods", "original,mixup", "--measure"], "--measure has no effect here: no arm makes images"),
-    "copies": (["compare", "digits", "--methods", "original", "--copies", "3"], "--copies has no effect here: no arm makes images"),
-    "test share": (["compare", "digits", "--methods", "original", "--test-share", "0.4"], "--test-share has no effect here: the data have a test part"),
-    "shots of a published list": (["suffixes", "digits", "OUT", "--published", "cub-5-shot", "--shots", "3"], "--shots has no effect here: a published list"),
+    "metaclass": (
+        ["augment", "digits", "OUT", "--method", "smote", "--metaclass", "digit"],
+        "--metaclass has no effect here: smote uses no prompts",
+    ),
+    "suffixes": (
+        ["augment", "digits", "OUT", "--method", "smote", "--suffixes", "published:cub-5-shot"],
+        "--suffixes has no effect here",
+    ),
+    "backbone": (
+        ["augment", "digits", "OUT", "--method", "smote", "--backbone", "some/model"],
+        "--backbone has no effect here",
+    ),
+    "device": (
+        ["augment", "digits", "OUT", "--method", "smote", "--device", "cpu"],
+        "--device has no effect here",
+    ),
+    "copies beside a total": (
+        ["augment", "digits", "OUT", "--method", "smote", "--total", "9", "--copies", "2"],
+        "--copies has no effect here: --total says",
+    ),
+    "tuning": (
+        ["augment", "digits", "OUT", "--method", "smote", "--condition", "validation"],
+        "--condition has no effect here: only `genaug compare` tunes",
+    ),
+    "use of a set": (
+        ["augment", "digits", "OUT", "--method", "smote@use=append;weigh=loss"],
+        "use, weigh in 'smote@use=append;weigh=loss' has no effect here",
+    ),
+    "replace": (
+        ["compare", "digits", "--methods", "original,mixup", "--replace", "0.3"],
+        "--replace has no effect here: no arm makes images",
+    ),
+    "replace of what is appended": (
+        ["compare", "digits", "--methods", "smote", "--use", "append", "--replace", "0.3"],
+        "--replace has no effect here: no arm puts its images",
+    ),
+    "measure": (
+        ["compare", "digits", "--methods", "original,mixup", "--measure"],
+        "--measure has no effect here: no arm makes images",
+    ),
+    "copies": (
+        ["compare", "digits", "--methods", "original", "--copies", "3"],
+        "--copies has no effect here: no arm makes images",
+    ),
+    "test share": (
+        ["compare", "digits", "--methods", "original", "--test-share", "0.4"],
+        "--test-share has no effect here: the data have a test part",
+    ),
+    "shots of a published list": (
+        ["suffixes", "digits", "OUT", "--published", "cub-5-shot", "--shots", "3"],
+        "--shots has no effect here: a published list",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", IDLE)
 def test_an_option_without_effect_is_named(name, capsys, tmp_path, monkeypatch):
     from genaug import experiment, suffixes
+
     arguments, words = IDLE[name]
     stop = lambda *_, **__: (_ for _ in ()).throw(cli.Refusal("Enough seen."))
     monkeypatch.setattr(cli, "paint_order", stop)
@@ -253,6 +475,7 @@ def test_an_option_without_effect_is_named(name, capsys, tmp_path, monkeypatch):
 
 def test_words_of_closed_sets_are_those_of_the_library():
     from genaug import classifier
+
     assert cli.USES == classifier.USES
 
 

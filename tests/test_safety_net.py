@@ -3,6 +3,7 @@
 The files in `safety/` are written by `make_safety_net.py` and only replaced on purpose. Rows, keys and fingerprints are compared exactly (floats in nine digits); pictures within 2 of
 255, learned numbers within 1e-4 and answers of a classifier except two of sixty, since processors differ. What is new (a method, a field that is off) is no difference.
 """
+
 import json
 import zipfile
 
@@ -17,21 +18,43 @@ from genaug.painting import open_synthetic
 from genaug.recipe import load_learned
 from genaug.registry import groups, make_arm, method_names
 
-ARMS, PLANS, FEEDS, MIXTURES, TRAININGS = (stored(name) for name in ("arms", "plans", "feeds", "mixtures", "trainings"))
+ARMS, PLANS, FEEDS, MIXTURES, TRAININGS = (
+    stored(name) for name in ("arms", "plans", "feeds", "mixtures", "trainings")
+)
 PICTURES = [(path.stem, path.parent.name) for path in sorted((SAFETY / "pictures").rglob("*.png"))]
 GROUPS = {"controls": 5, "diff-ii-family": 14, "generator-free": 10, "genmix-family": 18}
-PIXELS, LEARNED, ANSWERS = 2, 1e-4, 2     # tolerances: of 255; absolute; of 60 test pictures
+PIXELS, LEARNED, ANSWERS = 2, 1e-4, 2  # tolerances: of 255; absolute; of 60 test pictures
 AGREES = world.schedule_print() == stored("processor")["schedule"]
-same_schedule = pytest.mark.skipif(not AGREES, reason="this processor computes another noise schedule, which stands in the keys of stored work")
+same_schedule = pytest.mark.skipif(
+    not AGREES,
+    reason="this processor computes another noise schedule, which stands in the keys of stored work",
+)
 
 
 def differs(found, expected, where=""):
-    "Where two plain values first differ, in words; \"\" when nowhere. Further keys in `found` are no difference."
+    'Where two plain values first differ, in words; "" when nowhere. Further keys in `found` are no difference.'
     if isinstance(expected, dict) and isinstance(found, dict):
         gone = [f"{where}.{key} is gone" for key in expected if key not in found]
-        return next(iter(gone + [text for key in expected if key in found and (text := differs(found[key], expected[key], f"{where}.{key}"))]), "")
+        return next(
+            iter(
+                gone
+                + [
+                    text
+                    for key in expected
+                    if key in found and (text := differs(found[key], expected[key], f"{where}.{key}"))
+                ]
+            ),
+            "",
+        )
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        return next((text for place, pair in enumerate(zip(found, expected)) if (text := differs(*pair, f"{where}[{place}]"))), "")
+        return next(
+            (
+                text
+                for place, pair in enumerate(zip(found, expected))
+                if (text := differs(*pair, f"{where}[{place}]"))
+            ),
+            "",
+        )
     return "" if found == expected else f"{where}: {found!r}, and it was {expected!r}"
 
 
@@ -42,6 +65,7 @@ def furthest(found, expected):
 
 
 # ---------------------------------------------------------------- arms and plans
+
 
 def test_every_method_of_then_is_still_registered():
     assert {text for text in ARMS if "@" not in text and "+" not in text} - {"cmo-drw"} <= set(method_names())
@@ -59,7 +83,12 @@ def test_a_group_still_begins_with_its_arms(name):
 
 @pytest.mark.parametrize("text", ARMS)
 def test_an_arm_has_the_same_settings(text):
-    assert differs(world.arm_record(text), {key: value for key, value in ARMS[text].items() if key != "unit"}, text) == ""
+    assert (
+        differs(
+            world.arm_record(text), {key: value for key, value in ARMS[text].items() if key != "unit"}, text
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize("text", ARMS)
@@ -67,7 +96,9 @@ def test_the_settings_of_an_arm_are_as_many(text):
     "A setting that is added would change the keys of stored work; it must be off where nobody asks for it."
     found = world.arm_record(text)
     for part in ("augmenter", "tiny", "mixer", "balancer"):
-        assert (found[part] or {}).get("settings", {}).keys() == (ARMS[text][part] or {}).get("settings", {}).keys()
+        assert (found[part] or {}).get("settings", {}).keys() == (ARMS[text][part] or {}).get(
+            "settings", {}
+        ).keys()
     assert (found["use"] or {}).keys() == (ARMS[text]["use"] or {}).keys()
 
 
@@ -88,6 +119,7 @@ def test_the_photographs_of_the_net_are_the_same():
 
 # ---------------------------------------------------------------- feeds and mixtures
 
+
 @pytest.mark.parametrize("task", ["single", "multi"])
 @pytest.mark.parametrize("name", FEEDS)
 def test_a_training_is_fed_the_same(name, task):
@@ -103,11 +135,17 @@ def test_a_mixer_mixes_the_same(name):
 
 # ---------------------------------------------------------------- pictures and learned words
 
+
 @pytest.mark.parametrize("name, kind", PICTURES)
 def test_the_first_pictures_are_the_same(name, kind):
     if not AGREES and (kind != "toy" or name in ("dcgan", "stylegan", "pixel-diffusion")):
-        pytest.skip("this processor computes another noise schedule, which decides the ids of rows and with them the noise, or trains a generator otherwise")
-    assert furthest(world.painted(name, kind), world.read_strip(SAFETY / "pictures" / kind / f"{name}.png")) <= PIXELS
+        pytest.skip(
+            "this processor computes another noise schedule, which decides the ids of rows and with them the noise, or trains a generator otherwise"
+        )
+    assert (
+        furthest(world.painted(name, kind), world.read_strip(SAFETY / "pictures" / kind / f"{name}.png"))
+        <= PIXELS
+    )
 
 
 @pytest.mark.parametrize("kind", world.CONCEPTS)
@@ -124,7 +162,10 @@ def test_a_learned_folder_is_written_with_the_same_files(kind, tmp_path):
     old = world.unpack(f"concepts/{kind}", tmp_path / "old")
     concept = load_learned(old)
     concept.save(tmp_path / "new")
-    names = [{path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} for folder in (old, tmp_path / "new")]
+    names = [
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        for folder in (old, tmp_path / "new")
+    ]
     assert names[0] == names[1] and load_learned(tmp_path / "new").fingerprint() == concept.fingerprint()
 
 
@@ -132,10 +173,13 @@ def test_a_learned_folder_is_written_with_the_same_files(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["tokens", "category"])
 def test_a_learned_folder_remembers_its_making(kind, tmp_path):
     settings = json.loads(json.dumps(dict(world.learn(kind).settings)))
-    assert differs(settings, dict(load_learned(world.unpack(f"concepts/{kind}", tmp_path)).settings), kind) == ""
+    assert (
+        differs(settings, dict(load_learned(world.unpack(f"concepts/{kind}", tmp_path)).settings), kind) == ""
+    )
 
 
 # ---------------------------------------------------------------- trainings
+
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", TRAININGS)
@@ -147,6 +191,7 @@ def test_a_training_answers_the_same(name, seed):
 
 
 # ---------------------------------------------------------------- what comes with the library, and work begun by it
+
 
 @same_schedule
 def test_the_embedded_weights_sets_and_judges_are_the_same():
@@ -176,14 +221,19 @@ def test_words_learned_then_are_not_learned_again(tmp_path):
     concepts = [path for path in (out / ".genaug" / "work" / "concepts").rglob("*") if path.is_file()]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in concepts}
     assert run(world.command(expected["command"], out)) == 0
-    assert {path for path in (out / ".genaug" / "work" / "concepts").rglob("*") if path.is_file()} == set(before)
+    assert {path for path in (out / ".genaug" / "work" / "concepts").rglob("*") if path.is_file()} == set(
+        before
+    )
     assert all((path.read_bytes(), path.stat().st_mtime_ns) == was for path, was in before.items())
 
 
 @same_schedule
 def test_a_comparison_finished_then_is_read_and_not_run_again(tmp_path):
     expected, out = stored("out-compare"), world.unpack("out-compare", tmp_path / "out")
-    before, runs = world.result_values(out), {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (out / "runs").iterdir()}
+    before, runs = (
+        world.result_values(out),
+        {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (out / "runs").iterdir()},
+    )
     assert len(runs) == 8
     assert run(world.command(expected["command"], out)) == 0
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (out / "runs").iterdir()} == runs
@@ -195,13 +245,20 @@ def test_a_lost_run_of_a_comparison_is_made_again_under_the_same_key(tmp_path):
     expected, out = stored("out-compare"), world.unpack("out-compare", tmp_path / "out")
     units = {path: json.loads(path.read_text(encoding="utf-8")) for path in (out / "runs").iterdir()}
     lost = next(path for path in sorted(units) if units[path]["arm"].startswith("real-guidance"))
-    pictures, stamps = world.pictures_below(out), {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    pictures, stamps = (
+        world.pictures_below(out),
+        {path: path.stat().st_mtime_ns for path in out.rglob("*.png")},
+    )
     lost.unlink()
     assert run(world.command(expected["command"], out)) == 0
     again = json.loads(lost.read_text(encoding="utf-8"))
     assert set((out / "runs").iterdir()) == set(units)
-    assert world.pictures_below(out).keys() >= pictures.keys() and all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
-    assert sum(one != other for one, other in zip(again["correct"], units[lost]["correct"])) <= 0.05 * len(again["correct"])
+    assert world.pictures_below(out).keys() >= pictures.keys() and all(
+        path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()
+    )
+    assert sum(one != other for one, other in zip(again["correct"], units[lost]["correct"])) <= 0.05 * len(
+        again["correct"]
+    )
     assert again["settings"]["fed"] == units[lost]["settings"]["fed"]
 
 
@@ -209,13 +266,26 @@ def texts_of(path):
     "The texts in a committed file, for looking into."
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            return [archive.read(name).decode("utf-8", "replace") for name in archive.namelist() if not name.endswith((".png", ".safetensors"))]
+            return [
+                archive.read(name).decode("utf-8", "replace")
+                for name in archive.namelist()
+                if not name.endswith((".png", ".safetensors"))
+            ]
     return [path.read_text(encoding="utf-8")] if path.suffix == ".json" else []
 
 
-@pytest.mark.parametrize("path", [path for path in sorted(SAFETY.rglob("*")) if path.suffix in (".json", ".zip")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(SAFETY.rglob("*")) if path.suffix in (".json", ".zip")],
+    ids=lambda path: path.name,
+)
 def test_no_committed_file_names_a_place_on_a_machine(path):
-    assert not [text for text in texts_of(path) for place in ("/tmp", "/work", "/home", "/root", "/Users", ":\\\\") if place in text]
+    assert not [
+        text
+        for text in texts_of(path)
+        for place in ("/tmp", "/work", "/home", "/root", "/Users", ":\\\\")
+        if place in text
+    ]
 
 
 def test_the_net_is_small():
@@ -224,6 +294,7 @@ def test_the_net_is_small():
 
 def test_the_maker_overwrites_nothing():
     import make_safety_net
+
     before = {path: path.stat().st_mtime_ns for path in SAFETY.rglob("*")}
     with pytest.raises(SystemExit, match="not empty"):
         make_safety_net.main([])

@@ -1,4 +1,5 @@
 """Metrics of no image, one image, two images, of one class, of equal features and of numbers that are not finite: a value, NaN, or a sentence."""
+
 import math
 import warnings
 
@@ -6,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import FeedPlan, ImageFeatures, TrainedClassifier, cached_features, make_network, train_classifier, train_judge, training_preset, View
+from genaug.classifier import (
+    FeedPlan,
+    ImageFeatures,
+    TrainedClassifier,
+    cached_features,
+    make_network,
+    train_classifier,
+    train_judge,
+    training_preset,
+    View,
+)
 from genaug.core import GenaugError, LabeledImages
 from genaug.experiment import Jury, label_recall, measure_labels, measure_set, within_class_lpips
 from genaug.metrics import classification as rates
@@ -17,31 +28,45 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def pictures(count, classes=2, seed=0, task="single", equal=False):
     draw = np.random.default_rng(seed)
-    pixels = [np.full((16, 16, 3), 90, np.uint8) if equal else draw.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(count)]
+    pixels = [
+        np.full((16, 16, 3), 90, np.uint8) if equal else draw.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        for _ in range(count)
+    ]
     labels = np.array([number % classes for number in range(count)], np.int64)
     labels = np.eye(classes, dtype=np.float32)[labels] if task == "multi" else labels
-    return LabeledImages(pixels, labels, tuple("abcdefgh"[:classes]), [f"{seed}-{number}" for number in range(count)], task)
+    return LabeledImages(
+        pixels, labels, tuple("abcdefgh"[:classes]), [f"{seed}-{number}" for number in range(count)], task
+    )
 
 
 @pytest.fixture(scope="module")
 def jury():
-    network = ImageFeatures("letters", make_network("letters", 26, weights="embedded").eval(), View(padding=0))
+    network = ImageFeatures(
+        "letters", make_network("letters", 26, weights="embedded").eval(), View(padding=0)
+    )
     judges = {}
+
     def of(classes, task="single"):
         pool = pictures(12, classes, 9, task)
         if (classes, task) not in judges:
-            judges[classes, task] = Jury(train_classifier(pool, preset=training_preset("judge", updates=2)), network, pool)
+            judges[classes, task] = Jury(
+                train_classifier(pool, preset=training_preset("judge", updates=2)), network, pool
+            )
         return judges[classes, task]
+
     return of
 
 
 # a synthetic set
 
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("photographs", [1, 2, 6])
 @pytest.mark.parametrize("classes, equal", [(2, False), (1, False), (2, True)])
 def test_a_small_set_has_values_or_nan_and_says_of_how_many(count, photographs, classes, equal, jury):
-    rows = measure_set(pictures(count, classes, 1, equal=equal), pictures(photographs, classes, 2), jury(classes))
+    rows = measure_set(
+        pictures(count, classes, 1, equal=equal), pictures(photographs, classes, 2), jury(classes)
+    )
     assert all(not math.isinf(value) for _, _, value, _ in rows)
     assert all(number >= 1 for *_, number in rows)
     found = {(metric, part): value for metric, part, value, _ in rows}
@@ -58,13 +83,22 @@ def test_no_picture_is_a_sentence(task, jury):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("photographs", [1, 2])
 def test_a_small_set_with_several_labels(count, photographs, jury):
-    rows = measure_labels(pictures(count, 3, 1, "multi"), pictures(photographs, 3, 2, "multi"), jury(3, "multi"))
+    rows = measure_labels(
+        pictures(count, 3, 1, "multi"), pictures(photographs, 3, 2, "multi"), jury(3, "multi")
+    )
     assert all(not math.isinf(value) for _, _, value, _ in rows)
-    assert all(not math.isnan(value) or number == 0 or metric.startswith(("nearest", "judge")) for metric, _, value, number in rows)
+    assert all(
+        not math.isnan(value) or number == 0 or metric.startswith(("nearest", "judge"))
+        for metric, _, value, number in rows
+    )
 
 
 def test_equal_photographs_give_no_ratio(jury):
-    rows = {metric: value for metric, part, value, _ in measure_set(pictures(4, 2, 1), pictures(6, 2, equal=True), jury(2)) if not part}
+    rows = {
+        metric: value
+        for metric, part, value, _ in measure_set(pictures(4, 2, 1), pictures(6, 2, equal=True), jury(2))
+        if not part
+    }
     assert math.isnan(rows["nearest_ratio@letters"])
 
 
@@ -88,11 +122,25 @@ def test_a_judge_answers_for_no_picture(jury):
 NAN = np.full((4, 3), np.nan)
 
 
-@pytest.mark.parametrize("call", [lambda bad: distances.nearest_neighbours(bad), lambda bad: distances.nearest_neighbours(np.zeros((2, 3)), bad), lambda bad: distances.kernel_distance(np.zeros((4, 3)), bad),
-                                  lambda bad: distances.frechet_distance(np.zeros((4, 3)), bad, 2), lambda bad: distances.diversity(bad, np.zeros(4)), lambda bad: distances.class_distance(bad, np.zeros(4), np.zeros((4, 3)), np.zeros(4)),
-                                  lambda bad: distances.manifold_scores(bad, np.zeros((5, 3)), 2), lambda bad: distances.boundary_coverage(bad, np.zeros((12, 3)), np.zeros(12)),
-                                  lambda bad: distances.boundary_coverage(np.zeros((1, 3)), bad, np.zeros(4), 2)])
-@pytest.mark.parametrize("bad", [NAN, np.full((4, 3), np.inf), np.zeros(4), np.zeros((4, 0))], ids=["nan", "inf", "flat", "no column"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bad: distances.nearest_neighbours(bad),
+        lambda bad: distances.nearest_neighbours(np.zeros((2, 3)), bad),
+        lambda bad: distances.kernel_distance(np.zeros((4, 3)), bad),
+        lambda bad: distances.frechet_distance(np.zeros((4, 3)), bad, 2),
+        lambda bad: distances.diversity(bad, np.zeros(4)),
+        lambda bad: distances.class_distance(bad, np.zeros(4), np.zeros((4, 3)), np.zeros(4)),
+        lambda bad: distances.manifold_scores(bad, np.zeros((5, 3)), 2),
+        lambda bad: distances.boundary_coverage(bad, np.zeros((12, 3)), np.zeros(12)),
+        lambda bad: distances.boundary_coverage(np.zeros((1, 3)), bad, np.zeros(4), 2),
+    ],
+)
+@pytest.mark.parametrize(
+    "bad",
+    [NAN, np.full((4, 3), np.inf), np.zeros(4), np.zeros((4, 0))],
+    ids=["nan", "inf", "flat", "no column"],
+)
 def test_features_that_cannot_be_measured_are_a_sentence(call, bad):
     with pytest.raises(GenaugError, match="finite|shape|features of one network|columns"):
         call(bad)
@@ -116,11 +164,15 @@ def test_a_frechet_distance_of_few_images_is_refused_with_the_remedy(count):
     draw = np.random.default_rng(0)
     with pytest.raises(GenaugError, match=f"there are {count}; use the kernel distance"):
         distances.frechet_distance(draw.normal(size=(50, 9)), draw.normal(size=(count, 9)))
-    assert math.isfinite(distances.frechet_distance(draw.normal(size=(50, 9)), draw.normal(size=(count, 9)), 2))
+    assert math.isfinite(
+        distances.frechet_distance(draw.normal(size=(50, 9)), draw.normal(size=(count, 9)), 2)
+    )
     assert math.isfinite(distances.kernel_distance(draw.normal(size=(50, 9)), draw.normal(size=(count, 9))))
 
 
-@pytest.mark.parametrize("distance", [lambda *pair: distances.frechet_distance(*pair, 2), distances.kernel_distance])
+@pytest.mark.parametrize(
+    "distance", [lambda *pair: distances.frechet_distance(*pair, 2), distances.kernel_distance]
+)
 def test_a_distance_that_overflows_is_a_sentence(distance):
     with pytest.raises(GenaugError, match="not a finite number"):
         distance(np.array([[1e200], [-1e200], [3e200]]), np.array([[1.0], [2.0], [3.0]]))
@@ -138,10 +190,14 @@ def test_subsets_of_one_image_are_refused():
 
 def test_similarity_of_no_pair_of_constant_images_and_of_nan():
     assert len(distances.structural_similarity(torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16))) == 0
-    assert distances.structural_similarity(torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 16, 16), 0.5)).tolist() == [1.0]
+    assert distances.structural_similarity(
+        torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 16, 16), 0.5)
+    ).tolist() == [1.0]
     with pytest.raises(GenaugError, match="finite"):
         distances.structural_similarity(torch.full((1, 3, 16, 16), float("nan")), torch.zeros(1, 3, 16, 16))
-    assert distances.pairwise_similarity(pictures(0)) == {} and distances.pairwise_similarity(pictures(2)) == {}
+    assert (
+        distances.pairwise_similarity(pictures(0)) == {} and distances.pairwise_similarity(pictures(2)) == {}
+    )
 
 
 def test_an_unknown_lpips_network_is_refused_with_the_known_ones():
@@ -151,22 +207,41 @@ def test_an_unknown_lpips_network_is_refused_with_the_known_ones():
 
 # rates and intervals
 
-@pytest.mark.parametrize("task, value", [("single", np.array([[0.3, 0.7]])), ("multi", np.array([[0.3, 0.7]]))])
+
+@pytest.mark.parametrize(
+    "task, value", [("single", np.array([[0.3, 0.7]])), ("multi", np.array([[0.3, 0.7]]))]
+)
 def test_one_test_image_of_one_class(task, value):
-    rows = {(row.metric, row.part): row.value for row in rates.evaluate(value, np.array([[0, 1]]), task, ("a", "b"))}
+    rows = {
+        (row.metric, row.part): row.value
+        for row in rates.evaluate(value, np.array([[0, 1]]), task, ("a", "b"))
+    }
     assert rows["macro_f1", ""] == 1
     assert math.isnan(rows["sensitivity", "class=a"])
 
 
 def test_a_test_set_without_any_label_has_no_average_precision_and_no_warning():
-    rows = {(row.metric, row.part): row.value for row in rates.evaluate(np.full((2, 2), 0.2), np.zeros((2, 2)), "multi", ("a", "b"))}
+    rows = {
+        (row.metric, row.part): row.value
+        for row in rates.evaluate(np.full((2, 2), 0.2), np.zeros((2, 2)), "multi", ("a", "b"))
+    }
     assert math.isnan(rows["mean_average_precision", ""]) and rows["exact_match", ""] == 1
 
 
-@pytest.mark.parametrize("scores, labels, task, names, words", [
-    (np.zeros((0, 2)), np.zeros((0, 2)), "single", "ab", "empty"), (np.zeros((0, 0)), np.zeros((0, 0)), "single", "", "empty"), (np.zeros((2, 0)), np.zeros((2, 0)), "single", "", "fit together"),
-    (np.zeros(2), np.zeros(2), "single", "ab", "fit together"), (np.full((1, 2), 0.5), np.zeros((1, 2)), "single", "ab", "no class or several"), (np.full((1, 2), 0.5), np.ones((1, 2)), "single", "ab", "no class or several"),
-    (np.full((1, 2), 0.5), np.array([[0, 1]]), "sinlge", "ab", "'single' or 'multi'"), (np.full((1, 2), 3.5), np.array([[0, 1]]), "multi", "ab", "sigmoid"), (np.full((1, 2), np.inf), np.array([[0, 1]]), "single", "ab", "finite")])
+@pytest.mark.parametrize(
+    "scores, labels, task, names, words",
+    [
+        (np.zeros((0, 2)), np.zeros((0, 2)), "single", "ab", "empty"),
+        (np.zeros((0, 0)), np.zeros((0, 0)), "single", "", "empty"),
+        (np.zeros((2, 0)), np.zeros((2, 0)), "single", "", "fit together"),
+        (np.zeros(2), np.zeros(2), "single", "ab", "fit together"),
+        (np.full((1, 2), 0.5), np.zeros((1, 2)), "single", "ab", "no class or several"),
+        (np.full((1, 2), 0.5), np.ones((1, 2)), "single", "ab", "no class or several"),
+        (np.full((1, 2), 0.5), np.array([[0, 1]]), "sinlge", "ab", "'single' or 'multi'"),
+        (np.full((1, 2), 3.5), np.array([[0, 1]]), "multi", "ab", "sigmoid"),
+        (np.full((1, 2), np.inf), np.array([[0, 1]]), "single", "ab", "finite"),
+    ],
+)
 def test_answers_that_cannot_be_judged_are_a_sentence(scores, labels, task, names, words):
     with pytest.raises(GenaugError, match=words):
         rates.evaluate(scores, labels, task, tuple(names))
@@ -177,11 +252,31 @@ def test_groups_of_another_length_are_refused():
         rates.evaluate(np.eye(2), np.eye(2), "single", ("a", "b"), ["x"])
 
 
-@pytest.mark.parametrize("call", [lambda: rates.size_rows(np.zeros((0, 2)), np.zeros((0, 2)), [1, 2]), lambda: rates.size_rows(np.full((1, 2), np.nan), np.array([[0, 1]]), [1, 2]), lambda: rates.size_rows(np.eye(2), np.eye(2), [1]),
-                                  lambda: rates.size_groups([math.nan, 2]), lambda: rates.head_and_tail_rows([], ("a", "b"), [1, 2]), lambda: rates.head_and_tail_rows([], ("a", "b"), [1]),
-                                  lambda: rates.mean_interval([]), lambda: rates.mean_interval(np.zeros((2, 0))), lambda: rates.mean_interval([math.nan, 1]), lambda: rates.mean_interval(3.0), lambda: rates.mean_interval([1, 2], 1.5),
-                                  lambda: rates.paired_interval([], []), lambda: rates.paired_interval([math.inf], [math.inf]), lambda: rates.bootstrap_interval([]), lambda: rates.bootstrap_interval([1, math.nan]),
-                                  lambda: rates.bootstrap_interval([1, 0], draws=0), lambda: rates.bootstrap_interval([1, 0], confidence=0), lambda: rates.share_interval(0, 0), lambda: rates.share_interval(math.nan, 3), lambda: rates.share_interval(1, 3, 2.0)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: rates.size_rows(np.zeros((0, 2)), np.zeros((0, 2)), [1, 2]),
+        lambda: rates.size_rows(np.full((1, 2), np.nan), np.array([[0, 1]]), [1, 2]),
+        lambda: rates.size_rows(np.eye(2), np.eye(2), [1]),
+        lambda: rates.size_groups([math.nan, 2]),
+        lambda: rates.head_and_tail_rows([], ("a", "b"), [1, 2]),
+        lambda: rates.head_and_tail_rows([], ("a", "b"), [1]),
+        lambda: rates.mean_interval([]),
+        lambda: rates.mean_interval(np.zeros((2, 0))),
+        lambda: rates.mean_interval([math.nan, 1]),
+        lambda: rates.mean_interval(3.0),
+        lambda: rates.mean_interval([1, 2], 1.5),
+        lambda: rates.paired_interval([], []),
+        lambda: rates.paired_interval([math.inf], [math.inf]),
+        lambda: rates.bootstrap_interval([]),
+        lambda: rates.bootstrap_interval([1, math.nan]),
+        lambda: rates.bootstrap_interval([1, 0], draws=0),
+        lambda: rates.bootstrap_interval([1, 0], confidence=0),
+        lambda: rates.share_interval(0, 0),
+        lambda: rates.share_interval(math.nan, 3),
+        lambda: rates.share_interval(1, 3, 2.0),
+    ],
+)
 def test_nothing_to_average_is_a_sentence(call):
     with pytest.raises(GenaugError):
         call()
@@ -196,21 +291,34 @@ def test_one_and_two_equal_values():
 
 # features that are kept
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-5], lambda data: b"[]" + data, lambda data: bytes(len(data))])
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: data[:-5], lambda data: b"[]" + data, lambda data: bytes(len(data))],
+)
 def test_damaged_features_are_computed_again(damage, jury, tmp_path):
     network, images = jury(2).network, pictures(3)
     expected = cached_features(network, images, tmp_path)
-    path, = (tmp_path / "features").iterdir()
+    (path,) = (tmp_path / "features").iterdir()
     path.write_bytes(damage(path.read_bytes()))
     assert np.array_equal(cached_features(network, images, tmp_path), expected)
     assert np.array_equal(cached_features(network, images, tmp_path), expected)
 
 
-@pytest.mark.parametrize("file, text", [("classifier.json", "[]"), ("classifier.json", "{}"), ("classifier.json", "{"), ("residual.safetensors", ""), ("residual.safetensors", None)])
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("classifier.json", "[]"),
+        ("classifier.json", "{}"),
+        ("classifier.json", "{"),
+        ("residual.safetensors", ""),
+        ("residual.safetensors", None),
+    ],
+)
 def test_a_damaged_judge_is_a_sentence_and_is_trained_again(file, text, tmp_path):
     preset, pool = training_preset("judge", updates=2), pictures(6)
     first = train_judge(pool, cache=tmp_path, preset=preset)
-    home, = tmp_path.iterdir()
+    (home,) = tmp_path.iterdir()
     (home / file).unlink()
     if text is not None:
         (home / file).write_text(text)

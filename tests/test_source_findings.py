@@ -1,4 +1,5 @@
 """What is wrong with a source is said through one channel: layouts one level off, label tables, values of files, near copies."""
+
 import csv
 import io
 import os
@@ -34,10 +35,16 @@ def found(source, **options):
     return {finding.kind: finding for finding in report.findings}
 
 
-def errors(source): return [finding for finding in data.examine_source(source, formats=data.formats()).findings if finding.severity == "error"]
+def errors(source):
+    return [
+        finding
+        for finding in data.examine_source(source, formats=data.formats()).findings
+        if finding.severity == "error"
+    ]
 
 
 # ---- one channel
+
 
 def test_a_report_holds_findings_of_the_core_and_a_python_program_is_not_warned_beside_it(tmp_path):
     grow(tmp_path, "cat", "dog")
@@ -56,7 +63,9 @@ def test_a_report_holds_findings_of_the_core_and_a_python_program_is_not_warned_
     assert len(data.open_source(tmp_path, strict=False)["all"]) == 4
 
 
-@pytest.mark.parametrize("source", ["no/such/folder", "cub:/data", "label-table:", "label-table:no/such/folder"])
+@pytest.mark.parametrize(
+    "source", ["no/such/folder", "cub:/data", "label-table:", "label-table:no/such/folder"]
+)
 def test_a_source_that_is_none_is_a_finding_too(source):
     report = data.examine_source(source, formats=data.formats())
     assert [finding.kind for finding in report.errors] == ["source"]
@@ -122,10 +131,21 @@ def test_test_pictures_do_not_enter_the_pool_of_a_lenient_opening(tmp_path):
 
 
 FINE = {
-    "plain": ("cat", "dog"), "vehicles": ("train", "bus"), "steam train": ("steam train", "diesel train", "bus"), "parts": ("train/cat", "train/dog", "test/cat", "test/dog"),
-    "vehicles nested": ("wheels/train", "wheels/bus", "wings/plane", "wings/kite"), "years": ("cat/2020", "cat/2021", "dog/2020", "dog/2022"), "sides": ("cat/left", "cat/right", "dog/left", "dog/right"),
-    "test tube": ("test tube", "flask"), "prefix": ("cat", "cat-wild"), "contest": ("contest", "latest"), "valley": ("valley", "mountain"), "folders of a person": ("cat/anna", "dog/ben"),
-    "nested classes": ("train/animals/cat", "train/animals/dog", "train/plants/oak", "train/plants/fir"), "mask or not": ("mask", "no mask")}
+    "plain": ("cat", "dog"),
+    "vehicles": ("train", "bus"),
+    "steam train": ("steam train", "diesel train", "bus"),
+    "parts": ("train/cat", "train/dog", "test/cat", "test/dog"),
+    "vehicles nested": ("wheels/train", "wheels/bus", "wings/plane", "wings/kite"),
+    "years": ("cat/2020", "cat/2021", "dog/2020", "dog/2022"),
+    "sides": ("cat/left", "cat/right", "dog/left", "dog/right"),
+    "test tube": ("test tube", "flask"),
+    "prefix": ("cat", "cat-wild"),
+    "contest": ("contest", "latest"),
+    "valley": ("valley", "mountain"),
+    "folders of a person": ("cat/anna", "dog/ben"),
+    "nested classes": ("train/animals/cat", "train/animals/dog", "train/plants/oak", "train/plants/fir"),
+    "mask or not": ("mask", "no mask"),
+}
 
 
 @pytest.mark.parametrize("name", FINE)
@@ -134,7 +154,10 @@ def test_trees_that_only_resemble_them_open(tmp_path, name):
     assert errors(tmp_path) == []
 
 
-@pytest.mark.parametrize("name, severity", [("years", "note"), ("sides", "note"), ("nested classes", "warning"), ("vehicles nested", "warning")])
+@pytest.mark.parametrize(
+    "name, severity",
+    [("years", "note"), ("sides", "note"), ("nested classes", "warning"), ("vehicles nested", "warning")],
+)
 def test_sub_folders_of_a_class_are_named(tmp_path, name, severity):
     grow(tmp_path, *FINE[name])
     nested = found(tmp_path)["nested"]
@@ -192,8 +215,16 @@ def fruit(tmp_path):
     for number in range(12):
         picture(root / f"{number}.png", number)
     labels = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)]
-    write(root / "train.csv", COLUMNS, [(f"{number}.png", f"p{number}", *labels[number % 4]) for number in range(8)])
-    write(root / "test.csv", COLUMNS, [(f"{number}.png", f"p{number}", *labels[number % 4]) for number in range(8, 12)])
+    write(
+        root / "train.csv",
+        COLUMNS,
+        [(f"{number}.png", f"p{number}", *labels[number % 4]) for number in range(8)],
+    )
+    write(
+        root / "test.csv",
+        COLUMNS,
+        [(f"{number}.png", f"p{number}", *labels[number % 4]) for number in range(8, 12)],
+    )
     return root
 
 
@@ -251,7 +282,10 @@ def test_links_out_of_the_folder_are_not_followed(fruit, tmp_path):
     assert found(f"label-table:{fruit}")["link-outside"].where == "3.png"
     (fruit / "3.png").unlink()
     os.symlink(outside.parent, fruit / "files")
-    assert table(fruit, path=["files/x.png", *(f"{number}.png" for number in range(1, 8))])["link-outside"].where == "files/x.png"
+    assert (
+        table(fruit, path=["files/x.png", *(f"{number}.png" for number in range(1, 8))])["link-outside"].where
+        == "files/x.png"
+    )
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link], ids=["link", "hard link"])
@@ -265,7 +299,9 @@ def test_one_file_under_two_names_is_a_repeated_picture(fruit, make):
 
 def test_equal_pixels_in_two_tables_are_a_leak(fruit):
     Image.open(fruit / "8.png").save(fruit / "3.bmp")
-    leak = table(fruit, path=["0.png", "1.png", "2.png", "3.bmp", *(f"{number}.png" for number in range(4, 8))])["leak"]
+    leak = table(
+        fruit, path=["0.png", "1.png", "2.png", "3.bmp", *(f"{number}.png" for number in range(4, 8))]
+    )["leak"]
     assert leak.where == "3.bmp"
     assert "'8.png'" in leak.message
 
@@ -277,7 +313,9 @@ def test_equal_pixels_in_one_table_are_a_warning_and_more_so_with_other_labels(f
     assert found(f"label-table:{fruit}")["two-labels"].severity == "warning"
 
 
-@pytest.mark.parametrize("column", ["pregnant", "Pregnancy", "smoker", "is_male", "Patient Smoking", "dead", "frontal", "train"])
+@pytest.mark.parametrize(
+    "column", ["pregnant", "Pregnancy", "smoker", "is_male", "Patient Smoking", "dead", "frontal", "train"]
+)
 def test_a_property_of_the_patient_among_the_labels_is_a_warning_that_lists_them_all(fruit, column):
     write(fruit / "test.csv", (*COLUMNS, column), [("8.png", "p8", 1, 0, 0, 1), ("9.png", "p9", 0, 1, 1, 0)])
     doubtful = table(fruit, **{column: [0, 1, 0, 1, 1, 0, 0, 1]})["no-labels"]
@@ -289,17 +327,27 @@ def test_a_column_that_never_differs_within_a_patient_is_doubtful(tmp_path):
     draw, rows = np.random.default_rng(0), []
     for number in range(24):
         picture(tmp_path / f"{number}.png", number)
-        rows.append((f"{number}.png", f"p{number // 2}", number % 2, int(draw.random() < 0.5), number // 2 % 2))
+        rows.append(
+            (f"{number}.png", f"p{number // 2}", number % 2, int(draw.random() < 0.5), number // 2 % 2)
+        )
     write(tmp_path / "train.csv", ("path", "patient", "kiwi", "plum", "gene"), rows)
     assert found(f"label-table:{tmp_path}")["no-labels"].where == "gene"
 
 
-@pytest.mark.parametrize("changes, kind", [({"kiwi": [0] * 8}, "empty-label"), ({"kiwi": [1] * 8}, "full-label"), ({"kiwi": [0, 1, 0, 1, 0, 1, 0, 1]}, "equal-labels")])
+@pytest.mark.parametrize(
+    "changes, kind",
+    [
+        ({"kiwi": [0] * 8}, "empty-label"),
+        ({"kiwi": [1] * 8}, "full-label"),
+        ({"kiwi": [0, 1, 0, 1, 0, 1, 0, 1]}, "equal-labels"),
+    ],
+)
 def test_labels_that_cannot_be_learned_are_warnings(fruit, changes, kind):
     assert table(fruit, **changes)[kind].severity == "warning"
 
 
 # ---- what files say about their values
+
 
 def test_a_colour_profile_twelve_bits_and_blank_pictures(tmp_path):
     grow(tmp_path, "cat", "dog")
@@ -315,7 +363,9 @@ def test_a_colour_profile_twelve_bits_and_blank_pictures(tmp_path):
 def test_nearly_blank_counts_as_blank_and_a_black_class_is_named(tmp_path):
     grow(tmp_path, "cat", "dog")
     for number in range(2):
-        Image.fromarray((np.random.default_rng(number).integers(0, 3, (20, 20, 3))).astype(np.uint8)).save(tmp_path / "dog" / f"{number}.png")
+        Image.fromarray((np.random.default_rng(number).integers(0, 3, (20, 20, 3))).astype(np.uint8)).save(
+            tmp_path / "dog" / f"{number}.png"
+        )
     kinds = found(tmp_path)
     assert kinds["blank-class"].where == "dog"
     assert not errors(tmp_path)
@@ -323,7 +373,11 @@ def test_nearly_blank_counts_as_blank_and_a_black_class_is_named(tmp_path):
 
 def test_an_srgb_profile_is_not_worth_a_note(tmp_path):
     grow(tmp_path, "cat", "dog")
-    picture(tmp_path / "cat" / "0.png", 0, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    picture(
+        tmp_path / "cat" / "0.png",
+        0,
+        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    )
     assert "profile" not in found(tmp_path)
     picture(tmp_path / "cat" / "0.png", 0, icc_profile=b"damaged")
     assert found(tmp_path)["broken-profile"].severity == "warning"
@@ -331,16 +385,27 @@ def test_an_srgb_profile_is_not_worth_a_note(tmp_path):
 
 # ---- near copies
 
+
 def saved(picture, **options):
     buffer = io.BytesIO()
     picture.save(buffer, **options)
     return Image.open(buffer).convert("RGB")
 
 
-CHANGES = {"half size": lambda image: image.resize((12, 10)), "twice the size": lambda image: image.resize((48, 40)), "jpeg 50": lambda image: saved(image, format="JPEG", quality=50),
-           "jpeg 95": lambda image: saved(image, format="JPEG", quality=95), "webp": lambda image: saved(image, format="WEBP"), "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-           "brighter": lambda image: image.point(lambda value: value * 0.7 + 70), "grey": lambda image: image.convert("L"), "palette": lambda image: image.quantize(12),
-           "mirrored, smaller, jpeg": lambda image: saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((36, 30)), format="JPEG", quality=60)}
+CHANGES = {
+    "half size": lambda image: image.resize((12, 10)),
+    "twice the size": lambda image: image.resize((48, 40)),
+    "jpeg 50": lambda image: saved(image, format="JPEG", quality=50),
+    "jpeg 95": lambda image: saved(image, format="JPEG", quality=95),
+    "webp": lambda image: saved(image, format="WEBP"),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "brighter": lambda image: image.point(lambda value: value * 0.7 + 70),
+    "grey": lambda image: image.convert("L"),
+    "palette": lambda image: image.quantize(12),
+    "mirrored, smaller, jpeg": lambda image: saved(
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((36, 30)), format="JPEG", quality=60
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -1,4 +1,5 @@
 """Several processes: the team is known before anything is learned, one learns and the others wait, and two commands never share a result folder."""
+
 import json
 import os
 import shutil
@@ -36,7 +37,8 @@ def forked(work):
     return child
 
 
-def ended_well(child): return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def ended_well(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def refusal(call, *arguments, **options):
@@ -50,25 +52,30 @@ def elsewhere(call):
     said = []
 
     def attempt():
-        try: call()
-        except GenaugError as error: said.append(str(error))
+        try:
+            call()
+        except GenaugError as error:
+            said.append(str(error))
+
     thread = threading.Thread(target=attempt)
     thread.start(), thread.join()
     return said[0] if said else None
 
 
-def enter(*arguments, **options): return lambda: hold_output(*arguments, **options).__enter__()
+def enter(*arguments, **options):
+    return lambda: hold_output(*arguments, **options).__enter__()
 
 
 def test_training_asks_nobody_who_else_there_is(monkeypatch):
     from accelerate.state import PartialState
+
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     before = dict(PartialState._shared_state)
     PartialState._shared_state.clear()
     weight = torch.nn.Parameter(torch.ones(1))
     try:
-        train_loop(lambda step: (weight ** 2).sum(), {"weight": weight}, 2, 0.1)
+        train_loop(lambda step: (weight**2).sum(), {"weight": weight}, 2, 0.1)
         assert not PartialState._shared_state
     finally:
         PartialState._shared_state.update(before)
@@ -99,21 +106,28 @@ def test_of_two_processes_one_trains_and_both_end_with_the_same_weights(tmp_path
 
         def loss_at(step):
             (tmp_path / f"update-{step}-{os.getpid()}").touch()
-            return (weight ** 2).sum()
-        train_loop(loss_at, {"weight": weight}, 30, 0.1, checkpoint=tmp_path / "checkpoint", checkpoint_every=3)
+            return (weight**2).sum()
+
+        train_loop(
+            loss_at, {"weight": weight}, 30, 0.1, checkpoint=tmp_path / "checkpoint", checkpoint_every=3
+        )
         torch.save(weight.detach(), tmp_path / f"weights-{os.getpid()}.pt")
+
     children = [forked(learn) for _ in range(3)]
     assert all([ended_well(child) for child in children])
     assert len(list(tmp_path.glob("update-*"))) == 30
-    first, *others = [torch.load(path) for path in tmp_path.glob("weights-*.pt")]
+    first, *others = [torch.load(path, weights_only=True) for path in tmp_path.glob("weights-*.pt")]
     assert all(torch.equal(first, other) for other in others)
 
 
 def test_who_learns_and_dies_makes_room_for_the_next(tmp_path):
     def die():
-        with alone_in(tmp_path / "concept"): os._exit(0)
+        with alone_in(tmp_path / "concept"):
+            os._exit(0)
+
     assert ended_well(forked(die))
-    with alone_in(tmp_path / "concept"): assert True
+    with alone_in(tmp_path / "concept"):
+        assert True
 
 
 def test_a_second_command_is_refused_before_it_learns(tmp_path):
@@ -142,7 +156,9 @@ def test_what_does_not_go_together_is_refused(tmp_path, ours, theirs):
 def test_painting_inside_a_held_folder_holds_it_once_more(tmp_path):
     real = toy_photographs()
     with hold_output(tmp_path / "out"):
-        method = DiffII(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(real, tmp_path / "out" / ".genaug" / "work")
+        method = DiffII(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(
+            real, tmp_path / "out" / ".genaug" / "work"
+        )
         made = synthesize(method, real, tmp_path / "out", Budget(copies=1), 0, progress=False)
         assert "is painting" in elsewhere(enter(tmp_path / "out"))
     assert len(made) == 6
@@ -177,13 +193,37 @@ TORCHRUN = "import sys; from genaug.cli import run; sys.exit(run(sys.argv[1:]))"
 
 def team(folder, count, *arguments):
     (folder / "command.py").write_text(TORCHRUN)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else [sys.executable]
-    return subprocess.run([*launcher, "command.py", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    launcher = (
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        if count > 1
+        else [sys.executable]
+    )
+    return subprocess.run(
+        [*launcher, "command.py", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["da-fusion@naming.steps=10", "diff-ii@naming.steps=10;num_inference_steps=5", "dcgan@steps=5;size=16;width=8", "datadream@naming.steps=2"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "da-fusion@naming.steps=10",
+        "diff-ii@naming.steps=10;num_inference_steps=5",
+        "dcgan@steps=5;size=16;width=8",
+        "datadream@naming.steps=2",
+    ],
+)
 def test_torchrun_learns_once_and_equals_one_process(tmp_path, method):
     arguments = ["augment", "digits", "out", "--shots", "1", "--copies", "1", "--method", method, "--quiet"]
     for count in (1, 2):
