@@ -144,41 +144,43 @@ def check_name(notebook):
 
 
 def check_opening(notebook):
-    "the five opening cells are there, in order"
-    kinds = ["markdown", "code", "markdown", "code", "code"]
-    opening = notebook.cells[:5]
+    "the six opening cells are there, in order; the first is front matter, of which the site shows title and description only"
+    kinds = ["markdown", "markdown", "code", "markdown", "code", "code"]
+    opening = notebook.cells[:6]
     if [cell.kind for cell in opening] != kinds:
-        yield f"the five opening cells are {[cell.kind for cell in opening]}, not {kinds}"
+        yield f"the six opening cells are {[cell.kind for cell in opening]}, not {kinds}"
         return
-    title, default_exp, notation, imports, page = opening
+    title, introduction, default_exp, notation, imports, page = opening
     lines = title.source.splitlines()
     if not lines[0].startswith("# "):
         yield "cell 0 does not begin with a '# title'"
     if not any(line.startswith("> ") for line in lines):
         yield "cell 0 has no '> one sentence' line"
+    if any(line.strip() and not line.startswith(">") for line in lines[1:]):
+        yield "cell 0 holds more than title and description, which the site drops"
     for words in ("You will see", "Read first"):
-        if words.lower() not in title.source.lower():
-            yield f"cell 0 does not say '{words}: ...'"
-    yield from check_read_first(notebook, title)
-    if notebook.module.startswith(PAPER_FAMILIES) and not re.search(r"https?://", title.source):
-        yield "cell 0 gives no link to the paper"
+        if words.lower() not in introduction.source.lower():
+            yield f"cell 1 does not say '{words}: ...'"
+    yield from check_read_first(notebook, introduction)
+    if notebook.module.startswith(PAPER_FAMILIES) and not re.search(r"https?://", introduction.source):
+        yield "cell 1 gives no link to the paper"
     if list(default_exp.directives) != ["default_exp"]:
-        yield "cell 1 is not the '#| default_exp' cell"
+        yield "cell 2 is not the '#| default_exp' cell"
     if not re.search(r"^\|[\s:|-]*-[\s:|-]*\|?\s*$", notation.source, flags=re.MULTILINE):
-        yield "cell 2 is not a notation table"
+        yield "cell 3 is not a notation table"
     if not imports.exported or not all(isinstance(node, IMPORTS) for node in imports.tree.body):
-        yield "cell 3 is not an '#| export' cell of imports only"
+        yield "cell 4 is not an '#| export' cell of imports only"
     random = any(re.search(r"rand|Generator\(|default_rng|shuffle", cell.source) for cell in notebook.code)
     if not page.hidden or (random and not re.search(r"seed|default_rng", page.source)):
-        yield "cell 4 is not the '#| hide' cell with this page's imports and one fixed seed (where anything is random)"
+        yield "cell 5 is not the '#| hide' cell with this page's imports and one fixed seed (where anything is random)"
 
 
-def check_read_first(notebook, title):
+def check_read_first(notebook, introduction):
     "'Read first' names only lower numbers"
-    for line in re.findall(r"read first:?(.*)", title.source, flags=re.IGNORECASE):
+    for line in re.findall(r"read first:?(.*)", introduction.source, flags=re.IGNORECASE):
         higher = [number for number in re.findall(r"\b\d\d\b", line) if int(number) >= notebook.number]
         if higher:
-            yield f"cell 0 says to read {', '.join(higher)} first, which come later"
+            yield f"cell 1 says to read {', '.join(higher)} first, which come later"
 
 
 def check_closing(notebook):
@@ -279,7 +281,7 @@ def check_state(notebook):
 def check_mixed_imports(notebook):
     "a cell imports or does something, not both"
     for cell in notebook.code:
-        opening_or_closing = cell.hidden and (cell.position == 4 or cell.position == len(notebook.cells) - 1)
+        opening_or_closing = cell.hidden and (cell.position == 5 or cell.position == len(notebook.cells) - 1)
         if cell.tree is None or opening_or_closing:
             continue
         imports = [isinstance(node, IMPORTS) for node in cell.tree.body]
