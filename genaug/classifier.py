@@ -16,7 +16,7 @@ import difflib
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -206,6 +206,7 @@ def mixture_loss(
 # %% ../nbs/32_classifier.ipynb #c066
 class SmallNetwork(nn.Module):
     "A small convolutional network with timm's interface; subclasses make `body` and `width`."
+    pretrained_cfg: ClassVar[Mapping] = MappingProxyType({})  # timm's name for mean, deviation and head of its weights
 
     def __init__(self, body: nn.Module, width: int, num_classes: int):
         super().__init__()
@@ -388,7 +389,7 @@ def make_network(
         torch.manual_seed(seed)
         makers = {**EMBEDDED, "residual": residual_network}
         network = makers[name](num_classes, channels) if name in makers else _timm_network(name, num_classes, channels, image_size, weights)
-    config = getattr(network, "pretrained_cfg", None) or {}
+    config = network.pretrained_cfg
     mean, std = config.get("mean", (0.5,) * 3), config.get("std", (0.25,) * 3)
     if name in makers and weights is not None:
         copy_weights(network, _small_weights(name, weights))
@@ -624,7 +625,7 @@ def _train(
         raise GenaugError("A run that chooses its epoch on a validation set cannot be resumed; leave out the checkpoint or the validation set.")
     def momentum_sgd(groups):
         return torch.optim.SGD(groups, momentum=preset.momentum, weight_decay=preset.weight_decay)
-    head = (getattr(network.network, "pretrained_cfg", None) or {}).get("classifier", "fc")
+    head = network.network.pretrained_cfg.get("classifier", "fc")
     rates = {f"network.{head}": preset.learning_rate, "network": preset.learning_rate * preset.body_rate}
     return train_loop(run.loss_at, {"network": network.network}, run.updates, rates, optimizer=momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, schedule=preset.schedule,
                       warmup=round(preset.warmup_share * run.updates), weight_decay=preset.weight_decay, grad_clip=0.0, checkpoint=checkpoint,

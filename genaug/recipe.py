@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .classifier import USES
+from .schedule import USES
 from .concepts.category import learn_category_concept
 from .concepts.dreambooth import FineTuned
 from .concepts.lora import ConceptShelf, learn_lora, learn_shelf
@@ -394,7 +394,7 @@ class Use:
     replace: float = 0.5      # probability that a slot shows a synthetic image
     weigh: str = "loss"       # weights of rows count in the "loss", or in the "sampling" (DIAGen)
     real_share: float = 0.8   # lambda of `two_loss`: weight of the photographs (DataDream)
-    bounds = MappingProxyType({"kind": Bound(words=USES), "replace": Bound(0, 1), "weigh": Bound(words=("loss", "sampling")), "real_share": Bound(0, 1)})
+    bounds = MappingProxyType({"kind": Bound(words=tuple(USES)), "replace": Bound(0, 1), "weigh": Bound(words=("loss", "sampling")), "real_share": Bound(0, 1)})
 
     def __post_init__(self):
         check_settings(self)

@@ -25,7 +25,6 @@ import numpy as np
 from .balance.cmo import CMO
 from .balance.drw import DRW, Oversampling
 from .balance.smote import Smote, SmoteMixer
-from .classifier import POOLS, USES
 from .core import Augmenter, Balancer, Bound, Finding, GenaugError, Mixer, check_settings, printable, sorted_findings
 from .diffusion import Backbone
 from .generators.dcgan import DCGAN
@@ -50,6 +49,7 @@ from .mixing.strong import StrongAugmentation
 from .prompts import ClassPrompt, prompt_findings
 from .recipe import AnotherClass, ClassName, EveryOtherClass, FromPhotograph, LearnedAdapter, LearnedCategory, LearnedTokens, OwnLatent, Recipe, Use
 from .sampling import start_step
+from .schedule import USES
 
 # %% ../nbs/59_registry.ipynb #c006
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ def chosen_use(
     usual: str | None = None,    # in place of the method's own
 ) -> Use:
     "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
-    kind = kind or ("partners" if mixer is not None and mixer.partners in POOLS else usual)
+    kind = kind or ("partners" if mixer is not None and mixer.partner_rule.reaches_synthetic else usual)
     kind, number = asked.get("use", kind or own.kind), lambda value: float(value) if type(value) is int else value
     if kind not in USES:
         raise GenaugError(f"An arm cannot have use={printable(show_value(kind))[:80]}: it must be one of {', '.join(USES)}.")
@@ -399,12 +399,12 @@ def check_arm(
 ) -> None:
     "Raise `GenaugError` for what can never be followed, as far as the arm alone shows it."
     mixer, start, kind = arm.mixer, getattr(arm.augmenter, "start", None), arm.use.kind if arm.use else None
-    share, reaching = getattr(mixer, "synthetic_share", None), mixer is not None and mixer.partners in POOLS
+    rule = None if mixer is None else mixer.partner_rule
     if kind in ("append", "only") and arm.balancer is not None and arm.balancer.slot_chances(np.ones(2), 0.0) is not None:
         raise GenaugError(f"'{arm.balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{kind}', which has no such slots; write use=swap_class among the settings of the method.")
-    if kind == "partners" and not (reaching and mixer.probability > 0 and (share != 0 or mixer.partners == "synthetic")):
+    if kind == "partners" and (rule is None or not rule.reaches_synthetic or mixer.probability == 0 or rule.synthetic_share == 0):
         raise GenaugError(f"'{text}' has use=partners, which shows synthetic images only as partners of a mixer that takes them; add such a mixer (+genmix), or choose another use.")
-    if getattr(mixer, "per_batch", False) and kind == "two_loss":
+    if mixer is not None and mixer.per_batch and kind == "two_loss":
         raise GenaugError(f"'{mixer.name}' with per_batch=true mixes a whole batch with one weight, and '{text}' has two batches (use=two_loss); choose another use.")
 
 
@@ -531,7 +531,7 @@ def data_findings(
         tell("needs-classes", "error", f"fuses rare with common classes, and {classes} classes leave no rare one: add classes, or choose another method")
     if getattr(method, "per_class", False) and task == "multi":
         tell("needs-one-label", "error", f"has one generator per class, and images of this set have several labels: use {method.name}@per_class=false")
-    if method is None and arm.mixer is not None and (arm.mixer.partners == "synthetic" or getattr(arm.mixer, "synthetic_share", None)):
+    if method is None and arm.mixer is not None and arm.mixer.partner_rule.synthetic_share:
         tell("needs-synthetic", "error", "mixes with synthetic partners and paints nothing: write a method in front of it, or partners=pool to mix photographs")
     rule = getattr(method, "label_rule", "own") if isinstance(method, Smote) else getattr(arm.mixer, "label_rule", "own")
     if task == "single" and rule in ("union", "intersection", "majority") and isinstance(method, (Smote, type(None))):
