@@ -166,7 +166,7 @@ def stored_fields(
                 stored[name] = value
     return stored
 
-
+# %% ../nbs/00_core.ipynb #c010c
 def _update_digest(
     digest,         # a hashlib object
     value: object,  # what to add
@@ -1299,7 +1299,7 @@ def settings_table(
     table, kinds = [], declared(type(instance))
     for field in (item for item in dataclasses.fields(instance) if item.init and item.name not in ("name", "identity")):
         value, (kind, bound) = getattr(instance, field.name), kinds[field.name]
-        if isinstance(value, Part):
+        if isinstance(value, Identified):
             table.append(Setting(before + field.name, "part", "", type(value).__name__))
             table += settings_table(value, f"{before}{field.name}.")
         else:
