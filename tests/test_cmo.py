@@ -106,7 +106,7 @@ def test_description_is_the_share_kept():
 
 def test_it_is_a_mixer_with_rare_partners_and_settings():
     mixer = CMO(power=0.5)
-    assert isinstance(mixer, Mixer) and mixer.partner_rule == RareClasses(1.0) and mixer.name == "cmo" and mixer.probability == 0.5
+    assert isinstance(mixer, Mixer) and mixer.partner_rule == RareClasses(0.5) and mixer.name == "cmo" and mixer.probability == 0.5
     assert mixer.settings()["power"] == 0.5 and CMO().settings() != mixer.settings() and CMO(power=0.5) == mixer
 
 

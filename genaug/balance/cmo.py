@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from ..core import Bound, GenaugError, Identity, PartnerRule, Schedule, ScheduleRow
+from ..core import (Bound, GenaugError, Identity, PartnerRule, Schedule, ScheduleRow,
+                         declare_method)
 from ..mixing.cutmix import CutMix
 
 # %% ../../nbs/14_balance.cmo.ipynb #c008
@@ -61,6 +62,7 @@ class RareClasses(PartnerRule):
         return [f"real:{schedule.real.ids[position]}" for position in drawn]
 
 
+@declare_method("cmo", "rare foregrounds pasted on common images (Park et al. 2022)", family="generator-free", year=2022)
 @dataclass(kw_only=True)
 class CMO(CutMix):
     "CutMix whose partners are photographs of preferably rare classes (Park et al. 2022)."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABEL_RULES', 'DISTANCE_EDGE', 'nearest_of_class', 'combine_labels', 'majority_label', 'points_of', 'memberships',
-           'neighbour_table', 'blend_pixels', 'blend_latents', 'Smote', 'smote_row', 'NearNeighbours', 'SmoteMixer']
+           'neighbour_table', 'blend_pixels', 'blend_latents', 'label_rule_note', 'Smote', 'smote_row',
+           'NearNeighbours', 'SmoteMixer']
 
 # %% ../../nbs/13_balance.smote.ipynb #c003
 import dataclasses
@@ -19,8 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, PartnerRule,
-                         PlanRow, Schedule, ScheduleRow, Slot, content_hash, parse_json, seed_from,
-                         stored_kind, to_tensor, to_uint8, write_atomic)
+                         PlanRow, Schedule, ScheduleRow, Slot, Summary, content_hash, declare_method, parse_json,
+                         seed_from, stored_kind, to_tensor, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 
 # %% ../../nbs/13_balance.smote.ipynb #c008
@@ -133,6 +134,16 @@ def blend_latents(
     return to_uint8(backbone.decode(torch.stack(mixed))) if mixed else []
 
 # %% ../../nbs/13_balance.smote.ipynb #c022
+def label_rule_note(
+    rule: str,      # one of `LABEL_RULES`
+    data: Summary,  # of the training set
+) -> list[tuple[str, str, str]]:  # a note, or nothing
+    "A rule about several labels matters only where images have several."
+    idle = data.task == "single" and rule in ("union", "intersection", "majority")
+    return [("idle-setting", "note", f"has label_rule={rule}, which matters only where images have several labels")] if idle else []
+
+
+@declare_method("smote", "points between neighbours of a class (Chawla et al. 2002)", family="generator-free", year=2002, behind=lambda: SmoteMixer())
 @dataclass(kw_only=True)
 class Smote(Augmenter):
     "SMOTE for images (Chawla et al. 2002), in pixels or latents, with label rules for several labels (Charte et al. 2015)."
@@ -143,6 +154,8 @@ class Smote(Augmenter):
     backbone: Backbone | None = None  # for latents; None: the embedded tiny, loaded by `fit`
     identity: ClassVar[Identity] = Identity("Smote")
     surroundings: ClassVar[frozenset[str]] = frozenset({"backbone"})
+
+    def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
 
     def settings(self) -> dict:
         return {key: value for key, value in super().settings().items() if key != "backbone" or self.space == "latents"}
@@ -237,6 +250,8 @@ class SmoteMixer(Mixer):
     neighbours: Annotated[int, Bound(1, 1e5)] = 5  # k
     label_rule: Annotated[str, Bound(words=LABEL_RULES[:4])] = "own"  # "own", "union", "intersection" or "blend"
     identity: ClassVar[Identity] = Identity("SmoteMixer")
+
+    def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
 
     @property
     def partner_rule(self) -> NearNeighbours:
