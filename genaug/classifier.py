@@ -559,7 +559,8 @@ def _save_classifier(
     "Weights as safetensors, then the settings (last, so that their presence means complete)."
     from safetensors.torch import save
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.network.network.state_dict().items()}
-    record = {field: getattr(classifier, field) for field in ("class_names", "task", "channels", "seed", "fed")}
+    record = {"class_names": classifier.class_names, "task": classifier.task, "channels": classifier.channels,
+              "seed": classifier.seed, "fed": classifier.fed}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"{classifier.name}.safetensors", save(state))
     write_atomic(folder / "classifier.json", json.dumps({**record, "preset": classifier.preset.record()}, ensure_ascii=False, indent=1))

@@ -622,6 +622,15 @@ def note_arm(
     "Put on record which folder holds an arm's images of a split."
     write_atomic(folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json", json.dumps({"arm": name, "folder": home.name}))
 
+# %% ../nbs/60_experiment.ipynb #c040a
+def _showing(
+    arm: Arm,  # built by `make_arm`
+) -> Showing:
+    "How the arm shows images in training."
+    if arm.use is None:
+        return Showing(mixer=arm.mixer, balancer=arm.balancer)
+    return Showing(training_use(arm.use.kind, replace=arm.use.replace, weigh=arm.use.weigh, real_share=arm.use.real_share), arm.mixer, arm.balancer)
+
 # %% ../nbs/60_experiment.ipynb #c039
 def _clear_unreadable(
     home: Path,  # of a set inside a comparison's folder
@@ -656,15 +665,6 @@ def paint_arm(
     decided = read_decisions(home)
     painted = [row for row in read_plan(home).rows if row.id in decided]
     return images, augmenter.evaluations(painted)
-
-# %% ../nbs/60_experiment.ipynb #c040a
-def _showing(
-    arm: Arm,  # built by `make_arm`
-) -> Showing:
-    "How the arm shows images in training."
-    if arm.use is None:
-        return Showing(mixer=arm.mixer, balancer=arm.balancer)
-    return Showing(training_use(arm.use.kind, replace=arm.use.replace, weigh=arm.use.weigh, real_share=arm.use.real_share), arm.mixer, arm.balancer)
 
 # %% ../nbs/60_experiment.ipynb #c041
 def run_unit(
