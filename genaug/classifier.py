@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, ScheduleRow, check_settings, content_hash,
-                         stored_fields, write_atomic)
+from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, ScheduleRow, check_settings,
+                         content_hash, stored_fields, write_atomic)
 from .metrics.classification import MetricRow, evaluate
 from .mixing.augmix import transform_each
 from .schedule import Showing, TrainingSchedule
@@ -703,7 +703,7 @@ class TrainingRun:
         return count
 
     def finish(self, checkpoint: str | Path | None = None, progress: bool = False) -> TrainedClassifier:
-        "The classifier after its last update, resumed from the folder `checkpoint` if there is something in it; kept there meanwhile."
+        "The classifier after its last update; saved to the folder `checkpoint` meanwhile and resumed from it."
         self.trained.losses = self.loop(checkpoint, progress)
         self.trained.fed = self.account()
         self.trained.network.eval()
@@ -716,19 +716,20 @@ def prepare_training(
     preset: TrainingPreset | str = "tiny",     # settings of the training
     showing: Showing = Showing(),              # use of the synthetic set, mixer and balancer
     seed: int = 0,                             # of everything random: order, coins, views, head
-    validation: LabeledImages | None = None,   # carved from training images: the epoch with the best accuracy on it is kept
+    validation: LabeledImages | None = None,   # of training images: the epoch with the best accuracy is kept
     device: str = "cpu",                       # where to compute
 ) -> TrainingRun:  # call its `finish`
     "A training that has not begun; raises `GenaugError` for sets that cannot be shown as asked."
     preset = training_preset(preset) if isinstance(preset, str) else preset
     if preset.patience and validation is None:
-        raise GenaugError(f"The preset '{preset.name}' stops by the accuracy on a validation set; give real images apart from training and test, or set patience=None.")
+        raise GenaugError(f"The preset '{preset.name}' stops by the accuracy on a validation set; give real images "
+                          "apart from training and test, or set patience=None.")
     batch_size = min(preset.batch_size, max(1, len(real)))
     updates = preset.updates or preset.epochs * max(1, len(real) // batch_size)
     epochs = math.ceil(updates / max(1, len(real) // batch_size))
     schedule = TrainingSchedule(real, synthetic, seed, showing, epochs, preset.view.size, batch_size)
-    network = make_network(preset.network, len(real.class_names), preset.channels, preset.view.size, preset.weights, seed).to(device)
-    trained = TrainedClassifier(network, real.class_names, real.task, preset, device, seed)
+    network = make_network(preset.network, len(real.class_names), preset.channels, preset.view.size, preset.weights, seed)
+    trained = TrainedClassifier(network.to(device), real.class_names, real.task, preset, device, seed)
     store = ImageStore(real, synthetic, preset.view.resize, preset.channels)
     return TrainingRun(trained, schedule, store, batch_size, updates, validation)
 
@@ -736,15 +737,16 @@ def prepare_training(
 def train_classifier(
     real: LabeledImages,                       # training photographs
     synthetic: LabeledImages | None = None,    # synthetic set, or none
-    preset: TrainingPreset | str = "tiny",     # settings of the training, such as training_preset("tiny", network="wide")
+    preset: TrainingPreset | str = "tiny",     # or training_preset("tiny", updates=300)
     showing: Showing = Showing(),              # use of the synthetic set, mixer and balancer
     seed: int = 0,                             # of everything random: order, coins, views, head
-    validation: LabeledImages | None = None,   # carved from training images: the epoch with the best accuracy on it is kept
+    validation: LabeledImages | None = None,   # of training images: the epoch with the best accuracy is kept
     device: str = "cpu",                       # where to compute
     progress: bool = False,                    # show a bar
 ) -> TrainedClassifier:
-    "A classifier after its last update (never the best epoch on the test set); raises `GenaugError` for sets that cannot be shown as asked."
-    return prepare_training(real, synthetic, preset, showing, seed, validation, device).finish(progress=progress)
+    "A classifier after its last update, never the best epoch on the test set; raises as `prepare_training` does."
+    run = prepare_training(real, synthetic, preset, showing, seed, validation, device)
+    return run.finish(progress=progress)
 
 # %% ../nbs/32_classifier.ipynb #c098
 def letters_corpus(

@@ -1556,7 +1556,7 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def uniforms(self, epoch: int, name: str, count: int) -> np.ndarray:
-        "The numbers (count,) of one decision in one epoch, in [0, 1); they depend on seed, epoch and name alone."
+        "The numbers (count,) of one decision in one epoch, in [0, 1), from seed, epoch and name alone."
 
     @abc.abstractmethod
     def passes(self, name: str, start: int, length: int, count: int) -> np.ndarray:
@@ -1568,7 +1568,7 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def draw_photographs(self, chances: np.ndarray, epoch: int, name: str, count: int) -> np.ndarray:
-        "Positions (count,) of photographs: a class by its chance (K,), then one of its photographs, all alike."
+        "Positions (count,) of photographs: a class by its chance, then one of its photographs, all alike."
 
     @abc.abstractmethod
     def once(self, make: Callable[["Schedule"], object]) -> object:
@@ -1579,7 +1579,7 @@ class Schedule(abc.ABC):
 class PartnerRule(Part):
     "Where the partner of a mixed slot comes from."
     reaches_synthetic: ClassVar[bool] = False        # does it draw synthetic images that no slot shows?
-    synthetic_share: ClassVar[float | None] = 0.0    # share of its partners that it draws so; None: as in the pool of all images
+    synthetic_share: ClassVar[float | None] = 0.0    # share of its partners that are so; None: as in the pool
 
     @abc.abstractmethod
     def partners(
@@ -1588,7 +1588,7 @@ class PartnerRule(Part):
         epoch: int,                    # which epoch
         rows: Sequence[ScheduleRow],   # of the epoch, without mixing
     ) -> list[str | None]:
-        "What each row would be mixed with (whether or not its coin falls), written like `shown`; None where there is nothing."
+        "What each row would be mixed with, whether or not its coin falls; None where there is nothing."
 
     def check(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when the sets have no such partners."
@@ -1596,7 +1596,9 @@ class PartnerRule(Part):
     def check_reach(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when no synthetic image can become a partner."
         if not self.reaches_synthetic or self.synthetic_share == 0:
-            raise GenaugError("No synthetic image was used: use='partners' shows photographs, and synthetic images only as partners of a mixer that takes them; add such a mixer (genmix), or choose another use.")
+            raise GenaugError("No synthetic image was used: use='partners' shows photographs, and synthetic images "
+                              "only as partners of a mixer that takes them; add such a mixer (genmix), or choose "
+                              "another use.")
 
 
 class OtherSlots(PartnerRule):
@@ -1608,7 +1610,8 @@ class OtherSlots(PartnerRule):
         for part in {row.part for row in rows}:
             indices = [index for index, row in enumerate(rows) if row.part == part]
             for place, index in enumerate(indices if len(indices) > 1 else ()):
-                found[index] = rows[indices[(place + 1 + int(picks[index] * (len(indices) - 1))) % len(indices)]].shown
+                step = 1 + int(picks[index] * (len(indices) - 1))
+                found[index] = rows[indices[(place + step) % len(indices)]].shown
         return found
 
 # %% ../nbs/00_core.ipynb #c055
@@ -1640,7 +1643,7 @@ class Mixer(Part):
         return True
 
     def describe(self, seed: int, size: int = 32) -> dict:
-        "What a seed stands for on a square image of the given edge; `weight` is the share of the first image, if that is known."
+        "What a seed stands for on a square image: `weight` is the share of the first image, if it is known."
         return {"weight": math.nan}
 
     def views(self, images: torch.Tensor, seeds: Sequence[int]) -> list[torch.Tensor]:

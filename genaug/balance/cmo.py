@@ -58,7 +58,8 @@ class RareClasses(PartnerRule):
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
         "For each row a class by its chance, then one of its photographs."
-        drawn = schedule.draw_photographs(self.chances(schedule.real.labels.sum(0)), epoch, "partner", len(rows))
+        chances = self.chances(schedule.real.labels.sum(0))
+        drawn = schedule.draw_photographs(chances, epoch, "partner", len(rows))
         return [f"real:{schedule.real.ids[position]}" for position in drawn]
 
 

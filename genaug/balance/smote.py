@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, PartnerRule,
-                         PlanRow, Schedule, ScheduleRow, Slot, Summary, content_hash, declare_method, parse_json,
-                         seed_from, stored_kind, to_tensor, to_uint8, write_atomic)
+                         PlanRow, Schedule, ScheduleRow, Slot, Summary, content_hash, declare_method,
+                         parse_json, seed_from, stored_kind, to_tensor, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 
 # %% ../../nbs/13_balance.smote.ipynb #c008
@@ -195,7 +195,7 @@ class Smote(Augmenter):
         self.near = {int(index): group for index, group in stored.items()}
         return self
 
-
+# %% ../../nbs/13_balance.smote.ipynb #c022b
 def smote_row(
     smote: Smote,         # fitted
     real: LabeledImages,  # the photographs
@@ -224,17 +224,21 @@ def smote_row(
 # %% ../../nbs/13_balance.smote.ipynb #c034
 @dataclass(frozen=True)
 class NearNeighbours(PartnerRule):
-    "One of the nearest images of the class that the slot shows, among photographs and usable synthetic images."
+    "One of the nearest images of the class that the slot shows, photographs and synthetic ones alike."
     count: Annotated[int, Bound(1, 1e5)] = 5  # k
     identity: ClassVar[Identity] = Identity("NearNeighbours")
 
     def near(self, schedule: Schedule) -> dict[str, list[str]]:
         "For each image, written like `shown`, its neighbours, nearest first, at no more than 32 x 32 pixels."
-        sets = {"real": schedule.real} | ({} if schedule.synthetic is None else {"synthetic": schedule.synthetic[schedule.usable]})
+        sets = {"real": schedule.real}
+        if schedule.synthetic is not None:
+            sets["synthetic"] = schedule.synthetic[schedule.usable]
         keys = [f"{kind}:{name}" for kind, images in sets.items() for name in images.ids]
-        points = np.concatenate([images.batch(size=min(schedule.size, 32), channels=3).flatten(1).numpy() for images in sets.values()])
+        pixels = [images.batch(size=min(schedule.size, 32), channels=3) for images in sets.values()]
+        points = np.concatenate([batch.flatten(1).numpy() for batch in pixels])
         classes = np.concatenate([schedule.classes_of(images.labels) for images in sets.values()])
-        return {key: [keys[place] for place in row] for key, row in zip(keys, nearest_of_class(points, classes, self.count))}
+        found = nearest_of_class(points, classes, self.count)
+        return {key: [keys[place] for place in row] for key, row in zip(keys, found)}
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
         "For each row one of its neighbours; None where there is none."

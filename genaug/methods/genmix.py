@@ -14,8 +14,8 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from ..core import (Bound, GenaugError, Identity, LabeledImages, Mixer, PartnerRule, Schedule, ScheduleRow,
-                         content_hash, declare_method, to_uint8)
+from ..core import (Bound, GenaugError, Identity, LabeledImages, Mixer, PartnerRule, Schedule,
+                         ScheduleRow, content_hash, declare_method, to_uint8)
 from ..mixing.mixup import blend_pairs
 from ..recipe import LearnedTokens, Recipe, Use
 from ..schedule import Partners, Showing, TrainingSchedule, choose
@@ -58,7 +58,7 @@ class PartnerPool:
 
 @dataclass(frozen=True)
 class FromPool(PartnerRule):
-    "A photograph or a synthetic image, whether or not a slot shows it: first the kind is drawn, then an image."
+    "A photograph or a synthetic image, whether or not a slot shows it: first a kind is drawn, then an image."
     synthetic_share: Annotated[float | None, Bound(0, 1)] = None  # rho; None: as in the pool
     same_class: bool = False       # only images of the class that the slot shows
     reaches_synthetic: ClassVar[bool] = True
@@ -66,11 +66,12 @@ class FromPool(PartnerRule):
 
     def pools(self, schedule: Schedule) -> dict[str, PartnerPool]:
         "The photographs and, where there are synthetic images, the usable ones."
-        real, made = schedule.real, schedule.synthetic
-        pools = {"real": PartnerPool([f"real:{name}" for name in real.ids], real.labels, schedule.classes_of(real.labels), np.ones(len(real)), real.task)}
+        real, made, usable = schedule.real, schedule.synthetic, schedule.usable
+        keys, classes = [f"real:{name}" for name in real.ids], schedule.classes_of(real.labels)
+        pools = {"real": PartnerPool(keys, real.labels, classes, np.ones(len(real)), real.task)}
         if made is not None:
-            labels, keys = made.labels[schedule.usable], [f"synthetic:{made.ids[place]}" for place in schedule.usable]
-            pools["synthetic"] = PartnerPool(keys, labels, schedule.classes_of(labels), schedule.weights[schedule.usable], made.task)
+            keys, classes = [f"synthetic:{made.ids[place]}" for place in usable], schedule.classes_of(made.labels[usable])
+            pools["synthetic"] = PartnerPool(keys, made.labels[usable], classes, schedule.weights[usable], made.task)
         return pools
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
@@ -78,21 +79,27 @@ class FromPool(PartnerRule):
         pools, made = schedule.once(self.pools), len(schedule.usable)
         share = made / (len(schedule.real) + made) if self.synthetic_share is None else self.synthetic_share
         kinds, picks = (schedule.uniforms(epoch, name, len(rows)) for name in ("partner kind", "partner"))
-        classes = {key: int(pool.classes[place]) for pool in pools.values() for key, place in pool.places.items()}
-        return [pools["synthetic" if kind < share else "real"].draw(pick, row.shown, classes[row.shown] if self.same_class else None)
-                for row, kind, pick in zip(rows, kinds, picks)]
+        classes = {key: int(row) for pool in pools.values() for key, row in zip(pool.keys, pool.classes)}
+        found = []
+        for row, kind, pick in zip(rows, kinds, picks):
+            wanted = classes[row.shown] if self.same_class else None
+            found.append(pools["synthetic" if kind < share else "real"].draw(pick, row.shown, wanted))
+        return found
 
     def check(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when synthetic partners are asked for and there is no synthetic set."
         if schedule.synthetic is None and self.synthetic_share:
-            raise GenaugError(f"No synthetic image was used: '{schedule.mixer.name}' takes synthetic partners, but none are given; give a synthetic set, or partners='pool' to mix photographs.")
+            raise GenaugError(f"No synthetic image was used: '{schedule.mixer.name}' takes synthetic partners, but "
+                              "none are given; give a synthetic set, or partners='pool' to mix photographs.")
 
     def check_reach(self, schedule: Schedule) -> None:
-        "Raise `GenaugError` when no synthetic image can become a partner, be it for want of one of the class."
+        "Raise `GenaugError` when no synthetic image can become a partner."
         super().check_reach(schedule)
         pools = schedule.once(self.pools)
-        if self.same_class and not any(pools["synthetic"].draw(0.0, "", int(index)) for index in np.unique(pools["real"].classes)):
-            raise GenaugError("No synthetic image was used: none has the class of a photograph, which same_class=true asks for; check the class labels.")
+        wanted = np.unique(pools["real"].classes)
+        if self.same_class and not any(pools["synthetic"].draw(0.0, "", int(index)) for index in wanted):
+            raise GenaugError("No synthetic image was used: none has the class of a photograph, which "
+                              "same_class=true asks for; check the class labels.")
 
 # %% ../../nbs/48_methods.genmix.ipynb #c013
 @declare_method("genmix", "photographs with a small share of a partner, real or synthetic (Lee et al. 2024)", family="generator-free", year=2024)
@@ -152,9 +159,10 @@ def mixed_set(
     size: int | None = None,                 # edge of the images; None: the first photograph's height
     batch_size: int = 8,                     # of which one share is drawn, for a mixer with per_batch
 ) -> LabeledImages:  # one image per mixed slot
-    "The blends of whole passes as a set with soft labels and both parents; raises `GenaugError` as `TrainingSchedule` does."
+    "The blends of whole passes as a set with soft labels and both parents; raises what the schedule raises."
     mixer, (height, _, channels) = mixer or GenMix(), real.image(0).shape
-    schedule, sets = TrainingSchedule(real, synthetic, seed, Showing(Partners(), mixer), passes, batch_size=batch_size), {"real": real, "synthetic": synthetic}
+    schedule = TrainingSchedule(real, synthetic, seed, Showing(Partners(), mixer), passes, batch_size=batch_size)
+    sets = {"real": real, "synthetic": synthetic}
     rows = [row for epoch in range(passes) for row in schedule.plan(epoch).rows if row.partner is not None]
     pixels, labels, infos = [], [], []
     for row in rows:
