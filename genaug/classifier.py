@@ -646,9 +646,9 @@ class TrainingRun:
     batch_size: int                   # slots per update
     updates: int                      # how many
     validation: LabeledImages | None = None  # for choosing an epoch
-    best: tuple = (-1.0, None)        # accuracy on it and the weights
-    stalled: int = 0                  # epochs since the accuracy last rose
-    seen: list = dataclasses.field(default_factory=list)  # losses of a run that is watched
+    best: tuple = dataclasses.field(default=(-1.0, None), init=False)  # accuracy on it and the weights
+    stalled: int = dataclasses.field(default=0, init=False)  # epochs since the accuracy last rose
+    seen: list = dataclasses.field(default_factory=list, init=False)  # losses of a run that is watched
 
     def __post_init__(self):
         self.epoch_rows = functools.lru_cache(maxsize=1)(self._epoch_rows)

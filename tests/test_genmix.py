@@ -91,7 +91,7 @@ def test_wrong_settings_are_refused(wrong):
         GenMix(**wrong)
 
 
-# ---------------------------------------------------------------- the feed plan
+# ---------------------------------------------------------------- the schedule
 
 def test_slots_show_photographs_and_are_those_of_the_baseline():
     for epoch in range(5):

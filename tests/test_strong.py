@@ -1,4 +1,4 @@
-"Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a feed plan."
+"Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a schedule."
 import dataclasses
 
 import numpy as np
