@@ -32,12 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, PlanRow, Slot, check_settings, content_hash, declare_method, head_and_tail,
+from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, PlanRow, Slot, check_settings, content_hash, declare_method, head_and_tail,
                          parse_json, progress_bar, seed_from, stored_kind, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
-from ..recipe import Use
+
 from ..sampling import add_noise, denoise, row_noise
+from ..schedule import Append, TrainingUse
 from ..training import generator_at, train_loop
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c006
@@ -975,7 +976,8 @@ class FeatureSpace(Augmenter, CodeSettings):
     renoise: bool = False                    # first add the noise of the level where denoising begins
     backbone: Backbone | None = None         # None: the embedded tiny, loaded by `fit`
     class_prompt: ClassPrompt = field(default_factory=ClassPrompt)
-    use: Use = field(default_factory=lambda: Use("append"), metadata={"setting": False})
+    use: TrainingUse = field(default_factory=Append)
+    identity = Identity("FeatureSpace", never=("use",))
 
     bounds = MappingProxyType({
         **{name: Bound(words=words) for name, words in (("cam", ("eigen", "gradcam", "eigengrad")), ("gates", ("partition", "naive")), ("head_choice", ("class", "image")), ("space", ("cam", "code", "latent")), ("label_rule", LABEL_RULES), ("prompt", ("tail", "union")))},
