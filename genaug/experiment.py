@@ -356,7 +356,7 @@ def needs_backbone(
     augmenter,  # of an arm, or None
 ) -> bool:
     "Does it paint with a backbone?"
-    return getattr(augmenter, "needs_backbone", hasattr(augmenter, "backbone"))
+    return augmenter is not None and augmenter.needs_backbone
 
 
 def needed_backbone(
@@ -654,7 +654,7 @@ def paint_arm(
         raise GenaugError(f"No synthetic image was used: '{arm.name}' turned down all its candidates on split {split.number}; loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
     decided = read_decisions(home)
     painted = [row for row in read_plan(home).rows if row.id in decided]
-    return images, evaluations(augmenter, painted) if isinstance(augmenter, Recipe) else sum(map(augmenter.evaluations_of, painted)) if hasattr(augmenter, "evaluations_of") else 0
+    return images, augmenter.evaluations(painted)
 
 # %% ../nbs/60_experiment.ipynb #c041
 def run_unit(
@@ -1016,12 +1016,12 @@ def painting_cost(
     budget: Budget,        # how many
 ) -> tuple[int, int, int, int]:  # learning steps, images per step, images, denoiser evaluations
     "Count what fitting and painting take, from a plan made without learning; of a filter's candidates the first round."
-    if not isinstance(augmenter, Recipe):
+    trial = augmenter.untrained(train)
+    if trial is None:
         images = len(budget.slots(train))
-        return 0, 0, images, images * getattr(augmenter, "evaluations_per_image", 0)
-    trial = dataclasses.replace(augmenter, naming=ClassName()).fit(train)
+        return 0, 0, images, images * augmenter.evaluations_per_image
     rows = [row for row in trial.plan(train, budget, 0) if row.round == 0]
-    return *augmenter.naming.effort(train), len(rows), evaluations(trial, rows)
+    return *augmenter.effort(train), len(rows), trial.evaluations(rows)
 
 # %% ../nbs/60_experiment.ipynb #c065
 def estimate(
@@ -1069,7 +1069,7 @@ def set_cost(
 ) -> Cost:
     "The cost of one synthetic set."
     steps, batch, images, count = painting_cost(augmenter, train, budget)
-    backbone = getattr(augmenter, "backbone", None)
+    backbone = augmenter.backbone
     if isinstance(augmenter, GeneratorAugmenter):
         spent = generator_time(augmenter, train)
         return Cost(0, 0, steps, images, count, (spent.fit + spent.once + images * spent.picture) / 60)
