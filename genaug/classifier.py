@@ -33,7 +33,7 @@ from .balance.smote import memberships, nearest_of_class
 from .core import Balancer, Bound, GenaugError, LabeledImages, Mixer, check_settings, content_hash, seed_from, stored_fields, write_atomic
 from .metrics.classification import MetricRow, evaluate
 from .mixing.augmix import transform_each
-from .training import train_loop
+from .training import LoopSettings, train_loop
 
 # %% ../nbs/32_classifier.ipynb #c006
 class FeedRow(NamedTuple):
@@ -1097,9 +1097,10 @@ def _train(
         return torch.optim.SGD(groups, momentum=preset.momentum, weight_decay=preset.weight_decay)
     head = (getattr(network.network, "pretrained_cfg", None) or {}).get("classifier", "fc")
     rates = {f"network.{head}": preset.learning_rate, "network": preset.learning_rate * preset.body_rate}
-    return train_loop(run.loss_at, {"network": network.network}, run.updates, rates, optimizer=momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, schedule=preset.schedule,
-                      warmup=round(preset.warmup_share * run.updates), weight_decay=preset.weight_decay, grad_clip=0.0, checkpoint=checkpoint,
-                      seed=run.trained.seed, progress=progress, callback=run.watch if run.validation is not None else None)
+    settings = LoopSettings(run.updates, rates, momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, preset.schedule,
+                            round(preset.warmup_share * run.updates), preset.weight_decay, grad_clip=0.0, seed=run.trained.seed)
+    watch = run.watch if run.validation is not None else None
+    return train_loop(run.loss_at, {"network": network.network}, settings, checkpoint, progress, callback=watch)
 
 # %% ../nbs/32_classifier.ipynb #c089
 class _Enough(Exception):

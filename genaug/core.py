@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
-           'WHOLE', 'GenaugError', 'parse_json', 'Identity', 'identity_of', 'Identified', 'stored_kind', 'value_at',
-           'stored_fields', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable', 'Finding',
-           'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings', 'decode_image',
-           'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages',
-           'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata', 'read_metadata',
-           'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared',
-           'check_settings', 'Setting', 'settings_table', 'HasFingerprint', 'settings_of', 'Part', 'Decision',
-           'Augmenter', 'Mixer', 'Balancer', 'progress_bar']
+           'WHOLE', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of', 'Identified', 'stored_kind',
+           'value_at', 'stored_fields', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable',
+           'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings',
+           'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8',
+           'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata',
+           'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound',
+           'declared', 'check_settings', 'Setting', 'settings_table', 'HasFingerprint', 'settings_of', 'Part',
+           'Decision', 'Augmenter', 'Mixer', 'Balancer', 'progress_bar']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -44,6 +44,27 @@ from tqdm import tqdm
 # %% ../nbs/00_core.ipynb #c006
 class GenaugError(ValueError):
     "A problem the user can put right: the message is one sentence and says how."
+
+# %% ../nbs/00_core.ipynb #c008b
+@contextlib.contextmanager
+def expect_error(
+    kind: type[BaseException],  # the error that the block must raise; others pass through
+    part: str = "",  # what its message must contain, letter for letter
+    rename: tuple = ("", ""),  # (old, new): prints `new` for `old`, such as a folder with another name in each run
+) -> Iterator[list]:  # holds the error once it was raised
+    "Print the error of a block; raises `AssertionError` when there is none or its message lacks the part."
+    raised = []
+    try:
+        yield raised
+    except kind as error:
+        raised.append(error)
+    if not raised:
+        raise AssertionError(f"no {kind.__name__} was raised")
+    message = str(raised[0]).replace(str(rename[0]), str(rename[1]))
+    if part not in message:
+        raise AssertionError(f"{part!r} is not in the message {message!r}") from raised[0]
+    if message:
+        print(message)
 
 # %% ../nbs/00_core.ipynb #c008q
 def parse_json(
@@ -145,7 +166,7 @@ def stored_fields(
                 stored[name] = value
     return stored
 
-
+# %% ../nbs/00_core.ipynb #c010c
 def _update_digest(
     digest,         # a hashlib object
     value: object,  # what to add
@@ -1278,7 +1299,7 @@ def settings_table(
     table, kinds = [], declared(type(instance))
     for field in (item for item in dataclasses.fields(instance) if item.init and item.name not in ("name", "identity")):
         value, (kind, bound) = getattr(instance, field.name), kinds[field.name]
-        if isinstance(value, Part):
+        if isinstance(value, Identified):
             table.append(Setting(before + field.name, "part", "", type(value).__name__))
             table += settings_table(value, f"{before}{field.name}.")
         else:

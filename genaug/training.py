@@ -399,15 +399,19 @@ class LearningSettings:
         "Learning steps and photographs per step."
         return self.steps, self.batch_size
 
+    def converted(self, kind: type, **changes):
+        "Settings of another kind, with the fields that both have; `changes` replace some of them."
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return kind(**{field.name: own[field.name] for field in dataclasses.fields(kind) if field.name in own} | changes)
+
     def loop(self, **changes) -> LoopSettings:
         "What the loop is told; `changes` replace some of it."
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(LoopSettings) if field.name != "optimizer"}
-        return LoopSettings(**shared | changes)
+        return self.converted(LoopSettings, **changes)
 
     def record(self, whole: bool = False) -> dict:
         "What a concept remembers of them: the fields of the class that declares `recorded`; `whole`: later ones at their defaults too."
         kind = next(base for base in type(self).__mro__ if "recorded" in base.__dict__)
-        stored = {"method": kind.recorded.kind}
+        stored = {"method": kind.recorded.kind} if kind.recorded.kind else {}
         for field in dataclasses.fields(kind):
             value = getattr(self, field.name)
             unused = field.name in kind.recorded.later and value == field.default and not whole

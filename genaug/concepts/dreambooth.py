@@ -40,7 +40,7 @@ def trainable_parts(
 
 @contextlib.contextmanager
 def weights_exchanged(
-    backbone: Backbone,                          # whose weights learn
+    backbone: Backbone,                        # whose weights learn
     weights: Mapping[str, torch.Tensor] | None = None,  # "unet.conv_in.weight" -> values; None: copies of its own
     learning: bool = False,                    # may they learn?
 ) -> Iterator[dict[str, torch.nn.Module]]:
@@ -113,7 +113,7 @@ class FineTuned:
 
 
 def captured(
-    backbone: Backbone,                  # inside `weights_exchanged`
+    backbone: Backbone,                # inside `weights_exchanged`
     placeholder: Mapping[str, str],    # class name -> words
     settings: Mapping,                 # how they were learned
 ) -> FineTuned:
@@ -125,7 +125,7 @@ def captured(
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c012
 class Step(NamedTuple):
     "One step of fine-tuning, as an extra loss sees it."
-    backbone: Backbone         # with the weights that learn
+    backbone: Backbone       # with the weights that learn
     number: int              # of the step, from 0
     seed: int                # of the run
     positions: torch.Tensor  # (B,), which photographs
@@ -137,7 +137,7 @@ class Step(NamedTuple):
 
 
 def draw_step(
-    backbone: Backbone,      # whose weights learn
+    backbone: Backbone,     # whose weights learn
     prepared: LearningSet,  # encoded photographs with their prompts
     batch_size: int,       # B
     seed: int,             # of the run
@@ -155,7 +155,7 @@ def draw_step(
 
 
 def noise_error(
-    backbone: Backbone,         # whose weights learn
+    backbone: Backbone,       # whose weights learn
     predicted: torch.Tensor,  # (B, C, h, w)
     noise: torch.Tensor,      # the same shape
     timesteps: torch.Tensor,  # (B,)
@@ -266,7 +266,7 @@ def fine_tune(
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c022
 @torch.no_grad()
 def class_images(
-    backbone: Backbone,                  # the untouched model
+    backbone: Backbone,                   # the untouched model
     class_name: str,                   # what to paint
     prompt: ClassPrompt = ClassPrompt(),  # template and metaclass
     count: int = 100,                  # pictures

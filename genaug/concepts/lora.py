@@ -93,7 +93,7 @@ class AdapterSettings(ConceptSettings):
 # %% ../../nbs/21_concepts.lora.ipynb #c015
 @contextlib.contextmanager
 def trainable_adapters(
-    backbone: Backbone,         # with unet and text_encoder
+    backbone: Backbone,           # with unet and text_encoder
     settings: "AdapterSettings",  # rank, alpha, targets, text_encoder, and the seed of the first values of A
 ) -> Iterator[dict[str, torch.nn.Parameter]]:  # name -> matrix; those of the text encoder begin with "text_encoder."
     "`trainable_adapter` on one or both networks."

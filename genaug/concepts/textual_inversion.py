@@ -68,7 +68,7 @@ class NewRows(torch.nn.Module):
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c014
 @contextlib.contextmanager
 def tokens_attached(
-    backbone: Backbone,                    # with .tokenizer and .text_encoder
+    backbone: Backbone,                  # with .tokenizer and .text_encoder
     tokens: Mapping[str, torch.Tensor],  # placeholder -> (k, D); may be empty
 ) -> Iterator[NewRows | None]:
     "While inside, the backbone knows the placeholders; yields their rows. Raises `GenaugError` for another width or a word that exists."
@@ -222,7 +222,7 @@ class Concept:
     def alpha(self) -> float | None: return self.lora_config["lora_alpha"] if self.lora else None
 
     def attached(self,
-                 backbone: Backbone,                # of page 05
+                 backbone: Backbone,              # of page 05
                  rows: Sequence | None = None,    # one entry per row of the batch; not needed: one adapter serves all rows
                  fused: bool = True,              # add the adapter to the matrices (faster), or keep it apart
                  ) -> contextlib.AbstractContextManager:
@@ -241,7 +241,7 @@ class Concept:
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c031
 @contextlib.contextmanager
 def _words_attached(
-    backbone: Backbone,                # without a text encoder, such as ToyBackbone
+    backbone: Backbone,              # without a text encoder, such as ToyBackbone
     placeholder: Mapping[str, str],  # class name -> placeholder
 ) -> Iterator[None]:
     "While inside, `embed` reads a placeholder as its class name."
@@ -260,7 +260,7 @@ def _words_attached(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c034
 def _switch(
-    backbone: Backbone,                     # a Backbone
+    backbone: Backbone,                   # a Backbone
     entry: tuple[Concept, bool] | None,   # what shall be on it (concept, fused); None: nothing
 ) -> None:
     "Take off what is on the backbone, then put on the entry."
@@ -390,7 +390,7 @@ def _translated(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c049
 def read_adapter(
-    backbone: Backbone,        # the backbone it is for
+    backbone: Backbone,      # the backbone it is for
     path: str | Path,        # a LoRA file, or a folder with pytorch_lora_weights.safetensors
     unet_only: bool = False, # leave out what the file wants to change in the text encoder
 ) -> tuple:  # matrices and settings for the denoiser, then for the text encoder; None for what the file leaves alone
@@ -416,7 +416,7 @@ def read_adapter(
 
 
 def concept_from_files(
-    backbone: Backbone,                           # the backbone the files are for
+    backbone: Backbone,                         # the backbone the files are for
     embeddings: Mapping[str, str | Path],       # class name -> textual-inversion file
     lora: str | Path | None = None,             # LoRA file or folder
     unet_only: bool = False,                    # see `read_adapter`
@@ -430,7 +430,7 @@ def concept_from_files(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c052
 def noise_prediction_loss(
-    backbone: Backbone,          # with .unet and .scheduler
+    backbone: Backbone,        # with .unet and .scheduler
     latents: torch.Tensor,     # (B, C, h, w), clean
     condition: torch.Tensor,   # (B, L, D), encoded prompts
     timesteps: torch.Tensor,   # (B,), integers in 0..T-1
@@ -456,7 +456,7 @@ class LearningSet:
 
 @torch.no_grad()
 def learning_set(
-    backbone: Backbone,                        # a Backbone
+    backbone: Backbone,                      # a Backbone
     real: LabeledImages,                     # training photographs only
     prompt: ClassPrompt,                     # template and metaclass
     placeholder: Mapping[str, str] | None = None,  # class name -> word to learn; None: the class names themselves
@@ -499,7 +499,7 @@ def draw_positions(
 
 
 def concept_loss(
-    backbone: Backbone,    # with the words (and adapter) being learned attached
+    backbone: Backbone,  # with the words (and adapter) being learned attached
     prepared: LearningSet,
     batch_size: int,     # photographs per step
     seed: int,           # of the run
@@ -518,7 +518,7 @@ def concept_loss(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c062
 def initial_rows(
-    backbone: Backbone,                # with .tokenizer and .text_encoder
+    backbone: Backbone,              # with .tokenizer and .text_encoder
     class_names: Sequence[str],      # the classes, in order
     initial: str | int | Mapping[str, str] | None,  # one word, a token number, a word per class, or None: the class's own name
     count: int,                      # vectors per class

@@ -16,8 +16,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -26,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, Slot, content_hash, parse_json, seed_from, stored_kind, to_uint8, write_atomic
+from ..core import Augmenter, Budget, GenaugError, Identity, LabeledImages, PlanRow, Slot, content_hash, parse_json, seed_from, stored_kind, to_uint8, write_atomic
 from ..diffusion import usable_device
 from ..sampling import row_noise
-from ..training import alone_in, disk_errors_explained, generator_at, newest_checkpoint, train_loop
+from ..training import LoopSettings, alone_in, disk_errors_explained, generator_at, newest_checkpoint, train_loop
 
 # %% ../../nbs/19_generators.common.ipynb #c006
 def shuffled_positions(
@@ -110,9 +111,14 @@ class GeneratorAugmenter(Augmenter):
     batch_size: int = 8          # photographs per step
     seed: int = 0                # of the training
     flip: bool = True            # also learn from mirror images
-    device: str = field(default="cpu", metadata={"setting": False})
+    device: str = "cpu"
+    identity: ClassVar[Identity] = Identity(never=("device",))
     surroundings: ClassVar[frozenset[str]] = frozenset({"device"})
     painting_only: ClassVar[tuple[str, ...]] = ()  # fields that change the painting and not what is learned
+    painters: ClassVar[Mapping[int | None, nn.Module] | None] = None  # class index (None: all classes) -> network, once fitted
+    evolution: ClassVar[Mapping[int, list[np.ndarray]]] = MappingProxyType({})  # step -> pictures from fixed numbers
+    class_names: ClassVar[tuple[str, ...]] = ()  # those of the set it was fitted on
+    shape: ClassVar[tuple[int, int]] = (0, 0)    # channels and classes of its networks
 
     def __post_init__(self):
         if self.size < 8 or self.size & (self.size - 1) or self.channels not in (None, 1, 3) or min(self.steps, self.batch_size) < 1:
@@ -173,7 +179,7 @@ def fitted_painters(
     real: LabeledImages | None,   # the photographs it should know; None: any
 ) -> dict[int | None, nn.Module]:
     "Its networks; raises `GenaugError` when it was not fitted, or on other photographs."
-    if not hasattr(method, "painters"):
+    if method.painters is None:
         raise GenaugError(f"'{method.name}' has not been fitted; call fit(real) with the training photographs first.")
     if real is not None and method.fitted_on != real.fingerprint():
         raise GenaugError(f"'{method.name}' was fitted on other photographs; call fit(real) with these.")
@@ -442,7 +448,8 @@ class AdversarialAugmenter(GeneratorAugmenter):
     betas: tuple[float, float] = (0.5, 0.999)  # of Adam, for both
     ema_images: float = 0.0             # half-life of the weights' average in photographs; 0: the last weights paint
     diff_augment: tuple[str, ...] = ()  # of "color", "translation", "cutout"
-    checkpoint_every: int = field(default=500, metadata={"setting": False})  # steps
+    checkpoint_every: int = 500         # steps
+    identity: ClassVar[Identity] = Identity(never=("checkpoint_every",))
 
     def __post_init__(self):
         super().__post_init__()
@@ -464,8 +471,9 @@ class AdversarialAugmenter(GeneratorAugmenter):
     def learn(self, pictures: Pictures, checkpoint: Path | None, album: Album, progress: bool) -> nn.Module:
         contest = Contest(self, pictures)
         def adam(groups): return torch.optim.Adam(groups, betas=tuple(self.betas))
-        train_loop(contest.loss_at, contest.parts(), 2 * self.steps, {"generator": self.learning_rate, "discriminator": self.learning_rate}, optimizer=adam, grad_clip=0.0, seed=self.seed,
-                   checkpoint=checkpoint, checkpoint_every=2 * self.checkpoint_every, callback=lambda update, loss: contest.after(update, album), progress=progress)
+        rates = {"generator": self.learning_rate, "discriminator": self.learning_rate}
+        settings = LoopSettings(2 * self.steps, rates, adam, grad_clip=0.0, seed=self.seed, checkpoint_every=2 * self.checkpoint_every)
+        train_loop(contest.loss_at, contest.parts(), settings, checkpoint, progress, callback=lambda update, loss: contest.after(update, album))
         return contest.result()
 
     @torch.no_grad()

@@ -7,11 +7,12 @@ __all__ = ['first_weights', 'edges', 'DCGenerator', 'DCDiscriminator', 'settle',
 
 # %% ../../nbs/24_generators.dcgan.ipynb #c003
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from ..core import GenaugError, seed_from
+from ..core import GenaugError, Identity, seed_from
 from .common import AdversarialAugmenter
 
 # %% ../../nbs/24_generators.dcgan.ipynb #c006
@@ -93,6 +94,7 @@ class DCGAN(AdversarialAugmenter):
     flip: bool = False
     latent_dim: int = 100  # D, random numbers per picture
     width: int = 64        # channels next to the picture
+    identity: ClassVar[Identity] = Identity("DCGAN")
 
     def __post_init__(self):
         super().__post_init__()

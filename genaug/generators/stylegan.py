@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import GenaugError, seed_from
+from ..core import GenaugError, Identity, seed_from
 from .common import AdversarialAugmenter, Views
 from ..sampling import row_noise
 
@@ -256,6 +256,7 @@ class StyleGAN(AdversarialAugmenter):
     ada_target: float = 0.6          # of r_t; 0: no adaptive changes
     ada_images: float = 500_000.0    # photographs in which p can go from 0 to 1
     truncation: float = 1.0          # psi, when painting
+    identity: ClassVar[Identity] = Identity("StyleGAN")
     painting_only: ClassVar[tuple[str, ...]] = ("truncation",)
 
     def __post_init__(self):
