@@ -21,7 +21,7 @@ from genaug.methods.diff_ii import circle_interpolate, turn_of
 from genaug.methods.feature_aligned import pooled
 from genaug.methods.feature_space import FeatureSpace
 from genaug.mixing.strong import make_policy
-from genaug.recipe import SCHEDULES, Use
+from genaug.recipe import Use
 from genaug.registry import (
     Amounts,
     as_typed,
@@ -38,6 +38,7 @@ from genaug.registry import (
     show_value,
     with_settings,
 )
+from genaug.training import SCHEDULES
 
 WRONG = ("nan", "-1", "2.5", "abc", "none", "true", "1e300", "1" + "0" * 30, "0x10", "0.5:0.7", "x" * 500)
 MORE = (
