@@ -347,7 +347,7 @@ Steps = Annotated[int, Bound(0, 1e7)]
 LearningRate = Annotated[float, Bound(0, 10)]
 BatchSize = Annotated[int, Bound(1, 4096)]
 ScheduleName = Annotated[str, Bound(words=SCHEDULES)]
-NotNegative = Annotated[float, Bound(0)]
+NotNegative = Annotated[float, Bound(0, 1e4)]
 Seed = Annotated[int, Bound(0, 2**63 - 1)]
 
 

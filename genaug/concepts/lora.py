@@ -73,7 +73,7 @@ def adapter_state(
 
 # %% ../../nbs/21_concepts.lora.ipynb #c014a
 Rank = Annotated[int, Bound(1, 1024)]
-Alpha = Annotated[float | None, Bound(0, above=True)]
+Alpha = Annotated[float | None, Bound(0, 1e4, above=True)]
 
 
 @dataclass(frozen=True)
