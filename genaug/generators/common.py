@@ -455,15 +455,14 @@ class AdversarialAugmenter(GeneratorAugmenter):
     learning_rate: Annotated[float, Bound(0, 10, above=True)] = 1e-3  # of both networks
     betas: Annotated[tuple[float, float], Bound(0, 1, below=True)] = (0.5, 0.999)  # of Adam, for both
     ema_images: HalfLife = 0.0          # of the weights' average, in photographs; 0: the last weights paint
-    diff_augment: tuple[str, ...] = ()  # of "color", "translation", "cutout"
+    diff_augment: Annotated[tuple[str, ...], Bound(words=("color", "translation", "cutout"))] = ()
     checkpoint_every: Annotated[int, Bound(1, 1e7)] = 500  # steps
     identity: ClassVar[Identity] = Identity(never=("checkpoint_every",))
 
     def __post_init__(self):
-        names = [self.diff_augment] if isinstance(self.diff_augment, str) else self.diff_augment
+        names = self.diff_augment if isinstance(self.diff_augment, (tuple, list)) else (self.diff_augment,)
         self.diff_augment = tuple(name for name in names if name != "none")
         super().__post_init__()
-        Views(self.diff_augment)
 
     @abc.abstractmethod
     def build(self, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
