@@ -52,7 +52,7 @@ from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_
 from .metrics.images import clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio, or_nan, perceptual_distance, set_metrics
 from .painting import check_apart, check_writable, contents, hold_output, kept_units, open_synthetic, read_decisions, read_plan, source_folders, synthesize
 from .prompts import ClassPrompt
-from .recipe import ClassName, Recipe, evaluations
+from .recipe import ClassName, Recipe
 from .registry import Arm, make_arm, parse_arm, parse_methods
 from .show import Drawing
 
@@ -649,9 +649,9 @@ def paint_arm(
     _clear_unreadable(home)
     others = sorted(place for place in home.parent.glob(f"{file_name(augmenter.name)}-*") if place != home) if home.parent.is_dir() else []
     images = synthesize(augmenter, split.train, home, budget, split.number, bench.question.batch_size, progress=bench.progress, manifest=split.manifest, allow_fewer=True, like=others)
-    note_arm(bench.folder, arm.name, split.number, home)
+    note_arm(bench.folder, arm.text, split.number, home)
     if not len(images):
-        raise GenaugError(f"No synthetic image was used: '{arm.name}' turned down all its candidates on split {split.number}; loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
+        raise GenaugError(f"No synthetic image was used: '{arm.text}' turned down all its candidates on split {split.number}; loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
     decided = read_decisions(home)
     painted = [row for row in read_plan(home).rows if row.id in decided]
     return images, augmenter.evaluations(painted)
@@ -675,12 +675,12 @@ def run_unit(
         metrics += head_and_tail_rows(metrics, test.class_names, list(split.train.counts().values()))
     metrics = [tuple(metric) for metric in metrics]
     if not math.isfinite(metrics[0][2]):
-        raise GenaugError(f"The {metrics[0][0].replace('_', ' ')} of '{arm.name}' on split {split.number} is not defined, since no test image has a label; examine on images that have some.")
+        raise GenaugError(f"The {metrics[0][0].replace('_', ' ')} of '{arm.text}' on split {split.number} is not defined, since no test image has a label; examine on images that have some.")
     if question.shots is None and test.task == "single":
         metrics += [tuple(metric) for metric in size_rows(answers, test.labels, list(split.train.counts().values()))]
     settings = {"shots": question.shots, "copies": bench.budget(arm).copies if synthetic is not None else 0, "budget": settings_of(bench.budget(arm)) if synthetic is not None else None, "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
-    unit = Unit(arm.name, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right), time.perf_counter() - started, count, settings)
-    write_atomic(bench.path(arm.name, split, seed), json.dumps(dataclasses.asdict(unit)))
+    unit = Unit(arm.text, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right), time.perf_counter() - started, count, settings)
+    write_atomic(bench.path(arm.text, split, seed), json.dumps(dataclasses.asdict(unit)))
     return unit
 
 # %% ../nbs/60_experiment.ipynb #c043a
@@ -734,13 +734,13 @@ def stored_unit(
     found: Callable[[Finding], None] = lambda finding: None,  # gets a note about a damaged file
 ) -> Unit | None:
     "The stored result of a run, None where there is none or it is damaged."
-    path = bench.path(arm.name, split, seed)
+    path = bench.path(arm.text, split, seed)
     unit = Unit.load(path)
     if unit is not None and (unit.split, unit.seed, len(unit.correct)) == (split.number, seed, len(split.test)):
-        return dataclasses.replace(unit, arm=arm.name)  # another text may stand for the same arm
+        return dataclasses.replace(unit, arm=arm.text)  # another text may stand for the same arm
     if path.exists():
         where = path.relative_to(bench.folder).as_posix()
-        found(Finding("damaged-run", "note", where, f"'{where}' is damaged and counts as not there: '{arm.name}', split {split.number}, repeat {seed} was run again."))
+        found(Finding("damaged-run", "note", where, f"'{where}' is damaged and counts as not there: '{arm.text}', split {split.number}, repeat {seed} was run again."))
     return None
 
 
@@ -760,7 +760,7 @@ def run_split(
             if unit is None:
                 painted, why = (painted, why) if painted or why else attempt(paint_arm, bench, arm, split)
                 unit, failure = (None, why) if why else attempt(run_unit, bench, arm, painted, split, seed)
-                unit = unit or Unit.failed(arm.name, number, seed, failure)
+                unit = unit or Unit.failed(arm.text, number, seed, failure)
             tick()
             yield unit
 
@@ -1216,7 +1216,7 @@ def _check_feeding(
     try:
         Feeder(train, made, mixer=arm.mixer, balancer=arm.balancer, epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train)), **use).plan(0)
     except GenaugError as error:
-        raise GenaugError(f"The arm '{arm.name}' cannot train on these data: {error}") from None
+        raise GenaugError(f"The arm '{arm.text}' cannot train on these data: {error}") from None
 
 # %% ../nbs/60_experiment.ipynb #c086b
 def _data_findings(
@@ -1256,13 +1256,13 @@ def _arm_findings(
         if arm.augmenter is not None:
             asked = sum(bench.budget(arm).wanted(split.train).values())
             if not asked:
-                raise GenaugError(f"The arm '{arm.name}' asks for no image at all ({len(split.train)} photographs, {bench.budget(arm).copies:g} copies of each): raise --copies.")
+                raise GenaugError(f"The arm '{arm.text}' asks for no image at all ({len(split.train)} photographs, {bench.budget(arm).copies:g} copies of each): raise --copies.")
             why = attempt(painting_cost, arm.augmenter, split.train, bench.budget(arm))[1] if plans else attempt(bench.budget(arm).slots, split.train)[1]
         if why:
-            findings.append(Finding("arm-fails", "error", arm.name, f"'{arm.name}' cannot work on these photographs and will have no result: {why}"))
-        same = paths.setdefault(bench.path(arm.name, split, 0), arm.name)
-        if same != arm.name:
-            findings.append(Finding("same-arm", "note", arm.name, f"'{arm.name}' and '{same}' are the same arm, written in two ways: their numbers are equal."))
+            findings.append(Finding("arm-fails", "error", arm.text, f"'{arm.text}' cannot work on these photographs and will have no result: {why}"))
+        same = paths.setdefault(bench.path(arm.text, split, 0), arm.text)
+        if same != arm.text:
+            findings.append(Finding("same-arm", "note", arm.text, f"'{arm.text}' and '{same}' are the same arm, written in two ways: their numbers are equal."))
     failing = [finding for finding in findings if finding.kind == "arm-fails"]
     if len(failing) == len(arms):
         raise GenaugError(failing[0].message)
@@ -1448,7 +1448,7 @@ def _result(
     folder, question = bench.folder, bench.question
     everything = read_rows(folder / "results.csv")
     table = asked_rows(everything, read_comparison(folder))
-    arms = [bench.arm(text).name for text in question.methods]
+    arms = [bench.arm(text).text for text in question.methods]
     late = [*failure_findings(units), *set_findings(folder, [arm for arm in arms if bench.arm(arm).augmenter is not None], question.splits), *_other_arms(everything, table)]
     for finding in late:
         say(finding.line())

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import nn
 
-from ..core import Bound, Identity, seed_from
+from ..core import Bound, Identity, declare_method, seed_from
 from .common import AdversarialAugmenter
 
 # %% ../../nbs/24_generators.dcgan.ipynb #c006
@@ -88,6 +88,8 @@ def settle(
 Width = Annotated[int, Bound(1, 65536)]
 
 
+@declare_method("dcgan", "a convolutional GAN per class (Radford et al. 2016, as compared in Lee et al. 2024)", family="generator", year=2016,
+                embedded={"size": 32, "width": 16, "steps": 3000, "batch_size": 16, "learning_rate": 2e-4, "ema_images": 4000.0})
 @dataclass(kw_only=True)
 class DCGAN(AdversarialAugmenter):
     "Deep convolutional GAN (arXiv 1511.06434) with GenMix's training settings as defaults."
