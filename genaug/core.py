@@ -1321,7 +1321,7 @@ def as_typed(
         annotation = typing.get_args(annotation)[0]
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
-    if lists and isinstance(value, tuple):
+    if lists and isinstance(value, (tuple, list)):
         return tuple(as_typed(item, typing.get_args(lists[0])[0], None) for item in value)
     if lists and value is not None and not (isinstance(value, str) and str in kinds):
         return (as_typed(value, typing.get_args(lists[0])[0], None),)
@@ -1429,6 +1429,10 @@ class Part(Identified):
     def settings(self) -> dict:
         "Its settings by stored name, as they are hashed."
         return settings_of(self)
+
+    def setting(self, name: str) -> object:
+        "The value of a setting, by the word or path that an arm's text uses for it."
+        return value_at(self, self.own_identity().path(name))[0]
 
     def idle(self) -> dict[str, str]:
         "Fields that have no effect as this part stands, and why; a field of a part within it has a dot in its name."

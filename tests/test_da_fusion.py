@@ -41,7 +41,7 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
 def test_one_strength_is_always_that_one():
     real = toy_photographs()
     method = fitted(real, strengths=0.5)
-    assert method.strengths == (0.5,) and {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
+    assert method.start.strengths == (0.5,) and {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
     with pytest.raises(GenaugError, match="strength"):
         da_fusion(strengths=(0.5, 1.1))
 

@@ -6,7 +6,7 @@ import torch
 
 from genaug.classifier import Feeder, training_preset
 from genaug.concepts.textual_inversion import Concept, placeholder_names
-from genaug.core import Budget, LabeledImages, PlanRow
+from genaug.core import Budget, LabeledImages, PlanRow, stored_fields
 from genaug.methods import diagen
 from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, load_or_fit, soft_weights
 from genaug.recipe import ClassName, KeepAll, with_jitter
@@ -25,9 +25,9 @@ def few_updates(monkeypatch):
 
 def test_the_settings_of_the_example():
     method = diagen()
-    assert (method.strengths, method.guidance_scale, method.jitter, method.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
+    assert (method.start.strengths, method.guidance_scale, method.jitter, method.prompting.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
     assert (method.use.kind, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
-    assert method.filter == SoftWeight(views=5, trusted=0.5) and diagen(classifier=None).filter == KeepAll()
+    assert method.filter == SoftWeight(views=5, trusted=0.5) and stored_fields(diagen(classifier=None).filter) == stored_fields(KeepAll())
     assert diagen().settings() != diagen(jitter=(0.0,)).settings()
 
 

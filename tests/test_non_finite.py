@@ -37,7 +37,7 @@ def refusal(call, *arguments, **options):
     return str(caught.value)
 
 
-class Faulty(DiffII):
+class Faulty(diff_ii):
     "Diff-II whose rows of `broken` come out as no numbers, as `to_uint8` of the core refuses them."
 
     broken, painted = (), ()

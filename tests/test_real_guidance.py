@@ -71,7 +71,7 @@ def test_the_further_the_strength_the_further_the_image():
 
 def test_the_settings_are_those_of_the_comparison():
     method = real_guidance()
-    assert (method.name, method.strengths, method.num_inference_steps, method.guidance_scale) == ("real-guidance", (0.1,), 25, 7.5)
+    assert (method.name, method.start.strengths, method.num_inference_steps, method.guidance_scale) == ("real-guidance", (0.1,), 25, 7.5)
     assert (method.naming, method.target, method.prompting, method.label, method.use) == (ClassName(), OwnClass(), Plain(), HardLabel(), Use("swap_class", 0.5))
 
 

@@ -13,7 +13,16 @@ from toy_world import toy_backbone, toy_photographs
 
 from genaug.balance.smote import combine_labels, points_of
 from genaug.classifier import PRESETS, USES
-from genaug.core import Augmenter, Budget, GenaugError, check_settings, declared
+from genaug.core import (
+    Augmenter,
+    Budget,
+    GenaugError,
+    Part,
+    as_typed,
+    check_settings,
+    declared,
+    with_settings,
+)
 from genaug.experiment import arm_text
 from genaug.generators.common import GeneratorAugmenter
 from genaug.methods import feature_space
@@ -24,7 +33,6 @@ from genaug.mixing.strong import make_policy
 from genaug.recipe import Use
 from genaug.registry import (
     Amounts,
-    as_typed,
     examine_arms,
     find_method,
     groups,
@@ -36,7 +44,6 @@ from genaug.registry import (
     parse_methods,
     parse_value,
     show_value,
-    with_settings,
 )
 from genaug.training import SCHEDULES
 
@@ -66,8 +73,9 @@ OWN = ("use", "replace", "weigh", "real_share", *(item.name for item in dataclas
 
 def settable(instance):
     "Paths of the fields that an arm's text can reach, parts included."
+    yield from instance.own_identity().aliases
     for item in dataclasses.fields(instance):
-        if item.init and item.name not in ("name", "backbone", "class_prompt"):
+        if item.init and item.name not in ("name", "backbone", "class_prompt", "identity"):
             current = getattr(instance, item.name)
             yield item.name
             if dataclasses.is_dataclass(current):
@@ -190,9 +198,11 @@ def test_objects_refuse_what_their_text_would_refuse(name):
             "start",
             "target",
             "prompting",
-            "labelling",
-            "keeping",
+            "label",
+            "filter",
+            "finish",
             "use",
+            "identity",
         ):
             for value in VALUES:
                 try:
@@ -212,7 +222,7 @@ def test_every_number_has_a_bound_on_both_sides(name):
         *(
             getattr(instance, item.name)
             for item in dataclasses.fields(instance)
-            if dataclasses.is_dataclass(getattr(instance, item.name)) and item.name != "class_prompt"
+            if isinstance(getattr(instance, item.name), Part)
         ),
     ]
     without = []
@@ -304,7 +314,7 @@ def test_committed_rows_can_still_be_built():
 
 @pytest.mark.parametrize("group", list(groups()))
 def test_groups_can_still_be_built(group):
-    assert [make_arm(text).name for text in parse_methods(group)] == parse_methods(group)
+    assert [make_arm(text).text for text in parse_methods(group)] == parse_methods(group)
 
 
 BAD_TEXTS = (
@@ -453,9 +463,7 @@ def test_wrong_arms_are_one_sentence_before_anything_is_fitted(text, monkeypatch
     ],
 )
 def test_right_values_take_the_form_of_their_field(text, path, value):
-    found = make_arm(text, toy_backbone()).augmenter
-    for name in path.split("."):
-        found = getattr(found, name)
+    found = make_arm(text, toy_backbone()).augmenter.setting(path)
     assert (found, type(found)) == (value, type(value))
 
 
