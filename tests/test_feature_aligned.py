@@ -173,9 +173,8 @@ def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
     rows = method.plan(real, Budget(1), 0)
     images = method.paint(rows, real)
     method.save(tmp_path / "method")
-    from genaug.methods import feature_aligned
-    monkeypatch.setattr(feature_aligned, "train_expert", None)
-    monkeypatch.setattr(feature_aligned, "expert_features", None)
+    monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", None)
+    monkeypatch.setattr("genaug.methods.feature_aligned.expert_features", None)
     fresh = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
     assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real))) and isinstance(fresh.concept, FineTuned)
     again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")      # read, not learned

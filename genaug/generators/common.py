@@ -464,7 +464,8 @@ class AdversarialAugmenter(GeneratorAugmenter):
     identity: ClassVar[Identity] = Identity(never=("checkpoint_every",))
 
     def __post_init__(self):
-        names = self.diff_augment if isinstance(self.diff_augment, (tuple, list)) else (self.diff_augment,)
+        given = self.diff_augment.tolist() if isinstance(self.diff_augment, np.ndarray) else self.diff_augment
+        names = given if isinstance(given, (tuple, list)) else (given,)
         self.diff_augment = tuple(name for name in names if name != "none")
         super().__post_init__()
 
