@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .classifier import Feeder, ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
+from .classifier import ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
 from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
 from .data import carve_validation
@@ -32,6 +32,7 @@ from .prompts import ClassPrompt
 from .recipe import learn_or_load
 from .registry import make_arm
 from .sampling import denoise, row_noise
+from .schedule import TrainingSchedule
 
 # %% ../nbs/64_alignment.ipynb #c006
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class CurveRun(TrainingRun):
 
     def watch(self, update: int, loss: float) -> None:
         "Note the accuracy at the end of a pass, and at the end."
-        per_pass = max(1, len(self.feeder.real) // self.batch_size)
+        per_pass = max(1, len(self.schedule.real) // self.batch_size)
         if (update + 1) % per_pass == 0 or update + 1 == self.updates:
             self.curve.append(((update + 1) / per_pass, self.trained.evaluate(self.validation)[0].value))
 
@@ -174,9 +175,9 @@ def expert_curve(
     per_pass = max(1, len(train) // batch_size)
     updates = preset.updates or preset.epochs * per_pass
     network = make_network(preset.network, len(train.class_names), channels, preset.view.size, preset.weights, seed)
-    trained = TrainedClassifier(network, train.class_names, train.task, preset, channels, "cpu", seed)
-    feeder = Feeder(train, None, seed, epochs=-(-updates // per_pass), size=preset.view.size)
-    run = CurveRun(trained, feeder, ImageStore(train, None, preset.view.resize, channels), batch_size, updates, held_out)
+    trained = TrainedClassifier(network, train.class_names, train.task, dataclasses.replace(preset, channels=channels), "cpu", seed)
+    schedule = TrainingSchedule(train, None, seed, epochs=-(-updates // per_pass), size=preset.view.size)
+    run = CurveRun(trained, schedule, ImageStore(train, None, preset.view.resize, channels), batch_size, updates, held_out)
     run.loop(None, False)
     return run.curve
 

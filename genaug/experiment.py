@@ -40,7 +40,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from . import __version__
-from .classifier import (PRESETS, USES, Feeder, TrainedClassifier, TrainingPreset, cached_features, check_network, embedded_weights, feature_network, train_classifier, train_judge,
+from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, cached_features, check_network, embedded_weights, feature_network, train_classifier, train_judge,
                                 training_preset)
 from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail, keep_findings,
                          parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
@@ -54,6 +54,7 @@ from .painting import check_apart, check_writable, contents, hold_output, kept_u
 from .prompts import ClassPrompt
 from .recipe import ClassName, Recipe
 from .registry import Arm, make_arm, parse_arm, parse_methods
+from .schedule import USES, Showing, TrainingSchedule, training_use
 from .show import Drawing
 
 # %% ../nbs/60_experiment.ipynb #c006
@@ -315,7 +316,7 @@ def _check_question(
     if question.updates is not None and question.updates < 1:
         raise GenaugError(f"The classifier needs at least one update, not {question.updates}.")
     if question.use is not None:
-        _known_word(question.use, USES, "use")
+        _known_word(question.use, tuple(USES), "use")
     if not 0 < question.test_fraction < 1:
         raise GenaugError(f"The share kept back for the test must lie between 0 and 1, not {question.test_fraction}.")
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
@@ -621,6 +622,15 @@ def note_arm(
     "Put on record which folder holds an arm's images of a split."
     write_atomic(folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json", json.dumps({"arm": name, "folder": home.name}))
 
+# %% ../nbs/60_experiment.ipynb #c040a
+def _showing(
+    arm: Arm,  # built by `make_arm`
+) -> Showing:
+    "How the arm shows images in training."
+    if arm.use is None:
+        return Showing(mixer=arm.mixer, balancer=arm.balancer)
+    return Showing(training_use(arm.use.kind, replace=arm.use.replace, weigh=arm.use.weigh, real_share=arm.use.real_share), arm.mixer, arm.balancer)
+
 # %% ../nbs/60_experiment.ipynb #c039
 def _clear_unreadable(
     home: Path,  # of a set inside a comparison's folder
@@ -667,7 +677,7 @@ def run_unit(
     "Train on the training part, examine on the test part, store the result."
     (synthetic, count), started, question = painted, time.perf_counter(), bench.question
     use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
-    trained = train_classifier(split.train, synthetic, bench.preset, mixer=arm.mixer, validation=split.validation if bench.preset.patience else None, seed=seed, device=question.device, balancer=arm.balancer, **use)
+    trained = train_classifier(split.train, synthetic, bench.preset, showing=_showing(arm), seed=seed, validation=split.validation if bench.preset.patience else None, device=question.device)
     answers, test = np.asarray(trained.predict(split.test)), split.test
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = evaluate(answers, test.labels, test.task, test.class_names, test.groups)
@@ -1212,9 +1222,8 @@ def _check_feeding(
     "Feed an arm's parts with stand-ins for its images; raises `GenaugError` when it could not train."
     train, preset = _few_of_each(split.train), bench.preset
     made = None if arm.use is None else LabeledImages(train.pixels, train.labels, train.class_names, [f"stand-in {place}" for place in range(len(train))], train.task, info=[{"sources": [[name, 1.0]]} for name in train.ids])
-    use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
     try:
-        Feeder(train, made, mixer=arm.mixer, balancer=arm.balancer, epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train)), **use).plan(0)
+        TrainingSchedule(train, made, showing=_showing(arm), epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train))).plan(0)
     except GenaugError as error:
         raise GenaugError(f"The arm '{arm.text}' cannot train on these data: {error}") from None
 

@@ -21,7 +21,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from .classifier import USES
 from .concepts.category import CategorySettings, learn_category_concept
 from .concepts.dreambooth import FineTuned
 from .concepts.lora import AdapterSettings, ConceptShelf, Rank, learn_lora, learn_shelf
@@ -32,6 +31,7 @@ from .diffusion import Backbone, leading_timesteps, load_backbone
 from .inversion import InversionPool
 from .prompts import ClassPrompt, two_stage
 from .sampling import add_noise, denoise, row_noise, start_step, suffixed_steps
+from .schedule import USES
 from .training import BatchSize, LearningRate, ScheduleName, Steps, alone_in, disk_errors_explained
 
 # %% ../nbs/40_recipe.ipynb #c005a
@@ -477,7 +477,7 @@ class Use:
     replace: float = 0.5      # probability that a slot shows a synthetic image
     weigh: str = "loss"       # weights of rows count in the "loss", or in the "sampling" (DIAGen)
     real_share: float = 0.8   # lambda of `two_loss`: weight of the photographs (DataDream)
-    bounds = MappingProxyType({"kind": Bound(words=USES), "replace": Bound(0, 1), "weigh": Bound(words=("loss", "sampling")), "real_share": Bound(0, 1)})
+    bounds = MappingProxyType({"kind": Bound(words=tuple(USES)), "replace": Bound(0, 1), "weigh": Bound(words=("loss", "sampling")), "real_share": Bound(0, 1)})
 
     def __post_init__(self):
         check_settings(self)

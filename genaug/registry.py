@@ -29,7 +29,6 @@ from typing import Annotated
 
 import numpy as np
 
-from .classifier import POOLS, USES
 from .core import (FAMILIES, Augmenter, Balancer, Bound, Finding, GenaugError, Method, Mixer, Part, Summary, check_settings, declared_methods, printable,
                          sorted_findings, with_settings)
 from .diffusion import Backbone
@@ -38,6 +37,7 @@ from .recipe import Naming, Use, round_trip
 from .mixing.augmix import AugMix
 from .methods.genmix import GenMix
 from .balance.drw import DRW
+from .schedule import USES
 
 # %% ../nbs/59_registry.ipynb #c006
 PACKAGES = ("mixing", "balance", "generators", "methods")  # sub-packages of genaug whose modules declare methods
@@ -297,7 +297,7 @@ def chosen_use(
     usual: str | None = None,    # in place of the method's own
 ) -> Use:
     "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
-    kind = kind or ("partners" if mixer is not None and mixer.partners in POOLS else usual)
+    kind = kind or ("partners" if mixer is not None and mixer.partner_rule.reaches_synthetic else usual)
     kind, number = asked.get("use", kind or own.kind), lambda value: float(value) if type(value) is int else value
     if kind not in USES:
         raise GenaugError(f"An arm cannot have use={printable(show_value(kind))[:80]}: it must be one of {', '.join(USES)}.")
@@ -335,12 +335,12 @@ def check_arm(
 ) -> None:
     "Raise `GenaugError` for what can never be followed, as far as the arm alone shows it."
     mixer, kind = arm.mixer, arm.use.kind if arm.use else None
-    share, reaching = getattr(mixer, "synthetic_share", None), mixer is not None and mixer.partners in POOLS
+    rule = None if mixer is None else mixer.partner_rule
     if kind in ("append", "only") and arm.balancer is not None and arm.balancer.slot_chances(np.ones(2), 0.0) is not None:
         raise GenaugError(f"'{arm.balancer.name}' says which photograph a slot has, but '{text}' uses its images by '{kind}', which has no such slots; write use=swap_class among the settings of the method.")
-    if kind == "partners" and not (reaching and mixer.probability > 0 and (share != 0 or mixer.partners == "synthetic")):
+    if kind == "partners" and (rule is None or not rule.reaches_synthetic or mixer.probability == 0 or rule.synthetic_share == 0):
         raise GenaugError(f"'{text}' has use=partners, which shows synthetic images only as partners of a mixer that takes them; add such a mixer (+genmix), or choose another use.")
-    if getattr(mixer, "per_batch", False) and kind == "two_loss":
+    if mixer is not None and mixer.per_batch and kind == "two_loss":
         raise GenaugError(f"'{mixer.name}' with per_batch=true mixes a whole batch with one weight, and '{text}' has two batches (use=two_loss); choose another use.")
 
 # %% ../nbs/59_registry.ipynb #c028h
@@ -456,7 +456,7 @@ def data_findings(
     "What an arm cannot do with a set, or does differently from what its name says."
     data, mixer = Summary(tuple(class_names), task, counts), arm.mixer
     said = [one for part in arm.parts for one in part.concerns(data)]
-    if arm.augmenter is None and mixer is not None and (mixer.partners == "synthetic" or getattr(mixer, "synthetic_share", None)):
+    if arm.augmenter is None and mixer is not None and mixer.partner_rule.synthetic_share:
         said.append(("needs-synthetic", "error", "mixes with synthetic partners and paints nothing: write a method in front of it, or partners=pool to mix photographs"))
     found = [Finding(kind, severity, arm.text, f"'{arm.text}' {text}.") for kind, severity, text in said]
     try:

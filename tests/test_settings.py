@@ -12,7 +12,7 @@ import torch
 from toy_world import toy_backbone, toy_photographs
 
 from genaug.balance.smote import combine_labels, points_of
-from genaug.classifier import PRESETS, USES
+from genaug.classifier import PRESETS
 from genaug.core import (
     Augmenter,
     Budget,
@@ -45,6 +45,7 @@ from genaug.registry import (
     parse_value,
     show_value,
 )
+from genaug.schedule import USES
 from genaug.training import SCHEDULES
 
 WRONG = ("nan", "-1", "2.5", "abc", "none", "true", "1e300", "1" + "0" * 30, "0x10", "0.5:0.7", "x" * 500)
@@ -479,7 +480,7 @@ def test_a_form_that_differs_gives_the_same_images():
 
 
 def test_closed_sets_of_words_are_those_that_are_used():
-    assert declared(Use)["kind"][1].words == USES
+    assert declared(Use)["kind"][1].words == tuple(USES)
     assert all(make_arm(f"da-fusion@naming.schedule={word}", toy_backbone()) for word in SCHEDULES)
     assert all(make_arm(f"diagen@classifier={word}", toy_backbone()) for word in PRESETS)
 

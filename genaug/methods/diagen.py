@@ -99,7 +99,7 @@ def load_or_fit(
     if folder is None:
         return Doubter.fit(real, preset, weigher.held_out, weigher.seed, device)
     begun = make_network(preset.network, len(real.class_names), 3, preset.view.size, preset.weights, weigher.seed)
-    key = content_hash("doubter 1", dataclasses.asdict(preset), weigher.held_out, weigher.seed, real.fingerprint(), dict(begun.state_dict()))
+    key = content_hash("doubter 1", preset.record(), weigher.held_out, weigher.seed, real.fingerprint(), dict(begun.state_dict()))
     home = Path(folder) / "doubters" / key[:24]
     if not (home / "temperature.json").is_file():
         doubter = Doubter.fit(real, preset, weigher.held_out, weigher.seed, device)

@@ -54,7 +54,7 @@ def train_expert(
         expert = TrainedClassifier.load(home)
     else:
         grey = real.image(0).ndim == 2 or real.image(0).shape[2] == 1
-        expert = train_classifier(real, preset=preset, seed=seed, channels=1 if grey else 3, progress=progress)
+        expert = train_classifier(real, preset=replace(preset, channels=1 if grey else 3), seed=seed, progress=progress)
         if home is not None:
             expert.save(home)
     expert.network.eval().requires_grad_(False).zero_grad(set_to_none=True)
