@@ -21,7 +21,7 @@ import torch
 
 from . import __version__
 from .classifier import ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
-from .concepts.dreambooth import FineTuned, learn_dreambooth
+from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
 from .data import carve_validation
 from .experiment import arm_fields, put, read_rows
@@ -226,8 +226,9 @@ def learned_weights(
     home = work / "concepts" / key
     if not (home / "fine_tuned.json").is_file():
         extra = naming.alignment(naming.expert(train, work / "concepts" / "experts")) if naming.alignment_weight else None
-        learn_dreambooth(backbone, train, study.dreambooth, study.class_prompt, prior_weight=float(study.prior_count > 0), prior_count=study.prior_count, prior_steps=study.num_inference_steps,
-                         extra=extra, checkpoint=home / "checkpoint", progress=False, **naming.tuning(train)).save(home)
+        prior = dict(prior_weight=float(study.prior_count > 0), prior_count=study.prior_count, prior_steps=study.num_inference_steps)
+        settings = naming.converted(DreamBoothSettings, steps=naming.effort(train)[0], **prior)
+        learn_dreambooth(backbone, train, study.dreambooth, study.class_prompt, settings, home / "checkpoint", extra=extra).save(home)
     return FineTuned.load(home)
 
 # %% ../nbs/64_alignment.ipynb #c027

@@ -32,7 +32,7 @@ from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, 
 from .metrics.classification import MetricRow, evaluate
 from .mixing.augmix import transform_each
 from .schedule import Showing, TrainingSchedule
-from .training import train_loop
+from .training import LoopSettings, train_loop
 
 # %% ../nbs/32_classifier.ipynb #c052
 def row_numbers(
@@ -628,9 +628,10 @@ def _train(
         return torch.optim.SGD(groups, momentum=preset.momentum, weight_decay=preset.weight_decay)
     head = network.network.pretrained_cfg.get("classifier", "fc")
     rates = {f"network.{head}": preset.learning_rate, "network": preset.learning_rate * preset.body_rate}
-    return train_loop(run.loss_at, {"network": network.network}, run.updates, rates, optimizer=momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, schedule=preset.schedule,
-                      warmup=round(preset.warmup_share * run.updates), weight_decay=preset.weight_decay, grad_clip=0.0, checkpoint=checkpoint,
-                      seed=run.trained.seed, progress=progress, callback=run.watch if run.validation is not None else None)
+    settings = LoopSettings(run.updates, rates, momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, preset.schedule,
+                            round(preset.warmup_share * run.updates), preset.weight_decay, grad_clip=0.0, seed=run.trained.seed)
+    watch = run.watch if run.validation is not None else None
+    return train_loop(run.loss_at, {"network": network.network}, settings, checkpoint, progress, callback=watch)
 
 # %% ../nbs/32_classifier.ipynb #c089
 class _Enough(Exception):

@@ -101,7 +101,8 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "_batch_loss", failing)
-        patch.setattr(classifier, "train_loop", lambda *args, **named: original(*args, **named, checkpoint_every=2))
+        patch.setattr(classifier, "train_loop", lambda loss_at, parameters, settings, *rest, **named: original(
+            loss_at, parameters, dataclasses.replace(settings, checkpoint_every=2), *rest, **named))
         from genaug.training import train_loop as original
         with pytest.raises(Stop):
             prepare_training(REAL, MADE, preset).finish(tmp_path)

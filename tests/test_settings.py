@@ -30,7 +30,6 @@ from genaug.methods.diff_ii import circle_interpolate, turn_of
 from genaug.methods.feature_aligned import pooled
 from genaug.methods.feature_space import FeatureSpace
 from genaug.mixing.strong import make_policy
-from genaug.recipe import SCHEDULES
 from genaug.registry import (
     Amounts,
     examine_arms,
@@ -46,6 +45,7 @@ from genaug.registry import (
     show_value,
 )
 from genaug.schedule import USES
+from genaug.training import SCHEDULES
 
 WRONG = ("nan", "-1", "2.5", "abc", "none", "true", "1e300", "1" + "0" * 30, "0x10", "0.5:0.7", "x" * 500)
 MORE = (
@@ -115,17 +115,8 @@ def arm_plans(arm):
         arm.augmenter.plan(toy_photographs((3, 2)), Budget(1), 0)
 
 
-def skip_generators(name):
-    "Their bounds stand in their own notebooks; there is nothing to test before they do."
-    if isinstance(find_method(name).build and find_method(name).build(), GeneratorAugmenter) and not [
-        bound for kind in GeneratorAugmenter.__mro__ for bound in kind.__dict__.get("bounds", {})
-    ]:
-        pytest.skip("the generators have no bounds yet")
-
-
 def fields_of(name):
     "The fields that the text of an arm with this method can set."
-    skip_generators(name)
     method = find_method(name)
     instance = None if method.build is None else make_arm(name, BACKBONE).augmenter or method.build()
     return [*([] if instance is None else settable(instance)), *OWN]
@@ -197,7 +188,6 @@ VALUES = (
 
 @pytest.mark.parametrize("name", [method.name for method in methods() if method.build is not None])
 def test_objects_refuse_what_their_text_would_refuse(name):
-    skip_generators(name)
     instance, faults = find_method(name).build(), []
     for item in dataclasses.fields(instance):
         if item.init and item.name not in (
@@ -226,7 +216,6 @@ def test_objects_refuse_what_their_text_would_refuse(name):
 
 @pytest.mark.parametrize("name", [method.name for method in methods() if method.build is not None])
 def test_every_number_has_a_bound_on_both_sides(name):
-    skip_generators(name)
     instance = find_method(name).build()
     parts = [
         instance,

@@ -39,7 +39,7 @@ from ..prompts import ClassPrompt
 
 from ..sampling import add_noise, denoise, row_noise
 from ..schedule import Append, TrainingUse
-from ..training import generator_at, train_loop
+from ..training import LoopSettings, generator_at, train_loop
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c006
 BLOCK = 64  # images at once, wherever a whole set is gone through
@@ -461,8 +461,9 @@ def learn_codes(
 
     if home is None or not (home / "weights.safetensors").is_file():
         total = sum(phase.updates for phase in trainer.phases)
-        train_loop(trainer.loss_at, trainer.networks, total, settings.learning_rate, optimizer=trainer.adamw, weight_decay=settings.weight_decay, seed=settings.seed,
-                   checkpoint=None if home is None else home / "checkpoint", checkpoint_every=settings.checkpoint_every, progress=progress, callback=watch)
+        loop = LoopSettings(total, settings.learning_rate, trainer.adamw, weight_decay=settings.weight_decay, seed=settings.seed,
+                            checkpoint_every=settings.checkpoint_every)
+        train_loop(trainer.loss_at, trainer.networks, loop, None if home is None else home / "checkpoint", progress, callback=watch)
         if home is not None:
             partial = home / f"weights.{os.getpid()}.partial"
             save_file({name: value.contiguous().cpu() for name, value in trainer.networks.state_dict().items()}, partial)
