@@ -31,7 +31,7 @@ from .metrics.images import pairwise_similarity, set_metrics
 from .prompts import ClassPrompt
 from .recipe import learn_or_load
 from .registry import make_arm
-from .sampling import denoise, row_noise
+from .sampling import SamplingSettings, denoise, row_noise
 from .schedule import TrainingSchedule
 
 # %% ../nbs/64_alignment.ipynb #c006
@@ -101,10 +101,11 @@ def paint_classes(
 ) -> LabeledImages:
     "Images of some classes, without guidance, as the paper samples."
     keys = [(name, number) for name in words for number in range(per_class)]
+    settings = SamplingSettings(num_inference_steps, guidance_scale=1.0)
     with backbone.using(concept):
         noise = row_noise(backbone.latent_shape, [seed_from("alignment study", draw, name, number) for name, number in keys])
         condition = backbone.embed([words[name] for name, _ in keys])
-        images = to_uint8(backbone.decode(denoise(backbone, noise, [condition], num_inference_steps=num_inference_steps, guidance_scale=1.0)))
+        images = to_uint8(backbone.decode(denoise(backbone, noise, [condition], settings=settings)))
     return LabeledImages(images, [list(class_names).index(name) for name, _ in keys], class_names, [f"{name}/{draw}-{number}.png" for name, number in keys])
 
 

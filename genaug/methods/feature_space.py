@@ -37,7 +37,7 @@ from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImag
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
 
-from ..sampling import add_noise, denoise, row_noise
+from ..sampling import SamplingSettings, add_noise, denoise, row_noise
 from ..schedule import Append, TrainingUse
 from ..training import LoopSettings, generator_at, train_loop
 
@@ -840,7 +840,8 @@ def touch_up(
         current = add_noise(backbone, current, noise, backbone.timesteps(steps).cpu()[starts])
     prompts = backbone.embed([rows[place].prompts[0][0] for place in places])
     latents = latents.clone()
-    latents[places] = denoise(backbone, current, [prompts], num_inference_steps=steps, guidance_scale=method.guidance_scale, start_step=starts).to(latents)
+    settings = SamplingSettings(steps, method.guidance_scale)
+    latents[places] = denoise(backbone, current, [prompts], settings=settings, start_step=starts).to(latents)
     return latents
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c077
