@@ -1292,7 +1292,7 @@ class Setting(typing.NamedTuple):
     path: str     # as arms write it, with dots into parts
     kind: str     # its type
     allowed: str  # its interval or words; empty: anything of that type
-    value: object  # what it is now
+    value: typing.Any  # what it is now
 
 
 def settings_table(
@@ -1696,7 +1696,7 @@ class Method:
     family: str = "diffusion"  # one of `FAMILIES`
     year: int = 0              # of publication
     behind: Callable | None = None  # of an augmenter: makes the mixer that its name stands for behind a "+"
-    embedded: Mapping[str, object] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
+    embedded: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
 
     @property
     def part(self) -> Callable | None: return self.build if self.kind in ("mixer", "balancer") else self.behind
