@@ -54,7 +54,7 @@ from .painting import check_apart, check_writable, contents, hold_output, kept_u
 from .prompts import ClassPrompt
 from .recipe import ClassName, Recipe
 from .registry import Arm, make_arm, parse_arm, parse_methods
-from .schedule import USES, Showing, TrainingSchedule, training_use
+from .schedule import USES, Showing, TrainingSchedule
 from .show import Drawing
 
 # %% ../nbs/60_experiment.ipynb #c006
@@ -554,7 +554,7 @@ class Bench:
         arm = self.arm(text)
         budget = settings_of(self.budget(arm))
         budget = budget if len(budget) > 3 or budget["fill"] else budget["copies"]
-        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, dataclasses.asdict(arm.use)]
+        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, arm.use.record()]
         mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (arm.mixer, arm.balancer))
         chosen_on = [split.validation.fingerprint()] if self.preset.patience and split.validation is not None else []
         digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names()["classifier"], self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint(), *chosen_on)
@@ -629,7 +629,7 @@ def _showing(
     "How the arm shows images in training."
     if arm.use is None:
         return Showing(mixer=arm.mixer, balancer=arm.balancer)
-    return Showing(training_use(arm.use.kind, replace=arm.use.replace, weigh=arm.use.weigh, real_share=arm.use.real_share), arm.mixer, arm.balancer)
+    return Showing(arm.use, arm.mixer, arm.balancer)
 
 # %% ../nbs/60_experiment.ipynb #c039
 def _clear_unreadable(
@@ -676,7 +676,7 @@ def run_unit(
 ) -> Unit:
     "Train on the training part, examine on the test part, store the result."
     (synthetic, count), started, question = painted, time.perf_counter(), bench.question
-    use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
+    use = {} if arm.use is None else {("use" if name == "kind" else name): value for name, value in arm.use.record().items()}
     trained = train_classifier(split.train, synthetic, bench.preset, showing=_showing(arm), seed=seed, validation=split.validation if bench.preset.patience else None, device=question.device)
     answers, test = np.asarray(trained.predict(split.test)), split.test
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)

@@ -7,15 +7,14 @@ __all__ = ['Learned', 'CHOICES', 'RECIPE', 'Naming', 'ClassName', 'LearnedTokens
            'load_learned', 'learn_or_load', 'PaintContext', 'Start', 'listed', 'FromNoise', 'FromPhotograph',
            'OwnLatent', 'Target', 'OwnClass', 'other_class_note', 'source_elsewhere', 'AnotherClass', 'EveryOtherClass',
            'Prompting', 'Plain', 'Suffixed', 'LabelRule', 'HardLabel', 'LabelByStrength', 'Filter', 'KeepAll', 'Finish',
-           'AsPainted', 'Use', 'plan_row', 'prompt_stages', 'by_adapters', 'with_jitter', 'paint_with_concepts',
-           'Choices', 'Recipe', 'plan_slot', 'round_trip']
+           'AsPainted', 'plan_row', 'prompt_stages', 'by_adapters', 'with_jitter', 'paint_with_concepts', 'Choices',
+           'Recipe', 'plan_slot', 'round_trip']
 
 # %% ../nbs/40_recipe.ipynb #c003
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -25,13 +24,13 @@ from .concepts.category import CategorySettings, learn_category_concept
 from .concepts.dreambooth import FineTuned
 from .concepts.lora import AdapterSettings, ConceptShelf, Rank, learn_lora, learn_shelf
 from .concepts.textual_inversion import Concept, TokenSettings, learn_tokens
-from .core import (Augmenter, Bound, Budget, Decision, GenaugError, Identity, LabeledImages, Part, PlanRow, Slot, Summary, check_settings,
+from .core import (Augmenter, Bound, Budget, Decision, GenaugError, Identity, LabeledImages, Part, PlanRow, Slot, Summary,
                          content_hash, declare_method, identity_of, seed_from, settings_of, stored_kind, to_uint8)
 from .diffusion import Backbone, leading_timesteps, load_backbone
 from .inversion import InversionPool
 from .prompts import ClassPrompt, two_stage
 from .sampling import add_noise, denoise, row_noise, start_step, suffixed_steps
-from .schedule import USES
+from .schedule import SwapClass, TrainingUse
 from .training import BatchSize, LearningRate, ScheduleName, Steps, alone_in, disk_errors_explained
 
 # %% ../nbs/40_recipe.ipynb #c005a
@@ -469,19 +468,6 @@ class AsPainted(Finish):
 
     def finish(self, images, rows, real): return list(images)
 
-
-@dataclass(frozen=True)
-class Use:
-    "How the classifier consumes the set (the kinds are those of the feed plan, notebook 32)."
-    kind: str = "swap_class"  # one of `USES`: swap_own, swap_class, swap_pool, swap_tail, append, only, two_loss, two_stage, partners
-    replace: float = 0.5      # probability that a slot shows a synthetic image
-    weigh: str = "loss"       # weights of rows count in the "loss", or in the "sampling" (DIAGen)
-    real_share: float = 0.8   # lambda of `two_loss`: weight of the photographs (DataDream)
-    bounds = MappingProxyType({"kind": Bound(words=tuple(USES)), "replace": Bound(0, 1), "weigh": Bound(words=("loss", "sampling")), "real_share": Bound(0, 1)})
-
-    def __post_init__(self):
-        check_settings(self)
-
 # %% ../nbs/40_recipe.ipynb #c032
 def _peers(
     real: LabeledImages,  # the photographs
@@ -618,7 +604,7 @@ class Choices(Augmenter):
     prompting: Prompting = field(default_factory=Plain)   # 4: prompt over time
     label: LabelRule = field(default_factory=HardLabel)   # 5: label row
     filter: Filter = field(default_factory=KeepAll)       # 6: which images are kept
-    use: Use = field(default_factory=Use)                 # 7: how a classifier trains on the set
+    use: TrainingUse = field(default_factory=SwapClass)   # 7: how a classifier trains on the set
     finish: Finish = field(default_factory=AsPainted)     # last step on the painted pixels
     backbone: Backbone | None = None                      # None: the embedded tiny backbone, loaded by `fit`
     class_prompt: ClassPrompt = field(default_factory=ClassPrompt)

@@ -262,7 +262,7 @@ def settings_record(part):
 def arm_record(text):
     "An arm with the embedded backbone's settings and with the papers'."
     tiny, paper = make_arm(text, suffixes=SUFFIXES), make_arm(text, backbone("toy"), suffixes=SUFFIXES)
-    use = None if paper.use is None else plain(dataclasses.asdict(paper.use))
+    use = None if paper.use is None else plain(paper.use.record())
     return {
         "name": paper.text,
         "augmenter": settings_record(paper.augmenter),

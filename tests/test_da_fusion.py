@@ -20,7 +20,7 @@ def test_the_two_published_ways_of_learning_words():
     later = later_tokens(10)
     assert (later.steps, later.batch_size, later.tokens_per_class, later.initial) == (20_000, 8, 4, None)
     assert later.learning_rate == pytest.approx(4e-3)
-    assert da_fusion().use.kind == "swap_own" and da_fusion().use.replace == 0.5 and da_fusion().guidance_scale == 7.5
+    assert da_fusion().use.word == "swap_own" and da_fusion().use.replace == 0.5 and da_fusion().guidance_scale == 7.5
 
 
 def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():

@@ -21,13 +21,13 @@ def fitted(real, workdir=None, **settings):
 @pytest.fixture(autouse=True)
 def few_updates(monkeypatch):
     "The preset with 8 updates: enough for everything checked here."
-    monkeypatch.setattr(diagen, "training_preset", lambda name: training_preset(name, updates=8))
+    monkeypatch.setattr("genaug.methods.diagen.training_preset", lambda name: training_preset(name, updates=8))
 
 
 def test_the_settings_of_the_example():
     method = diagen()
     assert (method.start.strengths, method.guidance_scale, method.jitter, method.prompting.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
-    assert (method.use.kind, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
+    assert (method.use.word, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
     assert method.filter == SoftWeight(views=5, trusted=0.5) and stored_fields(diagen(classifier=None).filter) == stored_fields(KeepAll())
     assert diagen().settings() != diagen(jitter=(0.0,)).settings()
 

@@ -8,7 +8,8 @@ import torch
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
-from genaug.recipe import Naming, AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass, Use
+from genaug.recipe import Naming, AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass
+from genaug.schedule import SwapClass, SwapPool
 from toy_world import toy_backbone, toy_photographs
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -177,7 +178,7 @@ def test_the_grid_differs_in_naming_start_target_and_label_only():
     for kind in parts:
         method = kind()
         assert (method.num_inference_steps, method.guidance_scale) == (25, 7.5)
-        assert method.use == (Use("swap_pool", 0.5) if kind in (diff_mix, real_mix) else Use("swap_class", 0.5))
+        assert method.use == (SwapPool(0.5) if kind in (diff_mix, real_mix) else SwapClass(0.5))
         assert (method.label == HardLabel()) == (kind not in (diff_mix, real_mix))
     assert diff_mix().start.strengths == real_mix().start.strengths == (0.5, 0.7, 0.9) and diff_mix().label.gamma == real_mix().label.gamma == 0.5 and diff_aug().start.strengths == (1.0,)
     assert [kind().name for kind in parts] == ["diff-mix", "real-mix", "diff-aug", "diff-gen", "real-gen"]

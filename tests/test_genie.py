@@ -162,7 +162,7 @@ def test_settings_change_the_rows_they_should():
     real = toy_photographs()
     rows = lambda **settings: {row.id for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)}
     assert not rows() & rows(forward=True) and not rows() & rows(strengths=(0.5, 0.9)) and rows() == rows(use=replace(genie().use, replace=0.1))
-    assert genie().use.kind == "append" and genie(strengths=0.6).start.strengths == (0.6,)
+    assert genie().use.word == "append" and genie(strengths=0.6).start.strengths == (0.6,)
 
 
 def test_one_class_or_a_level_of_zero_is_refused():

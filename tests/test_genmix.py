@@ -205,7 +205,7 @@ def test_grey_photographs_stay_grey_and_several_passes_are_more():
 
 def test_arms_with_genmix():
     arm = make_arm("textual-inversion@copies=1+genmix@alpha=1;partners=synthetic", toy_backbone())
-    assert (arm.use.kind, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and isinstance(arm.augmenter, textual_inversion)
+    assert (arm.use.word, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and arm.augmenter.name == "textual-inversion"
     assert arm.text == parse_methods(arm.text)[0] and make_arm("genmix@same_class=true").mixer.same_class and isinstance(make_arm("genmix").mixer, Mixer)
     assert (arm.augmenter.num_inference_steps, arm.augmenter.guidance_scale, arm.augmenter.naming.tokens_per_class) == (50, 10.0, 1)
     with pytest.raises(GenaugError, match="no value"):
@@ -219,7 +219,7 @@ def test_arms_with_genmix():
 def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
     scans = make(np.array([[1, 1, 0], [0, 0, 1]], np.float32), "scan", task="multi")
     bench = Bench(Comparison(("smote",), "x", shots=None), {"train": scans}, toy_backbone(), Path("nowhere"))
-    assert (bench.arm("diff-ii").use.kind, bench.arm("diff-ii+genmix").use.kind) == ("append", "partners")
+    assert (bench.arm("diff-ii").use.word, bench.arm("diff-ii+genmix").use.word) == ("append", "partners")
 
 
 # ---------------------------------------------------------------- judging

@@ -246,7 +246,7 @@ def test_a_balancer_that_chooses_photographs_is_refused_before_anything_is_paint
     for text in ("smote+oversampling", "diff-ii@use=only+oversampling"):
         with pytest.raises(GenaugError, match="has no such slots"):
             make_arm(text)
-    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling" and make_arm("smote+drw").use.kind == "append"
+    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling" and make_arm("smote+drw").use.word == "append"
 
 
 def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():

@@ -64,7 +64,7 @@ def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, q
         if arm.augmenter is None:
             continue
         wanted = list(bench.budget(arm).wanted(real).values())
-        assert arm.use.kind == "swap_tail" and arm.use.replace == 0.5
+        assert arm.use.word == "swap_tail" and arm.use.replace == 0.5
         assert wanted == [5 * size for size in real.counts().values()] if "copies=5" in text else sum(wanted) == len(real) and max(wanted) - min(wanted) <= 1
 
 
@@ -163,7 +163,7 @@ def test_every_baseline_of_the_issue_has_a_row(questions):
         assert {head + name for name in ("drw", "cmo+drw", "oversampling")} <= set(tail.methods)
     assert {"oversampling+strong-augmentation", "diff-ii+strong-augmentation+oversampling"} <= set(tail.methods)
     assert not any("drw" in text or "oversampling" in text for text in few.methods) and tail.use == "swap_tail"
-    assert make_arm("smote@fill=true;use=append", use=tail.use).use.kind == "append"
+    assert make_arm("smote@fill=true;use=append", use=tail.use).use.word == "append"
 
 
 def made_up_rows(question, value):

@@ -156,7 +156,7 @@ def test_fault_06_training_looks_into_a_folder_that_painting_does_not_write(tmp_
 
 @pytest.mark.parametrize("name", PAINTERS)
 def test_fault_07_an_arm_without_a_use(name):
-    assert make_arm(name).use.kind in USES and 0 < make_arm(name).use.replace <= 1
+    assert make_arm(name).use.word in USES and 0 < make_arm(name).use.replace <= 1
 
 
 # Fault 8: a join by file name keeps none of 500 images, and training goes on without a word.

@@ -2,7 +2,7 @@ import pytest
 
 from genaug.core import GenaugError
 from genaug.registry import make_arm, method_names, methods, parse_arm, parse_methods, parse_value, show_value, tiny_settings
-from genaug.recipe import Use
+from genaug.schedule import Append, SwapClass
 from toy_world import toy_backbone
 
 
@@ -48,6 +48,6 @@ def test_tiny_settings_apply_to_the_embedded_backbone_only_and_the_text_wins():
 
 
 def test_use_and_replace_belong_to_the_arm():
-    assert make_arm("diff-ii", replace=0.2).use == Use("swap_class", 0.2)
-    assert make_arm("diff-ii@replace=0.7;use=append", replace=0.2).use == Use("append", 0.7)
+    assert make_arm("diff-ii", replace=0.2).use == SwapClass(0.2)
+    assert make_arm("diff-ii@replace=0.7;use=append", replace=0.2).use == Append(0.7)
     assert make_arm("diff-ii+cutmix").mixer.name == "cutmix" and make_arm("mixup").use is None

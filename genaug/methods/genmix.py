@@ -17,8 +17,8 @@ import torch
 from ..core import (Bound, GenaugError, Identity, LabeledImages, Mixer, PartnerRule, Schedule,
                          ScheduleRow, content_hash, declare_method, to_uint8)
 from ..mixing.mixup import blend_pairs
-from ..recipe import LearnedTokens, Recipe, Use
-from ..schedule import Partners, Showing, TrainingSchedule, choose
+from ..recipe import LearnedTokens, Recipe
+from ..schedule import Append, Partners, Showing, TrainingSchedule, choose
 
 # %% ../../nbs/48_methods.genmix.ipynb #c008
 def partner_shares(
@@ -184,4 +184,4 @@ def mixed_set(
 def textual_inversion() -> Recipe:
     "One learned token per class, all weights frozen, from noise (Gal et al. 2022 as GenMix compares it)."
     words = LearnedTokens(steps=18_300, learning_rate=5e-3, batch_size=4, initial=None)  # 6,100 steps for each of three classes
-    return Recipe("textual-inversion", naming=words, use=Use("append"), num_inference_steps=50, guidance_scale=10.0, identity=Identity("TextualInversion"))
+    return Recipe("textual-inversion", naming=words, use=Append(), num_inference_steps=50, guidance_scale=10.0, identity=Identity("TextualInversion"))
