@@ -81,6 +81,7 @@ class Backbone(ABC):
     scheduler = None                  # diffusers' scheduler of the network; needed where there is a text encoder
     _pinned = None                    # the fingerprint while a concept is attached
     attached = ()                     # fingerprints of the concepts attached now, outermost first
+    _waiting, _take_off = (), None    # the concepts that were put on (notebook 20), and what takes the last one off
 
     @abstractmethod
     def encode(self, images, generator=None):

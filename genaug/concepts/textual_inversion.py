@@ -260,11 +260,11 @@ def _words_attached(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c034
 def _switch(
-    backbone: Backbone,                   # a Backbone
+    backbone: Backbone,                   # to change
     entry: tuple[Concept, bool] | None,   # what shall be on it (concept, fused); None: nothing
 ) -> None:
     "Take off what is on the backbone, then put on the entry."
-    off = backbone.__dict__.pop("_take_off", None)
+    off, backbone._take_off = backbone._take_off, None
     if off is not None:
         off.close()
     if entry is None:
@@ -283,19 +283,18 @@ def _switch(
 @contextlib.contextmanager
 def _attached(
     concept: Concept,  # to put on
-    backbone: Backbone,  # a Backbone
+    backbone: Backbone,  # to extend
     fused: bool,       # add the adapters to the matrices
 ) -> Iterator[Backbone]:
     "Put on a concept; afterwards the one that was on before, or none, is on again, whatever happened."
-    waiting = backbone.__dict__.setdefault("_concepts", [])
     entry = (concept, fused)
-    waiting.append(entry)
+    backbone._waiting = (*backbone._waiting, entry)
     try:
         _switch(backbone, entry)
         yield backbone
     finally:
-        waiting[:] = [other for other in waiting if other is not entry]
-        _switch(backbone, waiting[-1] if waiting else None)
+        backbone._waiting = tuple(other for other in backbone._waiting if other is not entry)
+        _switch(backbone, backbone._waiting[-1] if backbone._waiting else None)
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c038
 def _save_adapters(
@@ -456,7 +455,7 @@ class LearningSet:
 
 @torch.no_grad()
 def learning_set(
-    backbone: Backbone,                      # a Backbone
+    backbone: Backbone,                      # its codec encodes
     real: LabeledImages,                     # training photographs only
     prompt: ClassPrompt,                     # template and metaclass
     placeholder: Mapping[str, str] | None = None,  # class name -> word to learn; None: the class names themselves
