@@ -226,9 +226,15 @@ def learned_weights(
     home = work / "concepts" / key
     if not (home / "fine_tuned.json").is_file():
         extra = naming.alignment(naming.expert(train, work / "concepts" / "experts")) if naming.alignment_weight else None
-        prior = dict(prior_weight=float(study.prior_count > 0), prior_count=study.prior_count, prior_steps=study.num_inference_steps)
-        settings = naming.converted(DreamBoothSettings, steps=naming.effort(train)[0], **prior)
-        learn_dreambooth(backbone, train, study.dreambooth, study.class_prompt, settings, home / "checkpoint", extra=extra).save(home)
+        settings = naming.converted(
+            DreamBoothSettings,
+            steps=naming.effort(train)[0],
+            prior_weight=float(study.prior_count > 0),
+            prior_count=study.prior_count,
+            prior_steps=study.num_inference_steps,
+        )
+        name, prompt, folder = study.dreambooth, study.class_prompt, home / "checkpoint"
+        learn_dreambooth(backbone, train, name, prompt, settings, folder, extra=extra).save(home)
     return FineTuned.load(home)
 
 # %% ../nbs/64_alignment.ipynb #c027

@@ -218,7 +218,9 @@ def train_autoencoder(
             output = autoencoder.decode(mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)).sample
         return autoencoder_loss(output.float(), batch, mean, log_variance)
 
-    settings = LoopSettings(steps, 1e-3, schedule="cosine", warmup=100, weight_decay=1e-4, seed=1, checkpoint_every=200)
+    settings = LoopSettings(
+        steps, 1e-3, schedule="cosine", warmup=100, weight_decay=1e-4, seed=1, checkpoint_every=200
+    )
     losses = train_loop(loss_at, {"vae": autoencoder}, settings, checkpoint, progress)
     return autoencoder.eval(), losses
 
@@ -366,7 +368,8 @@ def train_denoiser(
             predicted = unet(level.sqrt() * clean + (1 - level).sqrt() * noise, timesteps, text_encoder(tokens).last_hidden_state).sample
         return (((predicted.float() - noise) ** 2).mean((1, 2, 3)) * weights[timesteps]).mean()
 
-    settings = LoopSettings(steps, {"unet": 5e-4, "text": 5e-4}, schedule="trapezoid", warmup=300, weight_decay=1e-3, seed=2)
+    rates = {"unet": 5e-4, "text": 5e-4}
+    settings = LoopSettings(steps, rates, schedule="trapezoid", warmup=300, weight_decay=1e-3, seed=2)
     losses = train_loop(loss_at, parts, settings, checkpoint, progress, ema=ema)
     ema.copy_to(parameters)
     return text_encoder.eval(), unet.eval(), losses
@@ -427,7 +430,9 @@ def train_tiny(
     tokenizer, (latents, factor) = kept_tokenizer(folder / "tokenizer", captions), encode_corpus(autoencoder, images)
     latents = torch.cat([latents, encode_corpus(autoencoder, clear.images)[0]])
     encoded = EncodedCorpus(latents, captions + clear.captions, len(clear.captions), factor)
-    text_encoder, unet, losses = train_denoiser(encoded, tokenizer, folder / "unet", denoiser_steps, clear_from, batch_size, progress)
+    text_encoder, unet, losses = train_denoiser(
+        encoded, tokenizer, folder / "unet", denoiser_steps, clear_from, batch_size, progress
+    )
     save_pipeline(folder / "pipeline", autoencoder, text_encoder, unet, tokenizer, factor)
     card = {"autoencoder_steps": autoencoder_steps, "denoiser_steps": denoiser_steps, "corpus_size": 4 * part, "clear_size": len(clear.captions), "clear_from": clear_from, "batch_size": batch_size,
             "losses": {"autoencoder": thinned(autoencoder_losses), "denoiser": thinned(losses)}, "hash": folder_hash(folder / "pipeline")}
@@ -481,7 +486,9 @@ def train_reader(
             output = reader(images[chosen])
         return F.cross_entropy(output.float(), labels[chosen], label_smoothing=0.05)
 
-    settings = LoopSettings(steps, 2e-3, schedule="cosine", warmup=50, weight_decay=1e-2, seed=79, checkpoint_every=100)
+    settings = LoopSettings(
+        steps, 2e-3, schedule="cosine", warmup=50, weight_decay=1e-2, seed=79, checkpoint_every=100
+    )
     train_loop(loss_at, {"reader": reader}, settings, checkpoint, progress)
     return reader.eval()
 
