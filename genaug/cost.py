@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['LEARNING_FACTOR', 'needs_backbone', 'needed_backbone', 'denoiser_seconds', 'spent_evaluations', 'plans_at_once',
-           'trial_plan', 'painting_cost', 'Cost', 'set_cost']
+           'trial_plan', 'painting_cost', 'Cost', 'training_time', 'set_cost']
 
 # %% ../nbs/58_cost.ipynb #c003
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from .core import Augmenter, Budget, LabeledImages, PlanRow
 from .diffusion import Backbone, load_backbone
-from .generators.common import GeneratorAugmenter, generator_time
+from .generators.common import GeneratorAugmenter, GeneratorTime, generator_time
 from .recipe import ClassName, Recipe, evaluations
 
 # %% ../nbs/58_cost.ipynb #c006
@@ -113,6 +114,15 @@ class Cost:
         return f"Estimated cost: {words}; about {self.minutes:.1f} minutes on this machine."
 
 
+def training_time(
+    augmenter: Augmenter,  # not fitted
+    real: LabeledImages,   # training images
+    workdir: Path | None = None,  # where `fit` would find what is there already
+) -> GeneratorTime | None:  # None where no generator is trained
+    "How long a generator without a backbone takes here, from a few steps and pictures."
+    return generator_time(augmenter, real, workdir=workdir) if isinstance(augmenter, GeneratorAugmenter) else None
+
+
 def set_cost(
     augmenter: Augmenter,  # fitted or not
     real: LabeledImages,   # training images
@@ -121,8 +131,8 @@ def set_cost(
 ) -> Cost:
     "The cost of one synthetic set."
     steps, batch, images, count = painting_cost(augmenter, real, budget, rows)
-    if isinstance(augmenter, GeneratorAugmenter):
-        spent = generator_time(augmenter, real)
+    spent = training_time(augmenter, real)
+    if spent is not None:
         return Cost(0, 0, steps, images, count, (spent.fit + spent.once + images * spent.picture) / 60)
     work = count + LEARNING_FACTOR * steps * batch
     backbone = getattr(augmenter, "backbone", None)

@@ -7,13 +7,13 @@ __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'CONTRO
            'arm_identity', 'arm_text', 'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put',
            'read_rows', 'check_results', 'put_noted', 'missing_units', 'foreign_backbones', 'Comparison', 'Split',
            'make_split', 'manifest_path', 'condition_name', 'classifier_preset', 'classifier_identity',
-           'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'fresh_augmenter',
-           'paint_arm', 'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage',
-           'set_findings', 'Jury', 'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set',
-           'measure_arm', 'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table',
-           'summarise', 'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine',
-           'open_run', 'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison',
-           'asked_rows', 'compare', 'with_bootstrap', 'tune']
+           'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'paint_arm',
+           'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury',
+           'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
+           'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise',
+           'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine', 'open_run',
+           'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows',
+           'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -44,13 +44,11 @@ from .classifier import (PRESETS, USES, Feeder, ImageFeatures, TrainedClassifier
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
 from .core import (Augmenter, Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
                          keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
-from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needs_backbone, painting_cost, spent_evaluations
+from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needs_backbone, painting_cost, spent_evaluations, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
 from .diffusion import Backbone, load_backbone, usable_device
-from .generators.common import GeneratorAugmenter, generator_time
-from .metrics.classification import (bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, paired_interval,
-                                           size_rows)
+from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
                                    or_nan, perceptual_distance, set_metrics)
 from .painting import (Canvas, check_apart, check_writable, contents, hold_output, kept_units, make_plan, open_synthetic,
@@ -92,7 +90,7 @@ def arm_text(
     name, plus, mixer = method.partition("+")
     return name + (f"@{variant}" if variant else "") + plus + mixer
 
-
+# %% ../nbs/60_experiment.ipynb #c007b
 def checked_row(
     row: Mapping,  # field -> value
 ) -> dict:  # all fields, in the order of `COLUMNS`
@@ -644,7 +642,7 @@ def fresh_augmenter(
     "A copy of the arm's augmenter that has learned nothing."
     return dataclasses.replace(arm.augmenter)
 
-
+# %% ../nbs/60_experiment.ipynb #c039a
 def paint_arm(
     run: Run,      # where, with what
     arm: Arm,      # what to paint
@@ -960,9 +958,12 @@ def measure_arm(
     arm: Arm,       # with an augmenter
     split: Split,   # images
     jury: Jury,     # who judges
-) -> list[dict]:  # result rows
+    failed: bool = False,  # did a run of the arm fail? Then a set that is not there could not be made
+) -> list[dict]:  # result rows; none about a set that could not be made
     "Measure the synthetic set of an arm, painting it if it is not there."
     home = noted_arm(run.folder, arm.name, split.number)
+    if home is None and failed:
+        return []
     synthetic = open_synthetic(home) if home is not None else paint_arm(run, arm, split)[0]
     who = (jury.clip, jury.class_prompt.fingerprint(), jury.judge.fed, jury.judge.seed, jury.judge.class_names,
            jury.pool.fingerprint(), jury.network.fingerprint())
@@ -991,14 +992,13 @@ def _judged(
 def measure_experiment(
     run: Run,    # its arms with an augmenter are measured
     jury: Jury,  # who judges
-    without: Sequence[tuple[str, int]] = (),  # (arm, split) whose set could not be made: left out
+    failed: Sequence[tuple[str, int]] = (),  # (arm, split) with a run that gave no result
 ) -> Iterator[list[dict]]:  # the rows of one set
-    "Measure the sets of an experiment; one that cannot be measured has a row that says why."
+    "Measure the sets of an experiment; one that cannot be measured has a row that says why, one that could not be made has none."
     arms = [arm for arm in run.arms.values() if arm.augmenter is not None]
     for number, arm in progress_bar([(number, arm) for number in run.question.splits for arm in arms], "measuring sets", run.progress):
-        if (arm.name, number) not in without:
-            rows, why = attempt(measure_arm, run, arm, run.split(number), jury)
-            yield [failed_row(_judged(run, arm, number, jury), why)] if why else rows
+        rows, why = attempt(measure_arm, run, arm, run.split(number), jury, (arm.name, number) in failed)
+        yield [failed_row(_judged(run, arm, number, jury), why)] if why else rows
 
 # %% ../nbs/60_experiment.ipynb #c060
 def set_table(
@@ -1032,7 +1032,7 @@ def unit_seconds(
     updates = run.preset.updates or run.preset.epochs * max(1, len(train) // run.preset.batch_size)
     return updates, updates * each
 
-
+# %% ../nbs/60_experiment.ipynb #c065i
 def estimate(
     run: Run,  # the first split is looked at; the others are taken to be like it
 ) -> Cost:
@@ -1049,8 +1049,8 @@ def estimate(
         if why:  # counted already, or it will fail and say so in its row
             continue
         steps, batch, painted, evaluated = cost
-        if isinstance(arm.augmenter, GeneratorAugmenter) and who not in times:
-            times[who] = generator_time(arm.augmenter, split.train, workdir=run.folder / "work")
+        spent = times.get(who) or training_time(arm.augmenter, split.train, run.folder / "work")
+        times |= {who: spent} if spent is not None else {}
         concept = content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)
         learned[concept] = (steps, steps * batch * LEARNING_FACTOR)
         sets[kept] = (who, painted, evaluated)
@@ -1473,19 +1473,7 @@ def _refusals(
     _check_photographs(run)
     return found
 
-
-def _measured(
-    run: Run,                # finished
-    units: Sequence[Unit],   # all runs
-    jury: Jury | None,       # None: nothing is measured
-) -> list[dict]:  # result rows
-    "The rows about the synthetic sets; one that could not be made is not tried again."
-    if jury is None:
-        return []
-    without = [(unit.arm, unit.split) for unit in units if unit.why and noted_arm(run.folder, unit.arm, unit.split) is None]
-    return [row for lines in measure_experiment(run, jury, without) for row in lines]
-
-
+# %% ../nbs/60_experiment.ipynb #c092c
 def compare(
     run: Run,                     # what to compare, of which data, in which folder
     source: str = "",             # SOURCE as the user wrote it, for the record
@@ -1506,7 +1494,9 @@ def compare(
         say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
         done = list(run_experiment(run, found.append))
         units, rows = [unit for unit, _ in done], [row for _, lines in done for row in lines]
-        rows += _measured(run, units, jury() if callable(jury) else jury)
+        jury = jury() if callable(jury) else jury
+        failed = [(unit.arm, unit.split) for unit in units if unit.why]
+        rows += [row for lines in (() if jury is None else measure_experiment(run, jury, failed)) for row in lines]
         put_noted(rows, run.folder)
         keep_answers(run, units, run.folder / "answers.jsonl")
         return _result(run, record, units, found, [*remarks, *fresh], say)
@@ -1515,18 +1505,19 @@ def compare(
 def with_bootstrap(
     summary: pd.DataFrame,  # of `summarise`
     units: Sequence[Unit],  # all runs
-    run: Run,               # they belong to; its folder holds the manifests of the splits
+    run: Run,               # they belong to
 ) -> pd.DataFrame:
     "The summary with the bootstrap over test images: of each arm, and of its difference to the first control."
-    tested = {number: Manifest.load(manifest_path(run.folder, number, run.question.test_part)).test for number in {unit.split for unit in units}}
+    columns = ("images low", "images high", "images minus low", "images minus high")
     if (summary.attrs.get("metric") or "accuracy") != "accuracy":      # an average precision is no mean over images
-        return summary.assign(**{name: math.nan for name in ("images low", "images high", "images minus low", "images minus high")})
+        return summary.assign(**{name: math.nan for name in columns})
+    tested = {unit.split: run.split(unit.split).test.ids for unit in units}
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
     control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]
     paired = [bootstrap_difference(scores[arm], scores[control]) if control not in (None, arm) else (math.nan,) * 3 for arm in summary.arm]
-    return summary.assign(**{"images low": [one[1] for one in own], "images high": [one[2] for one in own],
-                             "images minus low": [one[1] for one in paired], "images minus high": [one[2] for one in paired]})
+    values = ([one[1] for one in own], [one[2] for one in own], [one[1] for one in paired], [one[2] for one in paired])
+    return summary.assign(**dict(zip(columns, values)))
 
 # %% ../nbs/60_experiment.ipynb #c097
 def tune(
