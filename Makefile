@@ -3,6 +3,7 @@
 # make test-long  what takes longer: fuzz with many examples, 40 folder layouts with ten planted wrongs each, faults for real (under an hour)
 # make faults     only the faults for real: kills, full and read-only disks, damaged files, several processes (under 30 minutes)
 # make lab    JupyterLab on the notebooks (LAB='--no-browser --port 8899' for its options)
+# make prepare  everything that is made from the notebooks: genaug/, the sidebar, the tables of the index, README.md
 # make docs   the site in _docs/
 # make wheel-check   build a wheel, install it alone into a fresh environment, run the command line there
 # VENV=... uses another environment, WORKERS=... another number of test processes.
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export PYTHONPATH := $(CURDIR)
 QUIET := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-long faults pytest notebooks pages readme lab docs wheel-check install clean
+.PHONY: demo test test-long faults pytest notebooks pages prepare lab docs wheel-check install clean
 .DEFAULT_GOAL := test
 
 install: $(STAMP)
@@ -60,16 +61,21 @@ notebooks: $(STAMP)
 	echo "nbdev_test: $$(grep -c ' secs$$' $$log) notebooks passed in $$(( $$(date +%s) - started )) s; the slowest stand above"
 
 pages: $(STAMP)
+	$(QUIET) $(BIN)/python tools/sidebar.py --check
 	$(QUIET) $(BIN)/python tools/readme.py --check
 	$(QUIET) $(BIN)/python tools/pages.py --out _docs
 
-readme: $(STAMP)
-	$(BIN)/python tools/readme.py
+prepare: $(STAMP)
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python tools/sidebar.py
+	$(QUIET) $(BIN)/python tools/readme.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 docs: $(STAMP)
+	$(BIN)/python tools/sidebar.py
 	if command -v quarto >/dev/null; then $(BIN)/nbdev_docs; else $(BIN)/python tools/pages.py --out _docs; fi
 
 wheel-check: $(STAMP)

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .balance.smote import memberships, nearest_of_class
-from .core import Balancer, Bound, GenaugError, LabeledImages, Mixer, check_settings, content_hash, seed_from, unchanged, write_atomic
+from .core import Balancer, Bound, GenaugError, LabeledImages, Mixer, check_settings, content_hash, seed_from, stored_fields, write_atomic
 from .metrics.classification import MetricRow, evaluate
 from .mixing.augmix import transform_each
 from .training import train_loop
@@ -529,7 +529,7 @@ class View:
 
     def changed(self) -> dict:
         "All fields but those added later that have their default."
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if not unchanged(self, item)}
+        return stored_fields(self)
 
     def train(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         "One random crop per image, (N, C, resize, resize) to (N, C, size, size), decided by its seed."
@@ -909,8 +909,7 @@ class TrainingPreset:
 
     def changed(self) -> dict:
         "All fields but those added later that have their default: what stands in keys of stored classifiers."
-        kept = [item.name for item in dataclasses.fields(self) if not unchanged(self, item)]
-        return {name: self.view.changed() if name == "view" else getattr(self, name) for name in kept}
+        return {name: value.changed() if name == "view" else value for name, value in stored_fields(self).items()}
 
 
 PRESETS = MappingProxyType({preset.name: preset for preset in (

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
-           'WHOLE', 'GenaugError', 'parse_json', 'unchanged', 'content_hash', 'seed_from', 'write_atomic', 'file_name',
-           'printable', 'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings',
-           'read_findings', 'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows',
-           'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record',
-           'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail',
-           'Budget', 'Bound', 'bounds_of', 'check_settings', 'Decision', 'settings_of', 'Augmenter', 'Mixer',
-           'Balancer', 'progress_bar']
+           'WHOLE', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of', 'Identified', 'stored_kind',
+           'value_at', 'stored_fields', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable',
+           'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings',
+           'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8',
+           'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata',
+           'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound',
+           'declared', 'check_settings', 'Setting', 'settings_table', 'HasFingerprint', 'settings_of', 'Part',
+           'Decision', 'Augmenter', 'Mixer', 'Balancer', 'progress_bar']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -32,7 +33,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +44,27 @@ from tqdm import tqdm
 # %% ../nbs/00_core.ipynb #c006
 class GenaugError(ValueError):
     "A problem the user can put right: the message is one sentence and says how."
+
+# %% ../nbs/00_core.ipynb #c008b
+@contextlib.contextmanager
+def expect_error(
+    kind: type[BaseException],  # the error that the block must raise; others pass through
+    part: str = "",  # what its message must contain, letter for letter
+    rename: tuple = ("", ""),  # (old, new): prints `new` for `old`, such as a folder with another name in each run
+) -> Iterator[list]:  # holds the error once it was raised
+    "Print the error of a block; raises `AssertionError` when there is none or its message lacks the part."
+    raised = []
+    try:
+        yield raised
+    except kind as error:
+        raised.append(error)
+    if not raised:
+        raise AssertionError(f"no {kind.__name__} was raised")
+    message = str(raised[0]).replace(str(rename[0]), str(rename[1]))
+    if part not in message:
+        raise AssertionError(f"{part!r} is not in the message {message!r}") from raised[0]
+    if message:
+        print(message)
 
 # %% ../nbs/00_core.ipynb #c008q
 def parse_json(
@@ -55,27 +77,108 @@ def parse_json(
         raise ValueError("it is nested too deeply") from None
 
 # %% ../nbs/00_core.ipynb #c010
-def unchanged(
-    instance: object,          # a dataclass instance
-    field: dataclasses.Field,  # one of its fields
-) -> bool:
-    "Is this a field marked `setting: \"changed\"` that still has its default? Such a field stays out of hashes."
-    return field.metadata.get("setting") == "changed" and getattr(instance, field.name) == field.default
+@dataclass(frozen=True)
+class Identity:
+    "What of a dataclass is hashed and stored, under which names; declared as its class attribute `identity`."
+    kind: str = ""                 # stored name of the class; empty: the name of the class itself
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)    # field -> stored name, where the two differ
+    later: tuple[str, ...] = ()    # fields that count only where they differ from their default
+    never: tuple[str, ...] = ()    # fields that never count, such as a device
+    always: tuple[str, ...] = ()   # of a subclass: fields of `later` of its bases that it counts always
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further stored name -> path of the field it repeats
+
+    def extended(self, more: "Identity") -> "Identity":
+        "This identity of a base class, with what a subclass or an instance adds to it."
+        later = (*(name for name in self.later if name not in more.always), *more.later)
+        return Identity(more.kind, {**self.names, **more.names}, later, (*self.never, *more.never), (), {**self.aliases, **more.aliases})
+
+    def path(self, name: str) -> str:
+        "The field that an alias or a stored name stands for; any other name as it is."
+        stored = {stored: field for field, stored in self.names.items()}
+        return self.aliases.get(name) or stored.get(name, name)
 
 
+def identity_of(
+    kind: type,  # a dataclass
+) -> Identity:
+    "The identity that a class declares, with what its bases declare; the stored name of the class is its own."
+    found = Identity()
+    for base in reversed(kind.__mro__):
+        found = found.extended(base.__dict__.get("identity", Identity()))
+    marks = {"changed": [], False: []}
+    for field in dataclasses.fields(kind):
+        marks.setdefault(field.metadata.get("setting", True), []).append(field.name)
+    found = dataclasses.replace(found, later=(*found.later, *marks["changed"]), never=(*found.never, *marks[False]))
+    return dataclasses.replace(found, kind=found.kind or kind.__name__)
+
+# %% ../nbs/00_core.ipynb #c010a
+class Identified(abc.ABC):
+    "A dataclass that may say more about its identity than its class does."
+
+    def own_identity(self) -> Identity:
+        "The identity of this instance."
+        return identity_of(type(self))
+
+    def counted_as(self) -> object:
+        "What is hashed and stored in place of this instance; usually itself."
+        return self
+
+
+def _identity(
+    instance: object,  # a dataclass instance
+) -> Identity:
+    "The identity of an instance."
+    return instance.own_identity() if isinstance(instance, Identified) else identity_of(type(instance))
+
+
+def stored_kind(
+    instance: object,  # a dataclass instance
+) -> str:
+    "The stored name of an instance's class."
+    return _identity(instance.counted_as() if isinstance(instance, Identified) else instance).kind
+
+
+def value_at(
+    instance: object,  # a dataclass instance
+    path: str,         # a field, or fields of fields with dots between
+) -> tuple[object, bool]:  # the value; has it the default that its class declares?
+    "The value of a field, or of a field of a part."
+    owner, *inner = path.split(".")
+    if inner:
+        return value_at(getattr(instance, owner), ".".join(inner))
+    field, value = next(item for item in dataclasses.fields(instance) if item.name == owner), getattr(instance, owner)
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return value, default is not dataclasses.MISSING and value == default
+
+# %% ../nbs/00_core.ipynb #c010b
+def stored_fields(
+    instance: object,  # a dataclass instance
+) -> dict[str, object]:  # by stored name
+    "The fields that are hashed and stored: those that never count left out, and later ones that have their default."
+    if isinstance(instance, Identified):
+        instance = instance.counted_as()
+    identity, stored = _identity(instance), {}
+    paths = {identity.names.get(item.name, item.name): item.name for item in dataclasses.fields(instance)}
+    for name, path in {**paths, **identity.aliases}.items():
+        if not {name, path} & set(identity.never):
+            value, usual = value_at(instance, path)
+            if not (usual and {name, path} & set(identity.later)):
+                stored[name] = value
+    return stored
+
+# %% ../nbs/00_core.ipynb #c010c
 def _update_digest(
     digest,         # a hashlib object
     value: object,  # what to add
 ) -> None:
     "Feed one value into a digest, each with its type and length in front."
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [item for item in dataclasses.fields(value) if not unchanged(value, item)]
-        value = {"type": type(value).__name__, **{item.name: getattr(value, item.name) for item in kept}}
+        value = value.counted_as() if isinstance(value, Identified) else value
+        value = {"type": stored_kind(value), **stored_fields(value)}
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().contiguous()
         value = value.view(torch.uint8).numpy() if value.dtype == torch.bfloat16 else value.numpy()
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, np.ndarray):
         digest.update(f"array:{value.dtype.str}:{value.shape}:".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
@@ -1058,10 +1161,12 @@ class Budget:
     copies: float = 5                        # expansion rate r; floor(r * N_c) per class
     per_class: Mapping[str, int] | None = None  # wanted count by class name; overrides everything else
     fill: bool = False                       # as many as each class lacks to the largest one; overrides the others below and copies
-    total: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # images in all, the same number for every class; overrides even and copies
-    even: bool = dataclasses.field(default=False, metadata={"setting": "changed"})  # floor(r * N) in all, the same number for every class
-    tail: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # for each tail class, none for the heads; overrides all but per_class
-    heads: int | None = dataclasses.field(default=None, metadata={"setting": "changed"})  # how many classes are heads; None: half of them
+    total: int | None = None                 # images in all, the same number for every class; overrides even and copies
+    even: bool = False                       # floor(r * N) in all, the same number for every class
+    tail: int | None = None                  # for each tail class, none for the heads; overrides all but per_class
+    heads: int | None = None                 # how many classes are heads; None: half of them
+
+    identity: ClassVar[Identity] = Identity("Budget", later=("total", "even", "tail", "heads"))
 
     def __post_init__(self): _check_budget(self)
 
@@ -1124,11 +1229,15 @@ class Bound:
         return " and ".join(part for part in (low, high) if part)
 
 
-def bounds_of(
-    kind: type,  # a class with an attribute `bounds`, or without
-) -> dict[str, Bound]:
-    "The bounds of a class and its bases, by field; a subclass may narrow or widen those of a base."
-    return {name: bound for base in reversed(kind.__mro__) for name, bound in base.__dict__.get("bounds", {}).items()}
+def declared(
+    kind: type,  # a dataclass
+) -> dict[str, tuple[object, Bound | None]]:  # field -> its type, and its bound where one is declared
+    "What the fields of a class may be."
+    found, old = {}, {name: bound for base in reversed(kind.__mro__) for name, bound in base.__dict__.get("bounds", {}).items()}
+    for field in dataclasses.fields(kind):
+        bare, *notes = typing.get_args(field.type) if typing.get_origin(field.type) is typing.Annotated else (field.type,)
+        found[field.name] = (bare, next((note for note in notes if isinstance(note, Bound)), old.get(field.name)))
+    return found
 
 # %% ../nbs/00_core.ipynb #c048c
 WHOLE = Bound(0, 1e9)
@@ -1161,18 +1270,73 @@ def _wrong_kind(
 
 # %% ../nbs/00_core.ipynb #c048d
 def check_settings(
-    instance: object,  # a dataclass instance, with a class attribute `bounds` or without
+    instance: object,  # a dataclass instance
     owner: str = "",   # how the sentence names it; default: its name, or its class
 ) -> None:
     "Raise `GenaugError` for the first field whose value has another type than declared or lies outside its bounds."
-    bounds, owner = bounds_of(type(instance)), owner or getattr(instance, "name", "") or type(instance).__name__
+    kinds = declared(type(instance))
+    owner = owner or (instance.name if "name" in kinds and isinstance(instance.name, str) else "") or type(instance).__name__
     for field in dataclasses.fields(instance):
-        wants = _wrong_kind(getattr(instance, field.name, None), field.type, bounds.get(field.name)) if field.init else ""
+        wants = _wrong_kind(getattr(instance, field.name), *kinds[field.name]) if field.init else ""
         if wants:
             shown = printable(repr(getattr(instance, field.name)))[:80]
             raise GenaugError(f"'{owner}' cannot have {field.name}={shown}: it must be {wants}.")
 
+
+class Setting(typing.NamedTuple):
+    "One setting, as the help and the pages show it."
+    path: str     # as arms write it, with dots into parts
+    kind: str     # its type
+    allowed: str  # its interval or words; empty: anything of that type
+    value: object  # what it is now
+
+
+def settings_table(
+    instance: object,  # a dataclass instance
+    before: str = "",  # path of the instance itself, with its dot
+) -> list[Setting]:
+    "All settings of an instance and of its parts, in the order of their declaration."
+    table, kinds = [], declared(type(instance))
+    for field in (item for item in dataclasses.fields(instance) if item.init and item.name not in ("name", "identity")):
+        value, (kind, bound) = getattr(instance, field.name), kinds[field.name]
+        if isinstance(value, Identified):
+            table.append(Setting(before + field.name, "part", "", type(value).__name__))
+            table += settings_table(value, f"{before}{field.name}.")
+        else:
+            words = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+            table.append(Setting(before + field.name, words, bound.text() if bound else "", value))
+    return table
+
 # %% ../nbs/00_core.ipynb #c050
+@typing.runtime_checkable
+class HasFingerprint(typing.Protocol):
+    "Anything that names its content by a hash."
+    def fingerprint(self) -> str: ...
+
+
+def settings_of(
+    instance: object,  # a dataclass instance
+) -> dict:  # by stored name
+    "Its fields as hashable settings: objects with a fingerprint replaced by it."
+    return {name: value.fingerprint() if isinstance(value, HasFingerprint) else value for name, value in stored_fields(instance).items()}
+
+
+class Part(Identified):
+    "A method, one of its choices, a mixer or a balancer: a dataclass whose fields are settings."
+    identity: ClassVar[Identity] = Identity()
+
+    def __post_init__(self):
+        check_settings(self)
+
+    def settings(self) -> dict:
+        "Its settings by stored name, as they are hashed."
+        return settings_of(self)
+
+    def idle(self) -> dict[str, str]:
+        "Fields that have no effect as this part stands, and why; a field of a part within it has a dot in its name."
+        return {}
+
+
 @dataclass(frozen=True)
 class Decision:
     "What `select` says of one painted row."
@@ -1180,32 +1344,37 @@ class Decision:
     weight: float = 1.0  # how strongly the classifier should use it, at least 0
     reason: str = ""     # why it was dropped or weighed, for the metadata
 
-
-def settings_of(
-    instance: object,  # a dataclass instance
-) -> dict:
-    "Its fields as hashable settings: fields marked `setting: False` or unchanged left out, objects with a fingerprint replaced by it."
-    settings = {}
-    for field in dataclasses.fields(instance):
-        if field.metadata.get("setting", True) and not unchanged(instance, field):
-            value = getattr(instance, field.name)
-            settings[field.name] = value.fingerprint() if hasattr(value, "fingerprint") else value
-    return settings
-
-
+# %% ../nbs/00_core.ipynb #c050a
 @dataclass(kw_only=True)
-class Augmenter(abc.ABC):
+class Augmenter(Part):
     "A method that makes labelled images; subclasses are dataclasses whose fields are the paper's settings."
     name: str = "augmenter"  # as the registry and the results write it
-    bounds: ClassVar[Mapping[str, Bound]] = types.MappingProxyType({})  # what the fields may be; those of bases count too
+    surroundings: ClassVar[frozenset[str]] = frozenset()  # which of backbone, class_prompt, suffixes and device it takes, see `placed`
+    needs_backbone: ClassVar[bool] = False   # does it paint with a diffusion model?
+    backbone: ClassVar[None] = None          # the diffusion model, for those that have one
+    use: ClassVar[None] = None               # how a classifier trains on its images (`TrainingUse`, notebook 18); None: appended
+    evaluations_per_image: ClassVar[int] = 0  # of a denoiser, for a method whose images all cost the same
+    fitted_on: ClassVar[str | None] = None   # fingerprint of the set that `fit` saw
 
-    def __post_init__(self):
-        check_settings(self)
+    def placed(self, **given) -> "Augmenter":
+        "A copy that has what it takes of its surroundings: backbone, class_prompt, suffixes, device."
+        return dataclasses.replace(self, **{name: value for name, value in given.items() if name in self.surroundings})
+
+    def fresh(self) -> "Augmenter":
+        "A copy with the same settings that was not fitted."
+        return dataclasses.replace(self)
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "Augmenter":
         "Learn from the training photographs (all are decoded once, so a broken file is found now) and return self."
         self.fitted_on = real.fingerprint()
         return self
+
+    def require_fitted(self, real: LabeledImages | None = None) -> None:
+        "Raise `GenaugError` when it was not fitted, or (with `real`) on other photographs."
+        if self.fitted_on is None:
+            raise GenaugError(f"'{self.name}' has not been fitted; call fit(real) with the training photographs first.")
+        if real is not None and self.fitted_on != real.fingerprint():
+            raise GenaugError(f"'{self.name}' was fitted on other photographs; call fit(real) with these.")
 
     @abc.abstractmethod
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
@@ -1219,12 +1388,23 @@ class Augmenter(abc.ABC):
         "Keep everything with weight one; filters override this."
         return [Decision() for _ in rows]
 
-    def settings(self) -> dict: return settings_of(self)
-    def fingerprint(self) -> str: return content_hash(type(self).__name__, self.settings(), getattr(self, "fitted_on", None))
+    def effort(self, real: LabeledImages) -> tuple[int, int]:
+        "Learning steps that `fit` takes, and photographs per step."
+        return 0, 0
+
+    def evaluations(self, rows: Sequence[PlanRow]) -> int:
+        "Denoiser evaluations that painting these rows takes."
+        return len(rows) * self.evaluations_per_image
+
+    def untrained(self, real: LabeledImages) -> "Augmenter | None":
+        "A copy that plans rows of the same cost without learning anything; None where all images cost the same."
+        return None
+
+    def fingerprint(self) -> str: return content_hash(stored_kind(self), self.settings(), self.fitted_on)
 
     def save(self, folder: str | Path) -> None:
         "Write what was fitted; the base class has only the fingerprint of the set it was fitted on."
-        write_atomic(Path(folder) / "augmenter.json", json.dumps({"name": self.name, "fitted_on": getattr(self, "fitted_on", None)}))
+        write_atomic(Path(folder) / "augmenter.json", json.dumps({"name": self.name, "fitted_on": self.fitted_on}))
 
     def load(self, folder: str | Path) -> "Augmenter":
         "Read what `save` wrote into this instance; raises `GenaugError` when it belongs to another method."
@@ -1239,15 +1419,12 @@ class Augmenter(abc.ABC):
 
 # %% ../nbs/00_core.ipynb #c055
 @dataclass(kw_only=True)
-class Mixer(abc.ABC):
+class Mixer(Part):
     "A way to combine images and labels during training; partners and seeds come from the feed plan."
     name: str = "mixer"  # as `--methods` and the results write it
-    probability: float = dataclasses.field(default=0.5, metadata={"setting": "changed"})  # chance that a slot is mixed
-    bounds: ClassVar[Mapping[str, Bound]] = types.MappingProxyType({"probability": Bound(0, 1)})  # what the fields may be
+    probability: Annotated[float, Bound(0, 1)] = 0.5  # chance that a slot is mixed
+    identity: ClassVar[Identity] = Identity(later=("probability",))
     partners: ClassVar[str] = "slots"  # "slots": another slot; "rare": a photograph, its class by `partner_chances`; "neighbours": a near image of the class
-
-    def __post_init__(self):
-        check_settings(self)
 
     @abc.abstractmethod
     def mix(self,
@@ -1275,17 +1452,12 @@ class Mixer(abc.ABC):
         "What disagreement of the answers to an image (first) and its views adds to the loss, per image (N,); nothing."
         return torch.zeros(len(logits[0]), device=logits[0].device)
 
-    def settings(self) -> dict: return settings_of(self)
 
 
 @dataclass(kw_only=True)
-class Balancer(abc.ABC):
+class Balancer(Part):
     "What each class counts while a classifier is trained: in the loss, in the sampling of photographs, or in both."
     name: str = "balancer"  # as `--methods` and the results write it
-    bounds: ClassVar[Mapping[str, Bound]] = types.MappingProxyType({})  # what the fields may be
-
-    def __post_init__(self):
-        check_settings(self)
 
     def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
         "Weight of each class (K,) in the loss, from the photographs per class and the share of the epochs that are over, in [0, 1); ones."
@@ -1295,7 +1467,6 @@ class Balancer(abc.ABC):
         "Relative chance of each class (K,) to fill a slot, photographs of a class alike; None: every photograph once per epoch."
         return None
 
-    def settings(self) -> dict: return settings_of(self)
 
 
 def progress_bar(

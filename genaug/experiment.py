@@ -42,9 +42,9 @@ from . import __version__
 from .answers import pack_answers, put_answers, unpack
 from .classifier import (PRESETS, USES, Feeder, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
-from .core import (Augmenter, Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
+from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
                          keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
-from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needs_backbone, painting_cost, spent_evaluations, training_time
+from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, painting_cost, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
 from .diffusion import Backbone, load_backbone, usable_device
@@ -635,13 +635,6 @@ def _clear_unreadable(
         except GenaugError:
             shutil.rmtree(home)
 
-
-def fresh_augmenter(
-    arm: Arm,  # with an augmenter
-) -> Augmenter:
-    "A copy of the arm's augmenter that has learned nothing."
-    return dataclasses.replace(arm.augmenter)
-
 # %% ../nbs/60_experiment.ipynb #c039a
 def paint_arm(
     run: Run,      # where, with what
@@ -651,7 +644,7 @@ def paint_arm(
     "Fit an arm's augmenter on the training part and paint its images (resuming); (None, 0) for an arm without one. Raises `GenaugError` when no image is left."
     if arm.augmenter is None:
         return None, 0
-    augmenter, budget = fresh_augmenter(arm), run.budget(arm)
+    augmenter, budget = arm.augmenter.fresh(), run.budget(arm)
     assert_only(split.train.ids, split.manifest, f"fitting {augmenter.name}")
     augmenter.fit(split.train, run.folder / "work", run.progress)
     place, name = run.folder / "synthetic" / f"split-{split.number}", file_name(augmenter.name)
@@ -665,7 +658,7 @@ def paint_arm(
         raise GenaugError(f"No synthetic image was used: '{arm.name}' turned down all its candidates on split {split.number}; "
                           f"loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
     decided = read_decisions(home)
-    return images, spent_evaluations(augmenter, [row for row in read_plan(home).rows if row.id in decided])
+    return images, augmenter.evaluations([row for row in read_plan(home).rows if row.id in decided])
 
 # %% ../nbs/60_experiment.ipynb #c041
 def unit_metrics(
@@ -1018,7 +1011,7 @@ def planned_cost(
 ) -> tuple[tuple[int, int, int, int] | None, str]:  # as `painting_cost`; or None and why it fails
     "What painting an arm takes on the first split, counted once."
     if arm.name not in run.planned:
-        run.planned[arm.name] = attempt(painting_cost, fresh_augmenter(arm), run.first.train, run.budget(arm))
+        run.planned[arm.name] = attempt(painting_cost, arm.augmenter, run.first.train, run.budget(arm))
     return run.planned[arm.name]
 
 
@@ -1284,7 +1277,7 @@ def open_run(
 ) -> Run:
     "Open the data and the backbone that a comparison needs; raises `GenaugError` for what cannot be opened."
     run = Run(question, open_sets(source, question.condition), None, folder, progress)
-    if any(needs_backbone(arm.augmenter) for arm in run.arms.values()):
+    if any(arm.augmenter is not None and arm.augmenter.needs_backbone for arm in run.arms.values()):
         run = dataclasses.replace(run, backbone=load_backbone(backbone, question.device))
     return run
 

@@ -33,7 +33,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, NotFinite, PlanRow, content_hash, decode_image,
-                         encode_png, file_name, image_path, keep_findings, metadata_record, parse_json, progress_bar, read_metadata, settings_of,
+                         encode_png, file_name, image_path, keep_findings, metadata_record, parse_json, progress_bar, read_metadata, settings_of, stored_kind,
                          write_atomic, write_metadata)
 from .diffusion import cut_prompts
 from .training import disk_errors_explained, disk_reason, join_team, wait_for_team
@@ -44,7 +44,7 @@ def plain_value(
 ) -> object:
     "Settings in a form for the plan: dataclasses as dicts with their type, arrays as lists, anything else by its name; never an address in memory."
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **settings_of(value)}
+        return {"type": stored_kind(value), **settings_of(value)}
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .concepts.dreambooth import FineTuned
 from .concepts.lora import ConceptShelf, learn_lora, learn_shelf
 from .concepts.textual_inversion import Concept, learn_tokens
 from .core import (Augmenter, Bound, Budget, Decision, GenaugError, LabeledImages, PlanRow, Slot, check_settings, content_hash, seed_from,
-                         settings_of, to_uint8)
+                         settings_of, stored_kind, to_uint8)
 from .diffusion import Backbone, leading_timesteps, load_backbone
 from .inversion import InversionPool
 from .prompts import ClassPrompt, two_stage
@@ -164,7 +165,7 @@ def learn_or_load(
     "The concept of these photographs: read if it was learned before with the same content, learned (resuming) otherwise."
     if folder is None or isinstance(naming, ClassName):
         return naming.learn(backbone, real, class_prompt, None, progress)
-    key = content_hash(type(naming).__name__, settings_of(naming), real.fingerprint(), class_prompt.fingerprint(), backbone.fingerprint())
+    key = content_hash(stored_kind(naming), settings_of(naming), real.fingerprint(), class_prompt.fingerprint(), backbone.fingerprint())
     home = Path(folder) / "concepts" / key[:24]
     if not (home / "complete").is_file():
         with disk_errors_explained(home), alone_in(home):  # of several processes one learns, the others wait
@@ -509,6 +510,15 @@ class Recipe(Augmenter):
     bounds = MappingProxyType({"num_inference_steps": Bound(1, 999), "guidance_scale": Bound(0, 100), "guidance_until": Bound(0, 1), "jitter": Bound(0, 10),
                                "strengths": Bound(0, 1, above=True), "split_ratio": Bound(0, 1)})
 
+    needs_backbone: ClassVar[bool] = True
+
+    @property
+    def surroundings(self) -> frozenset[str]: return frozenset({"backbone", "class_prompt"} | ({"suffixes"} if hasattr(self, "suffixes") else set()))
+
+    def effort(self, real): return self.naming.effort(real)
+    def evaluations(self, rows): return evaluations(self, rows)
+    def untrained(self, real): return replace(self, naming=ClassName()).fit(real)
+
     def __post_init__(self):
         for name in ("jitter", "strengths", "suffixes"):
             if hasattr(self, name):
@@ -531,7 +541,7 @@ class Recipe(Augmenter):
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         if not hasattr(self, "studio"):
             raise GenaugError(f"'{self.name}' has not been fitted; call fit(real) with the training photographs first.")
-        peers, base = _peers(real), content_hash(seed, type(self).__name__, self.settings())
+        peers, base = _peers(real), content_hash(seed, stored_kind(self), self.settings())
         return [row for slot in budget.slots(real) for row in plan_slot(self, real, slot, peers, base)]
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:

@@ -431,9 +431,8 @@ def make_arm(
         settings.pop("heads")
     instance, tiny = method.build() if method.build else None, backbone is None or backbone.name == "tiny"
     if method.kind == "augmenter":
-        common = {"backbone": backbone, "class_prompt": class_prompt, "suffixes": tuple(suffixes), **({"device": device} if device else {})}
-        chosen = {**(tiny_settings(method.name) if tiny else {}), **{name: value for name, value in common.items() if hasattr(instance, name)}}
-        instance = dataclasses.replace(instance, **chosen)
+        instance = dataclasses.replace(instance, **(tiny_settings(method.name) if tiny else {}))
+        instance = instance.placed(backbone=backbone, class_prompt=class_prompt, suffixes=tuple(suffixes), **({"device": device} if device else {}))
     named = naming_parts(tiny).get(settings.get("naming"))
     if named is None and "naming" in settings and hasattr(instance, "naming"):
         raise GenaugError(f"'{method.name}' cannot have naming={printable(show_value(settings['naming']))[:80]}: it must be one of {', '.join(naming_parts(tiny))}.")
@@ -445,7 +444,7 @@ def make_arm(
     if method.kind != "augmenter":
         check_arm(Arm(arm.canonical(), None, mixer, None, balancer), text)
         return Arm(arm.canonical(), None, mixer, None, balancer)
-    chosen = chosen_use(getattr(instance, "use", Use("append")), asked, replace, use, mixer, usual)
+    chosen = chosen_use(instance.use or Use("append"), asked, replace, use, mixer, usual)
     built = Arm(arm.canonical(), instance, mixer, chosen, balancer, budget)
     check_arm(built, text)
     return built

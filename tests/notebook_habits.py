@@ -218,17 +218,45 @@ def check_cell_lengths(notebook):
                            f"{method.end_lineno - method.lineno + 1} lines, at most {METHOD_LINES}")
 
 
-def check_asserts(notebook):
-    "a visible assert stands within three cells after each exports cell; no assert is hidden"
+def is_expected(node):
+    "Whether this is a `with` statement that expects an error."
+    items = node.items if isinstance(node, ast.With) else ()
+    return any(ast.unparse(item.context_expr).startswith("expect_error(") for item in items)
+
+
+def has_assert(cell):
+    "Whether a cell asserts something, or expects an error."
+    return any(isinstance(node, ast.Assert) or is_expected(node) for node in ast.walk(cell.tree or ast.Module([], [])))
+
+
+def only_shows(handler):
+    "Whether an `except` does no more than pass, print, assert, or keep the error's message."
+    for node in handler.body:
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        keeps = isinstance(node, ast.Assign) and handler.name in names
+        prints = isinstance(node, ast.Expr) and ast.unparse(node).startswith("print(")
+        if not (keeps or prints or isinstance(node, (ast.Pass, ast.Assert))):
+            return False
+    return True
+
+
+def check_shown_errors(notebook):
+    "an error that is shown is expected by expect_error, since a `try` block says nothing when none is raised"
     for cell in notebook.code:
-        has_assert = any(isinstance(node, ast.Assert) for node in ast.walk(cell.tree or ast.Module([], [])))
-        if cell.hidden and has_assert:
+        for node in ast.walk(cell.tree or ast.Module([], [])):
+            if isinstance(node, ast.ExceptHandler) and not cell.exported and only_shows(node):
+                yield f"cell {cell.position}: a try block shows an error (line {node.lineno}); use `with expect_error(...)`"
+
+
+def check_asserts(notebook):
+    "a visible assert or expect_error stands within three cells after each exports cell; no assert is hidden"
+    for cell in notebook.code:
+        if cell.hidden and has_assert(cell):
             yield f"cell {cell.position}: a hidden assert; show it, or make it a pytest"
         if "exports" not in cell.directives:
             continue
         after = notebook.cells[cell.position + 1:cell.position + 1 + ASSERT_WITHIN_CELLS]
-        if not any(isinstance(node, ast.Assert) for other in after if other.tree and not other.hidden and not other.exported
-                   for node in ast.walk(other.tree)):
+        if not any(has_assert(other) for other in after if not other.hidden and not other.exported):
             yield f"cell {cell.position}: no visible assert within {ASSERT_WITHIN_CELLS} cells after this exports cell"
 
 
@@ -354,7 +382,8 @@ def check_parameters(notebook):
 
 EVERY, LIBRARY, TABLE = ("library", "table", "index"), ("library",), ("table",)
 CHECKS = ((check_name, LIBRARY), (check_opening, LIBRARY), (check_closing, LIBRARY), (check_ratio, LIBRARY),
-          (check_cell_lengths, LIBRARY), (check_asserts, LIBRARY), (check_star_imports, EVERY), (check_names, LIBRARY),
+          (check_cell_lengths, LIBRARY), (check_asserts, LIBRARY), (check_shown_errors, EVERY),
+          (check_star_imports, EVERY), (check_names, LIBRARY),
           (check_state, LIBRARY), (check_mixed_imports, EVERY), (check_docstrings, LIBRARY), (check_safety, EVERY),
           (check_outputs, EVERY), (check_sizes, EVERY), (check_parameters, TABLE))
 

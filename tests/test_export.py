@@ -1,10 +1,13 @@
 """The exported code equals a fresh export, cleaning changes nothing, and README.md is what the index makes."""
+import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from genaug import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -20,6 +23,24 @@ def test_a_fresh_export_and_clean_change_nothing():
 
 def test_the_readme_is_made_from_the_index():
     assert readme.differences(ROOT) == [], "run python tools/readme.py"
+
+
+def method_rows(text):
+    "The names that the README's table of methods lists, in order."
+    return re.findall(r"^\| \[([\w-]+)\]\(nbs/\d\d_[\w.]+\.ipynb\) \| (?:plain|augmenter|mixer|balancer) \| ", text, re.MULTILINE)
+
+
+def test_every_registered_method_stands_in_the_readme():
+    assert method_rows((ROOT / "README.md").read_text(encoding="utf-8")) == list(registry.method_names())
+
+
+def test_a_method_that_the_readme_lacks_is_seen(monkeypatch):
+    known = registry.methods()
+    added = dataclasses.replace(known[-1], name="lab-transfer", summary="colours of the photograph")
+    monkeypatch.setattr(registry, "methods", lambda: (*known, added))
+    text, _ = readme.generate(ROOT)
+    assert method_rows(text)[-1] == "lab-transfer" and "| colours of the photograph |" in text
+    assert readme.differences(ROOT) == ["README.md", "index.ipynb"]
 
 
 @pytest.fixture
@@ -85,7 +106,6 @@ def test_links_are_made_relative_to_the_top(before, after):
 
 
 def test_all_files_that_the_readme_names_are_there():
-    import re
     for target in re.findall(r'(?:\]\(|src="|href=")([^)"\s#]+)', (ROOT / "README.md").read_text(encoding="utf-8")):
         if not target.startswith(("http", "mailto:")):
             assert (ROOT / target).exists(), target
@@ -109,3 +129,19 @@ def test_figures_and_tables_of_the_index_reach_the_readme(tmp_path):
     assert "| a |\n|---|\n| 1 |" in text and "print(3)" in text and "[page](nbs/05_diffusion.ipynb)" in text
     assert "secret" not in text and "draw()" not in text and "table()" not in text
     assert readme.differences(tmp_path) == ["README.md", "readme-1.png"]
+
+
+def test_tables_of_the_index_are_made_anew_and_its_figures_are_not(tmp_path):
+    "Cells of imports and those that end in Markdown(...) are executed in the folder of the index, no other."
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    cells = [new_code_cell("#| hide\nfrom pathlib import Path\nfrom IPython.display import Markdown"),
+             new_code_cell("#| echo: false\nraise ValueError('a figure is not drawn again')"),
+             new_code_cell("#| echo: false\nrows = Path('rows.csv').read_text()\nMarkdown(f'| {rows} |')")]
+    (tmp_path / "nbs").mkdir()
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}),
+                   tmp_path / "nbs" / "index.ipynb")
+    for rows in ("five", "six"):
+        (tmp_path / "nbs" / "rows.csv").write_text(rows)
+        assert readme.with_tables(tmp_path)["cells"][2]["outputs"][0]["data"]["text/markdown"] == [f"| {rows} |"]
+        assert f"| {rows} |" in readme.generate(tmp_path)[0]

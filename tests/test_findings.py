@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from genaug.core import (
     Bound,
     Finding,
     GenaugError,
-    bounds_of,
     check_settings,
+    declared,
     finding_lines,
     findings_text,
     keep_findings,
@@ -29,15 +29,14 @@ NOTE = Finding("grey", "note", "b.png", "'b.png' is grey.")
 
 @dataclass
 class Part:
-    steps: int = 3
+    steps: Annotated[int, Bound(1, 10)] = 3
     rate: float = 0.1
-    share: float | None = None
-    strengths: tuple[float, ...] = (0.5,)
+    share: Annotated[float | None, Bound(0, 1)] = None
+    strengths: Annotated[tuple[float, ...], Bound(0, 1, above=True)] = (0.5,)
     word: str | None = "the"
     flip: bool = True
     anything: object = None
     made: int = field(default=0, init=False)
-    bounds: ClassVar = {"steps": Bound(1, 10), "share": Bound(0, 1), "strengths": Bound(0, 1, above=True)}
 
 
 def test_a_severity_that_does_not_exist_is_refused():
@@ -143,13 +142,13 @@ def test_wrong_settings_are_refused_by_name(change):
         check_settings(Part(**change))
 
 
-def test_bounds_of_a_subclass_are_added_to_those_of_its_base():
+def test_a_subclass_declares_its_own_interval_and_keeps_those_of_its_base():
     @dataclass
     class Narrow(Part):
-        bounds: ClassVar = {"steps": Bound(5, 6), "rate": Bound(0, 1)}
+        steps: Annotated[int, Bound(5, 6)] = 5
 
-    assert bounds_of(Narrow)["steps"] == Bound(5, 6)
-    assert bounds_of(Narrow)["share"] == Bound(0, 1)
+    assert declared(Narrow)["steps"] == (int, Bound(5, 6))
+    assert declared(Narrow)["share"] == (float | None, Bound(0, 1))
 
 
 def test_names_are_printable():

@@ -106,6 +106,10 @@ PLANTED = {
     "no assert": (changed(10, "assert double(2) == 4", "double(2) == 4"), "no visible assert"),
     "an assert too far away": (lambda cells: cells.__setitem__(slice(9, 9), [new_markdown_cell("Then.") for _ in range(2)]), "no visible assert"),
     "a hidden assert": (changed(10, "assert", "#| hide\nassert"), "a hidden assert"),
+    "an error shown by try": (added("try: double(None)\nexcept TypeError as error: print(error)"), "a try block shows an error"),
+    "an error passed over": (added("try: double(None)\nexcept TypeError: pass"), "a try block shows an error"),
+    "a message kept": (added("try: double(None)\nexcept TypeError as error: message = str(error)"), "a try block shows an error"),
+    "an assert that may not be reached": (added("try: double(None)\nexcept TypeError as error: assert str(error)"), "a try block shows an error"),
     "a star-import": (added("from math import *"), "star-import from math"),
     "a one-letter parameter": (changed(8, "amount", "a"), "one-letter name 'a'"),
     "a one-letter local name": (changed(8, "    return", "    x = 1\n    return"), "one-letter name 'x'"),
@@ -144,6 +148,18 @@ def test_keeps_the_habits(path):
 
 def test_the_example_keeps_the_habits(tmp_path):
     assert written(tmp_path, good_cells()) == []
+
+
+def test_an_expected_error_is_an_assert(tmp_path):
+    cells = good_cells()
+    cells[10].source = 'with expect_error(TypeError, "unsupported operand"): double(None)'
+    assert written(tmp_path, cells) == []
+
+
+def test_a_try_block_that_does_more_is_no_demonstration(tmp_path):
+    cells = good_cells()
+    cells.insert(11, new_code_cell("try: number = double(None)\nexcept TypeError: number = 0"))
+    assert written(tmp_path, cells) == []
 
 
 @pytest.mark.parametrize("violation", PLANTED)

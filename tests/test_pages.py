@@ -1,4 +1,5 @@
 """The site: every notebook stands in the sidebar in its order, and a link that leads nowhere is seen."""
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,15 +9,70 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import pages  # noqa: E402
+import sidebar  # noqa: E402
 
 
 def test_the_sidebar_lists_every_notebook_in_reading_order():
-    listed = [source for _, source in pages.sidebar(ROOT)]
+    listed = [source for _, source in sidebar.listed(ROOT)]
     nbs = ROOT / "nbs"
     library = ["index.ipynb"] + sorted(path.name for path in nbs.glob("[0-9]*.ipynb"))
     tables = sorted(f"tables/{path.name}" for path in (nbs / "tables").glob("[!_]*.ipynb"))
     assert [name for name in listed if not name.startswith("tables/")] == library
     assert sorted(name for name in listed if name.startswith("tables/")) == tables
+
+
+def test_the_sidebar_is_what_the_notebooks_make():
+    assert sidebar.is_made(ROOT), "run python tools/sidebar.py"
+
+
+@pytest.fixture
+def book(tmp_path):
+    "A copy of the site's configuration, and a project with only the names of the notebooks."
+    shutil.copyfile(ROOT / "_quarto.yml", tmp_path / "_quarto.yml")
+    for _, source in sidebar.listed(ROOT):
+        (tmp_path / "nbs" / source).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "nbs" / source).touch()
+    assert sidebar.is_made(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name, section, before", [
+    ("53_methods.lab_transfer.ipynb", "Methods", "52_methods.loft.ipynb"),
+    ("17_mixing.puzzle.ipynb", "Classic augmentation", "16_mixing.strong.ipynb"),
+    ("29_concepts.last.ipynb", "Learned parts", "27_suffixes.ipynb"),
+    ("66_more.ipynb", "Use", "65_genmix_study.ipynb"),
+    ("tables/another.ipynb", "Tables", "tables/genmix_alpha_and_ratio.ipynb"),
+])
+def test_a_new_notebook_needs_no_hand_edit(book, name, section, before):
+    (book / "nbs" / name).touch()
+    assert not sidebar.is_made(book)
+    (book / "_quarto.yml").write_text(sidebar.generate(book))
+    listed = sidebar.listed(book)
+    assert listed[listed.index((section, name)) - 1] == (section, before)
+    assert [entry for entry in listed if entry[1] != name] == sidebar.listed(ROOT)
+    assert sidebar.is_made(book)
+
+
+def test_a_notebook_that_is_gone_leaves_the_sidebar(book):
+    (book / "nbs" / "tables" / "diff_ii_strength.ipynb").unlink()
+    (book / "_quarto.yml").write_text(sidebar.generate(book))
+    gone = ("Tables", "tables/diff_ii_strength.ipynb")
+    assert sidebar.listed(book) == [entry for entry in sidebar.listed(ROOT) if entry != gone]
+
+
+def test_the_order_of_tables_is_kept(book):
+    path = book / "_quarto.yml"
+    one, other = "tables/diff_ii_strength", "tables/diff_ii_few_shot"
+    swapped = path.read_text().replace(one, "tables/x").replace(other, one).replace("tables/x", other)
+    path.write_text(swapped)
+    assert sidebar.generate(book) == swapped
+
+
+def test_a_configuration_without_marks_is_refused(book):
+    path = book / "_quarto.yml"
+    path.write_text(path.read_text().replace(sidebar.END, ""))
+    with pytest.raises(SystemExit, match="must hold two marks"):
+        sidebar.generate(book)
 
 
 def test_quarto_reads_one_configuration():

@@ -278,6 +278,6 @@ def test_the_cost_is_stated_without_pretraining_for_it(monkeypatch, tmp_path):
     with monkeypatch.context() as watched:
         watched.setattr(pixel_diffusion, "photograph_crops", None)                       # whoever pretrains calls it
         spent = generator_time(method, real, trial=3)
-    assert method.evaluations_per_image == 100 == method.evaluations_of(None) and spent.fit > 0 and np.isclose(spent.once / spent.fit, 400 * 8 / (100 * 4)) and 0 < spent.picture < 60
+    assert method.evaluations_per_image == 100 == method.evaluations([None]) and spent.fit > 0 and np.isclose(spent.once / spent.fit, 400 * 8 / (100 * 4)) and 0 < spent.picture < 60
     small = dataclasses.replace(method, steps=1, pretraining_steps=1, num_inference_steps=1).fit(real, tmp_path)
     assert small.preparation(real, tmp_path) == 0 < small.preparation(real) and dataclasses.replace(method, pretrained=None).preparation(real) == 0

@@ -13,7 +13,7 @@ from toy_world import toy_backbone, toy_photographs
 
 from genaug.balance.smote import combine_labels, points_of
 from genaug.classifier import PRESETS, USES
-from genaug.core import Augmenter, Budget, GenaugError, bounds_of, check_settings
+from genaug.core import Augmenter, Budget, GenaugError, check_settings, declared
 from genaug.experiment import arm_text
 from genaug.generators.common import GeneratorAugmenter
 from genaug.methods import feature_space
@@ -229,7 +229,7 @@ def test_every_number_has_a_bound_on_both_sides(name):
     for part in parts:
         for item in dataclasses.fields(part):
             numbers = item.init and ("float" in str(item.type) or item.type is float)
-            bound = bounds_of(type(part)).get(item.name)
+            bound = declared(type(part))[item.name][1]
             if numbers and (bound is None or not np.isfinite(bound.low) or not np.isfinite(bound.high)):
                 without.append(f"{type(part).__name__}.{item.name}")
     assert not without
@@ -481,7 +481,7 @@ def test_a_form_that_differs_gives_the_same_images():
 
 
 def test_closed_sets_of_words_are_those_that_are_used():
-    assert bounds_of(Use)["kind"].words == USES
+    assert declared(Use)["kind"][1].words == USES
     assert all(make_arm(f"da-fusion@naming.schedule={word}", toy_backbone()) for word in SCHEDULES)
     assert all(make_arm(f"diagen@classifier={word}", toy_backbone()) for word in PRESETS)
 

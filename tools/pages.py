@@ -17,6 +17,7 @@ from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import sidebar
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,24 +103,10 @@ def page_names(processed):
     return names
 
 
-def sidebar(root):
-    "The reading order of _quarto.yml: a list of (section or None, source path)."
-    def walk(items, section):
-        for item in items:
-            if isinstance(item, str):
-                yield section, item
-            elif "contents" in item:
-                yield from walk(item["contents"], item["section"])
-            else:
-                yield section, item["href"]
-    site = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
-    return list(walk(site["website"]["sidebar"]["contents"], None))
-
-
 def navigation(root, pages, titles, depth):
     "The sidebar as HTML, as seen from a page `depth` folders down."
     lines, current = [], None
-    for section, source in sidebar(root):
+    for section, source in sidebar.listed(root):
         if source in pages:
             if section != current:
                 lines.append(f"<li><strong>{html.escape(section)}</strong></li>")

@@ -1,11 +1,17 @@
 """Make README.md from nbs/index.ipynb.
 
-    python tools/readme.py             # writes README.md and its figures (nbs/images/readme-N.png)
+    python tools/readme.py             # writes README.md, its figures (nbs/images/readme-N.png) and the tables of the index
     python tools/readme.py --check     # status 1 if they are not what would be written
+
+The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks and the rows of
+results; its figures are taken as they are stored.
 
 Links of the notebook are relative to nbs/, those of the README to the top level. Code that only draws (`#| echo: false`
 or `#| hide_input`) is left out, its result stays.
 """
+import ast
+import contextlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -32,11 +38,40 @@ def relink(text, folder="nbs"):
     return re.sub(r'((?:src|href)=")([^"]+)(")', lambda match: match[1] + target(match[2]) + match[3], text)
 
 
-def generate(root=ROOT):
-    "The README's text, and its figures as file name -> bytes."
+def shown(source, space):
+    "What the last line of a code cell gives when the cell is executed with the names of `space`."
+    *statements, last = ast.parse(source).body
+    exec(compile(ast.Module(statements, []), "index.ipynb", "exec"), space)
+    return eval(compile(ast.Expression(last.value), "index.ipynb", "eval"), space)
+
+
+def with_tables(root=ROOT):
+    "The index as JSON, each of its tables made anew: the cells of imports and those of tables are executed, no other."
+    notebook, space = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8")), {}
+    with contextlib.chdir(root / "nbs"):
+        for cell in notebook["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] != "code":
+                continue
+            if all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body):
+                exec(compile(source, "index.ipynb", "exec"), space)
+            elif source.splitlines()[-1].startswith("Markdown("):
+                data = {"text/markdown": shown(source, space).data.splitlines(keepends=True),
+                        "text/plain": ["<IPython.core.display.Markdown object>"]}
+                cell["outputs"] = [{"data": data, "execution_count": None, "metadata": {}, "output_type": "execute_result"}]
+    return notebook
+
+
+def as_text(notebook):
+    "A notebook as nbdev writes it."
+    return json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def generate(root=ROOT, index=None):
+    "The README's text, and its figures as file name -> bytes, from `index` or from what `with_tables` makes."
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
-    notebook = nbformat.read(root / "nbs" / "index.ipynb", 4)
+    notebook = nbformat.reads(as_text(index or with_tables(root)), 4)
     for cell in notebook.cells:
         cell.metadata["tags"] = []
         if cell.cell_type == "code":
@@ -58,9 +93,12 @@ def generate(root=ROOT):
 
 def differences(root=ROOT):
     "Names of the files that differ from what would be written."
-    text, figures = generate(root)
+    made = with_tables(root)
+    text, figures = generate(root, made)
     wanted = {root / "README.md": text.encode(), **{root / "nbs" / "images" / name: content for name, content in figures.items()}}
-    return [path.name for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content]
+    found = [path.name for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content]
+    stored = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
+    return found + ["index.ipynb"] * (stored != made)
 
 
 def main(arguments):
@@ -68,11 +106,13 @@ def main(arguments):
         found = differences()
         print("README.md is up to date" if not found else f"not up to date, run python tools/readme.py: {', '.join(found)}")
         return 1 if found else 0
-    text, figures = generate()
+    made = with_tables()
+    text, figures = generate(ROOT, made)
     for name, content in figures.items():
         (ROOT / "nbs" / "images").mkdir(exist_ok=True)
         (ROOT / "nbs" / "images" / name).write_bytes(content)
     (ROOT / "README.md").write_text(text, encoding="utf-8")
+    (ROOT / "nbs" / "index.ipynb").write_text(as_text(made), encoding="utf-8")
     return 0
 
 

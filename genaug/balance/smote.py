@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, parse_json, seed_from, to_tensor,
+from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, parse_json, seed_from, stored_kind, to_tensor,
                          to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 
@@ -144,6 +144,8 @@ class Smote(Augmenter):
 
     bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "space": Bound(words=("pixels", "latents")), "label_rule": Bound(words=LABEL_RULES)})
 
+    surroundings: ClassVar[frozenset[str]] = frozenset({"backbone"})
+
     def settings(self) -> dict:
         return {key: value for key, value in super().settings().items() if key != "backbone" or self.space == "latents"}
 
@@ -166,7 +168,7 @@ class Smote(Augmenter):
             raise GenaugError(f"'{self.name}' has not been fitted; call fit(real) with the training photographs first.")
         if self.fitted_on != real.fingerprint():
             raise GenaugError(f"'{self.name}' was fitted on other photographs; call fit(real) with these.")
-        members, base = memberships(real), content_hash(seed, type(self).__name__, self.settings())
+        members, base = memberships(real), content_hash(seed, stored_kind(self), self.settings())
         return [smote_row(self, real, slot, members, base) for slot in budget.slots(real)]
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:

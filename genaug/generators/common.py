@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, Slot, content_hash, parse_json, seed_from, to_uint8, write_atomic
+from ..core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, Slot, content_hash, parse_json, seed_from, stored_kind, to_uint8, write_atomic
 from ..diffusion import usable_device
 from ..sampling import row_noise
 from ..training import alone_in, disk_errors_explained, generator_at, newest_checkpoint, train_loop
@@ -111,7 +111,7 @@ class GeneratorAugmenter(Augmenter):
     seed: int = 0                # of the training
     flip: bool = True            # also learn from mirror images
     device: str = field(default="cpu", metadata={"setting": False})
-    needs_backbone: ClassVar[bool] = False
+    surroundings: ClassVar[frozenset[str]] = frozenset({"device"})
     painting_only: ClassVar[tuple[str, ...]] = ()  # fields that change the painting and not what is learned
 
     def __post_init__(self):
@@ -143,10 +143,6 @@ class GeneratorAugmenter(Augmenter):
         "Learning steps of all generators together, and photographs per step."
         return self.steps * (len(np.unique(real.targets)) if self.per_class and real.task == "single" else 1), self.batch_size
 
-    @property
-    def evaluations_per_image(self) -> int: return 0  # of a denoiser
-    def evaluations_of(self, row: PlanRow) -> int: return self.evaluations_per_image
-
     def rehearsal(self, steps: int) -> "GeneratorAugmenter": return replace(self, steps=steps)  # learns a few steps as `fit` would, prepares nothing and paints in few passes
     def preparation(self, real: LabeledImages, workdir: Path | None = None) -> float: return 0.0  # what `fit` does before its steps and once for all sets, in such steps
 
@@ -164,7 +160,7 @@ class GeneratorAugmenter(Augmenter):
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         fitted_painters(self, real)
-        base = content_hash(seed, type(self).__name__, self.settings())
+        base = content_hash(seed, stored_kind(self), self.settings())
         return [noise_row(self, real, slot, base) for slot in budget.slots(real)]
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]: return paint_from_noise(self, fitted_painters(self, None), rows)
@@ -259,7 +255,7 @@ def learn_or_read(
 ) -> tuple[nn.Module, dict[int, list[np.ndarray]]]:  # the painter; step -> pictures from fixed numbers
     "Train a painter, continue an interrupted training, or read a finished one."
     kept = {key: value for key, value in method.settings().items() if key not in ("name", *method.painting_only)}
-    key = content_hash("generator", 1, type(method).__name__, kept, pictures.fingerprint())
+    key = content_hash("generator", 1, stored_kind(method), kept, pictures.fingerprint())
     home = None if workdir is None else workdir / "generators" / key[:24]
     if home is None:
         album = Album(method, pictures)

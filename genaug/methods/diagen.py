@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
-from ..core import Bound, Decision, LabeledImages, PlanRow, check_settings, content_hash, parse_json, seed_from, to_tensor, write_atomic
+from ..core import Bound, Decision, Identity, LabeledImages, PlanRow, check_settings, content_hash, parse_json, seed_from, to_tensor, write_atomic
 from ..data import carve_validation
 from ..recipe import FromPhotograph, KeepAll, LearnedTokens, Recipe, Start, Studio, Suffixed, Use
 
@@ -163,6 +163,7 @@ class DIAGen(Recipe):
     prompting: object = field(init=False)  # built from suffixes and split ratio
     keeping: object = field(init=False)    # built from the classifier
 
+    identity = Identity("DIAGen", always=("jitter",))
     bounds = MappingProxyType({"classifier": Bound(words=tuple(PRESETS))})
 
     def __post_init__(self):

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, PlanRow, Slot, check_settings, content_hash, head_and_tail,
-                         parse_json, progress_bar, seed_from, to_uint8, write_atomic)
+                         parse_json, progress_bar, seed_from, stored_kind, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
 from ..recipe import Use
@@ -961,6 +962,9 @@ class FeatureSpace(Augmenter, CodeSettings):
         **{name: Bound(words=words) for name, words in (("cam", ("eigen", "gradcam", "eigengrad")), ("gates", ("partition", "naive")), ("head_choice", ("class", "image")), ("space", ("cam", "code", "latent")), ("label_rule", LABEL_RULES), ("prompt", ("tail", "union")))},
         **{name: Bound(0, 1) for name in ("coin", "tau_high", "tau_low")}, "heads": Bound(1, 1e6), "num_inference_steps": Bound(1, 999), "denoising_steps": Bound(0, 999), "guidance_scale": Bound(0, 100)})
 
+    needs_backbone: ClassVar[bool] = True
+    surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "class_prompt"})
+
     def __post_init__(self):
         self.neighbours = "inf" if isinstance(self.neighbours, float) and self.neighbours == math.inf else self.neighbours
         check_fusion(self)
@@ -989,7 +993,7 @@ class FeatureSpace(Augmenter, CodeSettings):
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         if getattr(self, "learned", None) is None or self.fitted_on != real.fingerprint():
             raise GenaugError(f"'{self.name}' has not been fitted to these photographs; call fit(real) with them first.")
-        base = content_hash(seed, type(self).__name__, self.settings())
+        base = content_hash(seed, stored_kind(self), self.settings())
         return [plan_row(self, real, pair, base, seed) for pair in pairings(self, real, budget.slots(real))]
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:
@@ -1001,7 +1005,7 @@ class FeatureSpace(Augmenter, CodeSettings):
 
     @property
     def evaluations_per_image(self) -> int: return self.denoising_steps * (1 if self.guidance_scale == 1 else 2)
-    def evaluations_of(self, row: PlanRow) -> int: return row.settings["denoising_steps"] * (1 if self.guidance_scale == 1 else 2)
+    def evaluations(self, rows: Sequence[PlanRow]) -> int: return sum(row.settings["denoising_steps"] for row in rows) * (1 if self.guidance_scale == 1 else 2)
     def effort(self, real: LabeledImages) -> tuple[int, int]: return sum(phase.updates for phase in self.phases(len(real))), min(self.batch_size, len(real))
 
     def save(self, folder: str | Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..classifier import cached_features, feature_network
-from ..core import Decision, LabeledImages, PlanRow, check_settings, content_hash
+from ..core import Decision, LabeledImages, PlanRow, check_settings, content_hash, stored_kind
 from ..prompts import ClassPrompt
 from ..recipe import EveryOtherClass, FromPhotograph, Recipe, Start, Studio, Use
 
@@ -69,7 +69,7 @@ class LargestStep:
     @cached_property
     def _network(self): return feature_network(self.features, self.weights)
 
-    def fingerprint(self) -> str: return content_hash(type(self).__name__, self.forward, self._network.fingerprint())
+    def fingerprint(self) -> str: return content_hash(stored_kind(self), self.forward, self._network.fingerprint())
 
     def check(self, class_prompt: ClassPrompt) -> None:
         "Raise `GenaugError` before anything is painted if there is no such network."

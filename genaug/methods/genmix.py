@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..classifier import POOLS, Feeder
-from ..core import Bound, GenaugError, LabeledImages, Mixer, content_hash, to_uint8
+from ..core import Bound, GenaugError, Identity, LabeledImages, Mixer, content_hash, to_uint8
 from ..mixing.mixup import blend_pairs
 from ..recipe import LearnedTokens, Recipe, Use
 
@@ -41,6 +41,7 @@ class GenMix(Mixer):
     per_batch: bool = False        # one share for all pairs of a batch, as in Balanced-MixUp
     probability: float = 1.0       # that a slot is mixed at all
 
+    identity = Identity("GenMix", always=("probability",))
     bounds = MappingProxyType({"alpha": Bound(0, 1e12, above=True), "partners": Bound(words=POOLS), "synthetic_share": Bound(0, 1)})
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..classifier import cached_features, feature_network
-from ..core import Bound, Decision, GenaugError, LabeledImages, PlanRow, check_settings, content_hash
+from ..core import Bound, Decision, GenaugError, LabeledImages, PlanRow, check_settings, content_hash, stored_kind
 from ..diffusion import quiet_loading
 from ..painting import read_decisions, read_plan
 from ..prompts import ClassPrompt
@@ -125,7 +125,7 @@ class FeatureFilter:
 
     def fingerprint(self) -> str:
         dropped = self.percentile if self.rule == "metaclass_percentile" else None
-        return content_hash(type(self).__name__, self.rule, self.rounds, dropped, self._model)
+        return content_hash(stored_kind(self), self.rule, self.rounds, dropped, self._model)
 
     def check(self, class_prompt: ClassPrompt) -> None:
         "Raise `GenaugError` before anything is painted if the rule lacks what it needs."
