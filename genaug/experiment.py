@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -235,31 +235,27 @@ class Comparison:
     "What is compared, on what: all that decides the numbers."
     methods: tuple[str, ...]                  # arms, canonical
     data: str = "digit-scenes"                # name of the data, as it stands in the rows
-    shots: int | None = 5                     # training images per class; None: all
-    imbalance_factor: float | None = None     # or a long tail with this factor
-    splits: tuple[int, ...] = (0, 1, 2)       # draws of training images
-    repeats: tuple[int, ...] = (0, 1)         # classifier seeds per split
-    copies: float = 5                         # synthetic images per photograph
-    replace: float | None = None              # replacement probability; None: each method's own
-    updates: int | None = None                # of the classifier; None: its own number
+    shots: Annotated[int | None, Bound(1, 1_000_000)] = 5  # training images per class; None: all
+    imbalance_factor: Annotated[float | None, Bound(1, 1_000_000)] = None  # or a long tail with this factor
+    splits: Annotated[tuple[int, ...], Bound(0, 2_147_483_647)] = (0, 1, 2)  # draws of training images
+    repeats: Annotated[tuple[int, ...], Bound(0, 2_147_483_647)] = (0, 1)  # classifier seeds per split
+    copies: Annotated[float, Bound(0, 10_000, above=True)] = 5  # synthetic images per photograph
+    replace: Annotated[float | None, Bound(0, 1)] = None  # replacement probability; None: each method's own
+    updates: Annotated[int | None, Bound(1, 100_000_000)] = None  # of the classifier; None: its own number
     classifier: str = "letters"               # embedded ("letters", "residual"), a preset of notebook 32, or a timm name
     classifier_weights: str | None = None     # None: the usual ones; "random", a safetensors file, or a tag of timm's hub
     condition: str = "natural"                # "natural", "correlated" (built-in sets) or "validation"
     test_part: str = "test"                   # part of the data that is examined on, such as "shifted"
-    test_fraction: float = 0.5                # kept back per class where the data have no test part
+    test_fraction: Annotated[float, Bound(0, 1, above=True, below=True)] = 0.5  # kept back per class where the data have no test part
     class_prompt: ClassPrompt = ClassPrompt()  # how classes are put into words
     suffixes: tuple[str, ...] = ()            # for two-stage prompts
     device: str = "cpu"                       # where the networks run
-    batch_size: int = 32                      # images painted at once; a pixel may differ by 1 of 255 between sizes, which is rounding
+    batch_size: Annotated[int, Bound(1, 65_536)] = 32  # images painted at once; a pixel may differ by 1 of 255 between sizes, which is rounding
     use: str | None = None                    # how arms with an augmenter use their set; None: each method's own
     even: bool = False                        # the copies, in all, as the same number for every class
     draws: bool = False                       # every split is a fresh draw of the data, all of it (sets that a program composes)
     table: str = "compare"                    # names in the rows
     scale: str = "user"
-
-    bounds: ClassVar[Mapping[str, Bound]] = MappingProxyType({
-        "shots": Bound(1, 1e6), "imbalance_factor": Bound(1, 1e6), "splits": Bound(0, 2**31 - 1), "repeats": Bound(0, 2**31 - 1), "copies": Bound(high=10_000), "updates": Bound(high=1e8),
-        "batch_size": Bound(1, 65_536)})
 
     def __post_init__(self):
         _check_question(self)
@@ -304,16 +300,8 @@ def _check_question(
         raise GenaugError("Give either a number of shots or an imbalance factor: use --shots none together with --imbalance.")
     if question.draws and (question.data not in drawn_sets() or question.shots is not None or question.imbalance_factor is not None):
         raise GenaugError(f"Every split a fresh draw: that needs one of {', '.join(drawn_sets())}, with --shots none and without an imbalance factor.")
-    if not question.copies > 0:
-        raise GenaugError(f"The number of copies must be positive, not {question.copies}.")
-    if question.replace is not None and not 0 <= question.replace <= 1:
-        raise GenaugError(f"The replacement probability must lie in [0, 1], not {question.replace}.")
-    if question.updates is not None and question.updates < 1:
-        raise GenaugError(f"The classifier needs at least one update, not {question.updates}.")
     if question.use is not None:
         known_word(question.use, USES, "use")
-    if not 0 < question.test_fraction < 1:
-        raise GenaugError(f"The share kept back for the test must lie between 0 and 1, not {question.test_fraction}.")
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
         raise GenaugError(f"Tuning uses the splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} only; the others are for the final run.")
     if question.condition != "validation" and set(question.splits) & set(TUNING_SEEDS) and question.table != "compare":
