@@ -17,7 +17,7 @@ import pytest
 from genaug import experiment
 from genaug.core import GenaugError, LabeledImages
 from genaug.data import Manifest
-from genaug.experiment import (KEY, Bench, Comparison, Unit, arm_fields, arm_text, bootstrap_difference, checked_row, claim_comparison, classifier_preset, compare, estimate, foreign_backbones,
+from genaug.experiment import (KEY, Run, Comparison, Unit, arm_fields, arm_text, bootstrap_difference, checked_row, claim_comparison, classifier_preset, compare, estimate, foreign_backbones,
                                make_split, missing_units, paint_arm, put, read_rows, run_experiment, split_notes, summarise, tune, written_summary)
 from genaug.registry import parse_methods
 
@@ -131,7 +131,7 @@ def test_stages_see_training_images_only(monkeypatch, tmp_path):
     split = make_split(QUESTION, SETS, 0)
     assert set(split.train.ids) <= set(SETS["train"].ids) and split.test.ids == SETS["test"].ids and len(split.train) == 6
     planted = dataclasses.replace(split, train=split.test)
-    bench = Bench(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
+    bench = Run(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
     monkeypatch.setattr(experiment, "make_arm", lambda *_: None)
     arm = type("Arm", (), {"name": "round-trip", "augmenter": type("Augmenter", (), {"name": "round-trip", "fit": lambda *_: pytest.fail("was fitted on test images")})()})()
     with pytest.raises(GenaugError, match="fitting round-trip.*a test image"):
@@ -184,18 +184,18 @@ def test_an_unknown_part_to_examine_on():
 # runs
 
 def test_a_changed_setting_never_finds_an_old_result(tmp_path):
-    split, bench = make_split(QUESTION, SETS, 0), Bench(QUESTION, SETS, None, tmp_path, False)
-    path = bench.path("mixup", split, 0)
+    split, bench = make_split(QUESTION, SETS, 0), Run(QUESTION, SETS, None, tmp_path, False)
+    path = bench.path(bench.arm("mixup"), split, 0)
     changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path("mixup", split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
-    others = [bench.path("mixup@alpha=0.3", split, 0), bench.path("mixup", split, 1), bench.path("mixup", make_split(QUESTION, SETS, 1), 0), bench.path("original", split, 0)]
-    assert len({path, *changed, *others}) == 7 and bench.path("mixup", split, 0) == path
+    others = [bench.path(bench.arm("mixup@alpha=0.3"), split, 0), bench.path(bench.arm("mixup"), split, 1), bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0), bench.path(bench.arm("original"), split, 0)]
+    assert len({path, *changed, *others}) == 7 and bench.path(bench.arm("mixup"), split, 0) == path
 
 
 def test_arms_are_paired(monkeypatch, tmp_path):
     seen = []
     real_training = experiment.train_classifier
     monkeypatch.setattr(experiment, "train_classifier", lambda train, synthetic, preset, **rest: seen.append((train.ids, rest["seed"], preset)) or real_training(train, synthetic, preset, **rest))
-    list(run_experiment(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, tmp_path, progress=False))
+    list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, None, tmp_path, False)))
     assert seen[:2] == seen[2:] and seen[0] != seen[1]
 
 
@@ -220,27 +220,27 @@ def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
     process.wait()
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*.json")}
     assert len(stored) == 1 and not (tmp_path / "out" / "results.csv").exists()
-    found = compare(QUESTION, SETS, tmp_path / "out", progress=False)
+    found = compare(Run(QUESTION, SETS, None, tmp_path / "out", False))
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
-    unbroken = compare(QUESTION, SETS, tmp_path / "unbroken", progress=False)
+    unbroken = compare(Run(QUESTION, SETS, None, tmp_path / "unbroken", False))
     compared = [*KEY, "value", "n"]
     pd.testing.assert_frame_equal(found.rows[compared], unbroken.rows[compared])
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 4 and missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
 
 
 def test_a_broken_result_file_is_run_again(tmp_path):
-    found = compare(QUESTION, SETS, tmp_path, progress=False)
+    found = compare(Run(QUESTION, SETS, None, tmp_path, False))
     path = next((tmp_path / "runs").iterdir())
     path.write_text("{")
-    again = compare(QUESTION, SETS, tmp_path, progress=False)
+    again = compare(Run(QUESTION, SETS, None, tmp_path, False))
     assert Unit.load(path) is not None and again.rows.value.equals(found.rows.value)
 
 
 def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
-    compare(QUESTION, SETS, tmp_path, progress=False)
+    compare(Run(QUESTION, SETS, None, tmp_path, False))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     said = []
-    found = compare(dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)), SETS, tmp_path, progress=False, say=said.append)
+    found = compare(Run(dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)), SETS, None, tmp_path, False), say=said.append)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items()) and len(list((tmp_path / "runs").iterdir())) == 4 + 4
     assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {"original", "cutmix"}
     assert any(line.startswith("Estimated cost:") for line in said)
@@ -250,7 +250,7 @@ def test_folders_of_something_else_are_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     with pytest.raises(GenaugError, match="not empty"):
-        compare(QUESTION, SETS, tmp_path / "full", progress=False)
+        compare(Run(QUESTION, SETS, None, tmp_path / "full", False))
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
     (tmp_path / "file").write_text("")
     with pytest.raises(GenaugError, match="is a file"):
@@ -264,15 +264,15 @@ def test_folders_of_something_else_are_refused(tmp_path):
 
 
 def test_the_estimate_counts_what_is_left(tmp_path):
-    bench = Bench(dataclasses.replace(QUESTION, repeats=(0, 1)), SETS, None, tmp_path, False)
+    bench = Run(dataclasses.replace(QUESTION, repeats=(0, 1)), SETS, None, tmp_path, False)
     split = make_split(QUESTION, SETS, 0)
-    assert (estimate(bench, split).runs, estimate(bench, split).updates) == (8, 16)
-    list(run_experiment(dataclasses.replace(QUESTION, splits=(0,)), SETS, tmp_path, progress=False))
-    assert estimate(bench, split).runs == 4 and "classifiers" in estimate(bench, split).sentence()
+    assert (estimate(bench).runs, estimate(bench).updates) == (8, 16)
+    list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,)), SETS, None, tmp_path, False)))
+    assert estimate(bench).runs == 4 and "classifiers" in estimate(bench).sentence()
 
 
 def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
-    cost = lambda *methods: estimate(Bench(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False), make_split(QUESTION, SETS, 0))
+    cost = lambda *methods: estimate(Run(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False), make_split(QUESTION, SETS, 0))
     alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
     assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
     assert cost("smote", "smote@copies=2").images > alone.images
@@ -286,7 +286,7 @@ def test_images_are_painted_once_and_shared(tmp_path):
     from genaug.diffusion import ToyBackbone
     backbone = ToyBackbone.from_images(SETS["train"].batch(), SETS["train"].targets, SETS["train"].class_names)
     question = dataclasses.replace(QUESTION, methods=("original", "round-trip", "round-trip+mixup"), splits=(0,), copies=1)
-    found = compare(question, SETS, tmp_path, backbone, progress=False)
+    found = compare(Run(question, SETS, backbone, tmp_path, False))
     sets = [path for path in (tmp_path / "synthetic" / "split-0").iterdir() if path.is_dir()]
     assert len(sets) == 1 and len(list((tmp_path / "synthetic" / "split-0").glob("*.json"))) == 2
     fed = [json.loads(text)["fed"]["synthetic"] for text, metric in zip(found.rows.settings, found.rows.metric) if metric == "accuracy"]
@@ -295,7 +295,7 @@ def test_images_are_painted_once_and_shared(tmp_path):
 
 
 def test_tuning_uses_its_own_splits(tmp_path):
-    table = tune(dataclasses.replace(QUESTION, splits=(100, 101)), SETS, tmp_path, progress=False)
+    table = tune(Run(dataclasses.replace(QUESTION, splits=(100, 101)), SETS, None, tmp_path, False))
     assert (table.splits == 2).all() and sorted(path.stem for path in (tmp_path / "splits").iterdir()) == ["100", "101"]
     assert not set(Manifest.load(tmp_path / "splits" / "100.json").test) & set(SETS["test"].ids)
 

@@ -4,7 +4,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from genaug.experiment import Comparison, checked_row, load_rows, put, read_rows, set_table, summarise
+from genaug.experiment import Run, Comparison, checked_row, load_rows, put, read_rows, set_table, summarise
 from genaug.tables import Places, beside_paper, fill_table, lacks_bootstrap, scales_shown, table_places, table_rows, unfinished
 
 QUESTION = Comparison(("original", "mixup"), "digits 2-shot", shots=2, splits=(0, 1), repeats=(0,), updates=2, table="demo", scale="seconds")
@@ -102,7 +102,7 @@ def test_compare_measures_the_sets_and_the_report_shows_them(tmp_path):
     from genaug.report import write_report
     question = Comparison(("original", "round-trip"), "digit-scenes", 1, splits=(0,), repeats=(0,), copies=1, updates=2)
     sets = open_sets("digit-scenes")
-    found = compare(question, sets, tmp_path / "out", needed_backbone(question.methods), "digit-scenes", progress=False, jury=find_jury(sets, stored=True))
+    found = compare(Run(question, sets, needed_backbone(question.methods), tmp_path / "out", False), jury=find_jury(sets, stored=True), source="digit-scenes")
     table = set_table(found.rows, question.methods)
     assert list(table.index) == ["round-trip"] and table.loc["round-trip", "judge_accuracy"] > 0.5 and table.loc["round-trip", "nearest_ratio@letters"] < 0.9      # copies, and it shows
     assert "recognised by the judge" in write_report(tmp_path / "out").read_text(encoding="utf-8")

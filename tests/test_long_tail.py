@@ -14,7 +14,7 @@ from genaug.classifier import Feeder, View, mixture_loss, train_classifier, trai
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer
 from genaug.data import Manifest, long_tail
 from genaug.datasets import load
-from genaug.experiment import Bench, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
+from genaug.experiment import Run, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
 from genaug.metrics.classification import size_groups, size_rows
 from genaug.registry import groups, make_arm, parse_methods
 from genaug.tables import Places, fill_table, read_rows
@@ -261,7 +261,7 @@ def question(methods=("original",), **changes):
 
 
 def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
-    unit, rows = next(run_experiment(question(), open_sets("digits"), tmp_path, None, False))
+    unit, rows = next(run_experiment(Run(question(), open_sets("digits"), None, tmp_path, False)))
     parts = {row["part"]: row for row in rows if row["part"].startswith("shots=")}
     assert {"shots=many", "shots=medium", "shots=few"} <= set(parts) and all(row["metric"] == "accuracy" for row in parts.values())
     classes = {row["part"].removeprefix("class="): row["value"] for row in rows if row["metric"] == "sensitivity"}
@@ -272,7 +272,7 @@ def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
 def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path):
     sets = open_sets("digits")
     split = make_split(question(), sets, 0)
-    path = lambda arm, **changes: Bench(question(**changes), sets, None, tmp_path).path(arm, split, 0)
+    path = lambda arm, **changes: Run(question(**changes), sets, None, tmp_path).path(arm, split, 0)
     arms = ("original", "drw", "cmo", "cmo+drw", "oversampling", "smote", "smote@fill=true", "smote@even=true", "smote@total=9")
     assert len({path(arm) for arm in arms}) == len(arms)
     assert path("smote", even=True) == path("smote@even=true") and path("smote", use="swap_tail") == path("smote@use=swap_tail")
