@@ -747,7 +747,7 @@ def take_order(
     real = chosen_training(sets, shots, asked["imbalance"], asked["seed"])
     check_out(out, ["plan.jsonl"], found, real.pixels)
     check_amount(budget, real)
-    errors = tell_arms(terminal, [arm.name], real, network, ClassPrompt(metaclass=metaclass), words, device)
+    errors = tell_arms(terminal, [arm.text], real, network, ClassPrompt(metaclass=metaclass), words, device)
     if errors:
         terminal.findings += errors
         refuse(errors[0].message)
@@ -785,7 +785,7 @@ def tell_about_options(
     idle_options(terminal, context, copies=f"{amount} says how many images there will be" if amount else "", condition="only `genaug compare` tunes" if asked["condition"] == "validation" else "",
                  device="" if not reasons["backbone"] or takes(arm.augmenter, "device") else f"{arm.augmenter.name} computes on the CPU", **reasons)
     words = find_suffixes(asked["suffixes"], asked["source"])
-    terminal.note("settings", suffix_note(arm.augmenter, words), feed_note(arm.name))
+    terminal.note("settings", suffix_note(arm.augmenter, words), feed_note(arm.text))
     terminal.note("backbone", backbone_note(None if reasons["backbone"] else asked["backbone"], asked["source"]))
 
 # %% ../nbs/62_cli.ipynb #c043b

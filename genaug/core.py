@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
-           'WHOLE', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of', 'Identified', 'stored_kind',
-           'value_at', 'stored_fields', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable',
-           'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings',
-           'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8',
-           'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata',
-           'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound',
-           'declared', 'check_settings', 'Setting', 'settings_table', 'HasFingerprint', 'settings_of', 'Part',
-           'Decision', 'Augmenter', 'Mixer', 'Balancer', 'progress_bar']
+           'WHOLE', 'FIXED', 'FAMILIES', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of',
+           'Identified', 'stored_kind', 'value_at', 'stored_fields', 'content_hash', 'seed_from', 'write_atomic',
+           'file_name', 'printable', 'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings',
+           'read_findings', 'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows',
+           'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record',
+           'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail',
+           'Budget', 'Bound', 'declared', 'check_settings', 'Setting', 'settings_table', 'as_typed', 'with_settings',
+           'HasFingerprint', 'settings_of', 'Summary', 'Decision', 'Part', 'Augmenter', 'Mixer', 'Balancer',
+           'progress_bar', 'Method', 'declare_method', 'declared_methods']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -30,7 +31,7 @@ import threading
 import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -1258,6 +1259,8 @@ def _wrong_kind(
         wants = [_wrong_kind(item, inner, bound) for item in value] if isinstance(value, (tuple, list)) else [_wrong_kind("", inner, bound)]
         wrong = next((want for want in wants if want), "")
         return f"a list of entries, each {wrong}" if wrong else ""
+    if isinstance(annotation, type) and issubclass(annotation, Identified):
+        return "" if isinstance(value, annotation) else f"a part of the kind {annotation.__name__}"
     if annotation in (None, type(None)):
         return "" if value is None else "none"
     if annotation is bool:
@@ -1307,6 +1310,73 @@ def settings_table(
             table.append(Setting(before + field.name, words, bound.text() if bound else "", value))
     return table
 
+# %% ../nbs/00_core.ipynb #c048g
+def as_typed(
+    value: object,       # as `parse_value` gives it
+    annotation: object,  # type of the field
+    current: object,     # what the field has now
+) -> object:
+    "A value in the form its field wants, where only the form differs: 25.0 for a whole number, one entry for a list, 1 for 1.0."
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
+    if lists and isinstance(value, tuple):
+        return tuple(as_typed(item, typing.get_args(lists[0])[0], None) for item in value)
+    if lists and value is not None and not (isinstance(value, str) and str in kinds):
+        return (as_typed(value, typing.get_args(lists[0])[0], None),)
+    if int in kinds and float not in kinds and type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return float(value) if isinstance(current, float) and type(value) is int else value
+
+# %% ../nbs/00_core.ipynb #c048h
+FIXED = ("name", "backbone", "class_prompt", "identity")  # fields that no arm's text sets
+
+
+def _named(
+    instance: object,  # a dataclass instance
+) -> str:
+    "How a sentence names an instance: by its name, or by its class."
+    return instance.name if "name" in declared(type(instance)) else type(instance).__name__
+
+
+def _changed_field(
+    instance: object,  # a dataclass instance
+    name: str,         # of a field that is set
+    value: object,     # as given
+) -> object:
+    "The new value of a field; raises `GenaugError` for a part that is given as anything but a part."
+    current = getattr(instance, name)
+    if dataclasses.is_dataclass(current) and not dataclasses.is_dataclass(value):
+        inner = [item.name for item in dataclasses.fields(current) if item.init]
+        raise GenaugError(f"'{name}' is made of parts; " + (f"set one of them, such as {name}.{inner[0]}=value." if inner else "this one has none that could be set."))
+    return as_typed(value, declared(type(instance))[name][0], current)
+
+# %% ../nbs/00_core.ipynb #c048k
+def with_settings(
+    instance: object,  # a dataclass instance
+    settings: Iterable[tuple[str, object]],  # field name, alias or path with dots into parts, and new value
+    fixed: Sequence[str] = FIXED,            # fields that cannot be set
+) -> object:
+    "A copy with some fields changed, all at once. Raises `GenaugError` listing the fields when there is no such one, and for a value that a field cannot have."
+    fields = [item.name for item in dataclasses.fields(instance) if item.init and item.name not in fixed]
+    identity, parts, changes = _identity(instance), {}, {}
+    for given, value in settings:
+        name, dot, rest = identity.path(given).partition(".")
+        if name not in fields:
+            known = [*dict.fromkeys([*fields, *identity.aliases])]
+            raise GenaugError(f"'{_named(instance)}' has no field '{printable(name)[:80]}'; it has {', '.join(known) or 'none'}.")
+        if dot and not dataclasses.is_dataclass(getattr(instance, name)):
+            raise GenaugError(f"'{name}' has no parts; write {name}=value.")
+        if (rest in dict(parts.get(name, ()))) if dot else name in changes:
+            raise GenaugError(f"'{given}' is given twice to '{_named(instance)}'; write it once.")
+        if dot:
+            parts.setdefault(name, []).append((rest, value))
+        else:
+            changes[name] = _changed_field(instance, name, value)
+    bases = {name: changes.pop(name, getattr(instance, name)) for name in parts}
+    return dataclasses.replace(instance, **changes, **{name: with_settings(bases[name], inner, fixed) for name, inner in parts.items()})
+
 # %% ../nbs/00_core.ipynb #c050
 @typing.runtime_checkable
 class HasFingerprint(typing.Protocol):
@@ -1319,6 +1389,34 @@ def settings_of(
 ) -> dict:  # by stored name
     "Its fields as hashable settings: objects with a fingerprint replaced by it."
     return {name: value.fingerprint() if isinstance(value, HasFingerprint) else value for name, value in stored_fields(instance).items()}
+
+# %% ../nbs/00_core.ipynb #c050e
+@dataclass(frozen=True)
+class Summary:
+    "What an examination knows about a training set before it is opened picture by picture."
+    class_names: tuple[str, ...]
+    task: str = "single"                     # or "multi"
+    counts: Mapping[str, int] | None = None  # photographs per class; None: not known
+
+    @property
+    def alone(self) -> list[str]:
+        "Classes that have one photograph."
+        return [name for name in self.class_names if (self.counts or {}).get(name) == 1]
+
+    def pair_note(self, then: str) -> list[tuple[str, str, str]]:
+        "What to say of a part that takes pairs of photographs of a class, and does `then` where there is only one."
+        alone, count = self.alone, len(self.class_names)
+        said = f"takes pairs of one class, and {len(alone)} of {count} classes have one photograph, such as '{printable(alone[0])[:60]}': {then}" if alone else ""
+        return [("single-photograph", "note", said)] if alone else []
+
+
+
+@dataclass(frozen=True)
+class Decision:
+    "What `select` says of one painted row."
+    keep: bool = True    # part of the finished set?
+    weight: float = 1.0  # how strongly the classifier should use it, at least 0
+    reason: str = ""     # why it was dropped or weighed, for the metadata
 
 
 class Part(Identified):
@@ -1336,19 +1434,21 @@ class Part(Identified):
         "Fields that have no effect as this part stands, and why; a field of a part within it has a dot in its name."
         return {}
 
+    def concerns(self, data: "Summary") -> list[tuple[str, str, str]]:
+        "What it cannot do with such a set, or does differently there: (kind, severity, what to say behind its name)."
+        return []
 
-@dataclass(frozen=True)
-class Decision:
-    "What `select` says of one painted row."
-    keep: bool = True    # part of the finished set?
-    weight: float = 1.0  # how strongly the classifier should use it, at least 0
-    reason: str = ""     # why it was dropped or weighed, for the metadata
+    def having(self, **changes) -> "Part":
+        "A copy with other settings; a name may be a field, an alias, or (in a mapping) a path with dots into parts."
+        return with_settings(self, changes.items(), fixed=())
 
 # %% ../nbs/00_core.ipynb #c050a
 @dataclass(kw_only=True)
 class Augmenter(Part):
     "A method that makes labelled images; subclasses are dataclasses whose fields are the paper's settings."
     name: str = "augmenter"  # as the registry and the results write it
+    suffixes: ClassVar[tuple[str, ...]] = ()  # settings behind its prompts
+    said_as: ClassVar[str | None] = None     # how it tells a text encoder the classes: by "words", "tokens" or "adapters"; None: not at all
     surroundings: ClassVar[frozenset[str]] = frozenset()  # which of backbone, class_prompt, suffixes and device it takes, see `placed`
     needs_backbone: ClassVar[bool] = False   # does it paint with a diffusion model?
     backbone: ClassVar[None] = None          # the diffusion model, for those that have one
@@ -1363,6 +1463,13 @@ class Augmenter(Part):
     def fresh(self) -> "Augmenter":
         "A copy with the same settings that was not fitted."
         return dataclasses.replace(self)
+
+    def check(self) -> None:
+        "Raise `GenaugError` before any work if it lacks something, such as a network's weights."
+
+    def doubts(self) -> list[tuple[str, str, str]]:
+        "Settings that do nothing or contradict each other: (kind, severity, sentence behind \"In 'arm' \")."
+        return []
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "Augmenter":
         "Learn from the training photographs (all are decoded once, so a broken file is found now) and return self."
@@ -1477,3 +1584,64 @@ def progress_bar(
 ) -> Iterator:
     "The items one by one, with a bar on standard error that shows rate and time left."
     return tqdm(iterable, desc=description, total=total, disable=not enabled, file=sys.stderr, leave=False, mininterval=0.5)
+
+# %% ../nbs/00_core.ipynb #c056b
+FAMILIES = ("control", "generator-free", "generator", "diffusion")  # the order in which methods are listed
+
+
+@dataclass(frozen=True)
+class Method:
+    "A method as arms name it."
+    name: str                  # as the papers write it, in lower case with hyphens
+    kind: str                  # "plain", "augmenter", "mixer" or "balancer"
+    build: Callable | None     # makes it with the paper's settings
+    summary: str               # one line for the help and the site
+    family: str = "diffusion"  # one of `FAMILIES`
+    year: int = 0              # of publication
+    behind: Callable | None = None  # of an augmenter: makes the mixer that its name stands for behind a "+"
+    embedded: Mapping[str, object] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
+
+    @property
+    def part(self) -> Callable | None: return self.build if self.kind in ("mixer", "balancer") else self.behind
+
+
+def _kind_of(
+    build: Callable,  # a class, or a function that makes an instance
+) -> tuple[str, str]:  # "augmenter", "mixer" or "balancer"; its name
+    "What is declared; raises `TypeError` when it is no method."
+    made = build if isinstance(build, type) else build()
+    kind = made if isinstance(made, type) else type(made)
+    kinds = {"augmenter": Augmenter, "mixer": Mixer, "balancer": Balancer}
+    found = [word for word, base in kinds.items() if issubclass(kind, base)]
+    if not found:
+        raise TypeError(f"a method is an Augmenter, a Mixer or a Balancer, not a {kind.__name__}")
+    return found[0], made.name
+
+
+def declare_method(
+    name: str,     # how arms write it
+    summary: str,  # one line
+    **declared,    # further fields of `Method`: family, year, behind, embedded
+) -> Callable:  # a decorator
+    "Declare a method beside its code: decorates a class, or a function without arguments that builds an instance."
+    def decorate(build: Callable) -> Callable:
+        kind, built = _kind_of(build)
+        if built != name:
+            raise TypeError(f"'{name}' is declared and '{built}' is built; give both the same name")
+        if isinstance(build, type):
+            build.method = Method(name, kind, build, summary, **declared)
+            return build
+        @functools.wraps(build)
+        def with_its_settings(**settings): return build().having(**settings)
+        with_its_settings.method = Method(name, kind, build, summary, **declared)
+        return with_its_settings
+    return decorate
+
+
+def declared_methods(
+    names: Mapping[str, object],  # of a module: `vars(module)`
+) -> list[Method]:
+    "The methods that a module declares, in its order; those it only imports are left out."
+    own = names.get("__name__")
+    decorated = [value for value in names.values() if isinstance(value, (type, types.FunctionType)) and value.__module__ == own]
+    return [vars(value)["method"] for value in decorated if isinstance(vars(value).get("method"), Method)]

@@ -79,7 +79,7 @@ def arm_identity(
     arm: Arm,  # built
 ) -> dict[str, str]:
     "Method and variant of a built arm, as `arm_fields` gives them of a text."
-    return arm_fields(arm.name)
+    return {"method": arm.method, "variant": arm.variant}
 
 
 def arm_text(
@@ -456,7 +456,7 @@ class Run:
     @functools.cached_property
     def arms(self) -> Mapping[str, Arm]:
         "The arms of the question by their canonical text, each made once; raises `GenaugError` for one that cannot be built."
-        return MappingProxyType({arm.name: arm for arm in map(self._made, self.question.methods)})
+        return MappingProxyType({arm.text: arm for arm in map(self._made, self.question.methods)})
 
     def arm(self, text: str) -> Arm:
         "The arm of a text."
@@ -641,9 +641,9 @@ def paint_arm(
     others = tuple(sorted(other for other in place.glob(f"{name}-*") if other != home)) if place.is_dir() else ()
     canvas = Canvas(home, make_plan(augmenter, split.train, budget, split.number), others)
     images = paint_plan(augmenter, split.train, canvas, run.question.batch_size, progress=run.progress, allow_fewer=True)
-    note_arm(run.folder, arm.name, split.number, home)
+    note_arm(run.folder, arm.text, split.number, home)
     if not len(images):
-        raise GenaugError(f"No synthetic image was used: '{arm.name}' turned down all its candidates on split {split.number}; "
+        raise GenaugError(f"No synthetic image was used: '{arm.text}' turned down all its candidates on split {split.number}; "
                           f"loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
     decided = read_decisions(home)
     return images, augmenter.evaluations([row for row in read_plan(home).rows if row.id in decided])
@@ -680,12 +680,12 @@ def run_unit(
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = unit_metrics(run, split, answers)
     if not math.isfinite(metrics[0][2]):
-        raise GenaugError(f"The {metrics[0][0].replace('_', ' ')} of '{arm.name}' on split {split.number} is not defined, "
+        raise GenaugError(f"The {metrics[0][0].replace('_', ' ')} of '{arm.text}' on split {split.number} is not defined, "
                           "since no test image has a label; examine on images that have some.")
     budget = run.budget(arm)
     settings = {"shots": question.shots, "copies": budget.copies if made else 0, "budget": settings_of(budget) if made else None,
                 "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
-    unit = Unit(arm.name, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right),
+    unit = Unit(arm.text, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right),
                 time.perf_counter() - started, count, settings, pack_answers(answers, test.task))
     write_atomic(run.path(arm, split, seed), json.dumps(dataclasses.asdict(unit)))
     return unit
@@ -757,10 +757,10 @@ def stored_unit(
     unit = Unit.load(path)
     sound = unit is not None and (unit.split, unit.seed, len(unit.correct)) == (split.number, seed, len(split.test))
     if sound and _sound_answers(unit, split.test):
-        return dataclasses.replace(unit, arm=arm.name)  # another text may stand for the same arm
+        return dataclasses.replace(unit, arm=arm.text)  # another text may stand for the same arm
     if path.exists():
         where = path.relative_to(run.folder).as_posix()
-        found(Finding("damaged-run", "note", where, f"'{where}' is damaged and counts as not there: '{arm.name}', split {split.number}, repeat {seed} was run again."))
+        found(Finding("damaged-run", "note", where, f"'{where}' is damaged and counts as not there: '{arm.text}', split {split.number}, repeat {seed} was run again."))
     return None
 
 # %% ../nbs/60_experiment.ipynb #c044d
@@ -780,7 +780,7 @@ def run_split(
             if unit is None:
                 painted, why = (painted, why) if painted or why else attempt(paint_arm, run, arm, split)
                 unit, failure = (None, why) if why else attempt(run_unit, run, arm, painted, split, seed)
-                unit = unit or Unit.failed(arm.name, number, seed, failure)
+                unit = unit or Unit.failed(arm.text, number, seed, failure)
             tick()
             yield unit
 
@@ -942,7 +942,7 @@ def measure_arm(
     failed: bool = False,  # did a run of the arm fail? Then a set that is not there could not be made
 ) -> list[dict]:  # result rows; none about a set that could not be made
     "Measure the synthetic set of an arm, painting it if it is not there."
-    home = noted_arm(run.folder, arm.name, split.number)
+    home = noted_arm(run.folder, arm.text, split.number)
     if home is None and failed:
         return []
     synthetic = open_synthetic(home) if home is not None else paint_arm(run, arm, split)[0]
@@ -978,7 +978,7 @@ def measure_experiment(
     "Measure the sets of an experiment; one that cannot be measured has a row that says why, one that could not be made has none."
     arms = [arm for arm in run.arms.values() if arm.augmenter is not None]
     for number, arm in progress_bar([(number, arm) for number in run.question.splits for arm in arms], "measuring sets", run.progress):
-        rows, why = attempt(measure_arm, run, arm, run.split(number), jury, (arm.name, number) in failed)
+        rows, why = attempt(measure_arm, run, arm, run.split(number), jury, (arm.text, number) in failed)
         yield [failed_row(_judged(run, arm, number, jury), why)] if why else rows
 
 # %% ../nbs/60_experiment.ipynb #c060
@@ -998,9 +998,9 @@ def planned_cost(
     arm: Arm,  # with an augmenter
 ) -> tuple[tuple[int, int, int, int] | None, str]:  # as `painting_cost`; or None and why it fails
     "What painting an arm takes on the first split, counted once."
-    if arm.name not in run.planned:
-        run.planned[arm.name] = attempt(painting_cost, arm.augmenter, run.first.train, run.budget(arm))
-    return run.planned[arm.name]
+    if arm.text not in run.planned:
+        run.planned[arm.text] = attempt(painting_cost, arm.augmenter, run.first.train, run.budget(arm))
+    return run.planned[arm.text]
 
 
 def unit_seconds(
@@ -1186,7 +1186,7 @@ def _check_feeding(
     try:
         Feeder(train, made, mixer=arm.mixer, balancer=arm.balancer, epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train)), **use).plan(0)
     except GenaugError as error:
-        raise GenaugError(f"The arm '{arm.name}' cannot train on these data: {error}") from None
+        raise GenaugError(f"The arm '{arm.text}' cannot train on these data: {error}") from None
 
 # %% ../nbs/60_experiment.ipynb #c086b
 def _data_findings(
@@ -1221,7 +1221,7 @@ def _why_not_painted(
         return ""
     train, budget = run.first.train, run.budget(arm)
     if not sum(budget.wanted(train).values()):
-        raise GenaugError(f"The arm '{arm.name}' asks for no image at all ({len(train)} photographs, "
+        raise GenaugError(f"The arm '{arm.text}' asks for no image at all ({len(train)} photographs, "
                           f"{budget.copies:g} copies of each): raise --copies.")
     return planned_cost(run, arm)[1]
 

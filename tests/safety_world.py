@@ -237,9 +237,8 @@ def cheap(augmenter, several=False, **changes):
             "pretrained": None,
             "per_class": not several,
         }
-    return dataclasses.replace(
-        augmenter, **{key: value for key, value in {**settings, **changes}.items() if key in fields}
-    )
+    known = fields | set(augmenter.own_identity().aliases)
+    return augmenter.having(**{key: value for key, value in {**settings, **changes}.items() if key in known})
 
 
 @functools.cache
@@ -264,7 +263,7 @@ def arm_record(text):
     tiny, paper = make_arm(text, suffixes=SUFFIXES), make_arm(text, backbone("toy"), suffixes=SUFFIXES)
     use = None if paper.use is None else plain(dataclasses.asdict(paper.use))
     return {
-        "name": paper.name,
+        "name": paper.text,
         "augmenter": settings_record(paper.augmenter),
         "tiny": settings_record(tiny.augmenter),
         "mixer": settings_record(paper.mixer),

@@ -11,10 +11,10 @@ from genaug.concepts.lora import ConceptShelf
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, Decision, GenaugError, LabeledImages, PlanRow, content_hash
 from genaug.diffusion import ToyBackbone
-from genaug.methods.diff_ii import CircleStart, DiffII, moved_copy
+from genaug.methods.diff_ii import CircleStart, diff_ii, moved_copy
 from genaug.painting import open_synthetic, read_decisions, read_plan, synthesize
 from genaug.recipe import (AnotherClass, ClassName, EveryOtherClass, FromPhotograph, LearnedAdapter, LearnedCategory, LearnedTokens, OwnClass,
-                           Recipe, by_adapters, evaluations, with_jitter)
+                           Recipe, by_adapters, with_jitter)
 
 
 def many_classes(classes=6, per_class=3):
@@ -74,7 +74,7 @@ class KeepStrongest:
 
 def test_a_group_keeps_one_and_a_filter_draws_until_enough(tmp_path):
     real = many_classes(3, 2)
-    method = recipe(real, start=FromPhotograph((0.2, 0.6, 0.9), every=True), keeping=KeepStrongest())
+    method = recipe(real, start=FromPhotograph((0.2, 0.6, 0.9), every=True), filter=KeepStrongest())
     rows = method.plan(real, Budget(4), 0)
     assert len(rows) == 24 * 3 * 3 and all(len({row.seed for row in rows if row.group == group}) == 1 for group in {row.group for row in rows})
     made = synthesize(method, real, tmp_path / "set", Budget(4), 0, progress=False, allow_fewer=True)
@@ -98,7 +98,7 @@ def test_partial_guidance_costs_what_it_says():
         method = Recipe(backbone=backbone, guidance_scale=3.0, guidance_until=until, start=start, num_inference_steps=10).fit(real)
         rows = method.plan(real, Budget(1), 0)
         method.paint(rows, real)
-        assert backbone.count == evaluations(method, rows), until
+        assert backbone.count == method.evaluations(rows), until
 
 
 def test_an_unchanged_late_setting_leaves_ids_alone_and_a_changed_one_does_not():
@@ -145,7 +145,7 @@ def test_effort_counts_steps_of_all_adapters():
 @pytest.mark.parametrize("single", ["noise", "noise-circle", "flip", "shift"])
 def test_a_single_photograph_has_a_policy(single):
     real = toy_photographs((1, 1))
-    method = DiffII(naming=ClassName(), backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=25, fixed_point_iterations=3, single=single).fit(real)
+    method = diff_ii(naming=ClassName(), backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=25, fixed_point_iterations=3, single=single).fit(real)
     rows = method.plan(real, Budget(6), 0)
     images = np.stack(method.paint(rows, real)).astype(float)
     assert all(bool(row.inputs) == (single != "noise") for row in rows) and len({row.id for row in rows}) == 12
@@ -155,7 +155,7 @@ def test_a_single_photograph_has_a_policy(single):
         away = [dataclasses.replace(rows[0], settings={**rows[0].settings, "position": 0.5})]
         distance = lambda row: np.abs(method.paint(row, real)[0].astype(float) - real.image(0)).mean()
         assert distance(at_home) < 3 < 10 < distance(away)
-    assert evaluations(method, rows) == 25 * 12 + 25 * 4 * (len(method.start.inverted(rows)) if single != "noise" else 0)
+    assert method.evaluations(rows) == 25 * 12 + 25 * 4 * (len(method.start.inverted(rows)) if single != "noise" else 0)
 
 
 @pytest.mark.parametrize("moved", [[0, 0], [4, -3], [-8, 8], [1, 0]])
@@ -171,11 +171,11 @@ def test_a_shift_moves_the_middle_and_repeats_the_border(moved):
 def test_fixed_positions_are_used_and_must_be_on_the_arc():
     draw = np.random.default_rng(0)
     start = CircleStart(positions=(0.1, 0.6))
-    assert {start.decide(draw, "a", ["b"])[1]["position"] for _ in range(30)} == {0.1, 0.6} and CircleStart(positions=0.25).positions == (0.25,)
+    assert {start.plan_start(draw, "a", ["b"])[1]["position"] for _ in range(30)} == {0.1, 0.6} and CircleStart(positions=0.25).positions == (0.25,)
 
 
 def test_own_class_draws_nothing():
     draw = np.random.default_rng(0)
     real = many_classes()
-    OwnClass().aim(draw, Budget(1).slots(real)[0], real, "base")
+    OwnClass().choose_target(draw, Budget(1).slots(real)[0], real, "base")
     assert draw.random() == np.random.default_rng(0).random()

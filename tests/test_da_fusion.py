@@ -5,22 +5,22 @@ import torch
 from genaug.classifier import Feeder
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import load_backbone
-from genaug.methods.da_fusion import DAFusion, later_tokens
+from genaug.methods.da_fusion import da_fusion, later_tokens
 from genaug.prompts import ClassPrompt
-from genaug.recipe import ClassName, LearnedTokens, evaluations, learn_or_load
+from genaug.recipe import ClassName, LearnedTokens, learn_or_load
 from toy_world import toy_backbone, toy_photographs
 
 
 def fitted(real, **settings):
-    return DAFusion(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    return da_fusion(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
 
 
 def test_the_two_published_ways_of_learning_words():
-    assert DAFusion().naming == LearnedTokens(steps=None, learning_rate=2e-3, batch_size=4, tokens_per_class=1, initial="the")
+    assert da_fusion().naming == LearnedTokens(steps=None, learning_rate=2e-3, batch_size=4, tokens_per_class=1, initial="the")
     later = later_tokens(10)
     assert (later.steps, later.batch_size, later.tokens_per_class, later.initial) == (20_000, 8, 4, None)
     assert later.learning_rate == pytest.approx(4e-3)
-    assert DAFusion().use.kind == "swap_own" and DAFusion().use.replace == 0.5 and DAFusion().guidance_scale == 7.5
+    assert da_fusion().use.kind == "swap_own" and da_fusion().use.replace == 0.5 and da_fusion().guidance_scale == 7.5
 
 
 def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
@@ -32,7 +32,7 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
     assert counts.sum() == len(rows) == 4000 and ((counts - 1000) ** 2 / 1000).sum() < 16.27
     steps = {row.settings["strength"]: 25 - method.start.first_step(row, 25) for row in rows}
     assert steps == {0.25: 6, 0.5: 12, 0.75: 18, 1.0: 25}
-    assert evaluations(method, rows) == int((counts * (6, 12, 18, 25)).sum())
+    assert method.evaluations(rows) == int((counts * (6, 12, 18, 25)).sum())
     for name in real.ids[:3]:     # and of each photograph's own variants too
         own = drawn[[row.inputs[0][0] == name for row in rows]]
         assert all(abs((own == strength).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(own)) for strength in (0.25, 0.5, 0.75, 1.0))
@@ -43,7 +43,7 @@ def test_one_strength_is_always_that_one():
     method = fitted(real, strengths=0.5)
     assert method.strengths == (0.5,) and {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
     with pytest.raises(GenaugError, match="strength"):
-        DAFusion(strengths=(0.5, 1.1))
+        da_fusion(strengths=(0.5, 1.1))
 
 
 def test_every_row_edits_its_own_photograph_and_keeps_its_label():
@@ -84,7 +84,7 @@ def test_strength_one_still_holds_a_trace_of_the_photograph():
     real = toy_photographs()
     method = fitted(real, strengths=1.0)
     rows = method.plan(real, Budget(1), 0)
-    starts, first = method.start.latents(rows, real, method.studio)
+    starts, first = method.start.latents(rows, real, method.context)
     kept = float(method.backbone.alphas_cumprod[method.backbone.timesteps(25)[0]].sqrt())
     clean = method.backbone.encode(real.batch([row.inputs[0][0] for row in rows], size=8))
     expected = kept * clean + (1 - kept ** 2) ** 0.5 * row_noise(method.backbone.latent_shape, [row.seed for row in rows])
@@ -113,7 +113,7 @@ def test_words_of_one_split_never_paint_another(tiny, tmp_path):
 
 def test_two_methods_in_one_process_keep_their_own_words(tiny):
     real = toy_photographs((1, 1))
-    learned = [DAFusion(backbone=tiny, naming=LearnedTokens(steps=1, learning_rate=rate, batch_size=2, initial=None), num_inference_steps=5, strengths=1.0).fit(real) for rate in (0.0, 1.0)]
+    learned = [da_fusion(backbone=tiny, naming=LearnedTokens(steps=1, learning_rate=rate, batch_size=2, initial=None), num_inference_steps=5, strengths=1.0).fit(real) for rate in (0.0, 1.0)]
     rows = learned[0].plan(real, Budget(1), 0)
     alone, moved, after = learned[0].paint(rows, real), learned[1].paint(rows, real), learned[0].paint(rows, real)
     assert all(np.array_equal(one, two) for one, two in zip(alone, after)) and any(not np.array_equal(one, two) for one, two in zip(alone, moved))

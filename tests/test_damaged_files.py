@@ -21,7 +21,7 @@ from genaug.core import Budget, GenaugError
 from genaug.diffusion import load_backbone, load_parts, loading_remedy, locate_model
 from genaug.generators.dcgan import DCGAN
 from genaug.generators.common import Album, pictures_of
-from genaug.methods.diff_ii import DiffII
+from genaug.methods.diff_ii import diff_ii
 from genaug.painting import open_synthetic, read_decisions, read_plan, synthesize
 from genaug.recipe import ClassName
 from genaug.training import (
@@ -492,7 +492,7 @@ def test_a_damaged_page_of_an_album_is_left_out(painters, tmp_path, damage):
 def finished(tmp_path_factory):
     real, folder = toy_photographs(), tmp_path_factory.mktemp("finished") / "out"
     synthesize(
-        DiffII(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(real),
+        diff_ii(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(real),
         real,
         folder,
         Budget(copies=1),
@@ -605,7 +605,7 @@ def test_a_damaged_set_is_repaired_by_the_same_command(finished, tmp_path, file,
     folder, real = copy_of(finished, tmp_path), toy_photographs()
     (folder / file).unlink() if data is None else (folder / file).write_bytes(data)
     made = synthesize(
-        DiffII(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(real),
+        diff_ii(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(real),
         real,
         folder,
         Budget(copies=1),

@@ -11,7 +11,7 @@ from genaug.concepts.lora import ConceptShelf
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone
-from genaug.methods.datadream import DataDream
+from genaug.methods.datadream import datadream
 from genaug.recipe import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain, Use
 from genaug.registry import make_arm
 from toy_world import toy_backbone
@@ -36,7 +36,7 @@ def photographs(seed=0, counts=(2, 1)):
 @pytest.fixture(scope="module")
 def fitted(backbone):
     real = photographs()
-    return DataDream(naming=CHEAP, backbone=backbone, num_inference_steps=4).fit(real), real
+    return datadream(naming=CHEAP, backbone=backbone, num_inference_steps=4).fit(real), real
 
 
 def adapters(row):
@@ -48,11 +48,11 @@ def farthest(first, second):
 
 
 def test_the_defaults_are_the_papers():
-    method = DataDream()
+    method = datadream()
     paper = dict(scope="class", fuse=1, steps=200 * 16 // 8, learning_rate=1e-4, batch_size=8, rank=16, text_encoder=True, warmup=100, schedule="cosine", flip=False)
     assert {name: getattr(method.naming, name) for name in paper} == paper
     assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, Use("two_loss", real_share=0.8))
-    assert (method.start, method.target, method.prompting, method.labelling, method.keeping) == (FromNoise(), OwnClass(), Plain(), HardLabel(), KeepAll())
+    assert (method.start, method.target, method.prompting, method.label, method.filter) == (FromNoise(), OwnClass(), Plain(), HardLabel(), KeepAll())
     many = LabeledImages(list(np.zeros((200, 4, 4, 3), np.uint8)), np.arange(200), [f"bird {index}" for index in range(200)], [str(index) for index in range(200)])
     assert method.naming.effort(many) == (80_000, 8) and dataclasses.replace(method.naming, scope="set").effort(many) == (400, 8)
 
@@ -69,7 +69,7 @@ def test_one_adapter_per_class_from_its_own_photographs_only(fitted, backbone):
     method, real = fitted
     assert isinstance(method.concept, ConceptShelf) and list(method.concept.concepts) == ["wren", "owl"]
     owl = LabeledImages([*real.pixels[:2], 255 - real.pixels[2]], real.targets, real.class_names, real.ids)
-    again = DataDream(naming=CHEAP, backbone=backbone).fit(owl).concept
+    again = datadream(naming=CHEAP, backbone=backbone).fit(owl).concept
     same = {name: again.concepts[name].fingerprint() == method.concept.concepts[name].fingerprint() for name in real.class_names}
     assert same == {"wren": True, "owl": False}
 
@@ -79,7 +79,7 @@ def test_both_networks_are_adapted_unless_told_otherwise(fitted, backbone):
     concept = method.concept.concepts["wren"]
     assert concept.lora_config["r"] == concept.text_lora_config["r"] == 2 and concept.tokens == {}
     assert max(float(matrix.abs().max()) for name, matrix in concept.text_lora.items() if "lora_B" in name) > 0
-    lean = DataDream(naming=dataclasses.replace(CHEAP, text_encoder=False), backbone=backbone).fit(real[:2]).concept.concepts["wren"]
+    lean = datadream(naming=dataclasses.replace(CHEAP, text_encoder=False), backbone=backbone).fit(real[:2]).concept.concepts["wren"]
     assert lean.text_lora is None and lean.lora
 
 
@@ -114,7 +114,7 @@ def test_the_adapter_is_what_differs(fitted):
 
 def test_one_adapter_for_the_set(backbone):
     real = photographs()
-    method = DataDream(naming=dataclasses.replace(CHEAP, scope="set"), backbone=backbone, num_inference_steps=4).fit(real)
+    method = datadream(naming=dataclasses.replace(CHEAP, scope="set"), backbone=backbone, num_inference_steps=4).fit(real)
     rows = method.plan(real, Budget(1), 0)
     assert isinstance(method.concept, Concept) and method.concept.lora and all("adapters" not in row.settings for row in rows)
     assert all(image.shape == (16, 16, 3) for image in method.paint(rows, real))
@@ -123,7 +123,7 @@ def test_one_adapter_for_the_set(backbone):
 def test_a_saved_method_and_a_plan_from_disk_paint_the_same(fitted, backbone, tmp_path):
     method, real = fitted
     method.save(tmp_path / "saved")
-    again = DataDream(naming=CHEAP, backbone=backbone, num_inference_steps=4).load(tmp_path / "saved")
+    again = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=4).load(tmp_path / "saved")
     rows = method.plan(real, Budget(1), 0)
     reread = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
     assert again.plan(real, Budget(1), 0) == rows and farthest(again.paint(reread, real), method.paint(rows, real)) == 0
@@ -132,7 +132,7 @@ def test_a_saved_method_and_a_plan_from_disk_paint_the_same(fitted, backbone, tm
 def test_learning_and_painting_leave_the_global_random_state_alone(backbone):
     torch.manual_seed(1), np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    method = DataDream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(photographs())
+    method = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(photographs())
     method.paint(method.plan(photographs(), Budget(1), 0), photographs())
     assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
 
@@ -140,6 +140,6 @@ def test_learning_and_painting_leave_the_global_random_state_alone(backbone):
 def test_several_labels_share_the_adapters_of_their_classes(backbone):
     base = photographs(counts=(2, 2))
     real = LabeledImages(base.pixels, [[1, 1], [1, 0], [0, 1], [0, 1]], base.class_names, base.ids, "multi")
-    method = DataDream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(real)
+    method = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(real)
     rows = {row.settings["anchor"]: adapters(row) for row in method.plan(real, Budget(1), 0)}
     assert rows["0.png"] == (("wren", 0.5), ("owl", 0.5)) and rows["1.png"] == (("wren", 1.0),)

@@ -8,13 +8,13 @@ from genaug.classifier import Feeder, training_preset
 from genaug.concepts.textual_inversion import Concept, placeholder_names
 from genaug.core import Budget, LabeledImages, PlanRow
 from genaug.methods import diagen
-from genaug.methods.diagen import DIAGen, Doubter, SoftWeight, fit_temperature, load_or_fit, soft_weights
+from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, load_or_fit, soft_weights
 from genaug.recipe import ClassName, KeepAll, with_jitter
 from toy_world import toy_backbone, toy_photographs
 
 
 def fitted(real, workdir=None, **settings):
-    return DIAGen(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real, workdir)
+    return diagen(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real, workdir)
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,11 @@ def few_updates(monkeypatch):
 
 
 def test_the_settings_of_the_example():
-    method = DIAGen()
+    method = diagen()
     assert (method.strengths, method.guidance_scale, method.jitter, method.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
     assert (method.use.kind, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
-    assert method.keeping == SoftWeight(views=5, trusted=0.5) and DIAGen(classifier=None).keeping == KeepAll()
-    assert DIAGen().settings() != DIAGen(jitter=(0.0,)).settings()
+    assert method.filter == SoftWeight(views=5, trusted=0.5) and diagen(classifier=None).filter == KeepAll()
+    assert diagen().settings() != diagen(jitter=(0.0,)).settings()
 
 
 def test_weights_are_the_printed_rule_normalised_per_source():
@@ -105,7 +105,7 @@ def test_an_image_is_judged_alone_in_any_order():
     assert np.allclose(SoftWeight().confidences(rows[2:3], images[2:3], doubter), whole[2:3], atol=1e-5)
     several = [dataclasses.replace(row, label=label) for row, label in zip(rows[:2], [(0.5, 0.5), (0.0, 0.0)])]
     assert SoftWeight().confidences(several, images[:2], doubter) == pytest.approx([0.5, 1.0])
-    assert SoftWeight().decide([], [], real, None) == []
+    assert SoftWeight().select([], [], real, None) == []
 
 
 def test_one_photograph_per_class_has_no_temperature_to_learn():

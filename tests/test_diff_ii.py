@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.methods.diff_ii import CircleStart, DiffII, circle_frame, circle_interpolate, turn_of
+from genaug.methods.diff_ii import CircleStart, diff_ii, circle_frame, circle_interpolate, turn_of
 from genaug.recipe import ClassName
 from toy_world import toy_backbone, toy_photographs
 
@@ -71,7 +71,7 @@ def test_inner_and_outer_arcs_meet_at_the_second_photograph():
 
 
 def plan(real, budget=Budget(5), **settings):
-    method = DiffII(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    method = diff_ii(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
     return method, method.plan(real, budget, 0)
 
 
@@ -137,10 +137,10 @@ def test_guidance_moves_the_image_away_from_the_other_class():
 
 def test_bad_settings_name_the_good_ones():
     with pytest.raises(GenaugError, match="circle, slerp"):
-        DiffII(mode="spiral")
+        diff_ii(mode="spiral")
     with pytest.raises(GenaugError, match="split_ratio=1.5"):
         plan(toy_photographs(), suffixes=("x",), split_ratio=1.5)
-    assert isinstance(DiffII().start, CircleStart) and DiffII().naming.steps == 35_000
+    assert isinstance(diff_ii().start, CircleStart) and diff_ii().naming.steps == 35_000
 
 
 def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row():
@@ -162,13 +162,13 @@ def test_the_paper_scale_on_a_miniature_of_cub():
     names = [f"{index + 1:03d}.Bird_{index + 1}" for index in range(200)]
     pixels = list(np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8))
     real = LabeledImages(pixels, np.repeat(np.arange(200), 5), names, [f"{index}.jpg" for index in range(1000)])
-    method = DiffII(backbone=ToyBackbone(torch.zeros(2, 3, 4, 4), 1.0, ["a", "b"]), class_prompt=ClassPrompt(metaclass="bird"), suffixes=("flying over water",))
+    method = diff_ii(backbone=ToyBackbone(torch.zeros(2, 3, 4, 4), 1.0, ["a", "b"]), class_prompt=ClassPrompt(metaclass="bird"), suffixes=("flying over water",))
     paper = dict(steps=35_000, learning_rate=5e-5, batch_size=2, rank=10, tokens_per_class=1)
     assert {name: getattr(method.naming, name) for name in paper} == paper and method.guidance_scale == 7.5
     method.naming = ClassName()
     rows = method.fit(real).plan(real, Budget(5), 0)
     assert len(rows) == 5000 and np.bincount([row.label.index(1) for row in rows]).tolist() == [25] * 200
-    assert evaluations(method, rows) == 5000 * 25 * 2 + 1000 * 25
+    assert method.evaluations(rows) == 5000 * 25 * 2 + 1000 * 25
     assert rows[0].prompts == (("a photo of a Bird 1 bird flying over water", 0.3), ("a photo of a Bird 1 bird", 0.7))
     assert suffixed_steps(0.3, method.backbone.timesteps(25)) == 7
     preset = training_preset("few_shot_resnet50")

@@ -7,8 +7,8 @@ import torch
 
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.methods.diff_mix import DiffAug, DiffGen, DiffMix, RealGen, RealMix
-from genaug.recipe import AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass, Use, evaluations
+from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
+from genaug.recipe import AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass, Use
 from toy_world import toy_backbone, toy_photographs
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -57,7 +57,7 @@ def test_the_share_of_the_target_at_strength_0_7(gamma, share):
 @pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf")])
 def test_a_bad_gamma_is_refused(gamma):
     with pytest.raises(GenaugError, match="gamma="):
-        RealMix(gamma=gamma)
+        real_mix(gamma=gamma)
 
 
 def test_the_target_is_uniform_over_the_other_classes_and_never_the_own():
@@ -137,7 +137,7 @@ def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
     assert (sources == targets).all() and all(sorted(row.label) == [0.0, 1.0] and row.label[source] == 1 for row, source in zip(rows, sources))
     means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
     nearest = np.abs(np.stack(method.paint(rows, real))[:, None] - means[None]).mean((2, 3, 4)).argmin(1)
-    assert nearest.tolist() == targets.tolist() and evaluations(method, rows) == 25 * len(rows)
+    assert nearest.tolist() == targets.tolist() and method.evaluations(rows) == 25 * len(rows)
 
 
 def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
@@ -178,17 +178,17 @@ def test_the_grid_differs_in_naming_start_target_and_label_only():
         method = kind()
         assert (method.num_inference_steps, method.guidance_scale) == (25, 7.5)
         assert method.use == (Use("swap_pool", 0.5) if kind in (DiffMix, RealMix) else Use("swap_class", 0.5))
-        assert (method.labelling == HardLabel()) == (kind not in (DiffMix, RealMix))
-    assert DiffMix().strengths == RealMix().strengths == (0.5, 0.7, 0.9) and DiffMix().gamma == RealMix().gamma == 0.5 and DiffAug().strengths == (1.0,)
+        assert (method.label == HardLabel()) == (kind not in (DiffMix, RealMix))
+    assert diff_mix().strengths == real_mix().strengths == (0.5, 0.7, 0.9) and diff_mix().gamma == real_mix().gamma == 0.5 and diff_aug().strengths == (1.0,)
     assert [kind().name for kind in parts] == ["diff-mix", "real-mix", "diff-aug", "diff-gen", "real-gen"]
 
 
 def test_settings_of_two_instances_do_not_meet():
-    one, other = RealMix(gamma=1.0, strengths=0.7), RealMix()
-    assert one.labelling.gamma == 1.0 and other.labelling.gamma == 0.5 and one.start.strengths == (0.7,) and other.start.strengths == (0.5, 0.7, 0.9)
-    assert RealMix(strengths=0.7).settings() == RealMix(strengths=(0.7,)).settings() != other.settings()
+    one, other = real_mix(gamma=1.0, strengths=0.7), real_mix()
+    assert one.label.gamma == 1.0 and other.label.gamma == 0.5 and one.start.strengths == (0.7,) and other.start.strengths == (0.5, 0.7, 0.9)
+    assert real_mix(strengths=0.7).settings() == real_mix(strengths=(0.7,)).settings() != other.settings()
     changed = dataclasses.replace(one, gamma=0.8)
-    assert changed.labelling.gamma == 0.8 and changed.start == one.start and one.labelling.gamma == 1.0
+    assert changed.label.gamma == 0.8 and changed.start == one.start and one.label.gamma == 1.0
 
 
 def test_another_class_needs_one_and_only_one_label():

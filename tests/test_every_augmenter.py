@@ -15,7 +15,7 @@ from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
 from genaug.painting import synthesize
-from genaug.recipe import ClassName, FromNoise, OwnClass, Recipe, evaluations
+from genaug.recipe import ClassName, FromNoise, OwnClass, Recipe
 from genaug.registry import find_method, make_arm, method_names
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
@@ -76,7 +76,7 @@ def fitted(request, make):
 
 def filters(augmenter):
     "May the method turn images down? Then a finished set may be smaller than asked for."
-    return isinstance(augmenter, Recipe) and augmenter.keeping.rounds > 1
+    return isinstance(augmenter, Recipe) and augmenter.filter.rounds > 1
 
 
 def own_class(augmenter):
@@ -168,7 +168,7 @@ def test_the_seed_decides_the_images(fitted):
     assert one == same and {row.id for row in one}.isdisjoint(row.id for row in other) and [row.seed for row in one] != [row.seed for row in other]
     first, again, different = (augmenter.paint(rows, real) for rows in (one, same, other))
     assert all(np.array_equal(left, right) for left, right in zip(first, again))
-    moving = not isinstance(augmenter, Recipe) or evaluations(augmenter, one) > 0        # without a step of denoising there is nothing that a seed could change
+    moving = not isinstance(augmenter, Recipe) or augmenter.evaluations(one) > 0        # without a step of denoising there is nothing that a seed could change
     assert any(not np.array_equal(left, right) for left, right in zip(first, different)) == moving
 
 

@@ -25,13 +25,25 @@ def test_the_readme_is_made_from_the_index():
     assert readme.differences(ROOT) == [], "run python tools/readme.py"
 
 
+METHOD_ROW = re.compile(
+    r"^\| \[([\w-]+)\]\((nbs/\d\d_[\w.]+\.ipynb)\) \| (?:plain|augmenter|mixer|balancer) \| ", re.MULTILINE
+)
+
+
 def method_rows(text):
     "The names that the README's table of methods lists, in order."
-    return re.findall(r"^\| \[([\w-]+)\]\(nbs/\d\d_[\w.]+\.ipynb\) \| (?:plain|augmenter|mixer|balancer) \| ", text, re.MULTILINE)
+    return [name for name, _ in METHOD_ROW.findall(text)]
 
 
 def test_every_registered_method_stands_in_the_readme():
     assert method_rows((ROOT / "README.md").read_text(encoding="utf-8")) == list(registry.method_names())
+
+
+def test_the_readme_links_a_method_to_the_page_that_names_it():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, page in METHOD_ROW.findall(text):
+        source = (ROOT / page).read_text(encoding="utf-8")
+        assert f'\\"{name}\\"' in source, f"{page} does not name {name}"
 
 
 def test_a_method_that_the_readme_lacks_is_seen(monkeypatch):
@@ -139,9 +151,9 @@ def test_tables_of_the_index_are_made_anew_and_its_figures_are_not(tmp_path):
              new_code_cell("#| echo: false\nraise ValueError('a figure is not drawn again')"),
              new_code_cell("#| echo: false\nrows = Path('rows.csv').read_text()\nMarkdown(f'| {rows} |')")]
     (tmp_path / "nbs").mkdir()
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}),
-                   tmp_path / "nbs" / "index.ipynb")
+    nbformat.write(new_notebook(cells=cells), tmp_path / "nbs" / "index.ipynb")
     for rows in ("five", "six"):
         (tmp_path / "nbs" / "rows.csv").write_text(rows)
-        assert readme.with_tables(tmp_path)["cells"][2]["outputs"][0]["data"]["text/markdown"] == [f"| {rows} |"]
+        (output,) = readme.with_tables(tmp_path)["cells"][2]["outputs"]
+        assert output["data"]["text/markdown"] == [f"| {rows} |"]
         assert f"| {rows} |" in readme.generate(tmp_path)[0]

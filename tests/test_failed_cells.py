@@ -206,7 +206,7 @@ def test_what_was_painted_in_vain_is_not_tried_for_each_repeat(monkeypatch, tmp_
         experiment,
         "paint_arm",
         lambda bench, arm, split: (
-            calls.append(arm.name) or (_ for _ in ()).throw(GenaugError("no"))
+            calls.append(arm.text) or (_ for _ in ()).throw(GenaugError("no"))
             if arm.augmenter is not None
             else plain(bench, arm, split)
         ),

@@ -11,7 +11,7 @@ from genaug.concepts.dreambooth import FineTuned, Step, fine_tune, step_loss, we
 from genaug.concepts.textual_inversion import Concept, learning_set
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import PixelBackbone, StableDiffusionBackbone
-from genaug.methods.feature_aligned import (AlignedWeights, Alignment, FeatureAligned, PlainFineTuning, expert_features, expert_preset, generation_accuracy,
+from genaug.methods.feature_aligned import (AlignedWeights, Alignment, feature_aligned, fine_tuned, expert_features, expert_preset, generation_accuracy,
                                             last_down_block, loss_curve, pooled, shown_picture, train_expert)
 from genaug.prompts import ClassPrompt
 from genaug.registry import make_arm, tiny_settings
@@ -167,29 +167,29 @@ def test_the_pixel_variant_learns_its_classes(real, expert):
 
 
 def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
-    method = FeatureAligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")
+    method = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")
     rows = method.plan(real, Budget(1), 0)
     images = method.paint(rows, real)
     method.save(tmp_path / "method")
     from genaug.methods import feature_aligned
     monkeypatch.setattr(feature_aligned, "train_expert", None)
     monkeypatch.setattr(feature_aligned, "expert_features", None)
-    fresh = FeatureAligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
+    fresh = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
     assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real))) and isinstance(fresh.concept, FineTuned)
-    again = FeatureAligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")      # read, not learned
+    again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")      # read, not learned
     assert again.concept.fingerprint() == method.concept.fingerprint() and len(method.concept.settings["curve"]) == 2
     assert not list((tmp_path / "method").rglob("*classifier*"))
 
 
 def test_a_closed_form_model_has_nothing_to_tune():
-    method = FeatureAligned(backbone=toy_backbone()).fit(toy_photographs())
-    assert isinstance(method.concept, Concept) and method.studio.text(["bar"]) == "a photo of a bar"
+    method = feature_aligned(backbone=toy_backbone()).fit(toy_photographs())
+    assert isinstance(method.concept, Concept) and method.context.text(["bar"]) == "a photo of a bar"
 
 
 def test_defaults_are_the_papers_and_the_baseline_differs_in_the_weight_only():
-    ours, plain = FeatureAligned().naming, PlainFineTuning().naming
+    ours, plain = feature_aligned().naming, fine_tuned().naming
     assert (ours.epochs, ours.learning_rate, ours.batch_size, ours.noise_weight, ours.alignment_weight, ours.expert_input, ours.expert_network) == (20, 1e-4, 4, 1.0, 1.0, "noisy", "resnet50")
-    assert dataclasses.replace(plain, alignment_weight=1.0) == ours and FeatureAligned().guidance_scale == PlainFineTuning().guidance_scale == 1.0
+    assert dataclasses.replace(plain, alignment_weight=1.0) == ours and feature_aligned().guidance_scale == fine_tuned().guidance_scale == 1.0
     tiny, base = (tiny_settings(name)["naming"] for name in ("feature-aligned", "fine-tuned"))
     assert dataclasses.replace(base, alignment_weight=1.0) == tiny and make_arm("feature-aligned@naming.shuffled=true").augmenter.naming.shuffled
 

@@ -10,7 +10,7 @@ from genaug.concepts.textual_inversion import learn_tokens
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import StableDiffusionBackbone, load_backbone, loading_remedy
 from genaug.inversion import invert
-from genaug.methods.diff_ii import DiffII
+from genaug.methods.diff_ii import diff_ii
 from genaug.painting import synthesize
 from genaug.recipe import ClassName, FromPhotograph, Recipe
 from genaug.sampling import denoise, start_step
@@ -116,7 +116,7 @@ def test_the_recorded_strength_is_the_noise_that_was_added(steps, strength):
         naming=ClassName(), start=FromPhotograph((strength,)), backbone=backbone, num_inference_steps=steps
     ).fit(real)
     row = method.plan(real, Budget(copies=1), 0)[0]
-    latents, first = method.start.latents([row], real, method.studio)
+    latents, first = method.start.latents([row], real, method.context)
     clean = backbone.encode(real.batch([row.inputs[0][0]]))
     assert row.settings["strength"] == strength
     assert int(first) == start_step(strength, steps)
@@ -159,7 +159,7 @@ def test_inversions_under_v_prediction_do_not_collapse():
 )
 def test_photographs_of_odd_sizes_give_pictures_of_one_size(tmp_path, shapes):
     real = photographs(shapes)
-    method = DiffII(naming=ClassName(), backbone=small_backbone(), num_inference_steps=4).fit(real)
+    method = diff_ii(naming=ClassName(), backbone=small_backbone(), num_inference_steps=4).fit(real)
     made = synthesize(method, real, tmp_path / "out", Budget(copies=1), 0, progress=False)
     assert {made.image(place).shape for place in range(len(made))} == {(16, 16, 3)}
 

@@ -8,10 +8,10 @@ import torch
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow, to_uint8
 from genaug.diffusion import ToyBackbone
 from genaug.methods import genie
-from genaug.methods.genie import GeNIe, GeNIeAda, LargestStep, after_largest_step, shares_of_the_way
+from genaug.methods.genie import genie, genie_ada, LargestStep, after_largest_step, shares_of_the_way
 from genaug.painting import synthesize
 from genaug.prompts import ClassPrompt
-from genaug.recipe import Studio, evaluations
+from genaug.recipe import PaintContext
 from toy_world import toy_backbone, toy_photographs
 
 
@@ -44,7 +44,7 @@ def world(classes=4, shots=3):
 
 
 def studio():
-    return Studio(toy_backbone(), None, ClassPrompt(), 4, None)
+    return PaintContext(toy_backbone(), None, ClassPrompt(), 4, None)
 
 
 def group(levels, label=(0, 1), source="a", name="g"):
@@ -68,20 +68,20 @@ def test_every_photograph_visits_every_other_class_once(kind, classes, shots):
 
 def test_a_small_budget_favours_no_class():
     backbone, real = world(4, 50)
-    rows = GeNIe(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(1), 0)
+    rows = genie(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(1), 0)
     assert min(Counter((real.targets[real.index([row.inputs[0][0]])[0]], row.label.index(1)) for row in rows).values()) >= 8
 
 
 def test_a_class_that_is_asked_for_is_painted_over_others():
     backbone, real = world(3, 2)
-    rows = GeNIe(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(per_class={"kind 1": 12}), 0)
+    rows = genie(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(per_class={"kind 1": 12}), 0)
     sources = {int(real.targets[real.index([row.inputs[0][0]])[0]]) for row in rows}
     assert len(rows) == 12 and {row.label for row in rows} == {(0.0, 1.0, 0.0)} and sources == {0, 2}
 
 
 def test_the_painted_image_shows_the_target():
     backbone, real = world(3, 1)
-    fitted = GeNIe(backbone=backbone, guidance_scale=1.0).fit(real)
+    fitted = genie(backbone=backbone, guidance_scale=1.0).fit(real)
     rows = fitted.plan(real, Budget(2), 0)
     means = backbone.decode(backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
     for row, image in zip(rows, fitted.paint(rows, real)):
@@ -90,7 +90,7 @@ def test_the_painted_image_shows_the_target():
 
 def test_levels_of_a_group_share_their_noise_and_their_target():
     backbone, real = world(3, 2)
-    rows = GeNIeAda(backbone=backbone).fit(real).plan(real, Budget(2), 0)
+    rows = genie_ada(backbone=backbone).fit(real).plan(real, Budget(2), 0)
     for start in range(0, len(rows), 5):
         members = rows[start:start + 5]
         assert len({(row.seed, row.group, row.label, row.inputs, row.round) for row in members}) == 1 and len({row.id for row in members}) == 5
@@ -101,14 +101,14 @@ def test_the_cost_is_three_and_a_half_trajectories():
     backbone, real = world(2, 1)
     for kind, share in ((GeNIe, 0.8), (GeNIeAda, 3.5)):
         fitted = kind(backbone=backbone).fit(real)
-        assert evaluations(fitted, fitted.plan(real, Budget(1), 0)) == pytest.approx(share * 2 * 50 * 2)
+        assert fitted.evaluations(fitted.plan(real, Budget(1), 0)) == pytest.approx(share * 2 * 50 * 2)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 1, 3]])
 def test_constructed_features_keep_the_level_after_the_jump(plane, order):
     real = LabeledImages([at(0), at(80), at(90)], [0, 1, 1], ["red", "blue"], ["a", "b", "c"])
     rows, images = group([0.5, 0.6, 0.7, 0.8, 0.9]), [at(5), at(12), at(20), at(70), at(75)]
-    decisions = LargestStep().decide([rows[place] for place in order], [images[place] for place in order], real, studio())
+    decisions = LargestStep().select([rows[place] for place in order], [images[place] for place in order], real, studio())
     assert [decision.keep for decision in decisions] == [place == 3 for place in order] and "at 0.8" in decisions[0].reason
 
 
@@ -128,13 +128,13 @@ def test_groups_do_not_affect_one_another(plane):
     one, two = group([0.5, 0.7, 0.9]), group([0.5, 0.7, 0.9], (1, 0), "b", "h")
     shown = {row.id: at(degrees) for row, degrees in zip([*one, *two], (5, 60, 70, 85, 80, 10))}
     mixed = [one[0], two[2], two[0], one[2], one[1], two[1]]
-    kept = {row.id for row, decision in zip(mixed, LargestStep().decide(mixed, [shown[row.id] for row in mixed], real, studio())) if decision.keep}
+    kept = {row.id for row, decision in zip(mixed, LargestStep().select(mixed, [shown[row.id] for row in mixed], real, studio())) if decision.keep}
     assert kept == {"g0.7", "h0.9"}
 
 
 def test_ties_missing_means_and_single_levels_have_an_answer(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue", "green"], ["a", "b"])
-    kept = lambda rows, degrees: [row.settings["strength"] for row, decision in zip(rows, LargestStep().decide(rows, [at(value) for value in degrees], real, studio())) if decision.keep]
+    kept = lambda rows, degrees: [row.settings["strength"] for row, decision in zip(rows, LargestStep().select(rows, [at(value) for value in degrees], real, studio())) if decision.keep]
     assert kept(group([0.5, 0.7, 0.9], (0, 1, 0)), (30, 30, 30)) == [0.9]           # no step
     assert kept(group([0.5, 0.7, 0.9], (0, 0, 1)), (5, 60, 70)) == [0.9]            # no photograph of the class
     assert kept(group([0.5, 0.7, 0.9], (1, 0, 0)), (5, 60, 70)) == [0.9]            # its mean is the photograph itself
@@ -145,14 +145,14 @@ def test_ties_missing_means_and_single_levels_have_an_answer(plane):
 def test_a_step_back_counts_as_published_and_not_when_only_forward(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue"], ["a", "b"])
     rows, images = group([0.5, 0.7, 0.9]), [at(60), at(70), at(20)]
-    kept = lambda choice: [decision.keep for decision in choice.decide(rows, images, real, studio())].index(True)
+    kept = lambda choice: [decision.keep for decision in choice.select(rows, images, real, studio())].index(True)
     assert (kept(LargestStep()), kept(LargestStep(forward=True))) == (2, 1)
     assert after_largest_step(np.array([0.9, 0.5, 0.1]), forward=True) == 2         # only steps back: the last
 
 
 def test_one_image_of_each_group_is_in_the_set(tmp_path):
     real = toy_photographs((2, 3))
-    fitted = GeNIeAda(backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=10).fit(real, tmp_path / "work")
+    fitted = genie_ada(backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=10).fit(real, tmp_path / "work")
     made = synthesize(fitted, real, tmp_path / "set", Budget(2), seed=0, progress=False)
     assert made.counts() == {"square": 6.0, "bar": 4.0} and len({info["group"] for info in made.info}) == 10
     assert all("share of the way to its class" in info["reason"] for info in made.info) and len(list((tmp_path / "work" / "features").iterdir())) == 1
@@ -160,14 +160,14 @@ def test_one_image_of_each_group_is_in_the_set(tmp_path):
 
 def test_settings_change_the_rows_they_should():
     real = toy_photographs()
-    rows = lambda **settings: {row.id for row in GeNIeAda(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)}
-    assert not rows() & rows(forward=True) and not rows() & rows(strengths=(0.5, 0.9)) and rows() == rows(use=replace(GeNIe().use, replace=0.1))
-    assert GeNIe().use.kind == "append" and GeNIe(strengths=0.6).strengths == (0.6,)
+    rows = lambda **settings: {row.id for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)}
+    assert not rows() & rows(forward=True) and not rows() & rows(strengths=(0.5, 0.9)) and rows() == rows(use=replace(genie().use, replace=0.1))
+    assert genie().use.kind == "append" and genie(strengths=0.6).strengths == (0.6,)
 
 
 def test_one_class_or_a_level_of_zero_is_refused():
     one = LabeledImages([at(0)], [0], ["red"], ["a"])
     with pytest.raises(GenaugError, match="two classes"):
-        GeNIe(backbone=ToyBackbone(torch.zeros(1, 3, 2, 2), 0.1, ["red"])).fit(one).plan(one, Budget(1), 0)
+        genie(backbone=ToyBackbone(torch.zeros(1, 3, 2, 2), 0.1, ["red"])).fit(one).plan(one, Budget(1), 0)
     with pytest.raises(GenaugError, match="strength"):
-        GeNIeAda(strengths=(0.0, 0.5))
+        genie_ada(strengths=(0.0, 0.5))

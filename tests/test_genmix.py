@@ -15,7 +15,7 @@ from genaug.classifier import Feeder, TrainingRun, train_classifier, training_pr
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
 from genaug.experiment import Run, Comparison, classifier_preset, make_split, put
 from genaug.genmix_study import accuracy_at, answered_shares, blend_rows, embed_together, fill_blends, gain_text, leaning_table, map_points, read_points, same_class_blends, unstudied, window_patches, write_points
-from genaug.methods.genmix import GenMix, TextualInversion, ancestors, mixed_set, partner_shares
+from genaug.methods.genmix import GenMix, textual_inversion, ancestors, mixed_set, partner_shares
 from genaug.metrics.classification import class_rates, evaluate, share_interval
 from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
 from genaug.mixing.cutmix import CutMix
@@ -203,7 +203,7 @@ def test_grey_photographs_stay_grey_and_several_passes_are_more():
 def test_arms_with_genmix():
     arm = make_arm("textual-inversion@copies=1+genmix@alpha=1;partners=synthetic", toy_backbone())
     assert (arm.use.kind, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and isinstance(arm.augmenter, TextualInversion)
-    assert arm.name == parse_methods(arm.name)[0] and make_arm("genmix@same_class=true").mixer.same_class and isinstance(make_arm("genmix").mixer, Mixer)
+    assert arm.text == parse_methods(arm.text)[0] and make_arm("genmix@same_class=true").mixer.same_class and isinstance(make_arm("genmix").mixer, Mixer)
     assert (arm.augmenter.num_inference_steps, arm.augmenter.guidance_scale, arm.augmenter.naming.tokens_per_class) == (50, 10.0, 1)
     with pytest.raises(GenaugError, match="no value"):
         parse_methods("diff-ii+genmix@alpha")

@@ -10,7 +10,7 @@ from random_pipeline import random_pipeline
 
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone
-from genaug.methods.loft import LoFT
+from genaug.methods.loft import loft
 from genaug.recipe import LearnedAdapter, Use, by_adapters
 from genaug.registry import make_arm
 from toy_world import toy_backbone, toy_photographs
@@ -33,11 +33,11 @@ def photographs():
 @pytest.fixture(scope="module")
 def fitted(backbone):
     real = photographs()
-    return LoFT(naming=CHEAP, backbone=backbone, num_inference_steps=4).fit(real), real
+    return loft(naming=CHEAP, backbone=backbone, num_inference_steps=4).fit(real), real
 
 
 def planned(real, budget=Budget(30), **changes):
-    return LoFT(**{"naming": CHEAP, "backbone": toy_backbone(), **changes}).fit(real).plan(real, budget, 0)
+    return loft(**{"naming": CHEAP, "backbone": toy_backbone(), **changes}).fit(real).plan(real, budget, 0)
 
 
 def farthest(first, second):
@@ -45,7 +45,7 @@ def farthest(first, second):
 
 
 def test_the_defaults_are_the_releases():
-    method = LoFT()
+    method = loft()
     paper = dict(scope="image", fuse=2, steps=600, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=10, schedule="cosine", flip=False)
     assert {name: getattr(method.naming, name) for name in paper} == paper and method.naming.effort(toy_photographs((5, 5))) == (6000, 1)
     assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, Use("two_loss", real_share=0.8))
@@ -128,7 +128,7 @@ def test_a_plan_from_disk_paints_the_same(fitted, backbone, tmp_path):
     method, real = fitted
     rows = method.plan(real, Budget(1), 0)
     method.save(tmp_path / "saved")
-    again = LoFT(naming=CHEAP, backbone=backbone, num_inference_steps=4).load(tmp_path / "saved")
+    again = loft(naming=CHEAP, backbone=backbone, num_inference_steps=4).load(tmp_path / "saved")
     reread = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
     assert farthest(again.paint(reread, real), method.paint(rows, real)) == 0
 
@@ -137,6 +137,6 @@ def test_adapters_of_other_settings_or_photographs_are_never_reused(backbone, tm
     "The release leaves when a file of the class exists, whatever made it."
     real = photographs()[:2]
     changed = LabeledImages([255 - real.pixels[0], real.pixels[1]], real.targets, real.class_names, real.ids)
-    runs = [LoFT(naming=naming, backbone=backbone).fit(images, tmp_path).concept.fingerprint()
+    runs = [loft(naming=naming, backbone=backbone).fit(images, tmp_path).concept.fingerprint()
             for naming, images in ((CHEAP, real), (dataclasses.replace(CHEAP, rank=1), real), (CHEAP, changed), (CHEAP, real))]
     assert len(set(runs)) == 3 and runs[0] == runs[3]

@@ -24,8 +24,8 @@ from genaug.datasets import names
 from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run, Comparison, classifier_preset, open_sets, run_experiment
 from genaug.inversion import InversionPool
-from genaug.methods.diff_ii import DiffII, circle_frame, circle_interpolate
-from genaug.methods.diff_mix import DiffMix
+from genaug.methods.diff_ii import diff_ii, circle_frame, circle_interpolate
+from genaug.methods.diff_mix import diff_mix
 from genaug.painting import open_synthetic, synthesize
 from genaug.prompts import ClassPrompt
 from genaug.recipe import ClassName, FromPhotograph, LearnedCategory, Recipe, _peers, learn_or_load
@@ -88,8 +88,8 @@ def test_fault_02_a_documented_command_with_names_that_do_not_exist():
 # Fault 3: a method draws from a list of strengths, all configuration files give it a single number.
 
 def test_fault_03_a_single_number_as_strengths():
-    assert FromPhotograph(0.5).strengths == (0.5,) and FromPhotograph(0.5).decide(np.random.default_rng(0), "a", [])[1] == {"strength": 0.5}
-    assert DiffMix(strengths=0.7).start.strengths == (0.7,)
+    assert FromPhotograph(0.5).strengths == (0.5,) and FromPhotograph(0.5).plan_start(np.random.default_rng(0), "a", [])[1] == {"strength": 0.5}
+    assert diff_mix(strengths=0.7).start.strengths == (0.7,)
     for name in PAINTERS:
         if hasattr(make_arm(name).augmenter, "strengths"):
             arm = make_arm(f"{name}@strengths=0.5", toy_backbone()).augmenter
@@ -122,7 +122,7 @@ def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
 @pytest.mark.parametrize("call, known", [
     (lambda: open_sets("digit-scense"), "digit-scenes"), (lambda: make_arm("dif-mix"), "diff-ii"), (lambda: make_arm("diff-ii@strenght=1"), "split_ratio"),
     (lambda: training_preset("few_shot_resnet"), "few_shot_resnet50"), (lambda: Feeder(toy_photographs(), toy_photographs(), use="lrr"), "swap_own"),
-    (lambda: Budget(per_class={"Birds": 3}).slots(toy_photographs()), "class names"), (lambda: DiffII(mode="spherical"), "slerp")])
+    (lambda: Budget(per_class={"Birds": 3}).slots(toy_photographs()), "class names"), (lambda: diff_ii(mode="spherical"), "slerp")])
 def test_fault_05_an_unknown_name_is_refused_with_the_known_ones(call, known):
     with pytest.raises(GenaugError, match=known) as error:
         call()
@@ -162,7 +162,7 @@ def test_fault_07_an_arm_without_a_use(name):
 
 def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
     real = toy_photographs()
-    _, made = painted(DiffMix(), real, tmp_path / "mix")
+    _, made = painted(diff_mix(), real, tmp_path / "mix")
     for use in USES:
         feeder = Feeder(real, made, use=use, replace=1.0, epochs=4, mixer=make_arm("genmix").mixer if use == "partners" else None)
         shown = {key for epoch in range(4) for row in feeder.plan(epoch).rows for key in (row.shown, row.partner or "") if key.startswith("synthetic:")}
@@ -178,7 +178,7 @@ def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
 
 def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tmp_path):
     real = photographs()
-    method, made = painted(DiffMix(), real, tmp_path / "mix")
+    method, made = painted(diff_mix(), real, tmp_path / "mix")
     classes = dict(zip(real.ids, real.targets))
     for row in method.plan(real, Budget(2), 0):
         source, label = classes[row.inputs[0][0]], np.array(row.label)
@@ -195,9 +195,9 @@ def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tm
 
 def test_fault_10_source_and_target_of_one_class_lose_no_mass():
     real = toy_photographs()
-    method = DiffMix(naming=ClassName(), backbone=toy_backbone(), include_own=True, num_inference_steps=4).fit(real)
+    method = diff_mix(naming=ClassName(), backbone=toy_backbone(), include_own=True, num_inference_steps=4).fit(real)
     rows, classes = method.plan(real, Budget(20), 0), dict(zip(real.ids, real.targets))
-    own = [row for row in rows if method.studio.text([real.class_names[classes[row.inputs[0][0]]]]) == row.prompts[0][0]]
+    own = [row for row in rows if method.context.text([real.class_names[classes[row.inputs[0][0]]]]) == row.prompts[0][0]]
     assert 0 < len(own) < len(rows) and all(row.label[classes[row.inputs[0][0]]] == 1 for row in own)
     assert all(sum(row.label) == pytest.approx(1, abs=1e-6) for row in rows)
 
@@ -226,7 +226,7 @@ def test_fault_11_labels_come_from_the_plan_and_never_from_a_name(start, tmp_pat
 @pytest.mark.parametrize("counts", [(5, 2), (1, 1)])
 def test_fault_12_a_photograph_is_its_own_partner(counts):
     real = toy_photographs(counts)
-    method = DiffII(naming=ClassName(), backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=4).fit(real)
+    method = diff_ii(naming=ClassName(), backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=4).fit(real)
     rows = method.plan(real, Budget(20), 0)
     assert all(len({name for name, _ in row.inputs}) == (2 if max(counts) > 1 else 0) for row in rows)
     assert all(image.std() > 0 for image in method.paint(rows[:2], real))

@@ -16,7 +16,7 @@ from genaug.core import Budget, GenaugError, LabeledImages, encode_png, to_uint8
 from genaug.diffusion import StableDiffusionBackbone, load_backbone
 from genaug.generators.dcgan import DCGAN
 from genaug.inversion import InversionPool
-from genaug.methods.diff_ii import DiffII
+from genaug.methods.diff_ii import diff_ii
 from genaug.painting import (
     Canvas,
     changed_images,

@@ -10,8 +10,8 @@ from toy_world import toy_backbone, toy_photographs
 
 import genaug.painting as painting
 from genaug.core import Budget, GenaugError, LabeledImages, encode_png
-from genaug.methods.diff_ii import DiffII
-from genaug.methods.real_guidance import RealGuidance
+from genaug.methods.diff_ii import diff_ii
+from genaug.methods.real_guidance import real_guidance
 from genaug.painting import check_output, refuse_other_run, synthesize
 from genaug.recipe import ClassName, LearnedTokens
 
@@ -176,7 +176,7 @@ METHODS = {
 
 
 def toy_method(**changes):
-    return DiffII(**{**dict(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4), **changes})
+    return diff_ii(**{**dict(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4), **changes})
 
 
 @pytest.mark.parametrize("change", [*METHODS, "seed", "budget", "photographs", "method"])
@@ -185,7 +185,7 @@ def test_a_folder_begun_with_something_else_is_refused_before_learning(tmp_path,
     synthesize(toy_method().fit(real), real, tmp_path / "out", Budget(copies=1), 0, progress=False)
     before = tree(tmp_path)
     method = (
-        RealGuidance(backbone=toy_backbone()) if change == "method" else toy_method(**METHODS.get(change, {}))
+        real_guidance(backbone=toy_backbone()) if change == "method" else toy_method(**METHODS.get(change, {}))
     )
     arguments = (
         toy_photographs(seed=1) if change == "photographs" else real,

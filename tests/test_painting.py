@@ -60,10 +60,10 @@ def toy_images(count=10, side=10):
 
 def toy_method():
     from genaug.diffusion import ToyBackbone
-    from genaug.methods.diff_ii import DiffII
+    from genaug.methods.diff_ii import diff_ii
     from genaug.recipe import ClassName
     toy = ToyBackbone(torch.linspace(-0.5, 0.5, 2).reshape(2, 1, 1, 1).expand(2, 3, 8, 8), 0.3, ["kiwi", "F/A-18 <b>"])
-    return DiffII(naming=ClassName(), backbone=toy, num_inference_steps=8, guidance_scale=2.0, suffixes=("on grass", "on sand"))
+    return diff_ii(naming=ClassName(), backbone=toy, num_inference_steps=8, guidance_scale=2.0, suffixes=("on grass", "on sand"))
 '''
 KILLER = '''
 import json, os, random, signal, sys, time

@@ -8,7 +8,7 @@ import pytest
 from genaug.alignment import AlignmentStudy
 from genaug.core import Budget, LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.recipe import ClassName, evaluations
+from genaug.recipe import ClassName
 from genaug.registry import find_method, groups, make_arm, naming_parts, tiny_settings
 
 CLASSES, SHOTS = 200, 5
@@ -39,7 +39,7 @@ def plan_of(name, cub, **changes):
     real, backbone = cub
     augmenter = dataclasses.replace(make_arm(name, backbone, suffixes=("on a branch", "in flight")).augmenter, naming=ClassName(), **changes).fit(real)
     rows = [row for row in augmenter.plan(real, Budget(5), 0) if row.round == 0]
-    return augmenter, rows, evaluations(augmenter, rows)
+    return augmenter, rows, augmenter.evaluations(rows)
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)

@@ -6,10 +6,10 @@ import torch
 
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.methods import real_filter
-from genaug.methods.real_filter import FeatureFilter, RealFilter, above_even_share, clip_probabilities, kept_rates, lowest_share, nearest_similarities
+from genaug.methods.real_filter import FeatureFilter, real_filter, above_even_share, clip_probabilities, kept_rates, lowest_share, nearest_similarities
 from genaug.painting import make_plan, synthesize
 from genaug.prompts import ClassPrompt
-from genaug.recipe import Studio
+from genaug.recipe import PaintContext
 from toy_world import toy_backbone, toy_photographs
 
 
@@ -38,11 +38,11 @@ def as_rows(labels, number=0):
 
 
 def studio(**settings):
-    return Studio(**{"backbone": toy_backbone(), "concept": None, "class_prompt": ClassPrompt(), "num_inference_steps": 4, "pool": None, **settings})
+    return PaintContext(**{"backbone": toy_backbone(), "concept": None, "class_prompt": ClassPrompt(), "num_inference_steps": 4, "pool": None, **settings})
 
 
 def method(real, **settings):
-    return RealFilter(**{"backbone": toy_backbone(), "guidance_scale": 1.0, "num_inference_steps": 4, **settings}).fit(real)
+    return real_filter(**{"backbone": toy_backbone(), "guidance_scale": 1.0, "num_inference_steps": 4, **settings}).fit(real)
 
 
 def files_of(folder):
@@ -65,7 +65,7 @@ def test_constructed_features_are_kept_and_dropped_exactly(brightness):
     real = LabeledImages([plain(200, 0), plain(0, 200)], [0, 1], ["red", "blue"], ["r", "b"])
     candidates = [plain(90, 80), plain(80, 90), plain(50, 50), plain(80, 90), plain(0, 10), plain(10, 0)]
     rows = as_rows(np.eye(2)[[0, 0, 0, 1, 1, 1]], number=3)
-    decisions = FeatureFilter().decide(rows, candidates, real, studio())
+    decisions = FeatureFilter().select(rows, candidates, real, studio())
     assert [decision.keep for decision in decisions] == [True, False, True, True, True, False]     # the third is a tie
     assert "2 of 3 of 'red' passed in round 3" in decisions[0].reason and "2 of 3 of 'blue' passed in round 3" in decisions[5].reason
     assert {decision.weight for decision in decisions} == {1.0}
@@ -73,13 +73,13 @@ def test_constructed_features_are_kept_and_dropped_exactly(brightness):
 
 def test_one_class_alone_keeps_everything(brightness):
     real = LabeledImages([plain(200, 0)], [0], ["red"], ["r"])
-    assert all(decision.keep for decision in FeatureFilter().decide(as_rows(np.ones((2, 1))), [plain(0, 200), plain(200, 0)], real, studio()))
+    assert all(decision.keep for decision in FeatureFilter().select(as_rows(np.ones((2, 1))), [plain(0, 200), plain(200, 0)], real, studio()))
     assert above_even_share(np.ones((2, 1)), np.ones((2, 1), bool)).all()
 
 
 def test_several_labels_compare_equal_label_rows(brightness):
     real = LabeledImages([plain(200, 0), plain(0, 200), plain(200, 200)], np.array([[1, 0], [0, 1], [1, 1]]), ["red", "blue"], ["r", "b", "both"], "multi")
-    decisions = FeatureFilter().decide(as_rows([[1, 1], [1, 0], [1, 1]]), [plain(90, 100), plain(90, 100), plain(100, 0)], real, studio())
+    decisions = FeatureFilter().select(as_rows([[1, 1], [1, 0], [1, 1]]), [plain(90, 100), plain(90, 100), plain(100, 0)], real, studio())
     assert [decision.keep for decision in decisions] == [True, False, False] and "'red and blue'" in decisions[0].reason
 
 
@@ -149,7 +149,7 @@ def test_a_class_that_never_passes_is_named_or_falls_short_by_consent(tmp_path, 
 
 def test_features_of_the_photographs_are_kept_once_however_many_rounds(tmp_path):
     real = toy_photographs()
-    fitted = RealFilter(backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=4).fit(real, tmp_path / "work")
+    fitted = real_filter(backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=4).fit(real, tmp_path / "work")
     rows = fitted.plan(real, Budget(1), 0)
     for number in (0, 1):
         chosen = [row for row in rows if row.round == number]
@@ -161,7 +161,7 @@ def test_features_of_the_photographs_are_kept_once_however_many_rounds(tmp_path)
                                              ({"percentile": 100}, "percentile")])
 def test_impossible_settings_are_refused(settings, words):
     with pytest.raises(GenaugError, match=words):
-        RealFilter(**settings)
+        real_filter(**settings)
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +209,10 @@ def test_the_two_clip_rules_decide_by_these_probabilities(clip):
     images, prompt = pictures(20), ClassPrompt(metaclass="bird")
     rows, shown = as_rows(images.labels), list(images.pixels)
     belief = clip_probabilities(images, ["a photo of a wren bird", "a photo of a owl bird"], clip)[np.arange(20), images.targets]
-    decisions = FeatureFilter("clip_zero_shot", clip=str(clip)).decide(rows, shown, images, studio(class_prompt=prompt))
+    decisions = FeatureFilter("clip_zero_shot", clip=str(clip)).select(rows, shown, images, studio(class_prompt=prompt))
     assert [decision.keep for decision in decisions] == (belief > 0.5).tolist() and 0 < (belief > 0.5).sum() < 20
     seen = clip_probabilities(images, ["a photo with a bird", "a photo without a bird"], clip)[:, 0]
-    dropped = [not decision.keep for decision in FeatureFilter("metaclass_percentile", clip=str(clip)).decide(rows, shown, images, studio(class_prompt=prompt))]
+    dropped = [not decision.keep for decision in FeatureFilter("metaclass_percentile", clip=str(clip)).select(rows, shown, images, studio(class_prompt=prompt))]
     assert np.flatnonzero(dropped).tolist() == sorted(np.argsort(seen)[:2].tolist())
 
 

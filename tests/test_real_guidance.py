@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.methods.real_guidance import RealGuidance
-from genaug.recipe import ClassName, HardLabel, OwnClass, OwnLatent, Plain, Recipe, Use, evaluations
+from genaug.methods.real_guidance import real_guidance
+from genaug.recipe import ClassName, HardLabel, OwnClass, OwnLatent, Plain, Recipe, Use
 from genaug.sampling import row_noise
 from toy_world import toy_backbone, toy_photographs
 
@@ -14,7 +14,7 @@ GRID = [961 - 40 * step for step in range(25)]
 
 
 def plan(real, budget=Budget(2), **settings):
-    method = RealGuidance(**{"backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    method = real_guidance(**{"backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
     return method, method.plan(real, budget, 0)
 
 
@@ -47,9 +47,9 @@ def test_it_is_sdedit_with_the_steps_of_its_strength(strength):
 def test_steps_that_are_run(strength, steps):
     real = toy_photographs()
     method, rows = plan(real, strengths=(strength,))
-    assert evaluations(method, rows) == steps * len(rows)
+    assert method.evaluations(rows) == steps * len(rows)
     method.guidance_scale = 7.5
-    assert evaluations(method, rows) == 2 * steps * len(rows)
+    assert method.evaluations(rows) == 2 * steps * len(rows)
 
 
 def test_without_a_step_it_is_the_round_trip():
@@ -70,13 +70,13 @@ def test_the_further_the_strength_the_further_the_image():
 
 
 def test_the_settings_are_those_of_the_comparison():
-    method = RealGuidance()
+    method = real_guidance()
     assert (method.name, method.strengths, method.num_inference_steps, method.guidance_scale) == ("real-guidance", (0.1,), 25, 7.5)
-    assert (method.naming, method.target, method.prompting, method.labelling, method.use) == (ClassName(), OwnClass(), Plain(), HardLabel(), Use("swap_class", 0.5))
+    assert (method.naming, method.target, method.prompting, method.label, method.use) == (ClassName(), OwnClass(), Plain(), HardLabel(), Use("swap_class", 0.5))
 
 
 def test_a_single_number_a_list_and_a_tuple_are_one_setting():
-    assert RealGuidance(strengths=0.3).settings() == RealGuidance(strengths=[0.3]).settings() == RealGuidance(strengths=(0.3,)).settings()
+    assert real_guidance(strengths=0.3).settings() == real_guidance(strengths=[0.3]).settings() == real_guidance(strengths=(0.3,)).settings()
     real = toy_photographs()
     ids = [[row.id for row in plan(real, strengths=strengths)[1]] for strengths in (0.3, (0.3,), 0.1)]
     assert ids[0] == ids[1] and not set(ids[0]) & set(ids[2])
@@ -91,7 +91,7 @@ def test_strengths_of_a_list_are_equally_frequent():
 @pytest.mark.parametrize("strengths", [0, (0.0,), (0.5, 1.1), (-0.1,), (float("nan"),), ()])
 def test_bad_strengths_are_named(strengths):
     with pytest.raises(GenaugError, match="strength"):
-        RealGuidance(strengths=strengths)
+        real_guidance(strengths=strengths)
 
 
 def test_every_photograph_is_edited_equally_often_and_keeps_its_label():

@@ -7,7 +7,7 @@ import torch
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import ToyBackbone
 from genaug.recipe import (AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LabelByStrength, OwnLatent, Recipe,
-                           Suffixed, Use, evaluations, learn_or_load, prompt_stages)
+                           Suffixed, Use, learn_or_load, prompt_stages)
 from genaug.prompts import ClassPrompt
 from toy_world import toy_backbone, toy_photographs
 
@@ -25,7 +25,7 @@ def test_round_trip_is_the_identity_of_an_identity_codec():
     method = recipe(start=OwnLatent()).fit(real)
     rows = method.plan(real, Budget(2), 0)
     assert all(np.array_equal(image, real.image(row.inputs[0][0])) for image, row in zip(method.paint(rows, real), rows))
-    assert evaluations(method, rows) == 0
+    assert method.evaluations(rows) == 0
 
 
 def test_the_use_changes_no_row_but_every_painted_setting_does():
@@ -34,7 +34,7 @@ def test_the_use_changes_no_row_but_every_painted_setting_does():
     base = rows()
     assert rows(use=Use("append", 0.1)) == base
     for settings in ({"guidance_scale": 2.0}, {"num_inference_steps": 20}, {"prompting": Suffixed(("on grass",), 0.3)},
-                     {"class_prompt": ClassPrompt(metaclass="shape")}, {"labelling": LabelByStrength()}, {"backbone": toy_backbone(0.2)}):
+                     {"class_prompt": ClassPrompt(metaclass="shape")}, {"label": LabelByStrength()}, {"backbone": toy_backbone(0.2)}):
         assert not set(rows(**settings)) & set(base), settings
 
 
@@ -65,18 +65,18 @@ def test_budgets_are_prefixes_and_seeds_matter():
 def test_another_class_is_never_the_own_and_uniform():
     real = LabeledImages([np.zeros((2, 2, 3), np.uint8)] * 5, range(5), [str(index) for index in range(5)], [f"{index}.png" for index in range(5)])
     draw, slot = np.random.default_rng(0), Budget(1).slots(real)[2]
-    drawn = [AnotherClass().aim(draw, slot, real, "")[1] for _ in range(4000)]
+    drawn = [AnotherClass().choose_target(draw, slot, real, "")[1] for _ in range(4000)]
     counts = np.bincount(drawn, minlength=5)
     assert counts[2] == 0 and counts[[0, 1, 3, 4]].min() > 1000 - 4 * np.sqrt(4000 * 0.25 * 0.75)
     several = LabeledImages([np.zeros((2, 2, 3), np.uint8)], np.array([[1, 1]], np.float32), ["a", "b"], ["0.png"], "multi")
     with pytest.raises(GenaugError, match="single-label"):
-        AnotherClass().aim(draw, Budget(1).slots(several)[0], several, "")
+        AnotherClass().choose_target(draw, Budget(1).slots(several)[0], several, "")
 
 
 @pytest.mark.parametrize("gamma", [0.5, 0.8, 1.0])
 def test_mixed_labels_keep_their_mass(gamma):
     real = toy_photographs()
-    method = recipe(start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), labelling=LabelByStrength(gamma)).fit(real)
+    method = recipe(start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), label=LabelByStrength(gamma)).fit(real)
     for row in method.plan(real, Budget(4), 0):
         source = real.targets[real.index([row.inputs[0][0]])[0]]
         share = row.settings["strength"] ** gamma

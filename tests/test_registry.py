@@ -10,7 +10,7 @@ from toy_world import toy_backbone
 def test_every_method_becomes_an_arm_of_its_kind(name):
     arm = make_arm(name, toy_backbone(), suffixes=("on grass",))
     kind = {method.name: method.kind for method in methods()}[name]
-    assert arm.name == name and (arm.augmenter is not None) == (kind == "augmenter") == (arm.use is not None)
+    assert arm.text == name and (arm.augmenter is not None) == (kind == "augmenter") == (arm.use is not None)
     assert (arm.mixer is not None) == (kind == "mixer")
     if arm.augmenter is not None:
         assert arm.augmenter.name == name

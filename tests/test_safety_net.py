@@ -78,7 +78,7 @@ def test_every_method_of_today_is_in_the_net():
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_group_still_begins_with_its_arms(name):
-    assert all(make_arm(text).name for text in groups()[name]) and len(groups()[name]) >= GROUPS[name]
+    assert all(make_arm(text).text for text in groups()[name]) and len(groups()[name]) >= GROUPS[name]
 
 
 @pytest.mark.parametrize("text", ARMS)

@@ -16,7 +16,7 @@ from toy_world import toy_backbone, toy_photographs
 import genaug
 import genaug.painting as painting
 from genaug.core import Budget, GenaugError
-from genaug.methods.diff_ii import DiffII
+from genaug.methods.diff_ii import diff_ii
 from genaug.painting import Team, hold_output, open_synthetic, synthesize
 from genaug.recipe import ClassName
 from genaug.training import alone_in, join_team, train_loop
@@ -156,7 +156,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, ours, theirs):
 def test_painting_inside_a_held_folder_holds_it_once_more(tmp_path):
     real = toy_photographs()
     with hold_output(tmp_path / "out"):
-        method = DiffII(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(
+        method = diff_ii(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4).fit(
             real, tmp_path / "out" / ".genaug" / "work"
         )
         made = synthesize(method, real, tmp_path / "out", Budget(copies=1), 0, progress=False)

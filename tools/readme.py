@@ -1,10 +1,10 @@
 """Make README.md from nbs/index.ipynb.
 
-    python tools/readme.py             # writes README.md, its figures (nbs/images/readme-N.png) and the tables of the index
+    python tools/readme.py             # writes README.md, its figures (nbs/images/readme-N.png), the index's tables
     python tools/readme.py --check     # status 1 if they are not what would be written
 
-The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks and the rows of
-results; its figures are taken as they are stored.
+The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks and the
+rows of results; its figures are taken as they are stored.
 
 Links of the notebook are relative to nbs/, those of the README to the top level. Code that only draws (`#| echo: false`
 or `#| hide_input`) is left out, its result stays.
@@ -46,7 +46,7 @@ def shown(source, space):
 
 
 def with_tables(root=ROOT):
-    "The index as JSON, each of its tables made anew: the cells of imports and those of tables are executed, no other."
+    "The index as JSON, its tables made anew: cells of imports and of tables are executed, no other."
     notebook, space = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8")), {}
     with contextlib.chdir(root / "nbs"):
         for cell in notebook["cells"]:
@@ -58,7 +58,8 @@ def with_tables(root=ROOT):
             elif source.splitlines()[-1].startswith("Markdown("):
                 data = {"text/markdown": shown(source, space).data.splitlines(keepends=True),
                         "text/plain": ["<IPython.core.display.Markdown object>"]}
-                cell["outputs"] = [{"data": data, "execution_count": None, "metadata": {}, "output_type": "execute_result"}]
+                output = {"execution_count": None, "metadata": {}, "output_type": "execute_result"}
+                cell["outputs"] = [{"data": data, **output}]
     return notebook
 
 
@@ -95,7 +96,8 @@ def differences(root=ROOT):
     "Names of the files that differ from what would be written."
     made = with_tables(root)
     text, figures = generate(root, made)
-    wanted = {root / "README.md": text.encode(), **{root / "nbs" / "images" / name: content for name, content in figures.items()}}
+    images = {root / "nbs" / "images" / name: content for name, content in figures.items()}
+    wanted = {root / "README.md": text.encode(), **images}
     found = [path.name for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content]
     stored = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
     return found + ["index.ipynb"] * (stored != made)

@@ -51,8 +51,8 @@ def reading_order(root=ROOT):
     library = sorted(path.name for path in nbs.glob("[0-9]*.ipynb"))
     present = sorted(f"tables/{path.name}" for path in nbs.glob("tables/[!_.]*.ipynb"))
     declared = [source for _, source in listed(root) if source in present]
-    tables = dict.fromkeys([*declared, *present])
-    return [(None, "index.ipynb"), *((section_of(name), name) for name in library), *(("Tables", name) for name in tables)]
+    tables = [("Tables", source) for source in dict.fromkeys([*declared, *present])]
+    return [(None, "index.ipynb"), *((section_of(name), name) for name in library), *tables]
 
 
 def generate(root=ROOT):
@@ -79,7 +79,7 @@ def is_made(root=ROOT):
 def main(arguments):
     if "--check" in arguments:
         made = is_made()
-        print("the sidebar is up to date" if made else "_quarto.yml is not up to date, run python tools/sidebar.py")
+        print("the sidebar is up to date" if made else "_quarto.yml: run python tools/sidebar.py")
         return 0 if made else 1
     (ROOT / "_quarto.yml").write_text(generate(), encoding="utf-8")
     return 0

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..core import Bound, GenaugError
+from ..core import Bound, GenaugError, declare_method
 from ..mixing.cutmix import CutMix
 
 # %% ../../nbs/14_balance.cmo.ipynb #c008
@@ -45,6 +45,7 @@ def mixed_epochs(
     return range(first, epochs - last)
 
 # %% ../../nbs/14_balance.cmo.ipynb #c017
+@declare_method("cmo", "rare foregrounds pasted on common images (Park et al. 2022)", family="generator-free", year=2022)
 @dataclass(kw_only=True)
 class CMO(CutMix):
     "CutMix whose partners are photographs of preferably rare classes (Park et al. 2022)."

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..core import Balancer, Bound, GenaugError
+from ..core import Balancer, Bound, GenaugError, declare_method
 
 # %% ../../nbs/15_balance.drw.ipynb #c006
 def effective_number(
@@ -40,6 +40,7 @@ def effective_number_weights(
     return inverse * (len(number) / inverse.sum())
 
 # %% ../../nbs/15_balance.drw.ipynb #c019
+@declare_method("drw", "classes weighted in the loss, late in training (Cao et al. 2019)", family="generator-free", year=2019)
 @dataclass(kw_only=True)
 class DRW(Balancer):
     "Deferred re-weighting: equal weights, then those of the effective number (Cao et al. 2019, Cui et al. 2019)."
@@ -54,6 +55,7 @@ class DRW(Balancer):
         return np.ones(len(counts)) if progress < self.start else effective_number_weights(counts, self.beta)
 
 # %% ../../nbs/15_balance.drw.ipynb #c022
+@declare_method("oversampling", "every class shown equally often", family="generator-free")
 @dataclass(kw_only=True)
 class Oversampling(Balancer):
     "Class-balanced sampling with replacement: every class that has photographs fills as many slots."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL_RULES', 'DISTANCE_EDGE', 'nearest_of_class', 'combine_labels', 'majority_label', 'points_of', 'memberships',
-           'neighbour_table', 'blend_pixels', 'blend_latents', 'Smote', 'smote_row', 'SmoteMixer']
+           'neighbour_table', 'blend_pixels', 'blend_latents', 'label_rule_note', 'Smote', 'smote_row', 'SmoteMixer']
 
 # %% ../../nbs/13_balance.smote.ipynb #c003
 import dataclasses
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, content_hash, parse_json, seed_from, stored_kind, to_tensor,
+from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, Summary, content_hash, declare_method, parse_json, seed_from, stored_kind, to_tensor,
                          to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 
@@ -133,6 +133,16 @@ def blend_latents(
     return to_uint8(backbone.decode(torch.stack(mixed))) if mixed else []
 
 # %% ../../nbs/13_balance.smote.ipynb #c022
+def label_rule_note(
+    rule: str,      # one of `LABEL_RULES`
+    data: Summary,  # of the training set
+) -> list[tuple[str, str, str]]:  # a note, or nothing
+    "A rule about several labels matters only where images have several."
+    idle = data.task == "single" and rule in ("union", "intersection", "majority")
+    return [("idle-setting", "note", f"has label_rule={rule}, which matters only where images have several labels")] if idle else []
+
+
+@declare_method("smote", "points between neighbours of a class (Chawla et al. 2002)", family="generator-free", year=2002, behind=lambda: SmoteMixer())
 @dataclass(kw_only=True)
 class Smote(Augmenter):
     "SMOTE for images (Chawla et al. 2002), in pixels or latents, with label rules for several labels (Charte et al. 2015)."
@@ -145,6 +155,8 @@ class Smote(Augmenter):
     bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "space": Bound(words=("pixels", "latents")), "label_rule": Bound(words=LABEL_RULES)})
 
     surroundings: ClassVar[frozenset[str]] = frozenset({"backbone"})
+
+    def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
 
     def settings(self) -> dict:
         return {key: value for key, value in super().settings().items() if key != "backbone" or self.space == "latents"}
@@ -221,6 +233,8 @@ class SmoteMixer(Mixer):
     neighbours: int = 5       # k, read by the feed plan
     label_rule: str = "own"   # "own", "union", "intersection" or "blend"
     partners: ClassVar[str] = "neighbours"
+
+    def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
 
     bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "label_rule": Bound(words=LABEL_RULES[:4])})
 

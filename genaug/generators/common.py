@@ -139,6 +139,10 @@ class GeneratorAugmenter(Augmenter):
         whole = {None: real} if not self.per_class else {index: real[real.targets == index] for index in np.unique(real.targets).tolist()}
         return {index: pictures_of(some, self.size, channels, index is None) for index, some in whole.items()}
 
+    def concerns(self, data):
+        several = self.per_class and data.task == "multi"
+        return [("needs-one-label", "error", f"has one generator per class, and images of this set have several labels: use {self.name}@per_class=false")] if several else []
+
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps of all generators together, and photographs per step."
         return self.steps * (len(np.unique(real.targets)) if self.per_class and real.task == "single" else 1), self.batch_size

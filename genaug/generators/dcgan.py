@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..core import GenaugError, seed_from
+from ..core import GenaugError, declare_method, seed_from
 from .common import AdversarialAugmenter
 
 # %% ../../nbs/24_generators.dcgan.ipynb #c006
@@ -84,6 +84,8 @@ def settle(
     return generator.eval()
 
 # %% ../../nbs/24_generators.dcgan.ipynb #c012
+@declare_method("dcgan", "a convolutional GAN per class (Radford et al. 2016, as compared in Lee et al. 2024)", family="generator", year=2016,
+                embedded={"size": 32, "width": 16, "steps": 3000, "batch_size": 16, "learning_rate": 2e-4, "ema_images": 4000.0})
 @dataclass(kw_only=True)
 class DCGAN(AdversarialAugmenter):
     "Deep convolutional GAN (arXiv 1511.06434) with GenMix's training settings as defaults."

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from ..core import GenaugError, LabeledImages, content_hash, parse_json, seed_from, write_atomic
+from ..core import GenaugError, LabeledImages, content_hash, declare_method, parse_json, seed_from, write_atomic
 from ..datasets import PHOTOGRAPHS, photographs, random_crop
 from ..diffusion import PixelBackbone, quiet_loading
 from .common import Album, GeneratorAugmenter, Pictures, decay_at, move_average, pictures_of
@@ -265,6 +265,9 @@ def pretrained_painter(
     return read_pretrained(painter, file)
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c033
+@declare_method("pixel-diffusion", "diffusion of pixels, pretrained and fine-tuned (ADM's role in Lee et al. 2024)", family="generator", year=2021, embedded={
+    "size": 32, "widths": (16, 32, 64, 96), "steps": 900, "batch_size": 16, "learning_rate": 1e-3, "schedule": "cosine", "ema_images": 1500.0, "num_inference_steps": 50, "eta": 0.0,
+    "pretraining_steps": 1000, "pretraining_batch": 16, "pretraining_rate": 1e-3, "corpus": 4000})
 @dataclass(kw_only=True)
 class PixelDiffusion(GeneratorAugmenter):
     "Diffusion of pixels: pretrained on a corpus, fine-tuned on the photographs with a fresh table of classes, sampled from noise."

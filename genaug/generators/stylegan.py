@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import GenaugError, seed_from
+from ..core import GenaugError, declare_method, seed_from
 from .common import AdversarialAugmenter, Views
 from ..sampling import row_noise
 
@@ -239,6 +239,8 @@ class AdaptiveViews(Views):
             self.seen.zero_()
 
 # %% ../../nbs/25_generators.stylegan.ipynb #c035
+@declare_method("stylegan", "a StyleGAN2 with adaptive augmentation per class (Karras et al. 2020)", family="generator", year=2020, embedded={
+    "size": 32, "width": 16, "latent_dim": 64, "steps": 1500, "learning_rate": 2e-3, "ema_images": 4000.0, "ada_images": 50_000.0})
 @dataclass(kw_only=True)
 class StyleGAN(AdversarialAugmenter):
     "StyleGAN2 with adaptive augmentation (arXiv 1912.04958, 2006.06676) and GenMix's training settings as defaults."

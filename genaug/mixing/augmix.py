@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 import torch.nn.functional as F
 
-from ..core import Bound, GenaugError, Mixer, seed_from
+from ..core import Bound, GenaugError, Mixer, declare_method, seed_from
 
 # %% ../../nbs/12_mixing.augmix.ipynb #c008
 def transform_each(
@@ -44,6 +44,7 @@ def jensen_shannon(
     return divergence.mean(-1) if task == "multi" else divergence
 
 # %% ../../nbs/12_mixing.augmix.ipynb #c023
+@declare_method("augmix", "chains of small transforms, answered alike (Hendrycks et al. 2020)", family="generator-free", year=2020)
 @dataclass(kw_only=True)
 class AugMix(Mixer):
     "AugMix with its consistency loss (Hendrycks et al. 2020); ignores its partners and leaves the labels alone."

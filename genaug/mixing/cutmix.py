@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from ..core import Bound, GenaugError, Mixer
+from ..core import Bound, GenaugError, Mixer, declare_method
 
 # %% ../../nbs/11_mixing.cutmix.ipynb #c006
 def cut_box(
@@ -59,6 +59,7 @@ def paste_boxes(
     return mixed, shares * labels + (1 - shares) * partner_labels
 
 # %% ../../nbs/11_mixing.cutmix.ipynb #c016
+@declare_method("cutmix", "a box of another image pasted in (Yun et al. 2019)", family="generator-free", year=2019)
 @dataclass(kw_only=True)
 class CutMix(Mixer):
     "CutMix with a rectangle per pair (Yun et al. 2019)."

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from ..core import Bound, GenaugError, Mixer
+from ..core import Bound, GenaugError, Mixer, declare_method
 
 # %% ../../nbs/10_mixing.mixup.ipynb #c006
 def beta_weights(
@@ -41,6 +41,7 @@ def blend_pairs(
     return mixed, weights[:, None] * labels + (1 - weights[:, None]) * partner_labels
 
 # %% ../../nbs/10_mixing.mixup.ipynb #c016
+@declare_method("mixup", "convex combinations of images and labels (Zhang et al. 2018)", family="generator-free", year=2018)
 @dataclass(kw_only=True)
 class MixUp(Mixer):
     "MixUp with a weight per pair (Zhang et al. 2018)."

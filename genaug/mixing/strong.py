@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import torch
 
-from ..core import Bound, GenaugError, Mixer
+from ..core import Bound, GenaugError, Mixer, declare_method
 from .augmix import transform_each
 
 # %% ../../nbs/16_mixing.strong.ipynb #c006
@@ -48,6 +48,7 @@ def make_policy(
     return POLICIES[policy]()
 
 # %% ../../nbs/16_mixing.strong.ipynb #c013
+@declare_method("strong-augmentation", "strong classical augmentation of the photographs (control)", family="control", year=2021)
 @dataclass(kw_only=True)
 class StrongAugmentation(Mixer):
     "The photographs under strong classical augmentation; ignores its partners and leaves the labels alone."
