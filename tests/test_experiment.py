@@ -118,8 +118,8 @@ def test_the_committed_rows_were_measured_with_the_shipped_backbone(path):
 # the question
 
 @pytest.mark.parametrize("change, words", [({"splits": ()}, "at least one split"), ({"repeats": ()}, "at least one"), ({"imbalance_factor": 10}, "either a number of shots or"),
-                                           ({"shots": 0}, "at least 1"), ({"copies": 0}, "copies must be positive"), ({"replace": 1.5}, r"\[0, 1\]"), ({"updates": 0}, "at least one update"),
-                                           ({"test_fraction": 1.0}, "between 0 and 1"), ({"condition": "validation"}, "100 to 104"), ({"table": "bars", "splits": (100,)}, "for tuning")])
+                                           ({"shots": 0}, "at least 1"), ({"copies": 0}, "copies=0: it must be a finite number above 0"), ({"replace": 1.5}, "at most 1"), ({"updates": 0}, "updates=0: it must be a whole number at least 1"),
+                                           ({"test_fraction": 1.0}, "above 0 and below 1"), ({"condition": "validation"}, "100 to 104"), ({"table": "bars", "splits": (100,)}, "for tuning")])
 def test_an_impossible_question_is_refused(change, words):
     with pytest.raises(GenaugError, match=words):
         dataclasses.replace(QUESTION, **change)
@@ -133,7 +133,8 @@ def test_stages_see_training_images_only(monkeypatch, tmp_path):
     planted = dataclasses.replace(split, train=split.test)
     bench = Run(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
     monkeypatch.setattr(experiment, "make_arm", lambda *_: None)
-    arm = type("Arm", (), {"name": "round-trip", "augmenter": type("Augmenter", (), {"name": "round-trip", "fit": lambda *_: pytest.fail("was fitted on test images")})()})()
+    augmenter = type("Augmenter", (), {"name": "round-trip", "fresh": lambda self: self, "fit": lambda *_: pytest.fail("was fitted on test images")})()
+    arm = type("Arm", (), {"text": "round-trip", "augmenter": augmenter, "budget": {}})()
     with pytest.raises(GenaugError, match="fitting round-trip.*a test image"):
         paint_arm(bench, arm, planted)
 
@@ -142,7 +143,7 @@ def test_a_folder_without_a_test_part_gives_a_stated_share():
     question = dataclasses.replace(QUESTION, test_fraction=0.25, shots=None)
     split = make_split(question, {"all": pool()}, 0)
     assert set(split.test.counts().values()) == {3.0} and set(split.train.counts().values()) == {9.0}
-    note, = split_notes(split, question, {"all": pool()})
+    note, = split_notes(Run(question, {"all": pool()}, None, "."))
     assert "25%" in note and "9 images" in note
     assert make_split(question, {"all": pool()}, 1).test.ids != split.test.ids
 
@@ -151,14 +152,14 @@ def test_too_few_images_for_the_shots_are_used_and_said():
     few = pool(12)[[0, 1, 2, 12, 13, 14, 15, 24, 25, 26]]
     question = dataclasses.replace(QUESTION, shots=4)
     split = make_split(question, {"train": few, "test": SETS["test"]}, 0)
-    note, = split_notes(split, question, {"train": few, "test": SETS["test"]})
+    note, = split_notes(Run(question, {"train": few, "test": SETS["test"]}, None, "."))
     assert len(split.train) == 10 and "2 of 3 classes have fewer than 4" in note
 
 
 def test_one_class_cannot_be_compared():
     one = pool(6, 1)
     with pytest.raises(GenaugError, match="at least two classes"):
-        split_notes(make_split(QUESTION, {"train": one, "test": pool(3, 1, 5, "exam")}, 0), QUESTION, {"train": one, "test": one})
+        split_notes(Run(QUESTION, {"train": one, "test": pool(3, 1, 5, "exam")}, None, "."))
 
 
 def test_a_long_tail_and_all_images():
@@ -184,9 +185,10 @@ def test_an_unknown_part_to_examine_on():
 # runs
 
 def test_a_changed_setting_never_finds_an_old_result(tmp_path):
-    split, bench = make_split(QUESTION, SETS, 0), Run(QUESTION, SETS, None, tmp_path, False)
+    bench = Run(QUESTION, SETS, None, tmp_path, False)
+    split = bench.split(0)
     path = bench.path(bench.arm("mixup"), split, 0)
-    changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path("mixup", split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
+    changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path(bench.arm("mixup"), split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
     others = [bench.path(bench.arm("mixup@alpha=0.3"), split, 0), bench.path(bench.arm("mixup"), split, 1), bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0), bench.path(bench.arm("original"), split, 0)]
     assert len({path, *changed, *others}) == 7 and bench.path(bench.arm("mixup"), split, 0) == path
 
@@ -201,13 +203,13 @@ def test_arms_are_paired(monkeypatch, tmp_path):
 
 SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
-from test_experiment import QUESTION, SETS, compare, dataclasses
+from test_experiment import QUESTION, SETS, Run, compare, dataclasses
 from genaug import experiment
 slow = experiment.run_unit
 def run_unit(*arguments):
     unit = slow(*arguments); print("finished", flush=True); __import__("time").sleep({pause}); return unit
 experiment.run_unit = run_unit
-compare(QUESTION, SETS, {out!r}, progress=False)
+compare(Run(QUESTION, SETS, None, {out!r}, False))
 """
 
 
@@ -272,7 +274,7 @@ def test_the_estimate_counts_what_is_left(tmp_path):
 
 
 def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
-    cost = lambda *methods: estimate(Run(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False), make_split(QUESTION, SETS, 0))
+    cost = lambda *methods: estimate(Run(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False))
     alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
     assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
     assert cost("smote", "smote@copies=2").images > alone.images

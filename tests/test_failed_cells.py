@@ -65,7 +65,7 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
 
     def step(bench, made, *rest):
         at = next(one for one in rest if hasattr(one, "manifest"))
-        if made.name == arm and split in (None, at.number) and seed in (None, rest[-1]):
+        if made.text == arm and split in (None, at.number) and seed in (None, rest[-1]):
             raise (
                 error
                 if error is not None

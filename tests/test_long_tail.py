@@ -230,7 +230,7 @@ def test_every_arm_without_a_generator_trains_with_one_image_classes(arm, uneven
 def test_groups_of_names_and_the_alias_of_cmo_drw():
     assert set(groups()["generator-free"]) >= {"mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling+strong-augmentation"}
     both = make_arm("cmo-drw")
-    assert both.name == "cmo+drw" and isinstance(both.mixer, CMO) and isinstance(both.balancer, DRW) and both.augmenter is None
+    assert both.text == "cmo+drw" and isinstance(both.mixer, CMO) and isinstance(both.balancer, DRW) and both.augmenter is None
     over = make_arm("diff-ii@even=true;total=40+smote+oversampling")
     assert over.budget == {"even": True, "total": 40} and isinstance(over.mixer, SmoteMixer) and isinstance(over.balancer, Oversampling)
 
@@ -272,7 +272,10 @@ def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
 def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path):
     sets = open_sets("digits")
     split = make_split(question(), sets, 0)
-    path = lambda arm, **changes: Run(question(**changes), sets, None, tmp_path).path(arm, split, 0)
+    def path(text, **changes):
+        run = Run(question(**changes), sets, None, tmp_path)
+        return run.path(run.arm(text), split, 0)
+
     arms = ("original", "drw", "cmo", "cmo+drw", "oversampling", "smote", "smote@fill=true", "smote@even=true", "smote@total=9")
     assert len({path(arm) for arm in arms}) == len(arms)
     assert path("smote", even=True) == path("smote@even=true") and path("smote", use="swap_tail") == path("smote@use=swap_tail")

@@ -281,7 +281,7 @@ def test_good_weights_are_those_that_are_used(tmp_path):
 @pytest.fixture
 def no_work(monkeypatch):
     "Whatever computes, fails the test."
-    for name in ("train_classifier", "synthesize", "paint_arm", "run_unit", "estimate", "write_atomic"):
+    for name in ("train_classifier", "paint_plan", "paint_arm", "run_unit", "estimate", "write_atomic"):
         monkeypatch.setattr(experiment, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
 
 
@@ -358,10 +358,6 @@ def test_what_must_be_known_is_a_finding():
 def test_a_clean_question_has_no_finding_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert examine(Run(dataclasses.replace(QUESTION, methods=("original", "mixup", "smote")), SETS, None, '.', False)) == []
-    assert (
-        examine(Run(dataclasses.replace(QUESTION, methods=("original", "diff-ii")), SETS, "some-org/some-model", '.', False))
-        == []
-    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -369,7 +365,7 @@ def test_an_arm_that_cannot_work_on_these_photographs_does_not_stop_the_others(m
     fail = lambda plain: (
         lambda *args: (
             plain(*args)
-            if "smote" not in {getattr(one, "name", "") for one in args}
+            if not {"smote"} & {getattr(one, field, "") for one in args for field in ("name", "text")}
             else (_ for _ in ()).throw(GenaugError("smote needs two photographs of a class"))
         )
     )
