@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+# %% ../nbs/62_cli.ipynb #c005a
 if TYPE_CHECKING:  # nothing of the library is imported before a command needs it
     from genaug.core import Augmenter, Budget, LabeledImages
     from genaug.diffusion import Backbone
@@ -112,7 +113,7 @@ def answer(
     text, code = explain(error)
     if text and "--json" in given:
         refusal = {"kind": "refused", "severity": "error", "where": "", "message": text}
-        record = {"genaug_findings": 1, "command": given[0], "findings": [refusal, *map(dataclasses.asdict, getattr(error, "told", ()))]}
+        record = {"genaug_findings": 1, "command": given[0], "findings": [refusal, *map(dataclasses.asdict, vars(error).get("told", ()))]}
         print(json.dumps(record, indent=1))
     if text:
         print(f"genaug: {text}", file=sys.stderr)
@@ -344,7 +345,7 @@ def declared_ranges(
     return {field: Range(*map(ast.literal_eval, call.args), **{word.arg: ast.literal_eval(word.value) for word in call.keywords})
             for field, call in bounds.items() if all(word.arg != "words" for word in call.keywords)}
 
-
+# %% ../nbs/62_cli.ipynb #c011k
 def range_of(
     field: str,  # of a comparison
 ) -> Range:
@@ -352,8 +353,20 @@ def range_of(
     return declared_ranges("experiment", "Comparison")[field]
 
 
-def whole_in(option: str, field: str) -> Callable[[str], int]: return whole(option, *map(int, range_of(field)[:2]))
-def number_in(option: str, field: str) -> Callable[[str], float]: return number(option, *range_of(field)[:2], range_of(field).open_ends)
+def whole_in(
+    option: str,  # such as "--updates", for the message
+    field: str,   # of a comparison, that declares the range
+) -> Callable[[str], int]:  # the number, or `Refusal`
+    "A reader of a whole number within a declared range."
+    return whole(option, *map(int, range_of(field)[:2]))
+
+
+def number_in(
+    option: str,  # such as "--copies", for the message
+    field: str,   # of a comparison, that declares the range
+) -> Callable[[str], float]:  # the number, or `Refusal`
+    "A reader of a finite number within a declared range."
+    return number(option, *range_of(field)[:2], range_of(field).open_ends)
 
 # %% ../nbs/62_cli.ipynb #c012
 LARGEST_SEED, MOST_SPLITS, MOST_IMAGES = 2**63 - 1, 10_000, 10_000_000  # what torch, numpy and the rows can hold; bounds against slips of the finger
@@ -689,12 +702,11 @@ def suffix_note(
 
 
 def feed_note(
-    name: str,  # canonical text of an arm
+    arm: "Arm",  # of `augment`
 ) -> str:
     "What `augment` does not do with an arm's settings; \"\" where it has none of them."
-    from genaug.registry import parse_arm
-    idle = [field for field, _ in parse_arm(name).settings if field in FEED_SETTINGS]
-    return f"{', '.join(idle)} in '{name}' has no effect here: it says how a classifier uses the set, so give it in `genaug compare`." if idle else ""
+    idle = [field for field in arm.written if field in FEED_SETTINGS]
+    return f"{', '.join(idle)} in '{arm.text}' has no effect here: it says how a classifier uses the set, so give it in `genaug compare`." if idle else ""
 
 
 def idle_reasons(
@@ -758,25 +770,26 @@ def take_order(
 def tell_arms(
     terminal: Terminal,       # tells
     methods: Sequence[str],   # texts of arms
-    real,                     # LabeledImages: the photographs
-    network,                  # Backbone or None
+    real: "LabeledImages",    # the photographs
+    network: "Backbone | None",  # that paints
     class_prompt,             # ClassPrompt
     suffixes: Sequence[str],  # given
     device: str,              # where it computes
 ) -> list:  # of errors
     "What arms, prompts and class names show before any work."
     from genaug.registry import examine_arms
-    tokenizer = getattr(network, "tokenizer", None)
+    from genaug.diffusion import StableDiffusionBackbone
+    tokenizer = network.tokenizer if isinstance(network, StableDiffusionBackbone) else None
     count = (lambda text: len(tokenizer(text).input_ids)) if tokenizer is not None else None
     findings = examine_arms(methods, real.class_names, real.task, class_prompt, suffixes, count, {name: int(number) for name, number in real.counts().items()}, network, device=device)
     terminal.tell(finding for finding in findings if finding.severity != "error")
     return [finding for finding in findings if finding.severity == "error"]
 
-
+# %% ../nbs/62_cli.ipynb #c042f
 def tell_about_options(
     terminal: Terminal,      # tells
     context: typer.Context,  # the options as typed
-    arm,                     # Arm
+    arm: "Arm",              # that makes the set
 ) -> None:
     "Notes about options of `augment` that have no effect, and about the embedded backbone."
     from genaug.tiny import backbone_note
@@ -785,7 +798,7 @@ def tell_about_options(
     idle_options(terminal, context, copies=f"{amount} says how many images there will be" if amount else "", condition="only `genaug compare` tunes" if asked["condition"] == "validation" else "",
                  device="" if not reasons["backbone"] or takes(arm.augmenter, "device") else f"{arm.augmenter.name} computes on the CPU", **reasons)
     words = find_suffixes(asked["suffixes"], asked["source"])
-    terminal.note("settings", suffix_note(arm.augmenter, words), feed_note(arm.text))
+    terminal.note("settings", suffix_note(arm.augmenter, words), feed_note(arm))
     terminal.note("backbone", backbone_note(None if reasons["backbone"] else asked["backbone"], asked["source"]))
 
 # %% ../nbs/62_cli.ipynb #c043b
@@ -824,7 +837,7 @@ def paint_order(
         terminal.say("First prompts:", *first_prompts(plan.rows, real.class_names))
         return paint_plan(augmenter, real, Canvas(out, plan), batch_size, progress=progress, allow_fewer=allow_fewer)
 
-
+# %% ../nbs/62_cli.ipynb #c043g
 def close_order(
     terminal: Terminal,  # tells
     order: Order,        # done
@@ -1046,9 +1059,9 @@ def suffix_makers(
         refuse("A published list needs no model: leave --captioner and --llm out, or leave --published out.")
     if llm_model and not llm:
         refuse("--llm-model names a model at an address: give the address with --llm.")
-    from genaug.suffixes import Captioner, open_language_model
+    from genaug.suffixes import Captioner, LocalLanguageModel, open_language_model
     model = open_language_model(llm, llm_model, device) if llm else None
-    if getattr(model, "room", None) and model.room < model.max_new_tokens + 200:  # known before a picture is described
+    if isinstance(model, LocalLanguageModel) and model.room and model.room < model.max_new_tokens + 200:  # known before a picture is described
         refuse(f"The language model '{shown(model.name, 200)}' takes {model.room} tokens in all, too few for captions and an answer of up to {model.max_new_tokens}: choose one with a longer context.")
     return Captioner(captioner, device) if captioner else None, model
 
@@ -1066,7 +1079,9 @@ def suffix_origin(
     if published is not None:
         return [f"made by genaug suffixes from the published list {published}, checked against the class names of {name}"], []
     how = f"captions {f'by {captioner.name}' if captioner else 'of the set'}, {f'summarised by {model.name}' if model else 'settings counted'}"
-    notes = [f"The captions (not the pictures) go to {model.host}."] if getattr(model, "at_home", True) is False else []
+    from genaug.suffixes import ServerLanguageModel
+    away = isinstance(model, ServerLanguageModel) and not model.at_home
+    notes = [f"The captions (not the pictures) go to {model.host}."] if away else []
     if "test" not in sets:
         notes.append("The data have no test part: `genaug compare` keeps back some of these pictures for its test, so these suffixes have seen them; for a strict comparison divide the pictures into train and test folders first.")
     return [f"made by genaug suffixes from {count} training images of {name}: {how}"], notes
