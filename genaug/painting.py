@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, NotFinite, PlanRow, content_hash, decode_image,
                          encode_png, file_name, image_path, keep_findings, metadata_record, parse_json, progress_bar, read_metadata, settings_of, stored_kind,
                          write_atomic, write_metadata)
+from .data import Manifest, assert_only
 from .diffusion import cut_prompts
 from .training import disk_errors_explained, disk_reason, join_team, wait_for_team
 
@@ -893,8 +894,12 @@ def synthesize(
     folder: str | Path,    # OUT: new, empty, or begun by the same call
     budget: Budget,        # how many images
     seed: int,             # of the whole set
+    manifest: Manifest | None = None,  # if given, `real` must lie in its training part
+    like: Sequence[Path] = (),         # as in `Canvas`
     **how,                 # further arguments of `paint_plan`, such as `batch_size` and `allow_fewer`
 ) -> LabeledImages | None:  # as `paint_plan`
     "Make the plan and paint it."
+    if manifest is not None:
+        assert_only(real.ids, manifest, "painting")
     plan = make_plan(augmenter, real, budget, seed)
-    return paint_plan(augmenter, real, Canvas(Path(folder).expanduser(), plan), **how)
+    return paint_plan(augmenter, real, Canvas(Path(folder).expanduser(), plan, tuple(like)), **how)

@@ -369,10 +369,11 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
     asked, taught = [], []
     sets = {"train": make([0, 0, 1, 1, 2, 2], "train"), "val": make([0, 0, 1, 1, 2, 2], "val", seed=7)}
     question = Comparison(("original",), "lesions" if draws else "folder", shots=None, splits=(100,) if draws else (0,), condition="validation" if draws else "natural", test_part="test" if draws else "val", draws=draws, table="genmix_blends")
-    monkeypatch.setattr(study, "open_sets", lambda *given: sets)
     pool = make([0, 1, 2], "pool", seed=9)
     monkeypatch.setattr(study, "judging_pool", lambda name: pool)
-    monkeypatch.setattr(study, "make_split", lambda *given: type("Split", (), {"train": sets["train"], "test": sets["val"]}))
+    split = type("Split", (), {"train": sets["train"], "test": sets["val"]})
+    monkeypatch.setattr(study, "open_run", lambda asked, source, folder, progress: Run(asked, sets, None, folder, progress))
+    monkeypatch.setattr(Run, "split", lambda self, number: split)
     jury = type("Jury", (), {"judge": type("Judge", (), {"name": "judge", "predict": lambda self, images: asked.append(images.ids) or images.labels})()})
     monkeypatch.setattr(study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury)
     fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
