@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .classifier import Feeder, ImageFeatures, ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
-from .concepts.dreambooth import FineTuned, learn_dreambooth
+from .classifier import ImageFeatures, ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
+from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
 from .data import carve_validation
 from .diffusion import Backbone
@@ -33,6 +33,7 @@ from .prompts import ClassPrompt
 from .recipe import Recipe, learn_or_load
 from .registry import make_arm
 from .sampling import denoise, row_noise
+from .schedule import TrainingSchedule
 
 # %% ../nbs/64_alignment.ipynb #c006
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class CurveRun(TrainingRun):
 
     def watch(self, update: int, loss: float) -> None:
         "Note the accuracy at the end of a pass, and at the end."
-        per_pass = max(1, len(self.feeder.real) // self.batch_size)
+        per_pass = max(1, len(self.schedule.real) // self.batch_size)
         if (update + 1) % per_pass == 0 or update + 1 == self.updates:
             self.curve.append(((update + 1) / per_pass, self.trained.evaluate(self.validation)[0].value))
 
@@ -176,9 +177,9 @@ def expert_curve(
     per_pass = max(1, len(train) // batch_size)
     updates = preset.updates or preset.epochs * per_pass
     network = make_network(preset.network, len(train.class_names), channels, preset.view.size, preset.weights, seed)
-    trained = TrainedClassifier(network, train.class_names, train.task, preset, channels, "cpu", seed)
-    feeder = Feeder(train, None, seed, epochs=-(-updates // per_pass), size=preset.view.size)
-    run = CurveRun(trained, feeder, ImageStore(train, None, preset.view.resize, channels), batch_size, updates, held_out)
+    trained = TrainedClassifier(network, train.class_names, train.task, dataclasses.replace(preset, channels=channels), "cpu", seed)
+    schedule = TrainingSchedule(train, None, seed, epochs=-(-updates // per_pass), size=preset.view.size)
+    run = CurveRun(trained, schedule, ImageStore(train, None, preset.view.resize, channels), batch_size, updates, held_out)
     run.loop(None, False)
     return run.curve
 
@@ -227,8 +228,9 @@ def learned_weights(
     home = work / "concepts" / key
     if not (home / "fine_tuned.json").is_file():
         extra = naming.alignment(naming.expert(train, work / "concepts" / "experts")) if naming.alignment_weight else None
-        learn_dreambooth(backbone, train, study.dreambooth, study.class_prompt, prior_weight=float(study.prior_count > 0), prior_count=study.prior_count, prior_steps=study.num_inference_steps,
-                         extra=extra, checkpoint=home / "checkpoint", progress=False, **naming.tuning(train)).save(home)
+        prior = dict(prior_weight=float(study.prior_count > 0), prior_count=study.prior_count, prior_steps=study.num_inference_steps)
+        settings = naming.converted(DreamBoothSettings, steps=naming.effort(train)[0], **prior)
+        learn_dreambooth(backbone, train, study.dreambooth, study.class_prompt, settings, home / "checkpoint", extra=extra).save(home)
     return FineTuned.load(home)
 
 # %% ../nbs/64_alignment.ipynb #c027

@@ -940,7 +940,7 @@ def idle_in_compare(
     arms = run.arms.values()
     augmenters = [arm.augmenter for arm in arms if arm.augmenter is not None]
     none, reasons = "" if augmenters else "no arm makes images", idle_reasons(augmenters)
-    swaps = any(arm.use is not None and arm.use.kind.startswith("swap") for arm in arms)
+    swaps = any(arm.use is not None and arm.use.word.startswith("swap") for arm in arms)
     idle_options(terminal, context, **{name: none for name in ("copies", "even", "use", "batch_size")}, **reasons,
                  measure=none if context.params["measure"] else "",
                  replace=none or ("" if swaps else "no arm puts its images in the place of photographs"))

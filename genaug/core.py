@@ -11,8 +11,9 @@ __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES'
            'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record',
            'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail',
            'Budget', 'Bound', 'declared', 'check_settings', 'Setting', 'settings_table', 'as_typed', 'with_settings',
-           'HasFingerprint', 'settings_of', 'Summary', 'Decision', 'Part', 'Augmenter', 'Mixer', 'Balancer',
-           'progress_bar', 'Method', 'declare_method', 'declared_methods']
+           'HasFingerprint', 'settings_of', 'Summary', 'Decision', 'Part', 'Augmenter', 'ScheduleRow', 'Schedule',
+           'PartnerRule', 'OtherSlots', 'Mixer', 'Balancer', 'progress_bar', 'Method', 'declare_method',
+           'declared_methods']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -1321,7 +1322,7 @@ def as_typed(
         annotation = typing.get_args(annotation)[0]
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
-    if lists and isinstance(value, tuple):
+    if lists and isinstance(value, (tuple, list)):
         return tuple(as_typed(item, typing.get_args(lists[0])[0], None) for item in value)
     if lists and value is not None and not (isinstance(value, str) and str in kinds):
         return (as_typed(value, typing.get_args(lists[0])[0], None),)
@@ -1430,6 +1431,10 @@ class Part(Identified):
         "Its settings by stored name, as they are hashed."
         return settings_of(self)
 
+    def setting(self, name: str) -> object:
+        "The value of a setting, by the word or path that an arm's text uses for it."
+        return value_at(self, self.own_identity().path(name))[0]
+
     def idle(self) -> dict[str, str]:
         "Fields that have no effect as this part stands, and why; a field of a part within it has a dot in its name."
         return {}
@@ -1524,14 +1529,108 @@ class Augmenter(Part):
         self.fitted_on = record["fitted_on"]
         return self
 
+# %% ../nbs/00_core.ipynb #c054b
+class ScheduleRow(typing.NamedTuple):
+    "What one slot of one epoch shows, and what it is mixed with."
+    epoch: int
+    slot: int                   # position in the epoch; slots are cut into batches in this order
+    real_id: str                # the photograph of this slot: the same for every arm with the same seed
+    coin: float                 # in [0, 1): the slot's swap coin, the same for every arm with the same seed
+    shown: str                  # "real:<id>" or "synthetic:<id>"
+    part: str                   # "all"; in `two_loss` "real" or "synthetic"
+    weight: float               # in the loss
+    view_seed: int              # of the random crop
+    partner: str | None = None  # what it is mixed with, written like `shown`
+    mix: str | None = None      # name of the mixer
+    mix_seed: int = 0           # of the mixer, and of the partner's view
+    mix_weight: float = 1.0     # share of `shown` in the mixture
+
+
+class Schedule(abc.ABC):
+    "What a partner rule or a training use may ask of the schedule of a training (notebook 18)."
+    real: LabeledImages              # the photographs
+    synthetic: LabeledImages | None  # the synthetic set
+    mixer: "Mixer | None"            # of the training
+    partner_rule: "PartnerRule | None"  # of the mixer
+    epochs: int | None               # of the whole run, where that is known
+    size: int                        # edge of the images that the classifier sees
+    batch_size: int | None           # slots per update, where that is known
+    weights: np.ndarray              # (M,) of the synthetic images, at least 0
+    usable: np.ndarray               # positions of the synthetic images of positive weight
+
+    @abc.abstractmethod
+    def uniforms(self, epoch: int, name: str, count: int) -> np.ndarray:
+        "The numbers (count,) of one decision in one epoch, in [0, 1), from seed, epoch and name alone."
+
+    @abc.abstractmethod
+    def passes(self, name: str, start: int, length: int, count: int) -> np.ndarray:
+        "A piece (length,) of an endless sequence of reshuffled passes through the numbers 0 to count - 1."
+
+    @abc.abstractmethod
+    def classes_of(self, labels: np.ndarray) -> np.ndarray:
+        "The class (N,) that each label row stands for; -1 for a row without any label."
+
+    @abc.abstractmethod
+    def draw_photographs(self, chances: np.ndarray, epoch: int, name: str, count: int) -> np.ndarray:
+        "Positions (count,) of photographs: a class by its chance, then one of its photographs, all alike."
+
+    @abc.abstractmethod
+    def once(self, make: Callable[["Schedule"], object]) -> object:
+        "What `make(schedule)` gives, computed at the first question."
+
+# %% ../nbs/00_core.ipynb #c054c
+@dataclass(frozen=True)
+class PartnerRule(Part):
+    "Where the partner of a mixed slot comes from."
+    reaches_synthetic: ClassVar[bool] = False        # does it draw synthetic images that no slot shows?
+    synthetic_share: ClassVar[float | None] = 0.0    # share of its partners that are so; None: as in the pool
+
+    @abc.abstractmethod
+    def partners(
+        self,
+        schedule: Schedule,            # the sets and their random numbers
+        epoch: int,                    # which epoch
+        rows: Sequence[ScheduleRow],   # of the epoch, without mixing
+    ) -> list[str | None]:
+        "What each row would be mixed with, whether or not its coin falls; None where there is nothing."
+
+    def check(self, schedule: Schedule) -> None:
+        "Raise `GenaugError` when the sets have no such partners."
+
+    def check_reach(self, schedule: Schedule) -> None:
+        "Raise `GenaugError` when no synthetic image can become a partner."
+        if not self.reaches_synthetic or self.synthetic_share == 0:
+            raise GenaugError("No synthetic image was used: use='partners' shows photographs, and synthetic images "
+                              "only as partners of a mixer that takes them; add such a mixer (genmix), or choose "
+                              "another use.")
+
+
+class OtherSlots(PartnerRule):
+    "What another slot of the epoch shows; where slots have two parts, of the same part."
+
+    def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
+        "The slot that a uniform number points at, never the own one; None where there is no other."
+        picks, found = schedule.uniforms(epoch, "partner", len(rows)), [None] * len(rows)
+        for part in {row.part for row in rows}:
+            indices = [index for index, row in enumerate(rows) if row.part == part]
+            for place, index in enumerate(indices if len(indices) > 1 else ()):
+                step = 1 + int(picks[index] * (len(indices) - 1))
+                found[index] = rows[indices[(place + step) % len(indices)]].shown
+        return found
+
 # %% ../nbs/00_core.ipynb #c055
 @dataclass(kw_only=True)
 class Mixer(Part):
-    "A way to combine images and labels during training; partners and seeds come from the feed plan."
+    "A way to combine images and labels during training; partners and seeds come from the training schedule."
     name: str = "mixer"  # as `--methods` and the results write it
     probability: Annotated[float, Bound(0, 1)] = 0.5  # chance that a slot is mixed
     identity: ClassVar[Identity] = Identity(later=("probability",))
-    partners: ClassVar[str] = "slots"  # "slots": another slot; "rare": a photograph, its class by `partner_chances`; "neighbours": a near image of the class
+    per_batch: ClassVar[bool] = False  # one seed, so one share, for all pairs of a batch?
+
+    @property
+    def partner_rule(self) -> PartnerRule:
+        "Where partners come from: what other slots show."
+        return OtherSlots()
 
     @abc.abstractmethod
     def mix(self,
@@ -1547,9 +1646,9 @@ class Mixer(Part):
         "Is anything mixed in this epoch (counted from 0)?"
         return True
 
-    def partner_chances(self, counts: np.ndarray) -> np.ndarray:
-        "Relative chance of each class (K,) to give a partner, for `rare`; from the photographs per class."
-        return (np.asarray(counts) > 0).astype(float)
+    def describe(self, seed: int, size: int = 32) -> dict:
+        "What a seed stands for on a square image: `weight` is the share of the first image, if it is known."
+        return {"weight": math.nan}
 
     def views(self, images: torch.Tensor, seeds: Sequence[int]) -> list[torch.Tensor]:
         "Further views of the images that were mixed, of the same shape, which the classifier should answer alike; none."
@@ -1558,7 +1657,6 @@ class Mixer(Part):
     def consistency(self, logits: Sequence[torch.Tensor], task: str) -> torch.Tensor:
         "What disagreement of the answers to an image (first) and its views adds to the loss, per image (N,); nothing."
         return torch.zeros(len(logits[0]), device=logits[0].device)
-
 
 
 @dataclass(kw_only=True)
@@ -1573,7 +1671,6 @@ class Balancer(Part):
     def slot_chances(self, counts: np.ndarray, progress: float) -> np.ndarray | None:
         "Relative chance of each class (K,) to fill a slot, photographs of a class alike; None: every photograph once per epoch."
         return None
-
 
 
 def progress_bar(

@@ -40,7 +40,7 @@ from safetensors import SafetensorError
 
 from . import __version__
 from .answers import pack_answers, put_answers, unpack
-from .classifier import (PRESETS, USES, Feeder, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
+from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
 from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
                          keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
@@ -55,6 +55,7 @@ from .painting import (Canvas, check_apart, check_writable, contents, hold_outpu
                              paint_plan, read_decisions, read_plan, source_folders)
 from .prompts import ClassPrompt
 from .registry import Arm, make_arm, parse_arm, parse_methods
+from .schedule import USES, Showing, TrainingSchedule
 from .show import Drawing
 
 # %% ../nbs/60_experiment.ipynb #c006
@@ -301,7 +302,7 @@ def _check_question(
     if question.draws and (question.data not in drawn_sets() or question.shots is not None or question.imbalance_factor is not None):
         raise GenaugError(f"Every split a fresh draw: that needs one of {', '.join(drawn_sets())}, with --shots none and without an imbalance factor.")
     if question.use is not None:
-        known_word(question.use, USES, "use")
+        known_word(question.use, tuple(USES), "use")
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
         raise GenaugError(f"Tuning uses the splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} only; the others are for the final run.")
     if question.condition != "validation" and set(question.splits) & set(TUNING_SEEDS) and question.table != "compare":
@@ -508,7 +509,7 @@ class Run:
         "Where the result of a unit is stored."
         budget = settings_of(self.budget(arm))
         budget = budget if len(budget) > 3 or budget["fill"] else budget["copies"]
-        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, dataclasses.asdict(arm.use)]
+        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, arm.use.record()]
         mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (arm.mixer, arm.balancer))
         chosen_on = [split.validation.fingerprint()] if self.preset.patience and split.validation is not None else []
         digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names["classifier"],
@@ -648,6 +649,15 @@ def paint_arm(
     decided = read_decisions(home)
     return images, augmenter.evaluations([row for row in read_plan(home).rows if row.id in decided])
 
+# %% ../nbs/60_experiment.ipynb #c040a
+def _showing(
+    arm: Arm,  # built by `make_arm`
+) -> Showing:
+    "How the arm shows images in training."
+    if arm.use is None:
+        return Showing(mixer=arm.mixer, balancer=arm.balancer)
+    return Showing(arm.use, arm.mixer, arm.balancer)
+
 # %% ../nbs/60_experiment.ipynb #c041
 def unit_metrics(
     run: Run,             # what is asked
@@ -673,9 +683,9 @@ def run_unit(
 ) -> Unit:
     "Train on the training part, examine on the test part, store the result."
     (synthetic, count), started, question = painted, time.perf_counter(), run.question
-    use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
-    trained = train_classifier(split.train, synthetic, run.preset, mixer=arm.mixer, validation=split.validation if run.preset.patience else None,
-                               seed=seed, device=question.device, balancer=arm.balancer, **use)
+    use = {} if arm.use is None else {("use" if name == "kind" else name): value for name, value in arm.use.record().items()}
+    trained = train_classifier(split.train, synthetic, run.preset, showing=_showing(arm), seed=seed, device=question.device,
+                               validation=split.validation if run.preset.patience else None)
     answers, test, made = np.asarray(trained.predict(split.test)), split.test, synthetic is not None
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = unit_metrics(run, split, answers)
@@ -1182,9 +1192,8 @@ def _check_feeding(
     "Feed an arm's parts with stand-ins for its images; raises `GenaugError` when it could not train."
     train, preset = _few_of_each(run.first.train), run.preset
     made = None if arm.use is None else LabeledImages(train.pixels, train.labels, train.class_names, [f"stand-in {place}" for place in range(len(train))], train.task, info=[{"sources": [[name, 1.0]]} for name in train.ids])
-    use = {} if arm.use is None else {"use": arm.use.kind, **{name: getattr(arm.use, name) for name in ("replace", "weigh", "real_share")}}
     try:
-        Feeder(train, made, mixer=arm.mixer, balancer=arm.balancer, epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train)), **use).plan(0)
+        TrainingSchedule(train, made, showing=_showing(arm), epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train))).plan(0)
     except GenaugError as error:
         raise GenaugError(f"The arm '{arm.text}' cannot train on these data: {error}") from None
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DIGITS', 'LETTERS', 'SPARE_WORDS', 'glyph_variants', 'glyph_masks', 'glyph_name', 'make_caption', 'draw_image',
-           'Corpus', 'corpus', 'make_autoencoder', 'to_model', 'autoencoder_loss', 'train_autoencoder', 'encode_corpus',
-           'make_tokenizer', 'kept_tokenizer', 'make_scheduler', 'noise_weights', 'make_denoiser', 'pick_mixture',
-           'train_denoiser', 'thinned', 'folder_hash', 'save_pipeline', 'train_tiny', 'tiny_folder', 'tiny_card',
-           'tiny_hash', 'make_reader', 'train_reader', 'legibility', 'backbone_note']
+           'Corpus', 'corpus', 'make_autoencoder', 'to_model', 'autoencoder_loss', 'train_autoencoder', 'EncodedCorpus',
+           'encode_corpus', 'make_tokenizer', 'kept_tokenizer', 'make_scheduler', 'noise_weights', 'make_denoiser',
+           'pick_mixture', 'train_denoiser', 'thinned', 'folder_hash', 'save_pipeline', 'train_tiny', 'tiny_folder',
+           'tiny_card', 'tiny_hash', 'make_reader', 'train_reader', 'legibility', 'backbone_note']
 
 # %% ../nbs/09_tiny.ipynb #c003
 import functools
@@ -27,7 +27,7 @@ from torch import nn
 from .core import GenaugError, content_hash, parse_json, write_atomic
 from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, names, photographs, place, random_crop
 from .sampling import denoise, row_noise
-from .training import generator_at, named_tensors, train_loop
+from .training import LoopSettings, generator_at, named_tensors, train_loop
 
 # %% ../nbs/09_tiny.ipynb #c007
 DIGITS = "0123456789"
@@ -218,11 +218,19 @@ def train_autoencoder(
             output = autoencoder.decode(mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)).sample
         return autoencoder_loss(output.float(), batch, mean, log_variance)
 
-    losses = train_loop(loss_at, {"vae": autoencoder}, steps, 1e-3, schedule="cosine", warmup=100, weight_decay=1e-4, checkpoint=checkpoint,
-                        checkpoint_every=200, seed=1, progress=progress)
+    settings = LoopSettings(steps, 1e-3, schedule="cosine", warmup=100, weight_decay=1e-4, seed=1, checkpoint_every=200)
+    losses = train_loop(loss_at, {"vae": autoencoder}, settings, checkpoint, progress)
     return autoencoder.eval(), losses
 
 # %% ../nbs/09_tiny.ipynb #c034
+class EncodedCorpus(NamedTuple):
+    "What the denoiser learns from: the plain corpus first, then the clear one."
+    latents: torch.Tensor   # (N, 8, 8, 8), unscaled
+    captions: list[str]     # N captions
+    clear_size: int         # how many of them are clear
+    factor: float           # scaling factor
+
+
 @torch.no_grad()
 def encode_corpus(
     autoencoder,          # trained
@@ -330,20 +338,17 @@ def pick_mixture(
 
 # %% ../nbs/09_tiny.ipynb #c047
 def train_denoiser(
-    latents: torch.Tensor,    # (N, 8, 8, 8), unscaled: the plain corpus, then the clear one
-    captions: Sequence[str],  # N
-    clear_size: int,          # how many of them are clear
-    factor: float,            # scaling factor
+    encoded: EncodedCorpus,   # latents and captions
     tokenizer,                # as from `make_tokenizer`
     checkpoint: str | Path,   # folder to resume from and save to
-    steps: int = 9500,       # updates
+    steps: int = 9500,        # updates
     clear_from: int = 4000,   # as in `pick_mixture`
     batch_size: int = 64,     # latents per update
     progress: bool = False,   # a bar
 ):
     "Text encoder and UNet with averaged weights, and the losses of the updates; about 40 minutes on one core."
     from diffusers.training_utils import EMAModel
-    text_encoder, unet = make_denoiser(tokenizer)
+    (latents, captions, clear_size, factor), (text_encoder, unet) = encoded, make_denoiser(tokenizer)
     texts = torch.tensor(tokenizer([*captions, ""], padding="max_length", truncation=True).input_ids)
     alphas_cumprod = make_scheduler().alphas_cumprod
     weights, parts = noise_weights(alphas_cumprod), {"unet": unet, "text": text_encoder}
@@ -361,8 +366,8 @@ def train_denoiser(
             predicted = unet(level.sqrt() * clean + (1 - level).sqrt() * noise, timesteps, text_encoder(tokens).last_hidden_state).sample
         return (((predicted.float() - noise) ** 2).mean((1, 2, 3)) * weights[timesteps]).mean()
 
-    losses = train_loop(loss_at, parts, steps, {"unet": 5e-4, "text": 5e-4}, schedule="trapezoid", warmup=300, weight_decay=1e-3, checkpoint=checkpoint,
-                        seed=2, ema=ema, progress=progress)
+    settings = LoopSettings(steps, {"unet": 5e-4, "text": 5e-4}, schedule="trapezoid", warmup=300, weight_decay=1e-3, seed=2)
+    losses = train_loop(loss_at, parts, settings, checkpoint, progress, ema=ema)
     ema.copy_to(parameters)
     return text_encoder.eval(), unet.eval(), losses
 
@@ -421,8 +426,8 @@ def train_tiny(
     autoencoder, autoencoder_losses = train_autoencoder(images, folder / "vae", autoencoder_steps, batch_size, progress)
     tokenizer, (latents, factor) = kept_tokenizer(folder / "tokenizer", captions), encode_corpus(autoencoder, images)
     latents = torch.cat([latents, encode_corpus(autoencoder, clear.images)[0]])
-    text_encoder, unet, losses = train_denoiser(latents, captions + clear.captions, len(clear.captions), factor, tokenizer, folder / "unet", denoiser_steps,
-                                                clear_from, batch_size, progress)
+    encoded = EncodedCorpus(latents, captions + clear.captions, len(clear.captions), factor)
+    text_encoder, unet, losses = train_denoiser(encoded, tokenizer, folder / "unet", denoiser_steps, clear_from, batch_size, progress)
     save_pipeline(folder / "pipeline", autoencoder, text_encoder, unet, tokenizer, factor)
     card = {"autoencoder_steps": autoencoder_steps, "denoiser_steps": denoiser_steps, "corpus_size": 4 * part, "clear_size": len(clear.captions), "clear_from": clear_from, "batch_size": batch_size,
             "losses": {"autoencoder": thinned(autoencoder_losses), "denoiser": thinned(losses)}, "hash": folder_hash(folder / "pipeline")}
@@ -476,8 +481,8 @@ def train_reader(
             output = reader(images[chosen])
         return F.cross_entropy(output.float(), labels[chosen], label_smoothing=0.05)
 
-    train_loop(loss_at, {"reader": reader}, steps, 2e-3, schedule="cosine", warmup=50, weight_decay=1e-2, seed=79, checkpoint=checkpoint,
-               checkpoint_every=100, progress=progress)
+    settings = LoopSettings(steps, 2e-3, schedule="cosine", warmup=50, weight_decay=1e-2, seed=79, checkpoint_every=100)
+    train_loop(loss_at, {"reader": reader}, settings, checkpoint, progress)
     return reader.eval()
 
 # %% ../nbs/09_tiny.ipynb #c073

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from random_pipeline import random_pipeline
 
-from genaug.classifier import USES, Feeder, embedded_weights, train_classifier, train_judge, training_preset
+from genaug.classifier import embedded_weights, train_classifier, train_judge, training_preset
 from genaug.concepts.dreambooth import FineTuned
 from genaug.core import Budget, GenaugError, LabeledImages, content_hash
 from genaug.datasets import load
@@ -30,6 +30,7 @@ from genaug.painting import plain_value
 from genaug.prompts import ClassPrompt
 from genaug.recipe import ClassName, LearnedAdapter, LearnedCategory, LearnedTokens
 from genaug.registry import find_method, make_arm, method_names
+from genaug.schedule import USES, Showing, TrainingSchedule, training_use
 
 SAFETY = Path(__file__).resolve().parent / "safety"
 WORK = tempfile.TemporaryDirectory(prefix="genaug-safety-")  # removed when the process ends
@@ -261,7 +262,7 @@ def settings_record(part):
 def arm_record(text):
     "An arm with the embedded backbone's settings and with the papers'."
     tiny, paper = make_arm(text, suffixes=SUFFIXES), make_arm(text, backbone("toy"), suffixes=SUFFIXES)
-    use = None if paper.use is None else plain(dataclasses.asdict(paper.use))
+    use = None if paper.use is None else plain(paper.use.record())
     return {
         "name": paper.text,
         "augmenter": settings_record(paper.augmenter),
@@ -334,7 +335,7 @@ def painted_set(real, count=9):
 
 
 def feeds():
-    "What is fed, by name: (text of the mixer and balancer or none, fields of `Feeder`)."
+    "What is fed, by name: (text of the mixer and balancer or none, use, weigh and synthetic where they matter)."
     mixers = [
         name
         for name in method_names()
@@ -379,25 +380,25 @@ def parts_of(text):
     return arm.mixer, arm.balancer
 
 
+def showing_of(fields, mixer, balancer):
+    "How a case of `feeds` or `trainings` shows its images."
+    settings = {name: fields[name] for name in ("weigh",) if name in fields}
+    return Showing(training_use(fields.get("use", "swap_class"), **settings), mixer, balancer)
+
+
 def feed_record(name, task="single"):
     "Two epochs of a training, slot by slot: the first rows in full, the digest of all."
     text, fields = feeds()[name]
     real, (mixer, balancer) = photographs(task), parts_of(text)
-    settings = {
-        "synthetic": painted_set(real),
-        "seed": 3,
-        "mixer": mixer,
-        "balancer": balancer,
-        "epochs": 2,
-        "batch_size": 3,
-        **fields,
-    }
+    synthetic = fields["synthetic"] if "synthetic" in fields else painted_set(real)
     try:
-        feeder = Feeder(real, **settings)
-        rows = [row for epoch in range(2) for row in feeder.plan(epoch).rows]
+        schedule = TrainingSchedule(
+            real, synthetic, 3, showing_of(fields, mixer, balancer), epochs=2, batch_size=3
+        )
+        rows = [row for epoch in range(2) for row in schedule.plan(epoch).rows]
     except GenaugError:
         return {"refused": True}
-    weights = [feeder.loss_weights(epoch) for epoch in range(2)]
+    weights = [schedule.loss_weights(epoch) for epoch in range(2)]
     record = rows_record(rows, FEED_FIELDS, 3 if task == "single" else 0)
     return record | {
         "loss weights": [
@@ -556,7 +557,7 @@ def lesson():
 
 
 def trainings():
-    "Ways of training, by name: (text of mixer and balancer, fields of `train_classifier`)."
+    "Ways of training, by name: (text of mixer and balancer, use and synthetic where they matter)."
     ways = {"original": ("", {"synthetic": None})}
     ways |= {use: ("", {"use": use}) for use in USES if use != "partners"}
     ways |= {
@@ -588,9 +589,8 @@ def answers(name, seed):
         real,
         preset=training_preset("tiny", updates=15),
         seed=seed,
-        mixer=mixer,
-        balancer=balancer,
-        **{"synthetic": made, **fields},
+        synthetic=fields["synthetic"] if "synthetic" in fields else made,
+        showing=showing_of(fields, mixer, balancer),
     )
     return "".join(str(answer) for answer in trained.predict(asked).argmax(1))
 

@@ -13,7 +13,7 @@ from genaug.core import Budget, Decision, GenaugError, LabeledImages, PlanRow, c
 from genaug.diffusion import ToyBackbone
 from genaug.methods.diff_ii import CircleStart, diff_ii, moved_copy
 from genaug.painting import open_synthetic, read_decisions, read_plan, synthesize
-from genaug.recipe import (AnotherClass, ClassName, EveryOtherClass, FromPhotograph, LearnedAdapter, LearnedCategory, LearnedTokens, OwnClass,
+from genaug.recipe import (Filter, AnotherClass, ClassName, EveryOtherClass, FromPhotograph, LearnedAdapter, LearnedCategory, LearnedTokens, OwnClass,
                            Recipe, by_adapters, with_jitter)
 
 
@@ -60,11 +60,11 @@ def test_the_own_class_may_be_drawn_if_asked_for_and_then_with_its_share():
 
 
 @dataclasses.dataclass(frozen=True)
-class KeepStrongest:
+class KeepStrongest(Filter):
     "Of each group the row of the largest strength, unless its id ends in a letter."
     rounds: int = 3
 
-    def decide(self, rows, images, real, studio):
+    def select(self, rows, images, real, context):
         best = {}
         for row in rows:
             best.setdefault(row.group, []).append(row)

@@ -1,15 +1,17 @@
-"The feed plan and the classifier: pairing of arms, every use, refused diets, and what training must not depend on."
+"The classifier: views, losses, training, and what training must not depend on."
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import (USES, Feeder, ImageStore, TrainedClassifier, View, batches_of, choose, feed, make_network, slot_class, smoothed_target, train_classifier, train_judge,
+from genaug.classifier import (ImageStore, TrainedClassifier, View, make_network, prepare_training, smoothed_target, train_classifier, train_judge,
                                training_preset, weighted_loss)
 from genaug.core import GenaugError, LabeledImages
+from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
-from genaug.mixing.mixup import MixUp
+from genaug.schedule import USES, Showing, SwapClass, training_use
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))
 
@@ -22,144 +24,6 @@ def make(labels, prefix, info=None, task="single", classes=3, size=8, seed=0):
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
 ANCHORS = [0, 0, 1, 2, 3, 4, 5, 5]
 MADE = make([0, 0, 0, 0, 1, 1, 2, 2], "row", [{"sources": [[f"photo{i}", 1.0]]} for i in ANCHORS], seed=1)
-LABEL = {f"real:{n}": t for n, t in zip(REAL.ids, REAL.targets)} | {f"synthetic:{n}": t for n, t in zip(MADE.ids, MADE.targets)}
-
-
-@dataclasses.dataclass(kw_only=True)
-class PoolMixUp(MixUp):
-    "A mixer that reaches the synthetic set."
-    partners: str = "pool"
-
-
-def fitting(use, mixer):
-    "The mixer, or one that the use cannot do without."
-    return PoolMixUp() if use == "partners" else mixer
-
-
-def tables(use, epochs=60, synthetic=MADE, **settings):
-    feeder = Feeder(REAL, synthetic, 3, use, epochs=epochs, **settings)
-    return [feeder.plan(epoch) for epoch in range(epochs)]
-
-
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("mixer", [None, MixUp()], ids=("plain", "mixup"))
-def test_all_arms_have_the_same_slots_coins_and_views(use, mixer):
-    for base, plan in zip(tables("swap_class", synthetic=None, epochs=5), tables(use, mixer=fitting(use, mixer), epochs=5)):
-        rows = [row for row in plan.rows if row.part != "synthetic"]
-        assert [(row.slot, row.real_id, row.coin, row.view_seed) for row in rows] == [(row.slot, row.real_id, row.coin, row.view_seed) for row in base.rows]
-        assert sorted(row.real_id for row in rows) == sorted(REAL.ids)
-
-
-def test_swapped_slots_are_nested_in_the_replacement_probability():
-    few, many = tables("swap_class", replace=0.3), tables("swap_class", replace=0.7)
-    for one, two in zip(few, many):
-        for low, high in zip(one.rows, two.rows):
-            assert low.shown.startswith("real:") or low.shown == high.shown      # a sweep of p only adds swaps
-
-
-def test_each_use_shows_what_it_says():
-    rows = {use: [row for plan in tables(use, replace=1.0, mixer=fitting(use, None)) for row in plan.rows] for use in USES}
-    anchors = {f"synthetic:{name}": f"photo{anchor}" for name, anchor in zip(MADE.ids, ANCHORS)}
-    assert all(anchors[row.shown] == row.real_id for row in rows["swap_own"])
-    assert all(LABEL[row.shown] == LABEL[f"real:{row.real_id}"] for row in rows["swap_class"])
-    assert len({row.shown for row in rows["swap_pool"]}) == 8 and any(LABEL[row.shown] != LABEL[f"real:{row.real_id}"] for row in rows["swap_pool"])
-    assert all(row.shown.startswith("synthetic:") for row in rows["only"])
-    assert {row.part for row in rows["two_loss"]} == {"real", "synthetic"} and len(rows["two_loss"]) == 2 * 360
-    assert all(row.shown == f"real:{row.real_id}" for row in rows["partners"])
-    first, second = rows["two_stage"][:180], rows["two_stage"][180:]
-    assert all(row.shown.startswith("synthetic:") for row in first) and all(row.shown == f"real:{row.real_id}" for row in second)
-
-
-@pytest.mark.parametrize("use, items", [("append", 14), ("only", 8)])
-def test_passes_show_every_item_equally_often(use, items):
-    shown = [row.shown for plan in tables(use, epochs=2 * items) for row in plan.rows]
-    counts = np.unique(shown, return_counts=True)[1]
-    assert len(counts) == items and (counts == 12).all()
-
-
-def test_tail_weights():
-    shown = [LABEL[row.shown] for plan in tables("swap_tail", 400, replace=1.0) for row in plan.rows]
-    expected = np.array([1 / 4, 1 / 3, 1 / 2]) / (1 / 4 + 1 / 3 + 1 / 2)
-    assert np.abs(np.bincount(shown) / len(shown) - expected).max() < 0.04
-
-
-def test_share_of_synthetic_images_is_the_probability():
-    for replace in (0.0, 0.1, 0.5, 1.0):
-        share = np.mean([plan.synthetic_share for plan in tables("swap_pool", 1000, replace=replace)])
-        assert abs(share - replace) <= 4 * np.sqrt(replace * (1 - replace) / 6000)
-
-
-def test_a_photograph_without_variant_stays():
-    some = MADE[[0, 1]]
-    rows = [row for plan in tables("swap_own", synthetic=some, replace=1.0) for row in plan.rows]
-    assert all((row.real_id == "photo0") == row.shown.startswith("synthetic:") for row in rows)
-
-
-@pytest.mark.parametrize("weigh", ["loss", "sampling"])
-@pytest.mark.parametrize("use", ["swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage"])
-def test_rows_of_weight_zero_are_never_shown(use, weigh):
-    weighed = dataclasses.replace(MADE, info=[{"weight": float(i % 2)} for i in range(8)])
-    shown = {row.shown for plan in tables(use, synthetic=weighed, replace=1.0, weigh=weigh) for row in plan.rows if row.shown.startswith("synthetic:")}
-    assert shown == {f"synthetic:row{i}" for i in (1, 3, 5, 7)}
-
-
-def test_weights_count_in_the_loss_or_in_the_sampling():
-    weighed = dataclasses.replace(MADE, info=[{"weight": 3.0 if i == 0 else 1.0} for i in range(8)])
-    loss = [row for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0) for row in plan.rows]
-    assert {row.weight for row in loss if row.shown == "synthetic:row0"} == {3.0} and abs(np.mean([row.shown == "synthetic:row0" for row in loss]) - 1 / 8) < 0.03
-    drawn = [row for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0, weigh="sampling") for row in plan.rows]
-    assert {row.weight for row in drawn} == {1.0} and abs(np.mean([row.shown == "synthetic:row0" for row in drawn]) - 3 / 10) < 0.04
-
-
-def test_choose_never_leaves_the_candidates():
-    chances = np.array([0.0, 1.0, 0.0, 1e-12, 5.0, 0.0])
-    for uniform in (0.0, 1e-9, 0.5, 1 - 2**-53):
-        assert chances[choose(np.arange(6), chances, uniform)] > 0
-
-
-def test_partners_are_other_slots_of_the_same_part():
-    for plan in tables("two_loss", mixer=MixUp(), mixer_probability=1.0):
-        slots = {row.shown: row.slot for row in plan.rows if row.part == "real"}
-        for row in plan.rows:
-            assert row.partner.split(":")[0] == ("real" if row.part == "real" else "synthetic") and row.mix == "mixup"
-            if row.part == "real":
-                assert slots[row.partner] != row.slot
-    one = make([0], "photo")
-    assert Feeder(one, mixer=MixUp(), mixer_probability=1.0).plan(0).rows[0].partner is None
-
-
-def test_plan_describes_the_mixture():
-    row = Feeder(REAL, mixer=CutMix(), mixer_probability=1.0, size=8).plan(0).rows[0]
-    assert row.mix_weight == CutMix().describe(row.mix_seed, 8)["weight"]
-
-
-@pytest.mark.parametrize("synthetic, settings, words", [
-    (MADE, {"use": "swap"}, "choose one of"), (MADE, {"replace": 1.5}, r"\[0, 1\]"), (MADE, {"weigh": "both"}, "sampling"),
-    (make([0], "row", classes=2), {}, "class names"), (MADE[[]], {}, "No synthetic image was used"), (None, {"use": "only"}, "give a synthetic set"),
-    (dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8), {}, "No synthetic image was used"),
-    (dataclasses.replace(MADE, info=[{"sources": []}] * 8), {"use": "swap_own"}, "No synthetic image was used"),
-    (dataclasses.replace(MADE, info=[{"weight": -1.0}] * 8), {}, "not negative"), (MADE, {"use": "two_stage"}, "epochs"), (MADE, {"mixer_probability": float("nan")}, "0, 1")])
-def test_diets_that_cannot_be_followed_are_refused(synthetic, settings, words):
-    with pytest.raises(GenaugError, match=words):
-        Feeder(REAL, synthetic, **settings).plan(0)
-
-
-def test_soft_labels_are_kept_and_their_class_is_the_largest():
-    soft = dataclasses.replace(MADE, labels=np.array([[0.3, 0.7, 0]] * 8, np.float32))
-    rows = [row for plan in tables("swap_class", synthetic=soft, replace=1.0) for row in plan.rows]
-    assert all(row.shown.startswith("synthetic:") == (row.real_id in ("photo3", "photo4")) for row in rows)
-    assert np.allclose(ImageStore(REAL, soft, 8).labels(["synthetic:row0"]), [[0.3, 0.7, 0]])
-
-
-def test_rarest_label():
-    counts = np.array([5, 2, 2])
-    assert slot_class(np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0.2]]), "multi", counts).tolist() == [1, 0, -1]
-
-
-def test_batches_are_full_unless_there_is_none():
-    plan = feed(0, 0, REAL)
-    assert [len(batch) for batch in batches_of(plan, 4, 6)] == [4] and [len(batch) for batch in batches_of(plan, 9, 6)] == [6]
-    assert [row.slot for row in batches_of(plan, 2, 6)[2]] == [4, 5]
 
 
 def test_views_do_not_depend_on_the_batch_and_flip_only_when_asked():
@@ -189,7 +53,7 @@ def test_multi_label_loss_is_binary_cross_entropy():
 def test_every_use_trains_with_equal_updates(use):
     torch.manual_seed(7)
     state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    trained = train_classifier(REAL, MADE, QUICK, use, mixer=fitting(use, CutMix()))
+    trained = train_classifier(REAL, MADE, QUICK, Showing(training_use(use), GenMix() if use == "partners" else CutMix()))
     assert trained.fed["updates"] == 3 and trained.fed["epochs"] == 3 and len(trained.losses) == 3 and trained.fed["mixed"] > 0
     assert torch.equal(state, torch.random.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
 
@@ -201,13 +65,13 @@ def test_the_same_seed_gives_the_same_classifier_and_another_does_not():
 
 
 def test_no_replacement_is_the_baseline_bit_for_bit():
-    answers = [train_classifier(REAL, synthetic, QUICK, replace=0.0).predict(REAL) for synthetic in (None, MADE)]
+    answers = [train_classifier(REAL, synthetic, QUICK, Showing(SwapClass(replace=0.0))).predict(REAL) for synthetic in (None, MADE)]
     assert np.array_equal(*answers)
 
 
 def test_multi_label_training_and_metrics():
     scans = make([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]], "scan", task="multi")
-    trained = train_classifier(scans, make([[1, 0, 1], [0, 1, 0]], "row", task="multi"), QUICK, replace=1.0)
+    trained = train_classifier(scans, make([[1, 0, 1], [0, 1, 0]], "row", task="multi"), QUICK, Showing(SwapClass(replace=1.0)))
     found = {row.metric for row in trained.evaluate(scans)}
     assert trained.fed["synthetic"] > 0 and {"mean_average_precision", "average_precision", "exact_match"} <= found
     assert trained.predict(scans).shape == (6, 3)
@@ -237,11 +101,12 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "_batch_loss", failing)
-        patch.setattr(classifier, "train_loop", lambda *args, **named: original(*args, **named, checkpoint_every=2))
+        patch.setattr(classifier, "train_loop", lambda loss_at, parameters, settings, *rest, **named: original(
+            loss_at, parameters, dataclasses.replace(settings, checkpoint_every=2), *rest, **named))
         from genaug.training import train_loop as original
         with pytest.raises(Stop):
-            train_classifier(REAL, MADE, preset, checkpoint=tmp_path)
-    resumed = train_classifier(REAL, MADE, preset, checkpoint=tmp_path)
+            prepare_training(REAL, MADE, preset).finish(tmp_path)
+    resumed = prepare_training(REAL, MADE, preset).finish(tmp_path)
     assert np.array_equal(whole.predict(REAL), resumed.predict(REAL)) and whole.fed == resumed.fed and whole.losses == resumed.losses
 
 
@@ -252,7 +117,7 @@ def test_divergence_is_a_sentence():
 
 def test_grey_images_and_other_sizes():
     grey = LabeledImages([np.full((5 + i, 9, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz"))
-    trained = train_classifier(grey, preset=QUICK, channels=1)
+    trained = train_classifier(grey, preset=dataclasses.replace(QUICK, channels=1))
     assert np.allclose(trained.predict(grey).sum(1), 1) and np.allclose(trained.predict(torch.rand(2, 1, 20, 20)).sum(1), 1)
 
 
@@ -272,6 +137,18 @@ def test_local_weights_of_timm(tmp_path):
                        source.state_dict()["conv1.0.weight" if "conv1.0.weight" in source.state_dict() else next(iter(source.state_dict()))])
     with pytest.raises(GenaugError, match="timm.list_models"):
         make_network("resnet5000", 5)
+
+
+def test_the_number_of_channels_is_stored_beside_the_preset(tmp_path):
+    grey = LabeledImages([np.full((8, 8, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz"))
+    trained = train_classifier(grey, preset=dataclasses.replace(QUICK, channels=1))
+    trained.save(tmp_path)
+    record = json.loads((tmp_path / "classifier.json").read_text())
+    assert record["channels"] == 1
+    assert "channels" not in record["preset"]
+    assert TrainedClassifier.load(tmp_path).preset == trained.preset
+    with pytest.raises(GenaugError, match="channels=2"):
+        training_preset("tiny", channels=2)
 
 
 def test_saved_classifiers_answer_the_same(tmp_path):

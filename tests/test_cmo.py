@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.balance.cmo import CMO, minority_chances, mixed_epochs
+from genaug.balance.cmo import CMO, RareClasses, minority_chances, mixed_epochs
 from genaug.core import GenaugError, Mixer
 from genaug.data import long_tail_counts
 from genaug.mixing.cutmix import cut_box, kept_share
@@ -47,7 +47,7 @@ def test_a_single_class_or_photograph_gets_everything():
 def test_counts_are_left_alone_and_may_be_any_number_type():
     counts = TAIL.copy()
     for kind in (np.int64, np.int32, np.float32):
-        assert np.allclose(CMO(power=0.5).partner_chances(counts.astype(kind)), minority_chances(TAIL.tolist(), 0.5), atol=1e-6)
+        assert np.allclose(CMO(power=0.5).partner_rule.chances(counts.astype(kind)), minority_chances(TAIL.tolist(), 0.5), atol=1e-6)
     assert np.array_equal(counts, TAIL)
 
 
@@ -106,7 +106,7 @@ def test_description_is_the_share_kept():
 
 def test_it_is_a_mixer_with_rare_partners_and_settings():
     mixer = CMO(power=0.5)
-    assert isinstance(mixer, Mixer) and mixer.partners == "rare" and mixer.name == "cmo" and mixer.probability == 0.5
+    assert isinstance(mixer, Mixer) and mixer.partner_rule == RareClasses(0.5) and mixer.name == "cmo" and mixer.probability == 0.5
     assert mixer.settings()["power"] == 0.5 and CMO().settings() != mixer.settings() and CMO(power=0.5) == mixer
 
 

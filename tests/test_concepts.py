@@ -1,4 +1,5 @@
 """Concepts: attaching and detaching, files for and from other programs, learning and resuming."""
+import dataclasses
 import json
 
 import numpy as np
@@ -6,9 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from genaug.concepts.category import learn_category_concept
-from genaug.concepts.lora import TARGETS, TEXT_TARGETS, ConceptShelf, fuse_concepts, layer_scale, learn_lora, learn_shelf, trainable_adapter
-from genaug.concepts.textual_inversion import (Concept, adapter_attached, concept_from_files, concept_loss, draw_positions, initial_rows,
+from genaug.concepts.category import CategorySettings, learn_category_concept
+from genaug.concepts.lora import TARGETS, TEXT_TARGETS, AdapterSettings, ConceptShelf, fuse_concepts, layer_scale, learn_lora, learn_shelf, trainable_adapter
+from genaug.concepts.textual_inversion import (Concept, TokenSettings, adapter_attached, concept_from_files, concept_loss, draw_positions, initial_rows,
                                                learn_tokens, learning_set, noise_prediction_loss, placeholder_names, read_adapter, read_embedding,
                                                text_layers, tokens_attached)
 from genaug.core import GenaugError, LabeledImages
@@ -177,8 +178,8 @@ def test_global_random_state_is_untouched(backbone, real):
     before = torch.get_rng_state()
     with backbone.using(random_concept(backbone, 1, text=True)):
         pass
-    learn_category_concept(backbone, real, steps=1, progress=False)
-    learn_lora(backbone, real, steps=1, text_encoder=True, progress=False)
+    learn_category_concept(backbone, real, settings=CategorySettings(steps=1))
+    learn_lora(backbone, real, settings=AdapterSettings(steps=1, text_encoder=True))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -195,9 +196,9 @@ def test_toy_backbone_reads_placeholders_as_class_names(real):
 def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
     toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), .2, real.class_names)
     plain = toy.embed(["a photo of a dodo"])
-    assert learn_lora(toy, real, text_encoder=True, warmup=3).lora is None
+    assert learn_lora(toy, real, settings=AdapterSettings(text_encoder=True, warmup=3)).lora is None
     for scope in ("class", "image"):
-        shelf = learn_shelf(toy, real, scope=scope, text_encoder=True, checkpoint=tmp_path, progress=False)
+        shelf = learn_shelf(toy, real, settings=AdapterSettings(text_encoder=True), scope=scope, checkpoint=tmp_path)
         assert list(shelf.concepts) == list(real.class_names if scope == "class" else real.ids)
         keys = list(shelf.concepts)[:2]
         for adapters in ([(keys[0], 1.0)], [(keys[0], 0.5), (keys[1], 0.5)]):
@@ -383,7 +384,7 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path):
 def test_only_the_new_rows_change(backbone, real):
     before, plain = state_of(backbone), seen(backbone, "a photo of a bird")
     start = initial_rows(backbone, real.class_names, None, 2, ClassPrompt())
-    concept = learn_tokens(backbone, real, steps=3, lr=0.1, weight_decay=0.1, tokens_per_class=2, initial=None, progress=False)
+    concept = learn_tokens(backbone, real, settings=TokenSettings(steps=3, learning_rate=0.1, weight_decay=0.1, tokens_per_class=2, initial=None))
     assert all((concept.tokens[token] - start[token]).abs().min() > 1e-4 for token in start)
     assert state_of(backbone) == before and torch.equal(seen(backbone, "a photo of a bird"), plain)  # the fingerprint covers all weights
 
@@ -403,7 +404,7 @@ def test_lora_is_the_identity_at_first_and_trains_nothing_else(backbone):
 
 
 def test_learned_alpha_and_rank_survive_the_file(backbone, real, tmp_path):
-    concept = learn_category_concept(backbone, real, steps=4, lr=1e-2, rank=2, alpha=7.0, progress=False)
+    concept = learn_category_concept(backbone, real, settings=CategorySettings(steps=4, learning_rate=1e-2, rank=2, alpha=7.0))
     assert (concept.rank, concept.alpha) == (2, 7.0) and any(matrix.abs().max() > 0 for name, matrix in concept.lora.items() if "lora_B" in name)
     concept.save(tmp_path)
     again = Concept.load(tmp_path)
@@ -414,8 +415,8 @@ def test_learned_alpha_and_rank_survive_the_file(backbone, real, tmp_path):
 def test_resumed_learning_equals_uninterrupted_learning(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.category as category
 
-    options = dict(steps=7, lr=1e-2, rank=2, tokens_per_class=2, balanced=True, progress=False)
-    whole = learn_category_concept(backbone, real, **options)
+    settings = CategorySettings(steps=7, learning_rate=1e-2, rank=2, tokens_per_class=2, balanced=True, checkpoint_every=2)
+    whole = learn_category_concept(backbone, real, settings=settings)
     plain_loss, calls = category.concept_loss, []
 
     def dying_loss(*arguments):
@@ -427,23 +428,23 @@ def test_resumed_learning_equals_uninterrupted_learning(backbone, real, tmp_path
     monkeypatch.setattr(category, "concept_loss", dying_loss)
     before = state_of(backbone)
     with pytest.raises(KeyboardInterrupt):
-        learn_category_concept(backbone, real, checkpoint=tmp_path, checkpoint_every=2, **options)
+        learn_category_concept(backbone, real, settings=settings, checkpoint=tmp_path)
     assert state_of(backbone) == before
-    resumed = learn_category_concept(backbone, real, checkpoint=tmp_path, checkpoint_every=2, **options)
+    resumed = learn_category_concept(backbone, real, settings=settings, checkpoint=tmp_path)
     assert calls == [0, 1, 2, 3, 4, 5, 4, 5, 6] and resumed.fingerprint() == whole.fingerprint()
-    other = learn_category_concept(backbone, real[:3], checkpoint=tmp_path, **options)  # other photographs never resume this run
+    other = learn_category_concept(backbone, real[:3], settings=settings, checkpoint=tmp_path)  # other photographs never resume this run
     assert calls[9:] == list(range(7)) and other.fingerprint() != whole.fingerprint()
 
 
 def test_seed_decides(backbone, real):
-    prints = [learn_lora(backbone, real, steps=2, lr=1e-2, rank=2, seed=seed, progress=False).fingerprint() for seed in (0, 0, 1)]
+    prints = [learn_lora(backbone, real, settings=AdapterSettings(steps=2, learning_rate=1e-2, rank=2, seed=seed)).fingerprint() for seed in (0, 0, 1)]
     assert prints[0] == prints[1] != prints[2]
 
 
 def test_only_training_ids_enter(backbone, real):
     for learn in (learn_tokens, learn_lora, learn_category_concept):
         with pytest.raises(GenaugError, match="5.png"):
-            learn(backbone, real, steps=1, progress=False, allowed=real.ids[:5])
+            learn(backbone, real, allowed=real.ids[:5])
     with pytest.raises(GenaugError, match="no photograph"):
         learning_set(backbone, real[:0], ClassPrompt())
 
@@ -492,7 +493,7 @@ def test_where_the_vectors_begin(backbone):
 def test_learning_lowers_the_loss_for_its_own_photographs(backbone, real):
     prompt, words = ClassPrompt(), placeholder_names(real.class_names)
     prepared = learning_set(backbone, real, prompt, words)
-    concept = learn_category_concept(backbone, real, prompt, steps=60, lr=1e-2, rank=4, batch_size=6, flip=False, progress=False)
+    concept = learn_category_concept(backbone, real, prompt, CategorySettings(steps=60, learning_rate=1e-2, rank=4, batch_size=6, flip=False))
     untaught = Concept(words, initial_rows(backbone, real.class_names, "ktn", 1, prompt))
     losses = []
     for choice in (untaught, concept):
@@ -503,8 +504,8 @@ def test_learning_lowers_the_loss_for_its_own_photographs(backbone, real):
 
 def test_text_encoder_learning_moves_it_and_old_records_stay(backbone, real):
     before = state_of(backbone)
-    plain = learn_lora(backbone, real, steps=3, lr=1e-2, rank=2, progress=False)
-    both = learn_lora(backbone, real, steps=3, lr=1e-2, rank=2, text_encoder=True, progress=False)
+    plain = learn_lora(backbone, real, settings=AdapterSettings(steps=3, learning_rate=1e-2, rank=2))
+    both = learn_lora(backbone, real, settings=AdapterSettings(steps=3, learning_rate=1e-2, rank=2, text_encoder=True))
     assert state_of(backbone) == before
     assert plain.text_lora is None and not {"text_encoder", "warmup"} & set(plain.settings) and both.settings["text_encoder"]
     assert set(both.text_lora) == {f"encoder.layers.0.self_attn.{layer}.lora_{side}.weight" for layer in TEXT_TARGETS for side in "AB"}
@@ -512,8 +513,9 @@ def test_text_encoder_learning_moves_it_and_old_records_stay(backbone, real):
 
 
 def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
-    for learn in (learn_tokens, learn_lora):
-        prints = [learn(backbone, real, steps=3, lr=1e-2, progress=False, **options).fingerprint() for options in ({}, {"warmup": 2}, {"schedule": "cosine"})]
+    for learn, kind in ((learn_tokens, TokenSettings), (learn_lora, AdapterSettings)):
+        told = [kind(steps=3, learning_rate=1e-2, **options) for options in ({}, {"warmup": 2}, {"schedule": "cosine"})]
+        prints = [learn(backbone, real, settings=settings).fingerprint() for settings in told]
         assert len(set(prints)) == 3
 
 
@@ -574,13 +576,13 @@ def test_scale_is_that_of_peft():
 
 # shelves
 
-SHORT = dict(steps=4, lr=1e-2, rank=2, text_encoder=True, progress=False)
+SHORT = AdapterSettings(steps=4, learning_rate=1e-2, rank=2, text_encoder=True, checkpoint_every=2)
 
 
 def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.lora as lora
 
-    whole = learn_shelf(backbone, real, scope="class", **SHORT)
+    whole = learn_shelf(backbone, real, settings=SHORT, scope="class")
     assert list(whole.concepts) == ["auk", "dodo", "moa"] and len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
     assert [len(concept.settings["ids"]) for concept in whole.concepts.values()] == [3, 2, 1]
     plain_loss, calls, before = lora.concept_loss, [], state_of(backbone)
@@ -593,23 +595,23 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
 
     monkeypatch.setattr(lora, "concept_loss", dying_loss)
     with pytest.raises(KeyboardInterrupt):
-        learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, checkpoint_every=2, **SHORT)
+        learn_shelf(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
     assert state_of(backbone) == before
-    resumed = learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, checkpoint_every=2, **SHORT)
+    resumed = learn_shelf(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
     assert calls[8:] == [2, 3, 0, 1, 2, 3] and resumed.fingerprint() == whole.fingerprint()
-    assert learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, **SHORT).fingerprint() == whole.fingerprint() and len(calls) == 14
+    assert learn_shelf(backbone, real, settings=dataclasses.replace(SHORT, checkpoint_every=500), scope="class", checkpoint=tmp_path).fingerprint() == whole.fingerprint() and len(calls) == 14
     assert not list(tmp_path.rglob("steps"))
-    learn_shelf(backbone, real, scope="class", checkpoint=tmp_path, **{**SHORT, "steps": 1})  # other settings never take these
+    learn_shelf(backbone, real, settings=dataclasses.replace(SHORT, steps=1), scope="class", checkpoint=tmp_path)  # other settings never take these
     assert calls[14:] == [0, 0, 0]
 
 
 def test_an_adapter_of_a_shelf_does_not_depend_on_the_others(backbone, real):
-    options = {**SHORT, "steps": 2}
-    shelf = learn_shelf(backbone, real[2:5], scope="image", **options)
-    part = learn_shelf(backbone, real[[4, 2]], scope="image", **options)
+    settings = dataclasses.replace(SHORT, steps=2)
+    shelf = learn_shelf(backbone, real[2:5], settings=settings, scope="image")
+    part = learn_shelf(backbone, real[[4, 2]], settings=settings, scope="image")
     assert list(part.concepts) == ["4.png", "2.png"]
     assert all(part.concepts[key].fingerprint() == shelf.concepts[key].fingerprint() for key in part.concepts)
-    assert shelf.concepts["2.png"].fingerprint() != learn_shelf(backbone, real[[2]], scope="image", seed=1, **options).concepts["2.png"].fingerprint()
+    assert shelf.concepts["2.png"].fingerprint() != learn_shelf(backbone, real[[2]], settings=dataclasses.replace(settings, seed=1), scope="image").concepts["2.png"].fingerprint()
 
 
 def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
@@ -638,9 +640,7 @@ def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
 
 def test_wrong_shelf_settings(backbone, real):
     with pytest.raises(GenaugError, match="per 'set'"):
-        learn_shelf(backbone, real, scope="set", progress=False)
-    with pytest.raises(GenaugError, match="no setting 'stepps'"):
-        learn_shelf(backbone, real, scope="class", stepps=3, progress=False)
+        learn_shelf(backbone, real, scope="set")
     with pytest.raises(GenaugError, match="5.png"):
-        learn_shelf(backbone, real, scope="image", allowed=real.ids[:5], **SHORT)
-    assert list(learn_shelf(backbone, real[:5], scope="class", **{**SHORT, "steps": 1}).concepts) == ["auk", "dodo"]  # no photograph of the third
+        learn_shelf(backbone, real, settings=SHORT, scope="image", allowed=real.ids[:5])
+    assert list(learn_shelf(backbone, real[:5], settings=dataclasses.replace(SHORT, steps=1), scope="class").concepts) == ["auk", "dodo"]  # no photograph of the third

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import Feeder
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import load_backbone
 from genaug.methods.da_fusion import da_fusion, later_tokens
 from genaug.prompts import ClassPrompt
 from genaug.recipe import ClassName, LearnedTokens, learn_or_load
+from genaug.schedule import Showing, SwapOwn, TrainingSchedule
 from toy_world import toy_backbone, toy_photographs
 
 
@@ -20,7 +20,7 @@ def test_the_two_published_ways_of_learning_words():
     later = later_tokens(10)
     assert (later.steps, later.batch_size, later.tokens_per_class, later.initial) == (20_000, 8, 4, None)
     assert later.learning_rate == pytest.approx(4e-3)
-    assert da_fusion().use.kind == "swap_own" and da_fusion().use.replace == 0.5 and da_fusion().guidance_scale == 7.5
+    assert da_fusion().use.word == "swap_own" and da_fusion().use.replace == 0.5 and da_fusion().guidance_scale == 7.5
 
 
 def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
@@ -41,7 +41,7 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
 def test_one_strength_is_always_that_one():
     real = toy_photographs()
     method = fitted(real, strengths=0.5)
-    assert method.strengths == (0.5,) and {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
+    assert method.start.strengths == (0.5,) and {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
     with pytest.raises(GenaugError, match="strength"):
         da_fusion(strengths=(0.5, 1.1))
 
@@ -69,14 +69,14 @@ def test_a_photograph_is_swapped_for_its_own_variants_only_whatever_the_order():
     swaps = 0
     for photographs in (real, backwards):
         for epoch in range(20):
-            for row in Feeder(photographs, synthetic, use="swap_own").plan(epoch).rows:
+            for row in TrainingSchedule(photographs, synthetic, showing=Showing(SwapOwn())).plan(epoch).rows:
                 kind, name = row.shown.split(":", 1)
                 swaps += kind == "synthetic"
                 assert (source[name] if kind == "synthetic" else name) == row.real_id
     assert abs(swaps / 400 - 0.5) < 4 * 0.5 / np.sqrt(400)
     strangers = LabeledImages(list(real.pixels), real.labels, real.class_names, [f"new-{name}" for name in real.ids])
     with pytest.raises(GenaugError, match="No synthetic image was used"):
-        Feeder(strangers, synthetic, use="swap_own")
+        TrainingSchedule(strangers, synthetic, showing=Showing(SwapOwn()))
 
 
 def test_strength_one_still_holds_a_trace_of_the_photograph():

@@ -25,6 +25,7 @@ from genaug.methods.diff_ii import diff_ii
 from genaug.painting import open_synthetic, read_decisions, read_plan, synthesize
 from genaug.recipe import ClassName
 from genaug.training import (
+    LoopSettings,
     load_checkpoint,
     make_optimizer,
     named_tensors,
@@ -250,11 +251,8 @@ def begun(folder, steps=6, until=4, schedule="constant"):
         train_loop(
             lambda step: (network(torch.ones(1, 2)) ** 2).sum(),
             {"network": network},
-            steps,
-            1e-2,
-            schedule=schedule,
-            checkpoint=where,
-            checkpoint_every=2,
+            LoopSettings(steps, 1e-2, schedule=schedule, checkpoint_every=2),
+            where,
             callback=callback,
         )
         return network.weight.detach().clone()

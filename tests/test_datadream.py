@@ -12,7 +12,8 @@ from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone
 from genaug.methods.datadream import datadream
-from genaug.recipe import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain, Use
+from genaug.recipe import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain
+from genaug.schedule import TwoLoss
 from genaug.registry import make_arm
 from toy_world import toy_backbone
 
@@ -51,7 +52,7 @@ def test_the_defaults_are_the_papers():
     method = datadream()
     paper = dict(scope="class", fuse=1, steps=200 * 16 // 8, learning_rate=1e-4, batch_size=8, rank=16, text_encoder=True, warmup=100, schedule="cosine", flip=False)
     assert {name: getattr(method.naming, name) for name in paper} == paper
-    assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, Use("two_loss", real_share=0.8))
+    assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, TwoLoss(real_share=0.8))
     assert (method.start, method.target, method.prompting, method.label, method.filter) == (FromNoise(), OwnClass(), Plain(), HardLabel(), KeepAll())
     many = LabeledImages(list(np.zeros((200, 4, 4, 3), np.uint8)), np.arange(200), [f"bird {index}" for index in range(200)], [str(index) for index in range(200)])
     assert method.naming.effort(many) == (80_000, 8) and dataclasses.replace(method.naming, scope="set").effort(many) == (400, 8)
@@ -59,8 +60,8 @@ def test_the_defaults_are_the_papers():
 
 def test_the_arm_of_the_comparison():
     arm = make_arm("datadream@naming.scope=set;guidance_scale=3", toy_backbone())
-    assert arm.augmenter.naming.scope == "set" and arm.augmenter.guidance_scale == 3 and (arm.use.kind, arm.use.real_share) == ("two_loss", 0.8)
-    assert make_arm("datadream@use=only", toy_backbone()).use.kind == "only"
+    assert arm.augmenter.naming.scope == "set" and arm.augmenter.guidance_scale == 3 and (arm.use.word, arm.use.real_share) == ("two_loss", 0.8)
+    assert make_arm("datadream@use=only", toy_backbone()).use.word == "only"
     with pytest.raises(GenaugError, match="set, class, image"):
         make_arm("datadream@naming.scope=dataset", toy_backbone())
 

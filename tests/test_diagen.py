@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import Feeder, training_preset
+from genaug.classifier import training_preset
 from genaug.concepts.textual_inversion import Concept, placeholder_names
-from genaug.core import Budget, LabeledImages, PlanRow
+from genaug.core import Budget, LabeledImages, PlanRow, stored_fields
 from genaug.methods import diagen
 from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, load_or_fit, soft_weights
 from genaug.recipe import ClassName, KeepAll, with_jitter
+from genaug.schedule import Showing, SwapOwn, TrainingSchedule
 from toy_world import toy_backbone, toy_photographs
 
 
@@ -20,14 +21,14 @@ def fitted(real, workdir=None, **settings):
 @pytest.fixture(autouse=True)
 def few_updates(monkeypatch):
     "The preset with 8 updates: enough for everything checked here."
-    monkeypatch.setattr(diagen, "training_preset", lambda name: training_preset(name, updates=8))
+    monkeypatch.setattr("genaug.methods.diagen.training_preset", lambda name: training_preset(name, updates=8))
 
 
 def test_the_settings_of_the_example():
     method = diagen()
-    assert (method.strengths, method.guidance_scale, method.jitter, method.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
-    assert (method.use.kind, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
-    assert method.filter == SoftWeight(views=5, trusted=0.5) and diagen(classifier=None).filter == KeepAll()
+    assert (method.start.strengths, method.guidance_scale, method.jitter, method.prompting.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
+    assert (method.use.word, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
+    assert method.filter == SoftWeight(views=5, trusted=0.5) and stored_fields(diagen(classifier=None).filter) == stored_fields(KeepAll())
     assert diagen().settings() != diagen(jitter=(0.0,)).settings()
 
 
@@ -55,8 +56,8 @@ def test_weights_are_chances_among_the_variants_and_never_touch_the_loss():
     weights = soft_weights(np.array([0.9, 0.1, 0.05]), ["a", "a", "b"])
     made = LabeledImages([np.zeros((8, 8, 3), np.uint8)] * 3, [0, 0, 1], ["cat", "dog"], ["x", "y", "z"],
                          info=[{"sources": [name], "weight": float(weight)} for name, weight in zip("aab", weights)])
-    feeder = Feeder(real, made, use="swap_own", replace=0.7, weigh="sampling")
-    rows = [row for epoch in range(1500) for row in feeder.plan(epoch).rows]
+    schedule = TrainingSchedule(real, made, showing=Showing(SwapOwn(0.7, weigh="sampling")))
+    rows = [row for epoch in range(1500) for row in schedule.plan(epoch).rows]
     shown = [row.shown for row in rows]
     assert {row.weight for row in rows} == {1.0}
     assert shown.count("synthetic:x") / (shown.count("synthetic:x") + shown.count("synthetic:y")) == pytest.approx(1 / 1.2, abs=0.05)

@@ -157,7 +157,6 @@ def test_the_paper_scale_on_a_miniature_of_cub():
     from genaug.classifier import training_preset
     from genaug.diffusion import ToyBackbone
     from genaug.prompts import ClassPrompt
-    from genaug.recipe import evaluations
     from genaug.sampling import suffixed_steps
     names = [f"{index + 1:03d}.Bird_{index + 1}" for index in range(200)]
     pixels = list(np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8))

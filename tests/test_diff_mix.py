@@ -8,7 +8,8 @@ import torch
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
-from genaug.recipe import AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass, Use
+from genaug.recipe import Naming, AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass
+from genaug.schedule import SwapClass, SwapPool
 from toy_world import toy_backbone, toy_photographs
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -35,7 +36,7 @@ def at_strength(rows, strength):
     return [dataclasses.replace(row, settings={**row.settings, "strength": strength}) for row in rows]
 
 
-@pytest.mark.parametrize("kind", [DiffMix, RealMix])
+@pytest.mark.parametrize("kind", [diff_mix, real_mix])
 @pytest.mark.parametrize("gamma", [0, 0.5, 0.8, 1.0, 2])
 def test_the_label_row_is_the_formula(kind, gamma):
     real = photographs()
@@ -50,7 +51,7 @@ def test_the_label_row_is_the_formula(kind, gamma):
 
 @pytest.mark.parametrize("gamma, share", [(0.5, 0.837), (0.8, 0.752), (1.0, 0.7)])
 def test_the_share_of_the_target_at_strength_0_7(gamma, share):
-    _, rows = plan(DiffMix, photographs(), gamma=gamma, strengths=0.7)
+    _, rows = plan(diff_mix, photographs(), gamma=gamma, strengths=0.7)
     assert {round(max(row.label), 3) for row in rows} == {share}
 
 
@@ -62,7 +63,7 @@ def test_a_bad_gamma_is_refused(gamma):
 
 def test_the_target_is_uniform_over_the_other_classes_and_never_the_own():
     real = photographs()
-    _, rows = plan(RealMix, real, Budget(150))
+    _, rows = plan(real_mix, real, Budget(150))
     counts = np.zeros((5, 5), int)
     np.add.at(counts, both_ends(rows, real), 1)
     assert (np.diag(counts) == 0).all()
@@ -72,7 +73,7 @@ def test_the_target_is_uniform_over_the_other_classes_and_never_the_own():
 
 def test_including_the_own_class_one_row_in_k_keeps_its_hard_label():
     real = photographs()
-    _, rows = plan(RealMix, real, Budget(150), include_own=True)
+    _, rows = plan(real_mix, real, Budget(150), include_own=True)
     sources, targets = both_ends(rows, real)
     same = sources == targets
     assert abs(same.mean() - 1 / 5) < 4 * (0.16 / len(rows)) ** 0.5
@@ -82,37 +83,37 @@ def test_including_the_own_class_one_row_in_k_keeps_its_hard_label():
 
 def test_strengths_are_equally_frequent_and_independent_of_the_target():
     real = photographs()
-    _, rows = plan(DiffMix, real, Budget(150))
+    _, rows = plan(diff_mix, real, Budget(150))
     strengths, targets = np.array([row.settings["strength"] for row in rows]), both_ends(rows, real)[1]
     for strength in (0.5, 0.7, 0.9):
         assert abs((strengths == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5
         assert all(abs((strengths[targets == index] == strength).mean() - 1 / 3) < 4.5 * (2 / 9 / 600) ** 0.5 for index in range(5))
 
 
-@pytest.mark.parametrize("kind", [DiffMix, RealMix, DiffAug, DiffGen, RealGen])
+@pytest.mark.parametrize("kind", [diff_mix, real_mix, diff_aug, diff_gen, real_gen])
 def test_counts_are_stratified(kind):
     real = photographs((6, 2, 1))
     _, rows = plan(kind, real, Budget(4))
     anchors = [row.settings["anchor"] for row in rows]
     assert sorted(anchors) == sorted(4 * list(real.ids))
-    if kind in (DiffAug, DiffGen, RealGen):
+    if kind in (diff_aug, diff_gen, real_gen):
         assert np.bincount([row.label.index(1) for row in rows]).tolist() == [24, 8, 4]
 
 
 @pytest.mark.parametrize("budget, wanted", [(Budget(fill=True), [0, 4, 5]), (Budget(per_class={"ant": 3, "cat": 2}), [3, 0, 2])])
 def test_a_budget_by_class_asks_for_images_into_the_class(budget, wanted):
     real = photographs((6, 2, 1))
-    for kind in (RealMix, DiffAug):
+    for kind in (real_mix, diff_aug):
         _, rows = plan(kind, real, budget)
         sources, targets = both_ends(rows, real)
         assert np.bincount(targets, minlength=3).tolist() == wanted
-        assert (sources != targets).all() if kind is RealMix else (sources == targets).all()
+        assert (sources != targets).all() if kind is real_mix else (sources == targets).all()
 
 
 def test_an_edit_ends_in_the_target_class_only_if_it_is_strong():
     "In closed form: at 0.1 the image is still nearest to its source's mean, at 1 to its target's, and the change grows in between."
     real = toy_photographs((4, 4))
-    method, rows = plan(RealMix, real, Budget(2))
+    method, rows = plan(real_mix, real, Budget(2))
     means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
     sources, targets = both_ends_of_shapes(rows, real)
     towards = []
@@ -132,7 +133,7 @@ def both_ends_of_shapes(rows, real):
 
 def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
     real = toy_photographs((4, 2))
-    method, rows = plan(DiffAug, real, Budget(3))
+    method, rows = plan(diff_aug, real, Budget(3))
     sources, targets = both_ends(rows, real)
     assert (sources == targets).all() and all(sorted(row.label) == [0.0, 1.0] and row.label[source] == 1 for row, source in zip(rows, sources))
     means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
@@ -143,17 +144,17 @@ def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
 def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
     real = toy_photographs((3, 3))
     others = LabeledImages([255 - real.image(place) for place in range(6)], real.targets, real.class_names, real.ids)
-    for kind in (RealGen, DiffGen):
+    for kind in (real_gen, diff_gen):
         method, rows = plan(kind, real, Budget(2))
         assert all(row.inputs == () for row in rows)
         assert all(np.array_equal(one, other) for one, other in zip(method.paint(rows, real), method.paint(rows, others)))
-    method, rows = plan(DiffAug, real, Budget(2))
+    method, rows = plan(diff_aug, real, Budget(2))
     apart = [np.abs(one.astype(int) - other).mean() for one, other in zip(method.paint(rows, real), method.paint(rows, others))]
     assert min(apart) > 0.5                              # 8.5 % of the photograph is in the start
 
 
 @dataclasses.dataclass(frozen=True)
-class Taught:
+class Taught(Naming):
     "A naming that has learned one word per class."
 
     def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False):
@@ -162,24 +163,24 @@ class Taught:
 
 def test_a_learned_word_names_the_target_class():
     real = photographs((2, 2, 2))
-    for kind in (DiffMix, DiffAug, DiffGen):
+    for kind in (diff_mix, diff_aug, diff_gen):
         _, rows = plan(kind, real, Budget(4), naming=Taught())
         for row in rows:
             source = real.targets[real.index([row.settings["anchor"]])[0]]
             named = int(row.prompts[0][0][-4:-1])
-            assert row.prompts[0][0].startswith("a photo of a <c") and row.label[named] == max(row.label) and (named != source) == (kind is DiffMix)
+            assert row.prompts[0][0].startswith("a photo of a <c") and row.label[named] == max(row.label) and (named != source) == (kind is diff_mix)
 
 
 def test_the_grid_differs_in_naming_start_target_and_label_only():
-    parts = {kind: (type(kind().naming), type(kind().start), type(kind().target)) for kind in (DiffMix, RealMix, DiffAug, DiffGen, RealGen)}
-    assert parts == {DiffMix: (LearnedCategory, FromPhotograph, AnotherClass), RealMix: (ClassName, FromPhotograph, AnotherClass),
-                     DiffAug: (LearnedCategory, FromPhotograph, OwnClass), DiffGen: (LearnedCategory, FromNoise, OwnClass), RealGen: (ClassName, FromNoise, OwnClass)}
+    parts = {kind: (type(kind().naming), type(kind().start), type(kind().target)) for kind in (diff_mix, real_mix, diff_aug, diff_gen, real_gen)}
+    assert parts == {diff_mix: (LearnedCategory, FromPhotograph, AnotherClass), real_mix: (ClassName, FromPhotograph, AnotherClass),
+                     diff_aug: (LearnedCategory, FromPhotograph, OwnClass), diff_gen: (LearnedCategory, FromNoise, OwnClass), real_gen: (ClassName, FromNoise, OwnClass)}
     for kind in parts:
         method = kind()
         assert (method.num_inference_steps, method.guidance_scale) == (25, 7.5)
-        assert method.use == (Use("swap_pool", 0.5) if kind in (DiffMix, RealMix) else Use("swap_class", 0.5))
-        assert (method.label == HardLabel()) == (kind not in (DiffMix, RealMix))
-    assert diff_mix().strengths == real_mix().strengths == (0.5, 0.7, 0.9) and diff_mix().gamma == real_mix().gamma == 0.5 and diff_aug().strengths == (1.0,)
+        assert method.use == (SwapPool(0.5) if kind in (diff_mix, real_mix) else SwapClass(0.5))
+        assert (method.label == HardLabel()) == (kind not in (diff_mix, real_mix))
+    assert diff_mix().start.strengths == real_mix().start.strengths == (0.5, 0.7, 0.9) and diff_mix().label.gamma == real_mix().label.gamma == 0.5 and diff_aug().start.strengths == (1.0,)
     assert [kind().name for kind in parts] == ["diff-mix", "real-mix", "diff-aug", "diff-gen", "real-gen"]
 
 
@@ -187,7 +188,7 @@ def test_settings_of_two_instances_do_not_meet():
     one, other = real_mix(gamma=1.0, strengths=0.7), real_mix()
     assert one.label.gamma == 1.0 and other.label.gamma == 0.5 and one.start.strengths == (0.7,) and other.start.strengths == (0.5, 0.7, 0.9)
     assert real_mix(strengths=0.7).settings() == real_mix(strengths=(0.7,)).settings() != other.settings()
-    changed = dataclasses.replace(one, gamma=0.8)
+    changed = one.having(gamma=0.8)
     assert changed.label.gamma == 0.8 and changed.start == one.start and one.label.gamma == 1.0
 
 
@@ -195,14 +196,14 @@ def test_another_class_needs_one_and_only_one_label():
     real = photographs((2, 2))
     both = LabeledImages([real.image(0), real.image(1)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi")
     for given in (both, photographs((2,))):
-        for kind in (DiffMix, RealMix):
+        for kind in (diff_mix, real_mix):
             with pytest.raises(GenaugError, match="another class"):
                 plan(kind, given)
-        for kind in (DiffAug, DiffGen, RealGen):
+        for kind in (diff_aug, diff_gen, real_gen):
             assert len(plan(kind, given)[1]) == 10
 
 
 def test_the_rows_carry_the_photographs_they_were_planned_for():
     real = photographs()
-    for kind in (DiffMix, RealMix, DiffAug, DiffGen, RealGen):
+    for kind in (diff_mix, real_mix, diff_aug, diff_gen, real_gen):
         assert {row.fitted_on for row in plan(kind, real)[1]} == {real.fingerprint()}

@@ -1,5 +1,6 @@
 "Fine-tuning all weights: what is left behind, what is restored, what the terms of the loss are, files."
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import safetensors.torch
 import torch
 from random_pipeline import random_pipeline
 
-from genaug.concepts.dreambooth import (FineTuned, class_images, draw_step, fine_tune, learn_dreambooth, noise_error, step_loss, trainable_parts,
+from genaug.concepts.dreambooth import (DreamBoothSettings, FineTuned, FineTuningSettings, Objective, class_images, draw_step, fine_tune, learn_dreambooth, noise_error, step_loss, trainable_parts,
                                         weights_exchanged)
 from genaug.concepts.textual_inversion import learning_set, noise_prediction_loss
 from genaug.core import GenaugError, LabeledImages
@@ -15,7 +16,8 @@ from genaug.diffusion import PixelBackbone, StableDiffusionBackbone
 from genaug.prompts import ClassPrompt
 from toy_world import toy_backbone
 
-QUICK = dict(steps=3, lr=1e-2, batch_size=2, flip=False, progress=False)
+QUICK = FineTuningSettings(steps=3, learning_rate=1e-2, batch_size=2, flip=False)
+DREAM = DreamBoothSettings(steps=3, learning_rate=1e-2, batch_size=2, flip=False)
 
 
 def wrap(**settings):
@@ -49,7 +51,7 @@ def state(model):
 def test_the_backbone_is_as_before_and_what_was_learned_differs(kind, request, real):
     model = request.getfixturevalue(kind)
     before, random_state, name = state(model), torch.random.get_rng_state(), model.fingerprint()
-    tuned = fine_tune(model, real, **QUICK)
+    tuned = fine_tune(model, real, settings=QUICK)
     assert all(torch.equal(value, before[key]) for key, value in state(model).items()) and model.fingerprint() == name
     assert torch.equal(random_state, torch.random.get_rng_state())
     assert set(tuned.weights) == {key for key, _ in ((f"{part}.{key}", 0) for part, module in trainable_parts(model).items() for key, _ in module.named_parameters())}
@@ -58,7 +60,7 @@ def test_the_backbone_is_as_before_and_what_was_learned_differs(kind, request, r
 
 
 def test_attached_weights_are_those_learned_and_leave_again(backbone, real):
-    tuned, before = fine_tune(backbone, real, **QUICK), state(backbone)
+    tuned, before = fine_tune(backbone, real, settings=QUICK), state(backbone)
     with backbone.using(tuned):
         assert all(torch.equal(value, tuned.weights[f"unet.{key}"]) for key, value in backbone.unet.named_parameters())
         with torch.no_grad(): backbone.unet.conv_out.bias.add_(1)      # even writing to them
@@ -68,13 +70,13 @@ def test_attached_weights_are_those_learned_and_leave_again(backbone, real):
 
 
 def test_weights_of_another_network_are_refused(backbone, pixels, real):
-    with pytest.raises(GenaugError, match="another denoiser"), backbone.using(fine_tune(pixels, real, **QUICK)): pass
-    with pytest.raises(GenaugError, match="no weights"): fine_tune(toy_backbone(), real, **QUICK)
+    with pytest.raises(GenaugError, match="another denoiser"), backbone.using(fine_tune(pixels, real, settings=QUICK)): pass
+    with pytest.raises(GenaugError, match="no weights"): fine_tune(toy_backbone(), real, settings=QUICK)
     assert not any(parameter.requires_grad for parameter in backbone.unet.parameters())
 
 
 def test_same_seed_same_weights_another_seed_others(backbone, real):
-    one, same, other = (fine_tune(backbone, real, **QUICK, seed=seed).fingerprint() for seed in (0, 0, 1))
+    one, same, other = (fine_tune(backbone, real, settings=replace(QUICK, seed=seed)).fingerprint() for seed in (0, 0, 1))
     assert one == same != other
 
 
@@ -85,42 +87,44 @@ def test_the_noise_loss_is_that_of_notebook_20(prediction, real):
     _, latents, condition, timesteps, noise = draw_step(model, prepared, 4, 0, 0)
     with torch.no_grad():
         reference = noise_prediction_loss(model, latents, condition, timesteps, noise)
-        ours = step_loss(model, prepared, None, None, (1.0, 0.0), (4, 10, 0), 0)
+        ours = step_loss(model, prepared, None, FineTuningSettings(steps=10), Objective(), 0)
     assert torch.allclose(ours, reference, rtol=1e-3)
 
 
 def test_terms_add_up_with_their_weights(backbone, real):
     prepared, prior = learning_set(backbone, real, ClassPrompt()), learning_set(backbone, real[:2], ClassPrompt())
-    loss = lambda first, second: float(step_loss(backbone, prepared, prior, None, (first, second), (2, 10, 0), 3))
+    weighted = lambda weight: FineTuningSettings(steps=10, batch_size=2, noise_weight=weight)
+    loss = lambda first, second: float(step_loss(backbone, prepared, prior, weighted(first), Objective(prior_weight=second), 3))
     with torch.no_grad():
         assert loss(2.0, 3.0) == pytest.approx(2 * loss(1.0, 0.0) + 3 * loss(0.0, 1.0), rel=1e-5)
-        assert loss(1.0, 0.0) == float(step_loss(backbone, prepared, None, None, (1.0, 1.0), (2, 10, 0), 3))
+        assert loss(1.0, 0.0) == float(step_loss(backbone, prepared, None, weighted(1.0), Objective(), 3))
 
 
 def test_a_prior_of_weight_zero_changes_no_bit(backbone, real):
     prior = class_images(backbone, "wren", count=3, num_inference_steps=2)
-    plain = fine_tune(backbone, real, **QUICK)
-    assert fine_tune(backbone, real, **QUICK, prior=prior, prior_weight=0.0).fingerprint() == plain.fingerprint() != fine_tune(backbone, real, **QUICK, prior=prior).fingerprint()
+    plain = fine_tune(backbone, real, settings=QUICK)
+    off, on = (fine_tune(backbone, real, settings=QUICK, objective=Objective(prior=prior, prior_weight=weight)) for weight in (0.0, 1.0))
+    assert off.fingerprint() == plain.fingerprint() != on.fingerprint()
 
 
 def test_only_the_class_and_only_allowed_photographs_are_learned_from(backbone, real):
-    tuned = learn_dreambooth(backbone, real, "owl", prior_weight=0, **QUICK)
+    tuned = learn_dreambooth(backbone, real, "owl", settings=replace(DREAM, prior_weight=0.0))
     assert tuned.settings["ids"] == ["3.png", "4.png"] and tuned.placeholder == {"owl": "sks owl"}
-    with pytest.raises(GenaugError): fine_tune(backbone, real, **QUICK, allowed=real.ids[:2])
+    with pytest.raises(GenaugError): fine_tune(backbone, real, settings=QUICK, allowed=real.ids[:2])
 
 
 def test_the_prior_is_painted_by_the_untouched_model_under_the_plain_name(backbone, real, monkeypatch):
     said = []
     original = type(backbone).embed
     monkeypatch.setattr(type(backbone), "embed", lambda self, prompts: (said.extend(prompts), original(self, prompts))[1])
-    learn_dreambooth(backbone, real, "owl", prior_count=2, prior_steps=2, **QUICK)
+    learn_dreambooth(backbone, real, "owl", settings=replace(DREAM, prior_count=2, prior_steps=2))
     assert {"a photo of a owl", "a photo of a sks owl"} == set(said)
 
 
 def test_files_are_exact_readable_by_diffusers_and_checked(backbone, pixels, real, tmp_path):
     from diffusers import UNet2DConditionModel
     for name, model in (("latent", backbone), ("pixels", pixels)):
-        tuned = fine_tune(model, real, **QUICK)
+        tuned = fine_tune(model, real, settings=QUICK)
         tuned.save(tmp_path / name)
         read = FineTuned.load(tmp_path / name)
         assert read.fingerprint() == tuned.fingerprint() and read.settings["ids"] == list(real.ids)
@@ -138,10 +142,11 @@ def test_files_are_exact_readable_by_diffusers_and_checked(backbone, pixels, rea
 def test_a_resumed_run_belongs_to_its_settings(backbone, real, tmp_path):
     def stop(number, parts):
         if number == 2: raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): fine_tune(backbone, real, **{**QUICK, "steps": 4}, checkpoint=tmp_path, checkpoint_every=1, watch=stop)
-    resumed = fine_tune(backbone, real, **{**QUICK, "steps": 4}, checkpoint=tmp_path, checkpoint_every=1)
-    assert resumed.fingerprint() == fine_tune(backbone, real, **{**QUICK, "steps": 4}).fingerprint() and len(list(tmp_path.iterdir())) == 1
-    fine_tune(backbone, real, **{**QUICK, "steps": 4}, checkpoint=tmp_path, prior=real, prior_weight=0.5)
+    four = replace(QUICK, steps=4, checkpoint_every=1)
+    with pytest.raises(KeyboardInterrupt): fine_tune(backbone, real, settings=four, checkpoint=tmp_path, objective=Objective(watch=stop))
+    resumed = fine_tune(backbone, real, settings=four, checkpoint=tmp_path)
+    assert resumed.fingerprint() == fine_tune(backbone, real, settings=four).fingerprint() and len(list(tmp_path.iterdir())) == 1
+    fine_tune(backbone, real, settings=four, checkpoint=tmp_path, objective=Objective(prior=real, prior_weight=0.5))
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from random_pipeline import random_pipeline
 
-from genaug.concepts.dreambooth import FineTuned, Step, fine_tune, step_loss, weights_exchanged
+from genaug.concepts.dreambooth import FineTuned, FineTuningSettings, Objective, Step, fine_tune, step_loss, weights_exchanged
 from genaug.concepts.textual_inversion import Concept, learning_set
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import PixelBackbone, StableDiffusionBackbone
@@ -17,7 +17,7 @@ from genaug.prompts import ClassPrompt
 from genaug.registry import make_arm, tiny_settings
 from toy_world import toy_backbone, toy_photographs
 
-QUICK = dict(steps=3, lr=1e-3, batch_size=3, flip=False, progress=False)
+QUICK = FineTuningSettings(steps=3, learning_rate=1e-3, batch_size=3, flip=False)
 CHEAP = AlignedWeights(steps=2, batch_size=2, expert_network="letters", expert_weights=None, expert_size=32, expert_updates=2, flip=False)
 
 
@@ -43,7 +43,7 @@ def alignment_only(backbone, real, term, number=0):
     prepared = learning_set(backbone, real, ClassPrompt())
     with weights_exchanged(backbone, learning=True):
         projection = term.modules(backbone)["projection"]
-        step_loss(backbone, prepared, None, term, (0.0, 0.0), (4, 10, 0), number).backward()
+        step_loss(backbone, prepared, None, FineTuningSettings(steps=10, noise_weight=0.0), Objective(extra=term), number).backward()
         reached = {name for name, parameter in backbone.unet.named_parameters() if parameter.grad is not None and parameter.grad.abs().max() > 0}
     return reached, projection
 
@@ -69,14 +69,14 @@ def test_gradients_reach_projection_and_down_path_only(backbone, real, expert, e
 def test_the_expert_stays_in_evaluation_mode_whoever_switches_it(backbone, real, expert):
     before = {name: value.clone() for name, value in expert.network.state_dict().items()}
     expert.network.train()                     # as a parent module's train() would
-    fine_tune(backbone, real, **QUICK, extra=Alignment(expert))
+    fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
     assert not expert.network.training and all(torch.equal(value, before[name]) for name, value in expert.network.state_dict().items())
     assert any("running_mean" in name for name in before)
 
 
 def test_weight_zero_is_the_baseline_bit_for_bit(backbone, real, expert):
-    plain = fine_tune(backbone, real, **QUICK)
-    zero, aligned = (fine_tune(backbone, real, **QUICK, extra=Alignment(expert, weight=weight)) for weight in (0.0, 1.0))
+    plain = fine_tune(backbone, real, settings=QUICK)
+    zero, aligned = (fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=weight))) for weight in (0.0, 1.0))
     assert zero.fingerprint() == plain.fingerprint() != aligned.fingerprint()
     assert set(aligned.weights) == {f"unet.{name}" for name, _ in backbone.unet.named_parameters()}
 
@@ -84,14 +84,16 @@ def test_weight_zero_is_the_baseline_bit_for_bit(backbone, real, expert):
 def test_arms_see_the_same_tiles_and_noise(backbone, real, expert):
     said = {}
     for name, extra in (("plain", None), ("aligned", Alignment(expert)), ("shuffled", Alignment(expert, shuffled=True))):
-        fine_tune(backbone, real, **QUICK, extra=extra, watch=lambda number, parts, name=name: said.setdefault(name, []).append(parts))
+        watched = Objective(extra=extra, watch=lambda number, parts, name=name: said.setdefault(name, []).append(parts))
+        fine_tune(backbone, real, settings=QUICK, objective=watched)
     assert said["plain"][0]["noise"] == said["aligned"][0]["noise"] == said["shuffled"][0]["noise"]
     assert said["aligned"][0]["cosine"] != said["shuffled"][0]["cosine"] and set(said["plain"][0]) == {"noise"}
 
 
 def test_the_weight_ends_where_it_is_told(backbone, real, expert):
     said = []
-    fine_tune(backbone, real, **{**QUICK, "steps": 4}, extra=Alignment(expert, align_until=0.5), watch=lambda number, parts: said.append("cosine" in parts))
+    watched = Objective(extra=Alignment(expert, align_until=0.5), watch=lambda number, parts: said.append("cosine" in parts))
+    fine_tune(backbone, real, settings=dataclasses.replace(QUICK, steps=4), objective=watched)
     assert said == [True, True, False, False] and Alignment(expert).weight_at(0.99) == 1.0
 
 
@@ -162,8 +164,8 @@ def test_colour_is_brought_to_the_experts_channels(expert):
 
 def test_the_pixel_variant_learns_its_classes(real, expert):
     pixels = PixelBackbone.fresh(real.class_names, size=16, channels=1, widths=(8, 16))
-    tuned = fine_tune(pixels, real, **QUICK, extra=Alignment(expert))
-    assert not torch.equal(tuned.weights["classes.weight"], pixels.classes.weight) and fine_tune(pixels, real, **QUICK, extra=Alignment(expert, weight=0)).fingerprint() == fine_tune(pixels, real, **QUICK).fingerprint()
+    tuned = fine_tune(pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
+    assert not torch.equal(tuned.weights["classes.weight"], pixels.classes.weight) and fine_tune(pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=0))).fingerprint() == fine_tune(pixels, real, settings=QUICK).fingerprint()
 
 
 def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
@@ -171,9 +173,8 @@ def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
     rows = method.plan(real, Budget(1), 0)
     images = method.paint(rows, real)
     method.save(tmp_path / "method")
-    from genaug.methods import feature_aligned
-    monkeypatch.setattr(feature_aligned, "train_expert", None)
-    monkeypatch.setattr(feature_aligned, "expert_features", None)
+    monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", None)
+    monkeypatch.setattr("genaug.methods.feature_aligned.expert_features", None)
     fresh = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
     assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real))) and isinstance(fresh.concept, FineTuned)
     again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")      # read, not learned

@@ -18,7 +18,7 @@ from genaug.methods.feature_space import (LABEL_RULES, CodeSettings, FeatureSpac
                                           map_pairs, nearest_partners, pairings, phases_of, principal_projection, relevance, saliency, sample_tokens, site_simplex,
                                           small_classifier, sparsity, toss_coins, touch_up)
 from genaug.sampling import add_noise, denoise, row_noise
-from genaug.training import train_loop
+from genaug.training import LoopSettings, train_loop
 
 NAMES = ("fog", "rain", "sun", "moon", "comet")          # fog and rain are the heads
 QUICK = dict(generations=2, interaction_updates=3, imitation_updates=2, batch_size=8, learning_rate=1e-3, width=8, vocabulary=6, num_inference_steps=4, denoising_steps=2)
@@ -168,7 +168,8 @@ def trained(real, stop=None, latents=None, **changes):
     latents = np.random.default_rng(0).standard_normal((len(real), 3, 8, 8)).astype(np.float32) if latents is None else latents
     trainer = IteratedLearning(settings, latents, real.labels, real.task)
     before = state(trainer.networks)
-    train_loop(trainer.loss_at, trainer.networks, sum(phase.updates for phase in trainer.phases) if stop is None else stop, settings.learning_rate, optimizer=trainer.adamw, weight_decay=0.01)
+    updates = sum(phase.updates for phase in trainer.phases) if stop is None else stop
+    train_loop(trainer.loss_at, trainer.networks, LoopSettings(updates, settings.learning_rate, trainer.adamw, weight_decay=0.01))
     return trainer, before, state(trainer.networks)
 
 

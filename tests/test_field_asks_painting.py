@@ -6,7 +6,7 @@ import torch
 from random_pipeline import random_pipeline
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.concepts.textual_inversion import learn_tokens
+from genaug.concepts.textual_inversion import TokenSettings, learn_tokens
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import StableDiffusionBackbone, load_backbone, loading_remedy
 from genaug.inversion import invert
@@ -14,7 +14,7 @@ from genaug.methods.diff_ii import diff_ii
 from genaug.painting import synthesize
 from genaug.recipe import ClassName, FromPhotograph, Recipe
 from genaug.sampling import denoise, start_step
-from genaug.training import train_loop
+from genaug.training import LoopSettings, train_loop
 
 
 def small_backbone(**options):
@@ -35,10 +35,13 @@ def photographs(shapes, seed=0):
 # ---- diffusers#4450: of k vectors of one word only the first trained
 
 
+THREE_VECTORS = TokenSettings(steps=4, tokens_per_class=3, initial="t", learning_rate=1e-2)
+
+
 def test_all_vectors_of_a_learned_word_are_trained():
     backbone, real = small_backbone(), photographs([(16, 16)] * 4)
-    before = learn_tokens(backbone, real, steps=0, tokens_per_class=3, initial="t", progress=False)
-    after = learn_tokens(backbone, real, steps=4, tokens_per_class=3, initial="t", lr=1e-2, progress=False)
+    before = learn_tokens(backbone, real, settings=TokenSettings(steps=0, tokens_per_class=3, initial="t"))
+    after = learn_tokens(backbone, real, settings=THREE_VECTORS)
     for token, vectors in after.tokens.items():
         assert ((vectors - before.tokens[token]).abs().amax(1) > 1e-4).all(), token
 
@@ -47,11 +50,7 @@ def test_the_vectors_of_a_learned_word_become_different_from_one_another():
     after = learn_tokens(
         small_backbone(),
         photographs([(16, 16)] * 4),
-        steps=4,
-        tokens_per_class=3,
-        initial="t",
-        lr=1e-2,
-        progress=False,
+        settings=THREE_VECTORS,
     )
     for vectors in after.tokens.values():
         assert len({tuple(row) for row in vectors.tolist()}) == 3
@@ -68,10 +67,8 @@ def learned(folder, steps, schedule="constant"):
     losses = train_loop(
         lambda step: (network(torch.ones(1, 3)) ** 2).sum(),
         {"network": network},
-        steps,
-        1e-2,
-        schedule=schedule,
-        checkpoint=folder,
+        LoopSettings(steps, 1e-2, schedule=schedule),
+        folder,
     )
     return losses, network.weight.detach().clone()
 
@@ -99,7 +96,7 @@ def test_a_run_that_went_further_is_not_taken_for_a_shorter_one(tmp_path):
 def test_a_concept_of_more_steps_is_that_of_a_fresh_run(tmp_path):
     backbone, real = small_backbone(), photographs([(16, 16)] * 2)
     learn = lambda steps, folder: learn_tokens(
-        backbone, real, steps=steps, initial="t", checkpoint=folder, progress=False
+        backbone, real, settings=TokenSettings(steps=steps, initial="t"), checkpoint=folder
     ).fingerprint()
     learn(2, tmp_path / "one")
     assert learn(4, tmp_path / "one") == learn(4, tmp_path / "two")

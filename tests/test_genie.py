@@ -28,7 +28,7 @@ class Plane:
 
 @pytest.fixture
 def plane(monkeypatch):
-    monkeypatch.setattr(genie, "feature_network", lambda *arguments: Plane())
+    monkeypatch.setattr("genaug.methods.genie.feature_network", lambda *arguments: Plane())
 
 
 def at(degrees):
@@ -51,13 +51,13 @@ def group(levels, label=(0, 1), source="a", name="g"):
     return [PlanRow(f"{name}{level}", "genie-ada", label, ((source, 1.0),), (), 5, {"strength": level}, name) for level in levels]
 
 
-@pytest.mark.parametrize("kind", [GeNIe, GeNIeAda])
+@pytest.mark.parametrize("kind", [genie, genie_ada])
 @pytest.mark.parametrize("classes, shots", [(2, 1), (3, 2), (5, 1)])
 def test_every_photograph_visits_every_other_class_once(kind, classes, shots):
     backbone, real = world(classes, shots)
     fitted = kind(backbone=backbone, guidance_scale=1.0).fit(real)
     rows = fitted.plan(real, Budget(classes - 1), 0)
-    visits = Counter((row.inputs[0][0], row.label.index(1)) for row in rows if row.settings["strength"] == fitted.strengths[0])
+    visits = Counter((row.inputs[0][0], row.label.index(1)) for row in rows if row.settings["strength"] == fitted.start.strengths[0])
     own = dict(zip(real.ids, real.targets))
     assert visits == Counter({(name, index): 1 for name in real.ids for index in range(classes) if index != own[name]})
     assert all(row.prompts == ((f"a photo of a kind {row.label.index(1)}", 1.0),) for row in rows)
@@ -99,7 +99,7 @@ def test_levels_of_a_group_share_their_noise_and_their_target():
 
 def test_the_cost_is_three_and_a_half_trajectories():
     backbone, real = world(2, 1)
-    for kind, share in ((GeNIe, 0.8), (GeNIeAda, 3.5)):
+    for kind, share in ((genie, 0.8), (genie_ada, 3.5)):
         fitted = kind(backbone=backbone).fit(real)
         assert fitted.evaluations(fitted.plan(real, Budget(1), 0)) == pytest.approx(share * 2 * 50 * 2)
 
@@ -162,7 +162,7 @@ def test_settings_change_the_rows_they_should():
     real = toy_photographs()
     rows = lambda **settings: {row.id for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)}
     assert not rows() & rows(forward=True) and not rows() & rows(strengths=(0.5, 0.9)) and rows() == rows(use=replace(genie().use, replace=0.1))
-    assert genie().use.kind == "append" and genie(strengths=0.6).strengths == (0.6,)
+    assert genie().use.word == "append" and genie(strengths=0.6).start.strengths == (0.6,)
 
 
 def test_one_class_or_a_level_of_zero_is_refused():

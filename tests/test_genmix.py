@@ -11,7 +11,7 @@ from genaug.audit import audit
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.classifier import Feeder, TrainingRun, train_classifier, training_preset, View
+from genaug.classifier import TrainingRun, train_classifier, training_preset, View
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
 from genaug.experiment import Run, Comparison, classifier_preset, make_split, put
 from genaug.genmix_study import accuracy_at, answered_shares, blend_rows, embed_together, fill_blends, gain_text, leaning_table, map_points, read_points, same_class_blends, unstudied, window_patches, write_points
@@ -21,6 +21,7 @@ from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_sc
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
 from genaug.registry import make_arm, parse_methods
+from genaug.schedule import Append, Partners, Showing, TrainingSchedule, epoch_plan, training_use
 from table_pages import executed
 from toy_world import toy_backbone
 
@@ -40,8 +41,8 @@ MADE = make([0, 0, 0, 0, 1, 1, 2, 2], "row", [{"sources": [[f"photo{place}", 1.0
 
 
 def table(epochs=200, real=REAL, synthetic=MADE, seed=3, **mixer):
-    feeder = Feeder(real, synthetic, seed, "partners", mixer=GenMix(**mixer), batch_size=2)
-    return pd.concat([feeder.plan(epoch).table() for epoch in range(epochs)])
+    schedule = TrainingSchedule(real, synthetic, seed, Showing(Partners(), GenMix(**mixer)), batch_size=2)
+    return pd.concat([schedule.plan(epoch).table() for epoch in range(epochs)])
 
 
 def test_older_plans_have_not_changed_by_a_number():
@@ -52,8 +53,10 @@ def test_older_plans_have_not_changed_by_a_number():
             for weigh in ("loss", "sampling"):
                 for balancer in (None, Oversampling()):
                     if balancer is None or use not in ("append", "only"):
-                        feeder = Feeder(REAL, dataclasses.replace(MADE, info=[{"sources": [[f"photo{place}", 1.0]]} for place in ANCHORS]), 3, use, mixer=mixer, weigh=weigh, balancer=balancer, epochs=4, size=8)
-                        rows += [[*map(str, row)] for epoch in range(4) for row in feeder.plan(epoch).rows]
+                        made = dataclasses.replace(MADE, info=[{"sources": [[f"photo{place}", 1.0]]} for place in ANCHORS])
+                        showing = Showing(training_use(use, weigh=weigh), mixer, balancer)
+                        schedule = TrainingSchedule(REAL, made, 3, showing, epochs=4, size=8)
+                        rows += [[*map(str, row)] for epoch in range(4) for row in schedule.plan(epoch).rows]
     assert (len(rows), content_hash(rows)[:32]) == (3840, "dbf963af1448a103cfad843d21a5083b")
 
 
@@ -88,11 +91,11 @@ def test_wrong_settings_are_refused(wrong):
         GenMix(**wrong)
 
 
-# ---------------------------------------------------------------- the feed plan
+# ---------------------------------------------------------------- the schedule
 
 def test_slots_show_photographs_and_are_those_of_the_baseline():
     for epoch in range(5):
-        base, plan = (Feeder(REAL, made, 3, use, mixer=mixer).plan(epoch).rows for made, use, mixer in ((None, "swap_class", None), (MADE, "partners", GenMix())))
+        base, plan = (epoch_plan(epoch, REAL, made, 3, showing).rows for made, showing in ((None, Showing()), (MADE, Showing(Partners(), GenMix()))))
         assert [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in plan] == [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in base]
         assert all(row.partner and row.mix == "genmix" for row in plan)
 
@@ -130,12 +133,12 @@ def test_same_class_with_several_labels():
 
 
 def test_one_share_per_batch():
-    plan = Feeder(REAL, MADE, 0, "partners", mixer=GenMix(per_batch=True), batch_size=3).plan(0).rows
+    plan = TrainingSchedule(REAL, MADE, 0, Showing(Partners(), GenMix(per_batch=True)), batch_size=3).plan(0).rows
     assert [len({row.mix_weight for row in plan[start:start + 3]}) for start in (0, 3)] == [1, 1] and plan[0].mix_weight != plan[3].mix_weight
-    trained = train_classifier(REAL, MADE, QUICK, "partners", mixer=GenMix(per_batch=True))
+    trained = train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(per_batch=True)))
     assert trained.fed["mixed"] == 12
     with pytest.raises(GenaugError, match="batch_size"):
-        Feeder(REAL, MADE, 0, "partners", mixer=GenMix(per_batch=True))
+        TrainingSchedule(REAL, MADE, 0, Showing(Partners(), GenMix(per_batch=True)))
 
 
 @pytest.mark.parametrize("synthetic, settings", [
@@ -143,23 +146,23 @@ def test_one_share_per_batch():
     (None, {"mixer": GenMix(synthetic_share=0.5)}), (MADE[:0], {"mixer": GenMix()}), (dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8), {"mixer": GenMix()})])
 def test_no_synthetic_image_was_used(synthetic, settings):
     with pytest.raises(GenaugError, match="No synthetic image was used"):
-        Feeder(REAL, synthetic, use="partners", **settings)
+        TrainingSchedule(REAL, synthetic, showing=Showing(Partners(), **settings))
 
 
 def test_same_class_without_a_match_is_an_error_too():
     with pytest.raises(GenaugError, match="No synthetic image was used"):
-        Feeder(REAL[:3], MADE[4:6], use="partners", mixer=GenMix(same_class=True))
+        TrainingSchedule(REAL[:3], MADE[4:6], showing=Showing(Partners(), GenMix(same_class=True)))
 
 
 def test_the_control_trains_on_photographs_alone_with_equal_updates():
-    arms = {name: train_classifier(REAL, made, QUICK, use, mixer=mixer).fed for name, made, use, mixer in (("plain", None, "swap_class", None), ("control", None, "partners", GenMix()),
-                                                                                                         ("genmix", MADE, "partners", GenMix()), ("drw", MADE, "partners", GenMix()))}
+    arms = {name: train_classifier(REAL, made, QUICK, showing).fed for name, made, showing in (
+        ("plain", None, Showing()), ("control", None, Showing(Partners(), GenMix())), ("genmix", MADE, Showing(Partners(), GenMix())))}
     assert {fed["updates"] for fed in arms.values()} == {4} and arms["control"]["synthetic_partners"] == 0 < arms["genmix"]["synthetic_partners"] and arms["genmix"]["synthetic"] == 0
-    assert train_classifier(REAL, MADE, QUICK, "partners", mixer=GenMix(), balancer=DRW(start=0.0)).fed["mixed"] == 12
+    assert train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(), DRW(start=0.0))).fed["mixed"] == 12
 
 
 def test_other_uses_can_take_partners_from_the_pool():
-    plan = Feeder(REAL, MADE, 0, "append", mixer=GenMix()).plan(0).rows
+    plan = epoch_plan(0, REAL, MADE, showing=Showing(Append(), GenMix())).rows
     assert any(row.shown.startswith("synthetic:") for row in plan) and all(row.partner for row in plan)
 
 
@@ -202,7 +205,7 @@ def test_grey_photographs_stay_grey_and_several_passes_are_more():
 
 def test_arms_with_genmix():
     arm = make_arm("textual-inversion@copies=1+genmix@alpha=1;partners=synthetic", toy_backbone())
-    assert (arm.use.kind, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and isinstance(arm.augmenter, TextualInversion)
+    assert (arm.use.word, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and arm.augmenter.name == "textual-inversion"
     assert arm.text == parse_methods(arm.text)[0] and make_arm("genmix@same_class=true").mixer.same_class and isinstance(make_arm("genmix").mixer, Mixer)
     assert (arm.augmenter.num_inference_steps, arm.augmenter.guidance_scale, arm.augmenter.naming.tokens_per_class) == (50, 10.0, 1)
     with pytest.raises(GenaugError, match="no value"):
@@ -216,7 +219,7 @@ def test_arms_with_genmix():
 def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
     scans = make(np.array([[1, 1, 0], [0, 0, 1]], np.float32), "scan", task="multi")
     bench = Run(Comparison(("smote",), "x", shots=None), {"train": scans}, toy_backbone(), Path("nowhere"))
-    assert (bench.arm("diff-ii").use.kind, bench.arm("diff-ii+genmix").use.kind) == ("append", "partners")
+    assert (bench.arm("diff-ii").use.word, bench.arm("diff-ii+genmix").use.word) == ("append", "partners")
 
 
 # ---------------------------------------------------------------- judging
@@ -416,8 +419,8 @@ def test_the_papers_rows_ratios_and_updates(liver):
 def test_updates_do_not_depend_on_the_generator(liver):
     made = LabeledImages(liver.pixels, liver.labels, liver.class_names, [f"row {name}" for name in liver.ids])
     for synthetic, use, mixer in ((None, "swap_class", None), (made, "append", None), (made, "partners", GenMix()), (made, "only", None)):
-        feeder = Feeder(liver, synthetic, 0, use, mixer=mixer, batch_size=8)
-        run = TrainingRun(type("Trained", (), {"preset": QUICK})(), feeder, None, 8, 170)
+        schedule = TrainingSchedule(liver, synthetic, 0, Showing(training_use(use), mixer), batch_size=8)
+        run = TrainingRun(type("Trained", (), {"preset": QUICK})(), schedule, None, 8, 170)
         assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4 and run.account()["rows"] == 1360
 
 

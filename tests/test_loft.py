@@ -11,7 +11,8 @@ from random_pipeline import random_pipeline
 from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
 from genaug.diffusion import StableDiffusionBackbone
 from genaug.methods.loft import loft
-from genaug.recipe import LearnedAdapter, Use, by_adapters
+from genaug.recipe import LearnedAdapter, by_adapters
+from genaug.schedule import TwoLoss
 from genaug.registry import make_arm
 from toy_world import toy_backbone, toy_photographs
 
@@ -48,8 +49,8 @@ def test_the_defaults_are_the_releases():
     method = loft()
     paper = dict(scope="image", fuse=2, steps=600, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=10, schedule="cosine", flip=False)
     assert {name: getattr(method.naming, name) for name in paper} == paper and method.naming.effort(toy_photographs((5, 5))) == (6000, 1)
-    assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, Use("two_loss", real_share=0.8))
-    assert make_arm("loft@use=only;naming.fuse=3", toy_backbone()).use.kind == "only"
+    assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, TwoLoss(real_share=0.8))
+    assert make_arm("loft@use=only;naming.fuse=3", toy_backbone()).use.word == "only"
 
 
 def test_pairs_are_other_photographs_of_the_class_and_all_occur():

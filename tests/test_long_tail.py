@@ -10,13 +10,14 @@ from scipy.stats import chisquare
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.classifier import Feeder, View, mixture_loss, train_classifier, training_preset, weighted_loss
+from genaug.classifier import View, mixture_loss, train_classifier, training_preset, weighted_loss
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer
 from genaug.data import Manifest, long_tail
 from genaug.datasets import load
 from genaug.experiment import Run, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
 from genaug.metrics.classification import size_groups, size_rows
 from genaug.registry import groups, make_arm, parse_methods
+from genaug.schedule import Append, Showing, SwapTail, TrainingSchedule
 from genaug.tables import Places, fill_table, read_rows
 
 COUNTS = (12, 5, 2, 1)
@@ -37,8 +38,8 @@ def tail(seed=0, multi=False):
 
 
 def plans(epochs=300, real=None, **parts):
-    feeder = Feeder(real or tail(), seed=3, epochs=epochs, size=16, **parts)
-    return pd.concat([feeder.plan(epoch).table() for epoch in range(epochs)])
+    schedule = TrainingSchedule(real or tail(), None, 3, Showing(**parts), epochs, 16)
+    return pd.concat([schedule.plan(epoch).table() for epoch in range(epochs)])
 
 
 def classes_of(keys, real=None):
@@ -64,7 +65,7 @@ def test_partners_of_cmo_come_with_the_chances_of_their_class(power):
     mixer = CMO(power=power)
     table = plans(400, mixer=mixer)
     drawn = np.bincount(classes_of(table.partner.dropna()), minlength=4)
-    chances = mixer.partner_chances(np.array(COUNTS, float))
+    chances = mixer.partner_rule.chances(np.array(COUNTS, float))
     assert chisquare(drawn, drawn.sum() * chances / chances.sum()).pvalue > 1e-3
     mixed = table.groupby("epoch").partner.apply(lambda column: column.notna().mean())
     active = [mixer.active(epoch, 400) for epoch in range(400)]
@@ -100,8 +101,8 @@ def test_impossible_chances_and_uses_are_refused():
         plans(1, balancer=Bad())
     real = tail()
     with pytest.raises(GenaugError, match="has no such slots"):
-        Feeder(real, real, use="append", balancer=Oversampling())
-    Feeder(real, real, use="append", balancer=DRW())                        # weights have no such conflict
+        TrainingSchedule(real, real, showing=Showing(Append(), balancer=Oversampling()))
+    TrainingSchedule(real, real, showing=Showing(Append(), balancer=DRW()))  # weights have no such conflict
 
 
 # ---------------------------------------------------------------- the loss
@@ -151,14 +152,14 @@ def test_a_mixer_with_views_adds_its_disagreement_to_the_loss():
             assert len(logits) == 3 and torch.equal(logits[0], logits[1]) and task == "single"
             return torch.full((len(logits[0]),), self.price)
 
-    free, dear = (train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1), mixer=Echo(price=price)).losses[0] for price in (0.0, 2.5))
+    free, dear = (train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1), showing=Showing(mixer=Echo(price=price))).losses[0] for price in (0.0, 2.5))
     plain = train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1)).losses[0]
     assert abs(free - plain) < 1e-5 and abs(dear - free - 2.5) < 1e-5
 
 
 def test_drw_is_the_baseline_until_it_starts():
     preset = dataclasses.replace(QUICK, updates=10)
-    plain, deferred = (train_classifier(tail(), preset=preset, balancer=balancer).losses for balancer in (None, DRW(start=0.5)))
+    plain, deferred = (train_classifier(tail(), preset=preset, showing=Showing(balancer=balancer)).losses for balancer in (None, DRW(start=0.5)))
     assert plain[:5] == deferred[:5] and plain[5] != deferred[5]
 
 
@@ -223,7 +224,7 @@ def test_every_arm_without_a_generator_trains_with_one_image_classes(arm, uneven
         assert any(uneven.class_names[int(np.argmax(row.label))] in {name for name, count in uneven.counts().items() if count == 1} for row in rows)
         images = made.augmenter.paint(rows, uneven)
         synthetic = LabeledImages(images, np.array([row.label for row in rows]), uneven.class_names, [row.id for row in rows])
-    trained = train_classifier(uneven, synthetic, training_preset("tiny_lt", weights=None, updates=3), mixer=made.mixer, balancer=made.balancer, use="swap_tail")
+    trained = train_classifier(uneven, synthetic, training_preset("tiny_lt", weights=None, updates=3), Showing(SwapTail(), made.mixer, made.balancer))
     assert trained.fed["updates"] == 3 and trained.fed["rows"] == 150 and np.isfinite(trained.losses).all() and (trained.fed["synthetic"] > 0) == (synthetic is not None)
 
 
@@ -245,11 +246,11 @@ def test_a_balancer_that_chooses_photographs_is_refused_before_anything_is_paint
     for text in ("smote+oversampling", "diff-ii@use=only+oversampling"):
         with pytest.raises(GenaugError, match="has no such slots"):
             make_arm(text)
-    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling" and make_arm("smote+drw").use.kind == "append"
+    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling" and make_arm("smote+drw").use.word == "append"
 
 
 def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():
-    known, unknown = (Feeder(tail(), seed=0, epochs=epochs, balancer=DRW()) for epochs in (10, None))
+    known, unknown = (TrainingSchedule(tail(), showing=Showing(balancer=DRW()), epochs=epochs) for epochs in (10, None))
     assert [known.progress(epoch) for epoch in (0, 5, 9, 12)] == [0, 0.5, 0.9, 0.9]
     assert unknown.progress(7) == 0 and (unknown.loss_weights(7) == 1).all() and not (known.loss_weights(8) == 1).all()
 

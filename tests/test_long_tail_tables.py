@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from genaug.classifier import Feeder, TrainingRun, train_classifier, training_preset
+from genaug.classifier import TrainingRun, train_classifier, training_preset
 from genaug.core import LabeledImages
 from genaug.data import long_tail, long_tail_counts
 from genaug.datasets import load
-from genaug.experiment import Run, arm_fields, classifier_preset, condition_name, put
+from genaug.experiment import Run, _showing, arm_fields, classifier_preset, condition_name, put
 from genaug.metrics.classification import evaluate, part_of, size_groups
 from genaug.registry import make_arm, parse_methods
+from genaug.schedule import Showing, SwapTail, TrainingSchedule
 from table_pages import executed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +64,7 @@ def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, q
         if arm.augmenter is None:
             continue
         wanted = list(bench.budget(arm).wanted(real).values())
-        assert arm.use.kind == "swap_tail" and arm.use.replace == 0.5
+        assert arm.use.word == "swap_tail" and arm.use.replace == 0.5
         assert wanted == [5 * size for size in real.counts().values()] if "copies=5" in text else sum(wanted) == len(real) and max(wanted) - min(wanted) <= 1
 
 
@@ -73,8 +74,7 @@ def recorded_runs(monkeypatch, real, synthetic, preset, arms):
     monkeypatch.setattr(TrainingRun, "account", lambda run: (run.updates, len(run.rows(0)), run.rows(run.updates - 1)[-1].epoch))
     monkeypatch.setattr("genaug.classifier.make_network", lambda *settings: torch.nn.Linear(1, 1))
     for arm in arms:
-        use = {} if arm.use is None else {"use": arm.use.kind, "replace": arm.use.replace}
-        yield train_classifier(real, synthetic if arm.use else None, preset, mixer=arm.mixer, balancer=arm.balancer, **use).fed
+        yield train_classifier(real, synthetic if arm.use else None, preset, _showing(arm)).fed
 
 
 @pytest.mark.parametrize("factor", CUB)
@@ -99,9 +99,9 @@ def test_the_share_of_slots_in_the_notebook_is_the_feeders():
     counts = np.array(list(real.counts().values()))
     assert counts.tolist() == space["SIZES"][100].tolist()
     synthetic = LabeledImages([real.image(0)] * 20, np.tile(np.arange(10), 2), real.class_names, [f"row {place}" for place in range(20)])
-    feeder = Feeder(real, synthetic, 3, "swap_tail", epochs=60)
+    schedule = TrainingSchedule(real, synthetic, 3, Showing(SwapTail()), epochs=60)
     labels = {f"real:{name}": target for name, target in zip(real.ids, real.targets)} | {f"synthetic:{name}": target for name, target in zip(synthetic.ids, synthetic.targets)}
-    seen = np.bincount([labels[row.shown] for epoch in range(60) for row in feeder.plan(epoch).rows], minlength=10) / (60 * len(real))
+    seen = np.bincount([labels[row.shown] for epoch in range(60) for row in schedule.plan(epoch).rows], minlength=10) / (60 * len(real))
     wanted = space["fed_share"](counts, 1)
     assert abs(wanted.sum() - 1) < 1e-9 and (abs(seen - wanted) < 5 * np.sqrt(wanted / (60 * len(real)))).all()
 
@@ -163,7 +163,7 @@ def test_every_baseline_of_the_issue_has_a_row(questions):
         assert {head + name for name in ("drw", "cmo+drw", "oversampling")} <= set(tail.methods)
     assert {"oversampling+strong-augmentation", "diff-ii+strong-augmentation+oversampling"} <= set(tail.methods)
     assert not any("drw" in text or "oversampling" in text for text in few.methods) and tail.use == "swap_tail"
-    assert make_arm("smote@fill=true;use=append", use=tail.use).use.kind == "append"
+    assert make_arm("smote@fill=true;use=append", use=tail.use).use.word == "append"
 
 
 def made_up_rows(question, value):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from genaug import experiment
-from genaug.classifier import PRESETS, USES, Feeder, ImageStore, train_classifier, training_preset
+from genaug.classifier import PRESETS, ImageStore, train_classifier, training_preset
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.datasets import names
@@ -30,6 +30,7 @@ from genaug.painting import open_synthetic, synthesize
 from genaug.prompts import ClassPrompt
 from genaug.recipe import ClassName, FromPhotograph, LearnedCategory, Recipe, _peers, learn_or_load
 from genaug.registry import find_method, make_arm, method_names, parse_methods
+from genaug.schedule import Showing, SwapClass, SwapPool, TrainingSchedule, USES, training_use
 from toy_world import toy_backbone, toy_photographs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +122,7 @@ def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("call, known", [
     (lambda: open_sets("digit-scense"), "digit-scenes"), (lambda: make_arm("dif-mix"), "diff-ii"), (lambda: make_arm("diff-ii@strenght=1"), "split_ratio"),
-    (lambda: training_preset("few_shot_resnet"), "few_shot_resnet50"), (lambda: Feeder(toy_photographs(), toy_photographs(), use="lrr"), "swap_own"),
+    (lambda: training_preset("few_shot_resnet"), "few_shot_resnet50"), (lambda: training_use("lrr"), "swap_own"),
     (lambda: Budget(per_class={"Birds": 3}).slots(toy_photographs()), "class names"), (lambda: diff_ii(mode="spherical"), "slerp")])
 def test_fault_05_an_unknown_name_is_refused_with_the_known_ones(call, known):
     with pytest.raises(GenaugError, match=known) as error:
@@ -155,7 +156,7 @@ def test_fault_06_training_looks_into_a_folder_that_painting_does_not_write(tmp_
 
 @pytest.mark.parametrize("name", PAINTERS)
 def test_fault_07_an_arm_without_a_use(name):
-    assert make_arm(name).use.kind in USES and 0 < make_arm(name).use.replace <= 1
+    assert make_arm(name).use.word in USES and 0 < make_arm(name).use.replace <= 1
 
 
 # Fault 8: a join by file name keeps none of 500 images, and training goes on without a word.
@@ -164,14 +165,15 @@ def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
     real = toy_photographs()
     _, made = painted(diff_mix(), real, tmp_path / "mix")
     for use in USES:
-        feeder = Feeder(real, made, use=use, replace=1.0, epochs=4, mixer=make_arm("genmix").mixer if use == "partners" else None)
-        shown = {key for epoch in range(4) for row in feeder.plan(epoch).rows for key in (row.shown, row.partner or "") if key.startswith("synthetic:")}
+        mixer = make_arm("genmix").mixer if use == "partners" else None
+        schedule = TrainingSchedule(real, made, showing=Showing(training_use(use, replace=1.0), mixer), epochs=4)
+        shown = {key for epoch in range(4) for row in schedule.plan(epoch).rows for key in (row.shown, row.partner or "") if key.startswith("synthetic:")}
         assert shown and shown <= {f"synthetic:{name}" for name in made.ids}, use
     strangers = dataclasses.replace(made, info=[{"sources": [["elsewhere.png", 1.0]]}] * len(made))
     ignored = dataclasses.replace(made, info=[{"weight": 0.0}] * len(made))
     for synthetic, use in ((strangers, "swap_own"), (ignored, "append"), (ignored, "swap_pool"), (made[:0], "only"), (made[:0], "swap_class")):
         with pytest.raises(GenaugError, match="No synthetic image was used"):
-            train_classifier(real, synthetic, QUICK, use=use)
+            train_classifier(real, synthetic, QUICK, Showing(training_use(use)))
 
 
 # Fault 9: the soft label takes the source class from the photograph that is replaced, not from the one that was painted over.
@@ -185,8 +187,8 @@ def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tm
         share = row.settings["strength"] ** 0.5
         assert label[source] == pytest.approx(1 - share, abs=1e-6) and np.count_nonzero(label) == 2 and label.sum() == pytest.approx(1, abs=1e-6)
     labels = {f"synthetic:{name}": label for name, label in zip(made.ids, made.labels)}
-    store, feeder = ImageStore(real, made, 8), Feeder(real, made, use="swap_pool", replace=1.0)
-    rows = [row for epoch in range(6) for row in feeder.plan(epoch).rows]
+    store, schedule = ImageStore(real, made, 8), TrainingSchedule(real, made, showing=Showing(SwapPool(replace=1.0)))
+    rows = [row for epoch in range(6) for row in schedule.plan(epoch).rows]
     assert sum(labels[row.shown][classes[row.real_id]] == 0 for row in rows) > len(rows) / 3   # mostly over photographs of third classes
     assert all(np.array_equal(store.labels([row.shown])[0].numpy(), labels[row.shown]) for row in rows)
 
@@ -217,8 +219,8 @@ def test_fault_11_labels_come_from_the_plan_and_never_from_a_name(start, tmp_pat
     levels = np.array([np.mean([real.image(int(place)).mean() for place in np.flatnonzero(real.targets == index)]) for index in range(len(CLASSES))])
     nearest = [int(np.abs(made.image(name).mean() - levels).argmin()) for name in made.ids]
     assert nearest == made.targets.tolist()                                           # the model, too, was asked for the right class
-    feeder = Feeder(real, made, use="swap_class", replace=1.0)
-    assert all(made.targets[made.ids.index(row.shown.removeprefix("synthetic:"))] == classes[row.real_id] for row in feeder.plan(0).rows)
+    schedule = TrainingSchedule(real, made, showing=Showing(SwapClass(replace=1.0)))
+    assert all(made.targets[made.ids.index(row.shown.removeprefix("synthetic:"))] == classes[row.real_id] for row in schedule.plan(0).rows)
 
 
 # Fault 12: the partner may be the photograph itself; the cosine of a self-pair then leaves [-1, 1].
@@ -278,7 +280,7 @@ def test_fault_14_append_trains_longer_than_its_control(tmp_path):
     real = toy_photographs()
     _, made = painted(Recipe(name="real-gen"), real, tmp_path / "set", copies=5)
     for preset in (dataclasses.replace(QUICK, updates=7), dataclasses.replace(QUICK, updates=None, epochs=7)):
-        fed = {use: train_classifier(real, made if use else None, preset, use=use or "append").fed for use in ("", "append", "only", "swap_class")}
+        fed = {use: train_classifier(real, made if use else None, preset, Showing(training_use(use or "append"))).fed for use in ("", "append", "only", "swap_class")}
         assert {one["updates"] for one in fed.values()} == {7} and {one["rows"] for one in fed.values()} == {7 * len(real)}
     assert fed[""]["synthetic"] == 0 < fed["append"]["synthetic"] < fed["only"]["synthetic"]
 

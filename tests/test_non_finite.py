@@ -27,7 +27,7 @@ from genaug.painting import (
     synthesize,
 )
 from genaug.recipe import ClassName
-from genaug.training import train_loop
+from genaug.training import LoopSettings, train_loop
 
 
 def refusal(call, *arguments, **options):
@@ -37,7 +37,7 @@ def refusal(call, *arguments, **options):
     return str(caught.value)
 
 
-class Faulty(DiffII):
+class Faulty(diff_ii):
     "Diff-II whose rows of `broken` come out as no numbers, as `to_uint8` of the core refuses them."
 
     broken, painted = (), ()
@@ -158,11 +158,8 @@ def test_a_last_update_that_overflows_is_not_kept(tmp_path):
         train_loop,
         lambda step: (weight * 1e38).sum(),
         {"weight": weight},
-        1,
-        1e30,
-        optimizer="sgd",
-        grad_clip=0,
-        checkpoint=tmp_path,
+        LoopSettings(1, 1e30, "sgd", grad_clip=0.0),
+        tmp_path,
     )
     assert not list(tmp_path.glob("step-*"))
 

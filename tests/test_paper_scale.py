@@ -37,7 +37,7 @@ def planned(name, cub, **changes):
 
 def plan_of(name, cub, **changes):
     real, backbone = cub
-    augmenter = dataclasses.replace(make_arm(name, backbone, suffixes=("on a branch", "in flight")).augmenter, naming=ClassName(), **changes).fit(real)
+    augmenter = make_arm(name, backbone, suffixes=("on a branch", "in flight")).augmenter.having(naming=ClassName(), **changes).fit(real)
     rows = [row for row in augmenter.plan(real, Budget(5), 0) if row.round == 0]
     return augmenter, rows, augmenter.evaluations(rows)
 
@@ -87,7 +87,7 @@ def test_the_embedded_settings_never_reach_another_backbone(cub):
     for name in AUGMENTERS:
         ours, theirs = make_arm(name).augmenter, make_arm(name, cub[1]).augmenter
         assert dataclasses.replace(theirs, backbone=None).settings() == find_method(name).build().settings() or name == "round-trip"
-        assert all(getattr(ours, field) == value for field, value in tiny_settings(name).items())
+        assert all(ours.setting(field) == value for field, value in tiny_settings(name).items())
     assert naming_parts(False)["category"].steps == 35_000 != naming_parts(True)["category"].steps
 
 

@@ -11,7 +11,7 @@ from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import PixelBackbone, ToyBackbone
 from genaug.generators import pixel_diffusion
 from genaug.generators.common import Pictures
-from genaug.generators.pixel_diffusion import (PixelDiffusion, PixelPainter, denoising_loss, learn_pictures, network_of, photograph_crops, reverse_step,
+from genaug.generators.pixel_diffusion import (PictureSettings, PixelDiffusion, PixelPainter, denoising_loss, learn_pictures, network_of, photograph_crops, reverse_step,
                                                sample_pictures, spread_levels)
 from genaug.sampling import denoise, row_noise
 
@@ -111,7 +111,7 @@ def test_new_classes_begin_alike_and_the_old_network_is_untouched():
     with torch.no_grad():
         new.unet.conv_in.weight.zero_()
     assert old.unet.conv_in.weight.abs().sum() > 0
-    learned = learn_pictures(old.with_classes(2), pictures(), 3, 1e-3, 10.0, 4)
+    learned = learn_pictures(old.with_classes(2), pictures(), PictureSettings(3, 1e-3, 4, table_rate=10.0))
     assert not torch.equal(learned.classes.weight[0], learned.classes.weight[1])
 
 
@@ -159,22 +159,22 @@ def test_hidden_labels_teach_the_row_for_no_class():
 # learning
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path):
-    how = dict(learning_rate=1e-3, table_rate=5.0, batch_size=4, seed=3, schedule="cosine", ema_images=10.0, checkpoint_every=2)
-    whole = learn_pictures(painter(), pictures(), 6, checkpoint=tmp_path / "whole", **how)
+    how = PictureSettings(6, learning_rate=1e-3, table_rate=5.0, batch_size=4, seed=3, schedule="cosine", ema_images=10.0, checkpoint_every=2)
+    whole = learn_pictures(painter(), pictures(), how, tmp_path / "whole")
 
     def killed(step, average):
         if step == 5:
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        learn_pictures(painter(), pictures(), 6, checkpoint=tmp_path / "killed", watch=killed, **how)
-    continued = learn_pictures(painter(seed=9), pictures(), 6, checkpoint=tmp_path / "killed", **how)      # other first weights: they are read from the checkpoint
+        learn_pictures(painter(), pictures(), how, tmp_path / "killed", watch=killed)
+    continued = learn_pictures(painter(seed=9), pictures(), how, tmp_path / "killed")      # other first weights: they are read from the checkpoint
     assert same(whole.state_dict(), continued.state_dict())
-    assert not same(whole.state_dict(), learn_pictures(painter(), pictures(), 6, **{**how, "seed": 4}).state_dict())
+    assert not same(whole.state_dict(), learn_pictures(painter(), pictures(), dataclasses.replace(how, seed=4)).state_dict())
 
 
 def test_learning_leaves_the_global_random_state_alone():
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    learn_pictures(painter(), pictures(), 2, 1e-3)
+    learn_pictures(painter(), pictures(), PictureSettings(2, 1e-3))
     assert torch.equal(before, torch.get_rng_state()) and np.array_equal(numpy_before, np.random.get_state()[1])
 
 
@@ -253,7 +253,7 @@ def test_a_folder_of_diffusers_is_a_beginning(tmp_path):
 
 @pytest.mark.parametrize("wrong", [dict(widths=(12,)), dict(widths=()), dict(widths=(8,) * 4), dict(eta=1.5), dict(size=24), dict(steps=0), dict(pretraining_steps=0)])
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(GenaugError, match="needs"):
+    with pytest.raises(GenaugError, match="needs|it must be"):
         PixelDiffusion(**{**CHEAP, **wrong})
 
 

@@ -153,14 +153,11 @@ def test_a_view_is_checked_when_it_is_made(change, words):
         View(**change)
 
 
-def test_unknown_partners_of_a_mixer_are_refused():
-    from genaug.classifier import Feeder
-    from genaug.mixing.mixup import MixUp
+def test_a_mixer_that_is_none_is_refused():
+    from genaug.schedule import Showing
 
-    mixer = MixUp()
-    mixer.partners = "neighbors"
-    with pytest.raises(GenaugError, match="choose one of slots, rare, neighbours"):
-        Feeder(SETS["train"], mixer=mixer)
+    with pytest.raises(GenaugError, match="does not say how images are shown"):
+        Showing(mixer="mixup")
 
 
 # classifiers and their weights

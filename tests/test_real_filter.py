@@ -9,7 +9,7 @@ from genaug.methods import real_filter
 from genaug.methods.real_filter import FeatureFilter, real_filter, above_even_share, clip_probabilities, kept_rates, lowest_share, nearest_similarities
 from genaug.painting import make_plan, synthesize
 from genaug.prompts import ClassPrompt
-from genaug.recipe import PaintContext
+from genaug.recipe import PaintContext, Recipe
 from toy_world import toy_backbone, toy_photographs
 
 
@@ -26,7 +26,7 @@ class Brightness:
 
 @pytest.fixture
 def brightness(monkeypatch):
-    monkeypatch.setattr(real_filter, "feature_network", lambda *arguments: Brightness())
+    monkeypatch.setattr("genaug.methods.real_filter.feature_network", lambda *arguments: Brightness())
 
 
 def plain(red, blue, size=4):
@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_to_the_same_set_and_so_do_shards(tmp_path):
             calls.append(len(rows))
             if len(calls) == deadly:
                 raise RuntimeError("killed")
-            return RealFilter.paint(fragile, rows, images)
+            return Recipe.paint(fragile, rows, images)
 
         calls.clear()
         fragile.paint, folder = paint, tmp_path / f"killed{deadly}"

@@ -6,7 +6,8 @@ import pytest
 
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.methods.real_guidance import real_guidance
-from genaug.recipe import ClassName, HardLabel, OwnClass, OwnLatent, Plain, Recipe, Use
+from genaug.recipe import ClassName, HardLabel, OwnClass, OwnLatent, Plain, Recipe
+from genaug.schedule import SwapClass
 from genaug.sampling import row_noise
 from toy_world import toy_backbone, toy_photographs
 
@@ -71,8 +72,8 @@ def test_the_further_the_strength_the_further_the_image():
 
 def test_the_settings_are_those_of_the_comparison():
     method = real_guidance()
-    assert (method.name, method.strengths, method.num_inference_steps, method.guidance_scale) == ("real-guidance", (0.1,), 25, 7.5)
-    assert (method.naming, method.target, method.prompting, method.label, method.use) == (ClassName(), OwnClass(), Plain(), HardLabel(), Use("swap_class", 0.5))
+    assert (method.name, method.start.strengths, method.num_inference_steps, method.guidance_scale) == ("real-guidance", (0.1,), 25, 7.5)
+    assert (method.naming, method.target, method.prompting, method.label, method.use) == (ClassName(), OwnClass(), Plain(), HardLabel(), SwapClass(0.5))
 
 
 def test_a_single_number_a_list_and_a_tuple_are_one_setting():

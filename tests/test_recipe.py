@@ -7,7 +7,8 @@ import torch
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import ToyBackbone
 from genaug.recipe import (AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LabelByStrength, OwnLatent, Recipe,
-                           Suffixed, Use, learn_or_load, prompt_stages)
+                           Suffixed, learn_or_load, prompt_stages)
+from genaug.schedule import Append
 from genaug.prompts import ClassPrompt
 from toy_world import toy_backbone, toy_photographs
 
@@ -32,7 +33,7 @@ def test_the_use_changes_no_row_but_every_painted_setting_does():
     real = toy_photographs()
     rows = lambda **settings: [row.id for row in recipe(start=FromPhotograph((0.5,)), **settings).fit(real).plan(real, Budget(1), 0)]
     base = rows()
-    assert rows(use=Use("append", 0.1)) == base
+    assert rows(use=Append(0.1)) == base
     for settings in ({"guidance_scale": 2.0}, {"num_inference_steps": 20}, {"prompting": Suffixed(("on grass",), 0.3)},
                      {"class_prompt": ClassPrompt(metaclass="shape")}, {"label": LabelByStrength()}, {"backbone": toy_backbone(0.2)}):
         assert not set(rows(**settings)) & set(base), settings

@@ -2,7 +2,7 @@ import pytest
 
 from genaug.core import GenaugError
 from genaug.registry import make_arm, method_names, methods, parse_arm, parse_methods, parse_value, show_value, tiny_settings
-from genaug.recipe import Use
+from genaug.schedule import Append, SwapClass
 from toy_world import toy_backbone
 
 
@@ -28,10 +28,10 @@ def test_canonical_text_is_a_fixed_point_and_order_does_not_matter():
 
 
 @pytest.mark.parametrize("text", ["", " , ", "dif-ii", "diff-ii@", "diff-ii@x", "diff-ii@split_ratio=", "mixup+cutmix", "mixup+diff-ii", "original@x=1", "diff-ii@y=2",
-                                  "diff-ii@start.mode=slerp", "diff-ii@split_ratio.x=1", "diff-ii@naming.nothing=1"])
+                                  "diff-ii@start.angle=1", "diff-ii@split_ratio.x=1", "diff-ii@naming.nothing=1"])
 def test_bad_texts_are_one_clear_sentence(text):
     if text == "diff-ii@":
-        assert make_arm(text).name == "diff-ii"
+        assert make_arm(text).text == "diff-ii"
         return
     with pytest.raises(GenaugError) as error:
         for arm in parse_methods(text):
@@ -48,6 +48,6 @@ def test_tiny_settings_apply_to_the_embedded_backbone_only_and_the_text_wins():
 
 
 def test_use_and_replace_belong_to_the_arm():
-    assert make_arm("diff-ii", replace=0.2).use == Use("swap_class", 0.2)
-    assert make_arm("diff-ii@replace=0.7;use=append", replace=0.2).use == Use("append", 0.7)
+    assert make_arm("diff-ii", replace=0.2).use == SwapClass(0.2)
+    assert make_arm("diff-ii@replace=0.7;use=append", replace=0.2).use == Append(0.7)
     assert make_arm("diff-ii+cutmix").mixer.name == "cutmix" and make_arm("mixup").use is None

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from genaug.classifier import (
-    FeedPlan,
     ImageFeatures,
     TrainedClassifier,
     cached_features,

@@ -10,7 +10,7 @@ from imblearn.over_sampling import SMOTE
 from scipy.stats import chisquare, kstest
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.balance.smote import (DISTANCE_EDGE, LABEL_RULES, Smote, SmoteMixer, blend_pixels, combine_labels, majority_label, memberships, nearest_of_class,
+from genaug.balance.smote import (DISTANCE_EDGE, LABEL_RULES, NearNeighbours, Smote, SmoteMixer, blend_pixels, combine_labels, majority_label, memberships, nearest_of_class,
                                   neighbour_table, points_of)
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, PlanRow
 from genaug.painting import synthesize
@@ -270,7 +270,7 @@ def test_the_mixer_moves_towards_its_partner_by_a_uniform_share():
     assert torch.equal(mixer.mix(images[2:3], labels[2:3], partners[2:3], labels[2:3], [7])[0], moved[2:3])
     assert torch.equal(mixer.mix(images, labels, images, labels, range(4))[0], images)
     assert kstest([mixer.describe(seed)["weight"] for seed in range(1000)], "uniform").pvalue > 1e-3
-    assert isinstance(mixer, Mixer) and SmoteMixer.partners == "neighbours" and mixer.probability == 0.5 and mixer.settings() == {"name": "smote", "neighbours": 5, "label_rule": "own"}
+    assert isinstance(mixer, Mixer) and SmoteMixer(neighbours=3).partner_rule == NearNeighbours(3) and mixer.probability == 0.5 and mixer.settings() == {"name": "smote", "neighbours": 5, "label_rule": "own"}
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES[:4])

@@ -1,4 +1,4 @@
-"Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a feed plan."
+"Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a schedule."
 import dataclasses
 
 import numpy as np
@@ -6,10 +6,11 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from genaug.classifier import Feeder, View, train_classifier, training_preset
+from genaug.classifier import View, train_classifier, training_preset
 from genaug.core import GenaugError, LabeledImages
 from genaug.mixing.mixup import MixUp
 from genaug.mixing.strong import POLICIES, StrongAugmentation, make_policy, transform_each
+from genaug.schedule import Showing, TrainingSchedule, epoch_plan
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 REFERENCES = {"rand": v2.RandAugment(2, 9, interpolation=InterpolationMode.BILINEAR), "trivial": v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)}
@@ -76,19 +77,23 @@ def photographs(count=6):
 
 def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
     real = photographs()
-    plain, strong = Feeder(real, seed=4), Feeder(real, seed=4, mixer=StrongAugmentation())
+    plain, strong = (TrainingSchedule(real, seed=4, showing=Showing(mixer=mixer)) for mixer in (None, StrongAugmentation()))
     for one, two in zip(plain.plan(0).rows, strong.plan(0).rows):
         assert (one.real_id, one.shown, one.view_seed) == (two.real_id, two.shown, two.view_seed)
         assert two.mix == "strong-augmentation" and two.mix_weight == 1.0
     preset = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
-    assert train_classifier(real, preset=preset, mixer=StrongAugmentation()).fed == {"updates": 4, "epochs": 2, "rows": 12, "synthetic": 0, "mixed": 12}
+    assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).fed == {"updates": 4, "epochs": 2, "rows": 12, "synthetic": 0, "mixed": 12}
 
 
-def test_the_mixers_own_probability_counts_unless_another_is_given():
-    real, share = photographs(200), lambda **settings: np.mean([row.partner is not None for row in Feeder(real, seed=1, **settings).plan(0).rows])
-    assert share(mixer=MixUp(probability=0.1)) < 0.2 < 0.4 < share(mixer=MixUp()) < 0.6 and share(mixer=MixUp(probability=1.0)) == 1
-    assert share(mixer=MixUp(probability=1.0), mixer_probability=0.0) == 0 and share() == 0
-    with pytest.raises(GenaugError, match="mixer_probability"):
-        Feeder(real, mixer=MixUp(), mixer_probability=1.5)
+def test_the_mixers_own_probability_counts():
+    real = photographs(200)
+
+    def share(mixer=None):
+        return np.mean([row.partner is not None for row in epoch_plan(0, real, seed=1, showing=Showing(mixer=mixer)).rows])
+
+    assert share(MixUp(probability=0.1)) < 0.2
+    assert 0.4 < share(MixUp()) < 0.6
+    assert share(MixUp(probability=1.0)) == 1
+    assert share(MixUp(probability=0.0)) == share() == 0
     with pytest.raises(GenaugError, match="probability=1.5"):
         MixUp(probability=1.5)

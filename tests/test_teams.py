@@ -19,7 +19,7 @@ from genaug.core import Budget, GenaugError
 from genaug.methods.diff_ii import diff_ii
 from genaug.painting import Team, hold_output, open_synthetic, synthesize
 from genaug.recipe import ClassName
-from genaug.training import alone_in, join_team, train_loop
+from genaug.training import LoopSettings, alone_in, join_team, train_loop
 
 REPOSITORY = Path(genaug.__file__).parents[1]
 
@@ -75,7 +75,7 @@ def test_training_asks_nobody_who_else_there_is(monkeypatch):
     PartialState._shared_state.clear()
     weight = torch.nn.Parameter(torch.ones(1))
     try:
-        train_loop(lambda step: (weight**2).sum(), {"weight": weight}, 2, 0.1)
+        train_loop(lambda step: (weight**2).sum(), {"weight": weight}, LoopSettings(2, 0.1))
         assert not PartialState._shared_state
     finally:
         PartialState._shared_state.update(before)
@@ -109,7 +109,7 @@ def test_of_two_processes_one_trains_and_both_end_with_the_same_weights(tmp_path
             return (weight**2).sum()
 
         train_loop(
-            loss_at, {"weight": weight}, 30, 0.1, checkpoint=tmp_path / "checkpoint", checkpoint_every=3
+            loss_at, {"weight": weight}, LoopSettings(30, 0.1, checkpoint_every=3), tmp_path / "checkpoint"
         )
         torch.save(weight.detach(), tmp_path / f"weights-{os.getpid()}.pt")
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from genaug.core import GenaugError
-from genaug.training import (generator_at, learning_rate_factor, load_checkpoint, make_optimizer, named_tensors, newest_checkpoint, save_checkpoint, train_loop)
+from genaug.training import (LoopSettings, generator_at, learning_rate_factor, load_checkpoint, make_optimizer, named_tensors, newest_checkpoint, save_checkpoint, train_loop)
 
 RUN = """
 import sys, time, torch
 from torch import nn
-from genaug.training import generator_at, train_loop
+from genaug.training import LoopSettings, generator_at, train_loop
 torch.set_num_threads(1)
 folder, pause = sys.argv[1], float(sys.argv[2])
 network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
@@ -35,8 +35,8 @@ def loss_at(step):
 def report(step, loss):
     print(step, flush=True)
     time.sleep(pause)
-losses = train_loop(loss_at, {"network": network}, 60, {"network": 1e-2}, seed=3, schedule="cosine", warmup=5, weight_decay=0.01, ema=ema,
-                    checkpoint=folder, checkpoint_every=7, callback=report)
+losses = train_loop(loss_at, {"network": network}, LoopSettings(60, {"network": 1e-2}, seed=3, schedule="cosine", warmup=5, weight_decay=0.01,
+                    checkpoint_every=7), folder, ema=ema, callback=report)
 torch.save([losses, network.state_dict(), ema.shadow_params, ema.optimization_step], folder + "/result.pt")
 """
 
@@ -78,32 +78,32 @@ def quadratic():
 def test_finds_the_minimum_and_leaves_global_randomness_alone():
     weight, loss_at = quadratic()
     before = torch.random.get_rng_state()
-    losses = train_loop(loss_at, {"weight": weight}, 200, 0.1, schedule="linear")
+    losses = train_loop(loss_at, {"weight": weight}, LoopSettings(200, 0.1, schedule="linear"))
     assert weight.abs().max() < 0.02 and len(losses) == 200 and torch.equal(before, torch.random.get_rng_state())
 
 
 def test_not_a_number_is_a_sentence():
     weight, _ = quadratic()
     with pytest.raises(GenaugError, match="nan at step 2.*learning rate"):
-        train_loop(lambda step: weight.sum() * (float("nan") if step == 2 else 1.0), {"weight": weight}, 5, 0.1)
+        train_loop(lambda step: weight.sum() * (float("nan") if step == 2 else 1.0), {"weight": weight}, LoopSettings(5, 0.1))
 
 
 def test_other_settings_are_refused_and_longer_runs_allowed(tmp_path):
     weight, loss_at = quadratic()
-    train_loop(loss_at, {"weight": weight}, 4, 0.1, checkpoint=tmp_path)
-    assert len(train_loop(loss_at, {"weight": weight}, 6, 0.1, checkpoint=tmp_path)) == 6
+    train_loop(loss_at, {"weight": weight}, LoopSettings(4, 0.1), tmp_path)
+    assert len(train_loop(loss_at, {"weight": weight}, LoopSettings(6, 0.1), tmp_path)) == 6
     with pytest.raises(GenaugError, match="other settings.*lr"):
-        train_loop(loss_at, {"weight": weight}, 8, 0.2, checkpoint=tmp_path)
+        train_loop(loss_at, {"weight": weight}, LoopSettings(8, 0.2), tmp_path)
     with pytest.raises(GenaugError, match="other parameters"):
-        train_loop(loss_at, {"weight": nn.Parameter(torch.zeros(3))}, 8, 0.1, checkpoint=tmp_path)
+        train_loop(loss_at, {"weight": nn.Parameter(torch.zeros(3))}, LoopSettings(8, 0.1), tmp_path)
 
 
 def test_finished_run_is_not_continued(tmp_path):
     weight, loss_at = quadratic()
-    losses = train_loop(loss_at, {"weight": weight}, 4, 0.1, checkpoint=tmp_path)
+    losses = train_loop(loss_at, {"weight": weight}, LoopSettings(4, 0.1), tmp_path)
     kept = weight.detach().clone()
     fresh, loss_at = quadratic()
-    assert train_loop(loss_at, {"weight": fresh}, 4, 0.1, checkpoint=tmp_path) == losses and torch.equal(fresh, kept)
+    assert train_loop(loss_at, {"weight": fresh}, LoopSettings(4, 0.1), tmp_path) == losses and torch.equal(fresh, kept)
 
 
 def test_partial_checkpoint_is_ignored(tmp_path):
@@ -129,14 +129,14 @@ def test_learning_rates_belong_to_their_parts():
 @pytest.mark.parametrize("wrong", [dict(schedule="sine"), dict(optimizer="lion")])
 def test_unknown_names_are_errors(wrong):
     weight, loss_at = quadratic()
-    with pytest.raises(GenaugError, match="use"):
-        train_loop(loss_at, {"weight": weight}, 2, 0.1, **wrong)
+    with pytest.raises(GenaugError, match="use |one of constant"):
+        train_loop(loss_at, {"weight": weight}, LoopSettings(2, 0.1, **wrong))
 
 
 def test_frozen_parameters_are_an_error():
     frozen = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(GenaugError, match="nothing to train"):
-        train_loop(lambda step: torch.zeros(()), {"frozen": frozen}, 2, 0.1)
+        train_loop(lambda step: torch.zeros(()), {"frozen": frozen}, LoopSettings(2, 0.1))
 
 
 def test_schedule_limits():
@@ -153,6 +153,6 @@ def test_the_bar_shows_the_loss(capsys):
         time.sleep(0.3)  # bars are redrawn twice a second
         return (weight ** 2).sum()
 
-    losses = train_loop(slow_loss, {"weight": weight}, 5, 0.1, progress=True)
+    losses = train_loop(slow_loss, {"weight": weight}, LoopSettings(5, 0.1), progress=True)
     shown = capsys.readouterr().err
     assert any(f"loss {sum(losses[:count]) / count:.4f}" in shown for count in range(1, 6))

@@ -8,11 +8,11 @@ __all__ = ['effective_number', 'effective_number_weights', 'DRW', 'Oversampling'
 # %% ../../nbs/15_balance.drw.ipynb #c003
 import math
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from ..core import Balancer, Bound, GenaugError, declare_method
+from ..core import Balancer, Bound, GenaugError, Identity, declare_method
 
 # %% ../../nbs/15_balance.drw.ipynb #c006
 def effective_number(
@@ -45,10 +45,14 @@ def effective_number_weights(
 class DRW(Balancer):
     "Deferred re-weighting: equal weights, then those of the effective number (Cao et al. 2019, Cui et al. 2019)."
     name: str = "drw"
-    beta: float = 0.9999  # of the effective number, in [0, 1)
-    start: float = 0.8    # share of the epochs before the weights are used; 0: from the first epoch on, 1: never
+    beta: Annotated[float, Bound(0, 1, below=True)] = 0.9999  # of the effective number, in [0, 1)
+    start: Annotated[float, Bound(0, 1)] = 0.8  # share of the epochs before the weights are used; 0: from the first epoch on, 1: never
+    identity: ClassVar[Identity] = Identity("DRW")
 
-    bounds = MappingProxyType({"beta": Bound(0, 1, below=True), "start": Bound(0, 1)})
+    def idle(self) -> dict[str, str]:
+        "What decides nothing when the weights never begin, or are all alike."
+        never = {"beta": "start=1 never weighs"} if self.start == 1 else {}
+        return never | ({"start": "beta=0 weighs all classes alike"} if self.beta == 0 else {})
 
     def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
         "Weight of each class (K,) in the loss; ones before `start`."
@@ -60,6 +64,7 @@ class DRW(Balancer):
 class Oversampling(Balancer):
     "Class-balanced sampling with replacement: every class that has photographs fills as many slots."
     name: str = "oversampling"
+    identity: ClassVar[Identity] = Identity("Oversampling")
 
     def slot_chances(self, counts: np.ndarray, progress: float) -> np.ndarray:
         "Chance of each class (K,) to fill a slot: the same for all that have photographs; raises `GenaugError` when none has."

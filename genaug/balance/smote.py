@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABEL_RULES', 'DISTANCE_EDGE', 'nearest_of_class', 'combine_labels', 'majority_label', 'points_of', 'memberships',
-           'neighbour_table', 'blend_pixels', 'blend_latents', 'label_rule_note', 'Smote', 'smote_row', 'SmoteMixer']
+           'neighbour_table', 'blend_pixels', 'blend_latents', 'label_rule_note', 'Smote', 'smote_row',
+           'NearNeighbours', 'SmoteMixer']
 
 # %% ../../nbs/13_balance.smote.ipynb #c003
 import dataclasses
@@ -12,15 +13,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, Mixer, PlanRow, Slot, Summary, content_hash, declare_method, parse_json, seed_from, stored_kind, to_tensor,
-                         to_uint8, write_atomic)
+from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, PartnerRule,
+                         PlanRow, Schedule, ScheduleRow, Slot, Summary, content_hash, declare_method,
+                         parse_json, seed_from, stored_kind, to_tensor, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 
 # %% ../../nbs/13_balance.smote.ipynb #c008
@@ -147,13 +148,11 @@ def label_rule_note(
 class Smote(Augmenter):
     "SMOTE for images (Chawla et al. 2002), in pixels or latents, with label rules for several labels (Charte et al. 2015)."
     name: str = "smote"
-    neighbours: int = 5            # k; fewer in classes with fewer other images
-    space: str = "pixels"          # or "latents"
-    label_rule: str = "own"        # one of `LABEL_RULES`; matters only with several labels, or soft ones
+    neighbours: Annotated[int, Bound(1, 1e5)] = 5  # k; fewer in classes with fewer other images
+    space: Annotated[str, Bound(words=("pixels", "latents"))] = "pixels"  # or "latents"
+    label_rule: Annotated[str, Bound(words=LABEL_RULES)] = "own"  # one of `LABEL_RULES`; matters only with several labels, or soft ones
     backbone: Backbone | None = None  # for latents; None: the embedded tiny, loaded by `fit`
-
-    bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "space": Bound(words=("pixels", "latents")), "label_rule": Bound(words=LABEL_RULES)})
-
+    identity: ClassVar[Identity] = Identity("Smote")
     surroundings: ClassVar[frozenset[str]] = frozenset({"backbone"})
 
     def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
@@ -176,10 +175,7 @@ class Smote(Augmenter):
         return self
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
-        if not hasattr(self, "near"):
-            raise GenaugError(f"'{self.name}' has not been fitted; call fit(real) with the training photographs first.")
-        if self.fitted_on != real.fingerprint():
-            raise GenaugError(f"'{self.name}' was fitted on other photographs; call fit(real) with these.")
+        self.require_fitted(real)
         members, base = memberships(real), content_hash(seed, stored_kind(self), self.settings())
         return [smote_row(self, real, slot, members, base) for slot in budget.slots(real)]
 
@@ -199,7 +195,7 @@ class Smote(Augmenter):
         self.near = {int(index): group for index, group in stored.items()}
         return self
 
-
+# %% ../../nbs/13_balance.smote.ipynb #c022b
 def smote_row(
     smote: Smote,         # fitted
     real: LabeledImages,  # the photographs
@@ -226,17 +222,45 @@ def smote_row(
     return PlanRow(name, smote.name, tuple(float(value) for value in label), inputs, (), seed_from(name, "noise"), settings, fitted_on=smote.fitted_on)
 
 # %% ../../nbs/13_balance.smote.ipynb #c034
+@dataclass(frozen=True)
+class NearNeighbours(PartnerRule):
+    "One of the nearest images of the class that the slot shows, photographs and synthetic ones alike."
+    count: Annotated[int, Bound(1, 1e5)] = 5  # k
+    identity: ClassVar[Identity] = Identity("NearNeighbours")
+
+    def near(self, schedule: Schedule) -> dict[str, list[str]]:
+        "For each image, written like `shown`, its neighbours, nearest first, at no more than 32 x 32 pixels."
+        sets = {"real": schedule.real}
+        if schedule.synthetic is not None:
+            sets["synthetic"] = schedule.synthetic[schedule.usable]
+        keys = [f"{kind}:{name}" for kind, images in sets.items() for name in images.ids]
+        pixels = [images.batch(size=min(schedule.size, 32), channels=3) for images in sets.values()]
+        points = np.concatenate([batch.flatten(1).numpy() for batch in pixels])
+        classes = np.concatenate([schedule.classes_of(images.labels) for images in sets.values()])
+        found = nearest_of_class(points, classes, self.count)
+        return {key: [keys[place] for place in row] for key, row in zip(keys, found)}
+
+    def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
+        "For each row one of its neighbours; None where there is none."
+        table, picks = schedule.once(self.near), schedule.uniforms(epoch, "partner", len(rows))
+        found = [table[row.shown] for row in rows]
+        return [near[int(pick * len(near))] if near else None for near, pick in zip(found, picks)]
+
+
 @dataclass(kw_only=True)
 class SmoteMixer(Mixer):
     "SMOTE's step between two images shown in training (Chawla et al. 2002); the partner is a neighbour of the same class."
     name: str = "smote"
-    neighbours: int = 5       # k, read by the feed plan
-    label_rule: str = "own"   # "own", "union", "intersection" or "blend"
-    partners: ClassVar[str] = "neighbours"
+    neighbours: Annotated[int, Bound(1, 1e5)] = 5  # k
+    label_rule: Annotated[str, Bound(words=LABEL_RULES[:4])] = "own"  # "own", "union", "intersection" or "blend"
+    identity: ClassVar[Identity] = Identity("SmoteMixer")
 
     def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
 
-    bounds = MappingProxyType({"neighbours": Bound(1, 1e5), "label_rule": Bound(words=LABEL_RULES[:4])})
+    @property
+    def partner_rule(self) -> NearNeighbours:
+        "Near images of the class."
+        return NearNeighbours(self.neighbours)
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Move each image towards its partner; shapes as for `Mixer.mix`."

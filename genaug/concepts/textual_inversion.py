@@ -6,26 +6,27 @@
 __all__ = ['ADAPTER', 'placeholder_names', 'vector_names', 'NewRows', 'tokens_attached', 'part_name', 'clean_adapter_state',
            'text_layers', 'adapter_attached', 'Concept', 'save_concept', 'load_concept', 'read_embedding',
            'read_adapter', 'concept_from_files', 'noise_prediction_loss', 'LearningSet', 'learning_set',
-           'draw_positions', 'concept_loss', 'initial_rows', 'split_rows', 'given', 'checkpoint_folder',
-           'learning_record', 'learn_tokens']
+           'draw_positions', 'concept_loss', 'initial_rows', 'split_rows', 'checkpoint_folder', 'learning_record',
+           'ConceptSettings', 'TokenSettings', 'learn_tokens']
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c003
 import contextlib
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from ..core import GenaugError, LabeledImages, content_hash, file_name, parse_json, seed_from, write_atomic
+from ..core import Bound, GenaugError, Identity, LabeledImages, content_hash, file_name, parse_json, seed_from, write_atomic
 from ..data import assert_only
-from ..diffusion import quiet_loading
+from ..diffusion import Backbone, quiet_loading
 from ..prompts import ClassPrompt
-from ..training import disk_errors_explained, train_loop
+from ..training import LearningRate, LearningSettings, NotNegative, disk_errors_explained, train_loop
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c006
 def placeholder_names(
@@ -67,7 +68,7 @@ class NewRows(torch.nn.Module):
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c014
 @contextlib.contextmanager
 def tokens_attached(
-    backbone: object,                    # with .tokenizer and .text_encoder
+    backbone: Backbone,                  # with .tokenizer and .text_encoder
     tokens: Mapping[str, torch.Tensor],  # placeholder -> (k, D); may be empty
 ) -> Iterator[NewRows | None]:
     "While inside, the backbone knows the placeholders; yields their rows. Raises `GenaugError` for another width or a word that exists."
@@ -101,7 +102,9 @@ def part_name(
     module: torch.nn.Module,  # diffusers' UNet2DConditionModel or transformers' CLIPTextModel
 ) -> str:  # for messages
     "What a network is called."
-    return "denoiser" if hasattr(module, "load_lora_adapter") else "text encoder"
+    from diffusers.loaders import PeftAdapterMixin
+
+    return "denoiser" if isinstance(module, PeftAdapterMixin) else "text encoder"
 
 
 @contextlib.contextmanager
@@ -138,9 +141,10 @@ def _load_adapter(
     config: Mapping,                     # peft.LoraConfig settings
 ) -> None:
     "Put a LoRA beside the layers; raises `RuntimeError` or `ValueError` if names or shapes do not fit."
+    from diffusers.loaders import PeftAdapterMixin
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-    if hasattr(module, "load_lora_adapter"):
+    if isinstance(module, PeftAdapterMixin):
         module.load_lora_adapter(dict(weights), prefix=None, metadata=dict(config), adapter_name=ADAPTER)
         return
     inject_adapter_in_model(LoraConfig(**config), module, ADAPTER)
@@ -218,7 +222,7 @@ class Concept:
     def alpha(self) -> float | None: return self.lora_config["lora_alpha"] if self.lora else None
 
     def attached(self,
-                 backbone: object,                # a Backbone of page 05
+                 backbone: Backbone,              # of page 05
                  rows: Sequence | None = None,    # one entry per row of the batch; not needed: one adapter serves all rows
                  fused: bool = True,              # add the adapter to the matrices (faster), or keep it apart
                  ) -> contextlib.AbstractContextManager:
@@ -237,7 +241,7 @@ class Concept:
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c031
 @contextlib.contextmanager
 def _words_attached(
-    backbone: object,                # without a text encoder, such as ToyBackbone
+    backbone: Backbone,              # without a text encoder, such as ToyBackbone
     placeholder: Mapping[str, str],  # class name -> placeholder
 ) -> Iterator[None]:
     "While inside, `embed` reads a placeholder as its class name."
@@ -256,7 +260,7 @@ def _words_attached(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c034
 def _switch(
-    backbone: object,                     # a Backbone
+    backbone: Backbone,                   # a Backbone
     entry: tuple[Concept, bool] | None,   # what shall be on it (concept, fused); None: nothing
 ) -> None:
     "Take off what is on the backbone, then put on the entry."
@@ -267,7 +271,7 @@ def _switch(
         return
     concept, fused = entry
     with contextlib.ExitStack() as stack:
-        if hasattr(backbone, "text_encoder"):
+        if backbone.text_encoder is not None:
             stack.enter_context(tokens_attached(backbone, concept.tokens))
             stack.enter_context(adapter_attached(backbone.unet, concept.lora, concept.lora_config, fused))
             stack.enter_context(adapter_attached(text_layers(backbone.text_encoder), concept.text_lora, concept.text_lora_config, fused))
@@ -279,9 +283,9 @@ def _switch(
 @contextlib.contextmanager
 def _attached(
     concept: Concept,  # to put on
-    backbone: object,  # a Backbone
+    backbone: Backbone,  # a Backbone
     fused: bool,       # add the adapters to the matrices
-) -> Iterator[object]:
+) -> Iterator[Backbone]:
     "Put on a concept; afterwards the one that was on before, or none, is on again, whatever happened."
     waiting = backbone.__dict__.setdefault("_concepts", [])
     entry = (concept, fused)
@@ -386,7 +390,7 @@ def _translated(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c049
 def read_adapter(
-    backbone: object,        # the backbone it is for
+    backbone: Backbone,      # the backbone it is for
     path: str | Path,        # a LoRA file, or a folder with pytorch_lora_weights.safetensors
     unet_only: bool = False, # leave out what the file wants to change in the text encoder
 ) -> tuple:  # matrices and settings for the denoiser, then for the text encoder; None for what the file leaves alone
@@ -412,7 +416,7 @@ def read_adapter(
 
 
 def concept_from_files(
-    backbone: object,                           # the backbone the files are for
+    backbone: Backbone,                         # the backbone the files are for
     embeddings: Mapping[str, str | Path],       # class name -> textual-inversion file
     lora: str | Path | None = None,             # LoRA file or folder
     unet_only: bool = False,                    # see `read_adapter`
@@ -426,7 +430,7 @@ def concept_from_files(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c052
 def noise_prediction_loss(
-    backbone: object,          # with .unet and .scheduler
+    backbone: Backbone,        # with .unet and .scheduler
     latents: torch.Tensor,     # (B, C, h, w), clean
     condition: torch.Tensor,   # (B, L, D), encoded prompts
     timesteps: torch.Tensor,   # (B,), integers in 0..T-1
@@ -452,7 +456,7 @@ class LearningSet:
 
 @torch.no_grad()
 def learning_set(
-    backbone: object,                        # a Backbone
+    backbone: Backbone,                      # a Backbone
     real: LabeledImages,                     # training photographs only
     prompt: ClassPrompt,                     # template and metaclass
     placeholder: Mapping[str, str] | None = None,  # class name -> word to learn; None: the class names themselves
@@ -495,7 +499,7 @@ def draw_positions(
 
 
 def concept_loss(
-    backbone: object,    # with the words (and adapter) being learned attached
+    backbone: Backbone,  # with the words (and adapter) being learned attached
     prepared: LearningSet,
     batch_size: int,     # photographs per step
     seed: int,           # of the run
@@ -514,7 +518,7 @@ def concept_loss(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c062
 def initial_rows(
-    backbone: object,                # with .tokenizer and .text_encoder
+    backbone: Backbone,              # with .tokenizer and .text_encoder
     class_names: Sequence[str],      # the classes, in order
     initial: str | int | Mapping[str, str] | None,  # one word, a token number, a word per class, or None: the class's own name
     count: int,                      # vectors per class
@@ -542,13 +546,6 @@ def split_rows(
     return dict(zip(like, rows.detach().split([len(vectors) for vectors in like.values()])))
 
 
-def given(
-    **later: object,  # settings that a method got after its first release, whose defaults are "off": False, 0, None
-) -> dict:
-    "Those that are not off; so a run that does not use them keeps its record, and with it its checkpoints."
-    return {name: value for name, value in later.items() if value}
-
-
 def checkpoint_folder(
     checkpoint: str | Path | None,  # where the user wants checkpoints, if at all
     settings: Mapping,              # from `learning_record`
@@ -558,47 +555,56 @@ def checkpoint_folder(
 
 
 def learning_record(
-    backbone: object,       # a Backbone
+    backbone: Backbone,     # that learned
     real: LabeledImages,    # what was learned from
     prompt: ClassPrompt,    # how classes were named
-    chosen: dict,           # the settings of the method
+    chosen: dict,           # the settings of the method, as `LearningSettings.record` gives them
 ) -> dict:  # JSON values
     "What a concept remembers about its making: settings, prompt, and the hashes of the photographs and of the backbone."
     return {**chosen, "prompt": prompt.fingerprint(), "learned_from": real.fingerprint(), "ids": list(real.ids), "backbone": backbone.fingerprint()}
 
+# %% ../../nbs/20_concepts.textual_inversion.ipynb #c068a
+@dataclass(frozen=True)
+class ConceptSettings(LearningSettings):
+    "What every learner of a concept is told."
+    balanced: bool = False  # draw classes with weight 1/n_c (the long-tail variant)
+    identity: ClassVar[Identity] = Identity(later=("balanced",))
+
+
+@dataclass(frozen=True)
+class TokenSettings(ConceptSettings):
+    "Settings of textual inversion; the defaults are DA-Fusion's."
+    steps: Annotated[int | None, Bound(0, 1e7)] = None  # optimiser steps over all classes; None: 1000 per class
+    learning_rate: LearningRate = 2e-3  # 5e-4 times the batch size of 4
+    tokens_per_class: Annotated[int, Bound(1, 64)] = 1  # vectors per class
+    initial: str | int | Mapping[str, str] | None = "the"  # see `initial_rows`; None: the class's own words
+    weight_decay: NotNegative = 1e-2    # AdamW's, on the new rows only
+    grad_clip: NotNegative = 0.0        # no limit
+    identity: ClassVar[Identity] = Identity("TokenSettings")
+    recorded: ClassVar[Identity] = Identity("textual inversion", {"learning_rate": "lr"}, later=("warmup", "grad_clip"), never=("checkpoint_every",))
+
+    def effort(self, real: LabeledImages) -> tuple[int, int]:
+        "Learning steps and photographs per step."
+        return 1000 * len(real.class_names) if self.steps is None else self.steps, self.batch_size
+
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c069
 def learn_tokens(
-    backbone: object,                        # a Backbone
+    backbone: Backbone,                      # whose language is extended
     real: LabeledImages,                     # training photographs
     prompt: ClassPrompt = ClassPrompt(),     # template and metaclass
-    *,
-    steps: int | None = None,                # optimiser steps; None: 1000 for each class
-    lr: float = 2e-3,                        # learning rate of the vectors
-    tokens_per_class: int = 1,               # vectors per class
-    initial: str | int | Mapping[str, str] | None = "the",  # see `initial_rows`
-    batch_size: int = 4,                     # photographs per step
-    weight_decay: float = 1e-2,              # AdamW's, on the new rows only
-    flip: bool = True,                       # also learn from mirror images
-    balanced: bool = False,                  # draw classes equally often
-    schedule: str = "constant",              # of the learning rate: "constant", "linear", "cosine"
-    warmup: int = 0,                         # steps in which the learning rate rises to its value
-    seed: int = 0,                           # of the draws
-    allowed: Sequence[str] | None = None,    # ids that may be used
+    settings: TokenSettings = TokenSettings(),
     checkpoint: str | Path | None = None,    # folder for resuming
-    checkpoint_every: int = 500,             # steps between two checkpoints
-    progress: bool = True,                   # bar with the loss
+    progress: bool = False,                  # bar with the loss
+    allowed: Sequence[str] | None = None,    # ids that may be used
 ) -> Concept:
-    "Textual inversion for every class of a set (Gal et al. 2022, Eq. 2; defaults: DA-Fusion's settings)."
-    placeholder, steps = placeholder_names(real.class_names), 1000 * len(real.class_names) if steps is None else steps
-    chosen = dict(method="textual inversion", steps=steps, lr=lr, tokens_per_class=tokens_per_class, initial=initial, batch_size=batch_size,
-                  weight_decay=weight_decay, flip=flip, balanced=balanced, schedule=schedule, seed=seed)
-    settings = learning_record(backbone, real, prompt, chosen | given(warmup=warmup))
-    if not hasattr(backbone, "text_encoder"):
-        return Concept(placeholder, settings=settings)
-    start = initial_rows(backbone, real.class_names, initial, tokens_per_class, prompt)
-    prepared = learning_set(backbone, real, prompt, placeholder, flip, balanced, allowed)
+    "Textual inversion for every class of a set (Gal et al. 2022, Eq. 2); a model without a text encoder learns nothing."
+    placeholder, settings = placeholder_names(real.class_names), replace(settings, steps=settings.effort(real)[0])
+    record = learning_record(backbone, real, prompt, settings.record())
+    if backbone.text_encoder is None:
+        return Concept(placeholder, settings=record)
+    start = initial_rows(backbone, real.class_names, settings.initial, settings.tokens_per_class, prompt)
+    prepared = learning_set(backbone, real, prompt, placeholder, settings.flip, settings.balanced, allowed)
     with tokens_attached(backbone, start) as new_rows:
-        train_loop(lambda step: concept_loss(backbone, prepared, batch_size, seed, step), {"rows": new_rows.rows}, steps, lr,
-                   weight_decay=weight_decay, grad_clip=0.0, schedule=schedule, warmup=warmup, seed=seed, progress=progress,
-                   checkpoint=checkpoint_folder(checkpoint, settings), checkpoint_every=checkpoint_every)
-        return Concept(placeholder, split_rows(new_rows.rows, start), settings=settings)
+        train_loop(lambda step: concept_loss(backbone, prepared, settings.batch_size, settings.seed, step), {"rows": new_rows.rows},
+                   settings.loop(), checkpoint_folder(checkpoint, record), progress)
+        return Concept(placeholder, split_rows(new_rows.rows, start), settings=record)

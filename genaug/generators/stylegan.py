@@ -10,14 +10,15 @@ __all__ = ['Scaled', 'leaky', 'modulated', 'StyledLayer', 'enlarged', 'unit_squa
 # %% ../../nbs/25_generators.stylegan.ipynb #c003
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import GenaugError, declare_method, seed_from
-from .common import AdversarialAugmenter, Views
+from ..core import Bound, Identity, declare_method, seed_from
+from .common import AdversarialAugmenter, HalfLife, Views
+from .dcgan import Width
 from ..sampling import row_noise
 
 # %% ../../nbs/25_generators.stylegan.ipynb #c006
@@ -248,23 +249,18 @@ class StyleGAN(AdversarialAugmenter):
     size: int = 64
     steps: int = 70_000
     flip: bool = False
-    betas: tuple[float, float] = (0.0, 0.99)
-    ema_images: float = 2500.0       # 10,000 times batch / 32
-    latent_dim: int = 512            # of z and of the styles
-    width: int = 512                 # channels up to an edge of 32, then halved with each doubling
-    mapping_layers: int = 2
-    r1_weight: float | None = None   # gamma; None: 0.0002 size^2 / batch
-    r1_every: int = 16               # steps between two penalties
-    ada_target: float = 0.6          # of r_t; 0: no adaptive changes
-    ada_images: float = 500_000.0    # photographs in which p can go from 0 to 1
-    truncation: float = 1.0          # psi, when painting
+    betas: Annotated[tuple[float, float], Bound(0, 1, below=True)] = (0.0, 0.99)
+    ema_images: HalfLife = 2500.0       # 10,000 times batch / 32
+    latent_dim: Width = 512          # of z and of the styles
+    width: Width = 512               # channels up to an edge of 32, then halved with each doubling
+    mapping_layers: Annotated[int, Bound(1, 100)] = 2
+    r1_weight: Annotated[float | None, Bound(0, 1e6)] = None  # gamma; None: 0.0002 size^2 / batch
+    r1_every: Annotated[int, Bound(1, 1e6)] = 16  # steps between two penalties
+    ada_target: Annotated[float, Bound(0, 1, below=True)] = 0.6  # of r_t; 0: no adaptive changes
+    ada_images: Annotated[float, Bound(0, 1e12, above=True)] = 500_000.0  # photographs in which p can go from 0 to 1
+    truncation: Annotated[float, Bound(0, 1)] = 1.0  # psi, when painting
+    identity: ClassVar[Identity] = Identity("StyleGAN")
     painting_only: ClassVar[tuple[str, ...]] = ("truncation",)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if min(self.latent_dim, self.width, self.mapping_layers, self.r1_every) < 1 or not 0 <= self.ada_target < 1 or not self.ada_images > 0 or not 0 <= self.truncation <= 1:
-            raise GenaugError("StyleGAN needs latent_dim, width, mapping_layers and r1_every of at least 1, an ada_target in [0, 1) with positive ada_images, and a truncation in [0, 1]; "
-                              f"not {self.latent_dim}, {self.width}, {self.mapping_layers}, {self.r1_every}, {self.ada_target}, {self.ada_images}, {self.truncation}.")
 
     @property
     def gamma(self) -> float: return 2e-4 * self.size ** 2 / self.batch_size if self.r1_weight is None else self.r1_weight

@@ -7,7 +7,8 @@ __all__ = ['later_tokens', 'da_fusion']
 
 # %% ../../nbs/43_methods.da_fusion.ipynb #c003
 from ..core import Identity, declare_method
-from ..recipe import FromPhotograph, LearnedTokens, Recipe, Use
+from ..recipe import FromPhotograph, LearnedTokens, Recipe
+from ..schedule import SwapOwn
 
 # %% ../../nbs/43_methods.da_fusion.ipynb #c006
 def later_tokens(
@@ -22,4 +23,4 @@ def da_fusion() -> Recipe:
     "Edits of every strength under learned class words (arXiv 2302.07944); the defaults are its scripts', the 25 steps those of Diff-II's re-run."
     strengths = (0.25, 0.5, 0.75, 1.0)  # each drawn with the same probability; one number: always that strength
     words = LearnedTokens()             # one vector per class from "the", 1000 steps of 4; see `later_tokens`
-    return Recipe("da-fusion", naming=words, start=FromPhotograph(strengths), use=Use("swap_own", 0.5), identity=Identity("DAFusion", aliases={"strengths": "start.strengths"}))
+    return Recipe("da-fusion", naming=words, start=FromPhotograph(strengths), use=SwapOwn(0.5), identity=Identity("DAFusion", aliases={"strengths": "start.strengths"}))

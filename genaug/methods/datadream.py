@@ -8,11 +8,12 @@ __all__ = ['datadream']
 # %% ../../nbs/51_methods.datadream.ipynb #c003
 from ..core import Identity, declare_method
 
-from ..recipe import LearnedAdapter, Recipe, Use
+from ..recipe import LearnedAdapter, Recipe
+from ..schedule import TwoLoss
 
 # %% ../../nbs/51_methods.datadream.ipynb #c006
 @declare_method("datadream", "an adapter per class, from noise (Kim et al. 2024)", year=2024, embedded={"num_inference_steps": 25, "naming": LearnedAdapter.for_embedded()})
 def datadream() -> Recipe:
     "Text to image under one LoRA per class, or one per data set (arXiv 2407.10910); the defaults are the paper's per-class settings at 16 photographs."
-    return Recipe("datadream", naming=LearnedAdapter(scope="class", flip=False), num_inference_steps=50, guidance_scale=2.0, use=Use("two_loss", real_share=0.8),
+    return Recipe("datadream", naming=LearnedAdapter(scope="class", flip=False), num_inference_steps=50, guidance_scale=2.0, use=TwoLoss(real_share=0.8),
                   identity=Identity("DataDream"))

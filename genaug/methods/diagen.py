@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
 from ..core import Bound, Decision, Identity, LabeledImages, PlanRow, content_hash, declare_method, parse_json, seed_from, to_tensor, write_atomic
 from ..data import carve_validation
-from ..recipe import Filter, FromPhotograph, KeepAll, LearnedTokens, PaintContext, Recipe, Suffixed, Use
+from ..recipe import Filter, FromPhotograph, KeepAll, LearnedTokens, PaintContext, Recipe, Suffixed
+from ..schedule import SwapOwn
 
 # %% ../../nbs/50_methods.diagen.ipynb #c006
 def soft_weights(
@@ -99,7 +100,7 @@ def load_or_fit(
     if folder is None:
         return Doubter.fit(real, preset, weigher.held_out, weigher.seed, device)
     begun = make_network(preset.network, len(real.class_names), 3, preset.view.size, preset.weights, weigher.seed)
-    key = content_hash("doubter 1", dataclasses.asdict(preset), weigher.held_out, weigher.seed, real.fingerprint(), dict(begun.state_dict()))
+    key = content_hash("doubter 1", preset.record(), weigher.held_out, weigher.seed, real.fingerprint(), dict(begun.state_dict()))
     home = Path(folder) / "doubters" / key[:24]
     if not (home / "temperature.json").is_file():
         doubter = Doubter.fit(real, preset, weigher.held_out, weigher.seed, device)
@@ -154,4 +155,4 @@ def diagen() -> Recipe:
     scenes = Suffixed(split_ratio=1.0)  # suffixes that a language model thought of, during all of the denoising; without them the plain prompt
     aliases = {"strengths": "start.strengths", "suffixes": "prompting.suffixes", "split_ratio": "prompting.split_ratio", "classifier": "filter.classifier"}
     return Recipe("diagen", naming=LearnedTokens(), jitter=noise, start=FromPhotograph((0.7,)), prompting=scenes, guidance_scale=15.0, filter=SoftWeight("tiny"),
-                  use=Use("swap_own", 0.7, weigh="sampling"), identity=Identity("DIAGen", always=("jitter",), aliases=aliases))
+                  use=SwapOwn(0.7, weigh="sampling"), identity=Identity("DIAGen", always=("jitter",), aliases=aliases))

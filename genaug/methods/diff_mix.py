@@ -9,7 +9,8 @@ __all__ = ['CATEGORY', 'diff_mix', 'real_mix', 'diff_aug', 'diff_gen', 'real_gen
 from types import MappingProxyType
 
 from ..core import Identity, declare_method
-from ..recipe import AnotherClass, ClassName, FromPhotograph, LabelByStrength, LearnedCategory, Naming, Recipe, Use
+from ..recipe import AnotherClass, ClassName, FromPhotograph, LabelByStrength, LearnedCategory, Naming, Recipe
+from ..schedule import SwapPool
 
 # %% ../../nbs/44_methods.diff_mix.ipynb #c011
 CATEGORY = MappingProxyType({"guidance_scale": 4.0, "naming": LearnedCategory.for_embedded()})  # for the embedded model
@@ -22,7 +23,7 @@ def _mixing(
 ) -> Recipe:
     "Edits towards another class, with a label between the two classes."
     aliases = {"strengths": "start.strengths", "gamma": "label.gamma", "include_own": "target.include_own"}
-    return Recipe(name, naming=naming, start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), label=LabelByStrength(0.5), use=Use("swap_pool", 0.5),
+    return Recipe(name, naming=naming, start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), label=LabelByStrength(0.5), use=SwapPool(0.5),
                   identity=Identity(kind, aliases=aliases))
 
 

@@ -32,13 +32,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, LabeledImages, PlanRow, Slot, check_settings, content_hash, declare_method, head_and_tail,
+from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, PlanRow, Slot, check_settings, content_hash, declare_method, head_and_tail,
                          parse_json, progress_bar, seed_from, stored_kind, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
-from ..recipe import Use
+
 from ..sampling import add_noise, denoise, row_noise
-from ..training import generator_at, train_loop
+from ..schedule import Append, TrainingUse
+from ..training import LoopSettings, generator_at, train_loop
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c006
 BLOCK = 64  # images at once, wherever a whole set is gone through
@@ -460,8 +461,9 @@ def learn_codes(
 
     if home is None or not (home / "weights.safetensors").is_file():
         total = sum(phase.updates for phase in trainer.phases)
-        train_loop(trainer.loss_at, trainer.networks, total, settings.learning_rate, optimizer=trainer.adamw, weight_decay=settings.weight_decay, seed=settings.seed,
-                   checkpoint=None if home is None else home / "checkpoint", checkpoint_every=settings.checkpoint_every, progress=progress, callback=watch)
+        loop = LoopSettings(total, settings.learning_rate, trainer.adamw, weight_decay=settings.weight_decay, seed=settings.seed,
+                            checkpoint_every=settings.checkpoint_every)
+        train_loop(trainer.loss_at, trainer.networks, loop, None if home is None else home / "checkpoint", progress, callback=watch)
         if home is not None:
             partial = home / f"weights.{os.getpid()}.partial"
             save_file({name: value.contiguous().cpu() for name, value in trainer.networks.state_dict().items()}, partial)
@@ -975,7 +977,8 @@ class FeatureSpace(Augmenter, CodeSettings):
     renoise: bool = False                    # first add the noise of the level where denoising begins
     backbone: Backbone | None = None         # None: the embedded tiny, loaded by `fit`
     class_prompt: ClassPrompt = field(default_factory=ClassPrompt)
-    use: Use = field(default_factory=lambda: Use("append"), metadata={"setting": False})
+    use: TrainingUse = field(default_factory=Append)
+    identity = Identity("FeatureSpace", never=("use",))
 
     bounds = MappingProxyType({
         **{name: Bound(words=words) for name, words in (("cam", ("eigen", "gradcam", "eigengrad")), ("gates", ("partition", "naive")), ("head_choice", ("class", "image")), ("space", ("cam", "code", "latent")), ("label_rule", LABEL_RULES), ("prompt", ("tail", "union")))},

@@ -16,13 +16,14 @@ import numpy as np
 from ..classifier import cached_features, feature_network
 from ..core import Decision, Identity, LabeledImages, PlanRow, content_hash, declare_method, stored_kind
 from ..prompts import ClassPrompt
-from ..recipe import EveryOtherClass, Filter, FromPhotograph, PaintContext, Recipe, Use
+from ..recipe import EveryOtherClass, Filter, FromPhotograph, PaintContext, Recipe
+from ..schedule import Append
 
 # %% ../../nbs/49_methods.genie.ipynb #c006
 @declare_method("genie", "hard negatives: every other class painted over a photograph (Koohpayegani et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "num_inference_steps": 25})
 def genie() -> Recipe:
     "Hard negatives: every photograph repainted as every other class (arXiv 2312.02548); the defaults are the few-shot script's."
-    return Recipe("genie", start=FromPhotograph((0.8,)), target=EveryOtherClass(), num_inference_steps=50, use=Use("append"),
+    return Recipe("genie", start=FromPhotograph((0.8,)), target=EveryOtherClass(), num_inference_steps=50, use=Append(),
                   identity=Identity("GeNIe", aliases={"strengths": "start.strengths"}))  # a strength is the paper's noise level r
 
 # %% ../../nbs/49_methods.genie.ipynb #c010

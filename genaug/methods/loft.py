@@ -8,7 +8,8 @@ __all__ = ['loft']
 # %% ../../nbs/52_methods.loft.ipynb #c003
 from ..core import Identity, declare_method
 
-from ..recipe import LearnedAdapter, Recipe, Use
+from ..recipe import LearnedAdapter, Recipe
+from ..schedule import TwoLoss
 
 # %% ../../nbs/52_methods.loft.ipynb #c008
 @declare_method("loft", "an adapter per photograph, fused in pairs (Kim et al. 2025)", year=2025, embedded={
@@ -17,4 +18,4 @@ from ..recipe import LearnedAdapter, Recipe, Use
 def loft() -> Recipe:
     "Text to image under pairs of one-photograph LoRAs (arXiv 2505.11703); the defaults are the released settings, used beside the photographs."
     adapters = LearnedAdapter(scope="image", fuse=2, steps=600, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=10, flip=False)
-    return Recipe("loft", naming=adapters, num_inference_steps=50, guidance_scale=2.0, use=Use("two_loss", real_share=0.8), identity=Identity("LoFT"))
+    return Recipe("loft", naming=adapters, num_inference_steps=50, guidance_scale=2.0, use=TwoLoss(real_share=0.8), identity=Identity("LoFT"))

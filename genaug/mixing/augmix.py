@@ -6,16 +6,15 @@
 __all__ = ['transform_each', 'jensen_shannon', 'AugMix']
 
 # %% ../../nbs/12_mixing.augmix.ipynb #c003
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from ..core import Bound, GenaugError, Mixer, declare_method, seed_from
+from ..core import Bound, GenaugError, Identity, Mixer, declare_method, seed_from
 
 # %% ../../nbs/12_mixing.augmix.ipynb #c008
 def transform_each(
@@ -50,15 +49,14 @@ class AugMix(Mixer):
     "AugMix with its consistency loss (Hendrycks et al. 2020); ignores its partners and leaves the labels alone."
     name: str = "augmix"
     jsd: bool = True       # photograph and two views under the consistency loss; False: one AugMix image in place of the photograph
-    weight: float = 12.0   # of the consistency loss
-    severity: int = 3      # 1 to 10
-    width: int = 3         # chains
-    depth: int = -1        # operations of a chain; -1: 1 to 3, drawn
-    alpha: float = 1.0     # of Dirichlet and Beta
+    weight: Annotated[float, Bound(0, 1e6)] = 12.0  # of the consistency loss
+    severity: Annotated[int, Bound(1, 10)] = 3      # 1 to 10
+    width: Annotated[int, Bound(1, 100)] = 3        # chains
+    depth: Annotated[int, Bound(-1, 100)] = -1      # operations of a chain; -1: 1 to 3, drawn
+    alpha: Annotated[float, Bound(0, 1e6, above=True)] = 1.0  # of Dirichlet and Beta
     all_ops: bool = False  # also brightness, colour, contrast and sharpness
-    probability: float = dataclasses.field(default=1.0, metadata={"setting": "changed"})  # every slot
-
-    bounds = MappingProxyType({"weight": Bound(0, 1e6), "severity": Bound(1, 10), "width": Bound(1, 100), "depth": Bound(-1, 100), "alpha": Bound(0, 1e6, above=True)})
+    probability: Annotated[float, Bound(0, 1)] = 1.0  # every slot
+    identity: ClassVar[Identity] = Identity("AugMix")
 
     def __post_init__(self):
         from torchvision.transforms import InterpolationMode, v2
@@ -83,6 +81,10 @@ class AugMix(Mixer):
     def consistency(self, logits, task):
         "Weight times Jensen-Shannon divergence of the answers, (N,); zero for a single answer."
         return self.weight * jensen_shannon(logits, task)
+
+    def idle(self) -> dict[str, str]:
+        "Without the consistency loss its weight decides nothing."
+        return {} if self.jsd else {"weight": "jsd=false has no consistency loss"}
 
     def describe(self, seed: int, size: int = 32) -> dict:
         "The share of the image in the result: all of it, whatever was done to it."

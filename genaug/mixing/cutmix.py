@@ -9,12 +9,12 @@ __all__ = ['cut_box', 'kept_share', 'paste_boxes', 'CutMix']
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 
-from ..core import Bound, GenaugError, Mixer, declare_method
+from ..core import Bound, GenaugError, Identity, Mixer, declare_method
 
 # %% ../../nbs/11_mixing.cutmix.ipynb #c006
 def cut_box(
@@ -64,8 +64,8 @@ def paste_boxes(
 class CutMix(Mixer):
     "CutMix with a rectangle per pair (Yun et al. 2019)."
     name: str = "cutmix"
-    alpha: float = 1.0   # shape of the Beta distribution; the paper's value
-    bounds = MappingProxyType({"alpha": Bound(0, 1e6, above=True)})
+    alpha: Annotated[float, Bound(0, 1e6, above=True)] = 1.0  # shape of the Beta distribution; the paper's value
+    identity: ClassVar[Identity] = Identity("CutMix")
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Paste a rectangle of each partner; shapes as for `Mixer.mix`."

@@ -8,12 +8,12 @@ __all__ = ['beta_weights', 'blend_pairs', 'MixUp']
 # %% ../../nbs/10_mixing.mixup.ipynb #c003
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 
-from ..core import Bound, GenaugError, Mixer, declare_method
+from ..core import Bound, GenaugError, Identity, Mixer, declare_method
 
 # %% ../../nbs/10_mixing.mixup.ipynb #c006
 def beta_weights(
@@ -46,8 +46,8 @@ def blend_pairs(
 class MixUp(Mixer):
     "MixUp with a weight per pair (Zhang et al. 2018)."
     name: str = "mixup"
-    alpha: float = 1.0   # shape of the Beta distribution; the Diff-Mix and Diff-II code use 1
-    bounds = MappingProxyType({"alpha": Bound(0, 1e6, above=True)})
+    alpha: Annotated[float, Bound(0, 1e6, above=True)] = 1.0  # shape of the Beta distribution; the Diff-Mix and Diff-II code use 1
+    identity: ClassVar[Identity] = Identity("MixUp")
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Blend each image with its partner; shapes as for `Mixer.mix`."

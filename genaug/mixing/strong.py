@@ -6,14 +6,14 @@
 __all__ = ['POLICIES', 'make_policy', 'StrongAugmentation']
 
 # %% ../../nbs/16_mixing.strong.ipynb #c003
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import torch
 
-from ..core import Bound, GenaugError, Mixer, declare_method
+from ..core import Bound, GenaugError, Identity, Mixer, declare_method
 from .augmix import transform_each
 
 # %% ../../nbs/16_mixing.strong.ipynb #c006
@@ -53,10 +53,9 @@ def make_policy(
 class StrongAugmentation(Mixer):
     "The photographs under strong classical augmentation; ignores its partners and leaves the labels alone."
     name: str = "strong-augmentation"
-    policy: str = "trivial"  # one of `POLICIES`
-    probability: float = dataclasses.field(default=1.0, metadata={"setting": "changed"})  # every slot
-
-    bounds = MappingProxyType({"policy": Bound(words=tuple(POLICIES))})
+    policy: Annotated[str, Bound(words=tuple(POLICIES))] = "trivial"  # one of `POLICIES`
+    probability: Annotated[float, Bound(0, 1)] = 1.0  # every slot
+    identity: ClassVar[Identity] = Identity("StrongAugmentation")
 
     def __post_init__(self):
         super().__post_init__()
