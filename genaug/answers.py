@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_PACK', 'DAMAGES', 'pack', 'unpack', 'pack_answers', 'Answers', 'examined', 'load_answers', 'read_answers',
-           'put_answers']
+           'merge_lock', 'put_answers']
 
 # %% ../nbs/57_answers.ipynb #c003
 import base64
@@ -178,6 +178,13 @@ def read_answers(
     return [one for one in found if all(one.key.get(name) == str(value) for name, value in fixed.items())]
 
 # %% ../nbs/57_answers.ipynb #c015c
+def merge_lock(
+    path: Path,  # of a file that several processes merge into
+) -> FileLock:
+    "A lock for the file, beside all others in the folder of temporary files."
+    return FileLock(Path(tempfile.gettempdir()) / f"genaug-{content_hash(str(path.resolve()))[:24]}.lock")
+
+
 def put_answers(
     entries: Iterable[tuple[Mapping[str, str], str, LabeledImages]],  # key of a run, its packed answers, its test images
     path: str | Path,  # the file, made if it is missing
@@ -190,7 +197,7 @@ def put_answers(
     known = {id(test): examined(test) for _, _, test in entries}
     fresh = {json.dumps(dict(key), sort_keys=True): {"unit": dict(key), "test": known[id(test)]["test"], "answers": packed}
              for key, packed, test in entries}
-    with FileLock(Path(tempfile.gettempdir()) / f"genaug-{content_hash(str(path.resolve()))[:24]}.lock"):
+    with merge_lock(path):
         tests, units, _, _ = load_answers(path)
         units |= fresh
         tests |= {line["test"]: line for line in known.values()}

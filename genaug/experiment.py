@@ -25,7 +25,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from . import __version__
-from .answers import pack_answers, put_answers, unpack
+from .answers import merge_lock, pack_answers, put_answers, unpack
 from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
 from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
@@ -154,7 +153,7 @@ def put(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = [checked_row(row) for row in rows]
-    with FileLock(Path(tempfile.gettempdir()) / f"genaug-{content_hash(str(path.resolve()))[:24]}.lock"):
+    with merge_lock(path):
         merged = {tuple(row[name] for name in KEY): row for row in (*load_rows(path), *fresh)}
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -624,6 +623,15 @@ def _clear_unreadable(
         except GenaugError:
             shutil.rmtree(home)
 
+# %% ../nbs/60_experiment.ipynb #c040a
+def _showing(
+    arm: Arm,  # built by `make_arm`
+) -> Showing:
+    "How the arm shows images in training."
+    if arm.use is None:
+        return Showing(mixer=arm.mixer, balancer=arm.balancer)
+    return Showing(arm.use, arm.mixer, arm.balancer)
+
 # %% ../nbs/60_experiment.ipynb #c039a
 def paint_arm(
     run: Run,      # where, with what
@@ -648,15 +656,6 @@ def paint_arm(
                           f"loosen its filter or raise its rounds, such as {augmenter.name}@rounds=8.")
     decided = read_decisions(home)
     return images, augmenter.evaluations([row for row in read_plan(home).rows if row.id in decided])
-
-# %% ../nbs/60_experiment.ipynb #c040a
-def _showing(
-    arm: Arm,  # built by `make_arm`
-) -> Showing:
-    "How the arm shows images in training."
-    if arm.use is None:
-        return Showing(mixer=arm.mixer, balancer=arm.balancer)
-    return Showing(arm.use, arm.mixer, arm.balancer)
 
 # %% ../nbs/60_experiment.ipynb #c041
 def unit_metrics(

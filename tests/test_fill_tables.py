@@ -4,7 +4,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from genaug.experiment import Run, Comparison, checked_row, load_rows, put, read_rows, set_table, summarise
+from genaug.experiment import Comparison, checked_row, load_rows, put, read_rows, set_table, summarise
 from genaug.tables import Places, beside_paper, fill_table, lacks_bootstrap, scales_shown, table_places, table_rows, unfinished
 
 QUESTION = Comparison(("original", "mixup"), "digits 2-shot", shots=2, splits=(0, 1), repeats=(0,), updates=2, table="demo", scale="seconds")
