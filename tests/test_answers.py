@@ -51,7 +51,7 @@ def test_a_text_of_another_size_is_refused():
 def test_scores_keep_yes_and_no_exactly():
     scores = np.concatenate([np.nextafter(np.full(9, 0.5), 0), np.full(9, 0.5), [0.0, 1.0, 0.999999]]).reshape(-1, 3)
     levels = unpack(pack_answers(scores, "multi"), *scores.shape)
-    assert ((levels >= 128) == (scores >= 0.5)).all()
+    assert ((levels >= 8) == (scores >= 0.5)).all()
 
 
 def test_more_classes_than_fit_into_a_byte(tmp_path):
