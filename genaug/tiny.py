@@ -7,7 +7,7 @@ __all__ = ['DIGITS', 'LETTERS', 'SPARE_WORDS', 'glyph_variants', 'glyph_masks', 
            'Corpus', 'corpus', 'make_autoencoder', 'to_model', 'autoencoder_loss', 'train_autoencoder', 'EncodedCorpus',
            'encode_corpus', 'make_tokenizer', 'kept_tokenizer', 'make_scheduler', 'noise_weights', 'make_denoiser',
            'pick_mixture', 'train_denoiser', 'thinned', 'folder_hash', 'save_pipeline', 'train_tiny', 'tiny_folder',
-           'tiny_card', 'tiny_hash', 'make_reader', 'train_reader', 'legibility']
+           'tiny_card', 'tiny_hash', 'make_reader', 'train_reader', 'legibility', 'backbone_note']
 
 # %% ../nbs/09_tiny.ipynb #c003
 import functools
@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import nn
 
 from .core import GenaugError, content_hash, parse_json, write_atomic
-from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, photographs, place, random_crop
+from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, names, photographs, place, random_crop
 from .sampling import denoise, row_noise
 from .training import LoopSettings, generator_at, named_tensors, train_loop
 
@@ -510,3 +510,18 @@ def legibility(
         images = backbone.decode(denoise(backbone, noise, [condition], num_inference_steps=num_inference_steps, guidance_scale=guidance_scale))
         shares[word] = float((reader(images).argmax(1) == asked).float().mean())
     return shares | {"all": sum(shares.values()) / len(shares)}
+
+# %% ../nbs/09_tiny.ipynb #c074m
+def backbone_note(
+    backbone: str | None,  # name of the backbone; None: none is used
+    source: str,           # SOURCE
+) -> str:  # "" when there is nothing to say
+    "What a user of the embedded backbone must know."
+    if backbone != "tiny":
+        return ""
+    if source in names():
+        return ("The embedded backbone 'tiny' and this data set are a miniature world of 32 x 32 pixels: "
+                "the numbers say how the methods behave there, not on photographs.")
+    return ("The embedded backbone 'tiny' is a 32 x 32 toy that knows only its own small world of glyphs on a few backgrounds, "
+            "so it cannot paint your pictures: use this run to try the workflow, and name a real model with --backbone, "
+            "a diffusers folder or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5 (with --device cuda where there is a GPU).")
