@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ class AlignmentStudy:
     first: int = 0                            # which run that is; its sheets, curves and confusions are kept too
     per_class: int = 10                       # images per class and draw
     num_inference_steps: int = 20             # sampler steps
-    overrides: tuple[tuple[str, object], ...] = ()  # fields of the naming that the scale sets
+    overrides: tuple[tuple[str, Any], ...] = ()  # fields of the naming that the scale sets
     dreambooth: str | None = None             # fine-tune this class alone, with a rare word
     prior_count: int = 48                     # pictures of its prior preservation; 0: none
     left_out: tuple[str, ...] = ("empty",)    # classes that are trained on, but neither painted nor answered

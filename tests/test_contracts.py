@@ -9,7 +9,6 @@ import importlib
 import json
 import pkgutil
 import re
-import types
 import typing
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -55,10 +54,10 @@ ANYTHING = {
     ("core.py", "record"): "a line of a file, checked here",
     ("core.py", "settings"): "values of any settings",
     ("core.py", "value"): "the value of any setting",
+    ("datasets.py", "word"): "what should be a word, checked here",
     ("experiment.py", "lines"): "read from a file, checked here",
     ("experiment.py", "record"): "read from a file, checked here",
     ("experiment.py", "value"): "read from a file, checked here",
-    ("experiment.py", "word"): "what should be a word, checked here",
     ("painting.py", "value"): "the value of any setting",
     ("recipe.py", "value"): "one value or several of any setting",
     ("registry.py", "more"): "further arguments, passed on",
@@ -218,7 +217,9 @@ def _identified():
 def kind_of(kind):
     "The stored name that a class declares for itself; empty where it declares none."
     own = vars(kind).get("identity")
-    return vars(kind).get("word", "") or (own.kind if isinstance(own, Identity) else "")
+    if isinstance(own, Identity) and own.kind:
+        return own.kind
+    return vars(kind).get("word", "") if issubclass(kind, TrainingUse) else ""
 
 
 def without_bound(kind):
@@ -377,5 +378,7 @@ def test_a_number_without_a_bound_is_seen(hint, seen):
 
 
 if __name__ == "__main__":
-    STORED.write_text(json.dumps(stored_names(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    lines = lambda part: ",\n".join(f"  {json.dumps(name)}: {json.dumps(part[name])}" for name in sorted(part))
+    parts = [f"{json.dumps(name)}: {{\n{lines(part)}\n}}" for name, part in stored_names().items()]
+    STORED.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     print(f"wrote {STORED}")

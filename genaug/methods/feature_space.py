@@ -92,10 +92,10 @@ def sparsity(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c014
 def one_of(
-    value: object,         # a choice
+    value: str,            # a choice
     words: Sequence[str],  # what there is to choose from
     name: str,             # of the choice, for the sentence
-) -> object:
+) -> str:
     "The value itself; raises `GenaugError` where it is not among the words, so that a misspelt one is never taken for another."
     if value not in words:
         raise GenaugError(f"{name} is one of {', '.join(map(str, words))}, not {str(value)[:80]!r}.")
@@ -959,7 +959,7 @@ class FeatureSpace(Augmenter, CodeSettings):
     head_choice: Annotated[str, Bound(words=("class", "image"))] = "class"  # confusion of the class, or of the "image"
     heads: Annotated[int | None, Bound(1, 1e6)] = None    # head classes, the most frequent; None: half of them
     space: Annotated[str, Bound(words=("cam", "code", "latent"))] = "cam"  # distances between maps, codes or latents
-    neighbours: int | str = 3                # k; "inf": any image of the head class
+    neighbours: Annotated[int | str, Bound(1, 1e6, words=("inf",))] = 3  # k; "inf": any image of the head class
     label_rule: Annotated[str, Bound(words=LABEL_RULES)] = "union"
     prompt: Annotated[str, Bound(words=("tail", "union"))] = "tail"
     num_inference_steps: Annotated[int, Bound(1, 999)] = 75  # N
