@@ -298,10 +298,11 @@ def chosen_use(
     "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
     kind = kind or ("partners" if mixer is not None and mixer.partner_rule.reaches_synthetic else usual)
     kind, number = asked.get("use", kind or own.word), lambda value: float(value) if type(value) is int else value
-    if kind not in USES:
+    if kind not in (*USES, own.word):
         raise GenaugError(f"An arm cannot have use={printable(show_value(kind))[:80]}: it must be one of {', '.join(USES)}.")
     share = asked.get("replace", replace if replace is not None else own.replace)
-    return training_use(kind, replace=number(share), weigh=asked.get("weigh", own.weigh), real_share=number(asked.get("real_share", own.real_share)))
+    settings = {"replace": number(share), "weigh": asked.get("weigh", own.weigh), "real_share": number(asked.get("real_share", own.real_share))}
+    return own.having(**settings) if kind == own.word else training_use(kind, **settings)
 
 # %% ../nbs/59_registry.ipynb #c028b
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class LabTransfer(Finish):
         return finished
 
 
-@declare_method("colour-transfer", "photographs in the colours of their edits (example)", embedded={"guidance_scale": 4.0})
+@declare_method("colour-transfer", "photographs in the colours of their edits (example)", year=2026, embedded={"guidance_scale": 4.0})
 def colour_transfer() -> Recipe:
     "Photographs that take over the colours, not the shapes, of a strong edit (after Reinhard et al. 2001)."
     return Recipe("colour-transfer", start=FromPhotograph((0.7,)), finish=LabTransfer(),
