@@ -10,7 +10,7 @@ __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES'
            'findings_text', 'keep_findings', 'read_findings', 'decode_image', 'picture_traits', 'checked_image',
            'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png',
            'image_path', 'metadata_record', 'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot',
-           'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'check_settings', 'Setting',
+           'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'undecorated', 'check_settings', 'Setting',
            'settings_table', 'as_typed', 'with_settings', 'HasFingerprint', 'settings_of', 'Summary', 'Decision',
            'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule', 'OtherSlots', 'Mixer', 'Balancer',
            'progress_bar', 'Method', 'declare_method', 'declared_methods']
@@ -1255,13 +1255,24 @@ def declared(
 ) -> dict[str, tuple[object, Bound | None]]:  # field -> its type, and its bound where one is declared
     "What the fields of a class may be."
     found = {}
+    as_text = any(isinstance(field.type, str) for field in dataclasses.fields(kind))  # from __future__ import annotations
+    hints = typing.get_type_hints(kind, include_extras=True) if as_text else {}
     for field in dataclasses.fields(kind):
-        bare, *notes = typing.get_args(field.type) if typing.get_origin(field.type) is typing.Annotated else (field.type,)
+        hint = hints.get(field.name, field.type)
+        bare, *notes = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
         found[field.name] = (bare, next((note for note in notes if isinstance(note, Bound)), None))
     return found
 
 # %% ../nbs/00_core.ipynb #c048c
 WHOLE = Bound(0, 1e9)
+
+
+def undecorated(
+    kind: type,  # a class of parts or methods
+) -> bool:
+    "Was `@dataclass` forgotten above a class that has settings of its own? They would count nowhere."
+    own = [name for name, hint in vars(kind).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    return not dataclasses.is_dataclass(kind) or bool(own) and "__dataclass_fields__" not in vars(kind)
 
 
 def _wrong_kind(
@@ -1280,6 +1291,8 @@ def _wrong_kind(
         wrong = next((want for want in wants if want), "")
         return f"a list of entries, each {wrong}" if wrong else ""
     if isinstance(annotation, type) and issubclass(annotation, Identified):
+        if isinstance(value, annotation) and undecorated(type(value)):
+            return f"a dataclass: write @dataclass(frozen=True) above the class {type(value).__name__}"
         return "" if isinstance(value, annotation) else f"a part of the kind {annotation.__name__}"
     if annotation in (None, type(None)):
         return "" if value is None else "none"
@@ -1719,6 +1732,14 @@ class Method:
     behind: Callable | None = None  # of an augmenter: makes the mixer that its name stands for behind a "+"
     embedded: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
 
+    def __post_init__(self):
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
+            raise TypeError(f"a method cannot be called {self.name!r}: use lower-case letters, digits and hyphens between them")
+        if self.family not in FAMILIES:
+            raise TypeError(f"'{self.name}' cannot have family={self.family!r}: it must be one of {', '.join(FAMILIES)}")
+        if self.embedded:
+            self.build().having(**self.embedded)  # refuses what is no setting of the method
+
     @property
     def part(self) -> Callable | None: return self.build if self.kind in ("mixer", "balancer") else self.behind
 
@@ -1733,6 +1754,8 @@ def _kind_of(
     found = [word for word, base in kinds.items() if issubclass(kind, base)]
     if not found:
         raise TypeError(f"a method is an Augmenter, a Mixer or a Balancer, not a {kind.__name__}")
+    if undecorated(kind):
+        raise TypeError(f"a method is a dataclass: write @dataclass(kw_only=True) above the class {kind.__name__}")
     return found[0], made.name
 
 
