@@ -10,7 +10,7 @@ __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES'
            'findings_text', 'keep_findings', 'read_findings', 'decode_image', 'picture_traits', 'checked_image',
            'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png',
            'image_path', 'metadata_record', 'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot',
-           'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'check_settings', 'Setting',
+           'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'undecorated', 'check_settings', 'Setting',
            'settings_table', 'as_typed', 'with_settings', 'HasFingerprint', 'settings_of', 'Summary', 'Decision',
            'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule', 'OtherSlots', 'Mixer', 'Balancer',
            'progress_bar', 'Method', 'declare_method', 'declared_methods']
@@ -107,10 +107,6 @@ def identity_of(
     found = Identity()
     for base in reversed(kind.__mro__):
         found = found.extended(base.__dict__.get("identity", Identity()))
-    marks = {"changed": [], False: []}
-    for field in dataclasses.fields(kind):
-        marks.setdefault(field.metadata.get("setting", True), []).append(field.name)
-    found = dataclasses.replace(found, later=(*found.later, *marks["changed"]), never=(*found.never, *marks[False]))
     return dataclasses.replace(found, kind=found.kind or kind.__name__)
 
 # %% ../nbs/00_core.ipynb #c010a
@@ -1247,25 +1243,36 @@ class Bound:
 
     def text(self) -> str:
         "The interval or the words for a sentence; empty when everything is allowed."
-        if self.words:
-            return f"one of {', '.join(self.words)}"
+        listed = f"one of {', '.join(self.words)}" if self.words else ""
         low = "" if self.low == -math.inf else f"{'above' if self.above else 'at least'} {self.low:,g}"
         high = "" if self.high == math.inf else f"{'below' if self.below else 'at most'} {self.high:,g}"
-        return " and ".join(part for part in (low, high) if part)
+        interval = " and ".join(part for part in (low, high) if part)
+        return " or ".join(part for part in (interval, listed) if part)
 
 
 def declared(
     kind: type,  # a dataclass
 ) -> dict[str, tuple[object, Bound | None]]:  # field -> its type, and its bound where one is declared
     "What the fields of a class may be."
-    found, old = {}, {name: bound for base in reversed(kind.__mro__) for name, bound in base.__dict__.get("bounds", {}).items()}
+    found = {}
+    as_text = any(isinstance(field.type, str) for field in dataclasses.fields(kind))  # from __future__ import annotations
+    hints = typing.get_type_hints(kind, include_extras=True) if as_text else {}
     for field in dataclasses.fields(kind):
-        bare, *notes = typing.get_args(field.type) if typing.get_origin(field.type) is typing.Annotated else (field.type,)
-        found[field.name] = (bare, next((note for note in notes if isinstance(note, Bound)), old.get(field.name)))
+        hint = hints.get(field.name, field.type)
+        bare, *notes = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        found[field.name] = (bare, next((note for note in notes if isinstance(note, Bound)), None))
     return found
 
 # %% ../nbs/00_core.ipynb #c048c
 WHOLE = Bound(0, 1e9)
+
+
+def undecorated(
+    kind: type,  # a class of parts or methods
+) -> bool:
+    "Was `@dataclass` forgotten above a class that has settings of its own? They would count nowhere."
+    own = [name for name, hint in vars(kind).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    return not dataclasses.is_dataclass(kind) or bool(own) and "__dataclass_fields__" not in vars(kind)
 
 
 def _wrong_kind(
@@ -1284,6 +1291,8 @@ def _wrong_kind(
         wrong = next((want for want in wants if want), "")
         return f"a list of entries, each {wrong}" if wrong else ""
     if isinstance(annotation, type) and issubclass(annotation, Identified):
+        if isinstance(value, annotation) and undecorated(type(value)):
+            return f"a dataclass: write @dataclass(frozen=True) above the class {type(value).__name__}"
         return "" if isinstance(value, annotation) else f"a part of the kind {annotation.__name__}"
     if annotation in (None, type(None)):
         return "" if value is None else "none"
@@ -1304,6 +1313,8 @@ def check_settings(
     kinds = declared(type(instance))
     owner = owner or (instance.name if "name" in kinds and isinstance(instance.name, str) else "") or type(instance).__name__
     for field in dataclasses.fields(instance):
+        if "setting" in field.metadata:
+            raise TypeError(f"{field.name} of {type(instance).__name__} is marked with metadata: declare it in the class's identity, as `later` or `never`.")
         wants = _wrong_kind(getattr(instance, field.name), *kinds[field.name]) if field.init else ""
         if wants:
             shown = printable(repr(getattr(instance, field.name)))[:80]
@@ -1315,7 +1326,7 @@ class Setting(typing.NamedTuple):
     path: str     # as arms write it, with dots into parts
     kind: str     # its type
     allowed: str  # its interval or words; empty: anything of that type
-    value: object  # what it is now
+    value: typing.Any  # what it is now
 
 
 def settings_table(
@@ -1630,6 +1641,7 @@ class PartnerRule(Part):
 
 class OtherSlots(PartnerRule):
     "What another slot of the epoch shows; where slots have two parts, of the same part."
+    identity: ClassVar[Identity] = Identity("OtherSlots")
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
         "The slot that a uniform number points at, never the own one; None where there is no other."
@@ -1686,6 +1698,7 @@ class Mixer(Part):
 class Balancer(Part):
     "What each class counts while a classifier is trained: in the loss, in the sampling of photographs, or in both."
     name: str = "balancer"  # as `--methods` and the results write it
+    identity: ClassVar[Identity] = Identity("Balancer")
 
     def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
         "Weight of each class (K,) in the loss, from the photographs per class and the share of the epochs that are over, in [0, 1); ones."
@@ -1719,7 +1732,15 @@ class Method:
     family: str = "diffusion"  # one of `FAMILIES`
     year: int = 0              # of publication
     behind: Callable | None = None  # of an augmenter: makes the mixer that its name stands for behind a "+"
-    embedded: Mapping[str, object] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
+    embedded: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
+            raise TypeError(f"a method cannot be called {self.name!r}: use lower-case letters, digits and hyphens between them")
+        if self.family not in FAMILIES:
+            raise TypeError(f"'{self.name}' cannot have family={self.family!r}: it must be one of {', '.join(FAMILIES)}")
+        if self.embedded:
+            self.build().having(**self.embedded)  # refuses what is no setting of the method
 
     @property
     def part(self) -> Callable | None: return self.build if self.kind in ("mixer", "balancer") else self.behind
@@ -1735,6 +1756,8 @@ def _kind_of(
     found = [word for word, base in kinds.items() if issubclass(kind, base)]
     if not found:
         raise TypeError(f"a method is an Augmenter, a Mixer or a Balancer, not a {kind.__name__}")
+    if undecorated(kind):
+        raise TypeError(f"a method is a dataclass: write @dataclass(kw_only=True) above the class {kind.__name__}")
     return found[0], made.name
 
 

@@ -25,12 +25,12 @@ from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
-from .core import (FAMILIES, Augmenter, Balancer, Bound, Finding, GenaugError, Method, Mixer, Part, Summary, check_settings, declared_methods, printable,
-                         sorted_findings, with_settings)
+from .core import (FAMILIES, Augmenter, Balancer, Bound, Finding, GenaugError, Method, Mixer, Part, Summary, check_settings, content_hash,
+                         declared_methods, printable, sorted_findings, with_settings)
 from .diffusion import Backbone
 from .prompts import ClassPrompt, prompt_findings
 from .recipe import Naming, round_trip
@@ -55,17 +55,19 @@ def own_module(
     text: str,  # a module's name, or the path of a Python file
 ) -> ModuleType:
     "A module that the user named; raises `GenaugError` when it cannot be loaded."
+    name = ""
     try:
         if not text.endswith(".py"):
             return import_module(text)
         path = Path(text).expanduser().resolve()
-        name = f"genaug_own_{path.stem}"
+        name = f"genaug_own_{path.stem}_{content_hash(str(path))[:8]}"
         if name not in sys.modules:
             spec = spec_from_file_location(name, path)
-            sys.modules[name] = module_from_spec(spec)
+            sys.modules[name] = module_from_spec(spec)  # there while it runs: dataclasses look their module up
             spec.loader.exec_module(sys.modules[name])
         return sys.modules[name]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)  # not half of it
         raise GenaugError(f"The methods in '{printable(text)[:200]}' cannot be loaded ({type(error).__name__}: {printable(str(error))[:200]}): name an importable module or a Python file in GENAUG_METHODS.") from error
 
 # %% ../nbs/59_registry.ipynb #c006a
@@ -118,7 +120,7 @@ def find_method(
         raise GenaugError(f"'{name}' is a group of methods and stands alone; write settings and what follows '+' behind the methods' own names.")
     near = difflib.get_close_matches(name.lower()[:80], (*method_names(), *groups()), 1, 0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise GenaugError(f"There is no method '{printable(name)[:80]}'; {hint}the known ones are {', '.join(method_names())}, and the groups {', '.join(groups())}.")
+    raise GenaugError(f"There is no method '{printable(name)[:80]}'; {hint}the known ones are {', '.join(method_names())}, and the groups {', '.join(groups())}. A method of your own is known where GENAUG_METHODS names its file.")
 
 # %% ../nbs/59_registry.ipynb #c014
 WHOLE_NUMBER = re.compile(r"-?(0+|[1-9][0-9]{0,39})")
@@ -175,7 +177,7 @@ def show_settings(
 class ArmText:
     "The parts of an arm as written."
     method: str                      # first name
-    settings: tuple[tuple[str, object], ...]  # sorted (field, value)
+    settings: tuple[tuple[str, Any], ...]  # sorted (field, value)
     parts: tuple[str, ...] = ()      # behind "+", each with its own settings: at most one mixer, then at most one balancer
 
     def canonical(self) -> str: return "+".join([show_settings(self.method, self.settings), *self.parts])
@@ -296,10 +298,11 @@ def chosen_use(
     "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
     kind = kind or ("partners" if mixer is not None and mixer.partner_rule.reaches_synthetic else usual)
     kind, number = asked.get("use", kind or own.word), lambda value: float(value) if type(value) is int else value
-    if kind not in USES:
+    if kind not in (*USES, own.word):
         raise GenaugError(f"An arm cannot have use={printable(show_value(kind))[:80]}: it must be one of {', '.join(USES)}.")
     share = asked.get("replace", replace if replace is not None else own.replace)
-    return training_use(kind, replace=number(share), weigh=asked.get("weigh", own.weigh), real_share=number(asked.get("real_share", own.real_share)))
+    settings = {"replace": number(share), "weigh": asked.get("weigh", own.weigh), "real_share": number(asked.get("real_share", own.real_share))}
+    return own.having(**settings) if kind == own.word else training_use(kind, **settings)
 
 # %% ../nbs/59_registry.ipynb #c028b
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Values that are no numbers never become pictures: the row stops with its name, the rest goes on, and the set is not called complete."""
 
+import dataclasses
 import json
 import shutil
 
@@ -15,7 +16,7 @@ import genaug.painting as painting
 from genaug.core import Budget, GenaugError, LabeledImages, encode_png, to_uint8
 from genaug.diffusion import StableDiffusionBackbone, load_backbone
 from genaug.generators.dcgan import DCGAN
-from genaug.inversion import InversionPool
+from genaug.inversion import InversionPool, InversionSettings
 from genaug.methods.diff_ii import diff_ii
 from genaug.painting import (
     Canvas,
@@ -26,7 +27,7 @@ from genaug.painting import (
     read_plan,
     synthesize,
 )
-from genaug.recipe import ClassName
+from genaug.recipe import ClassName, Recipe
 from genaug.training import LoopSettings, train_loop
 
 
@@ -37,7 +38,7 @@ def refusal(call, *arguments, **options):
     return str(caught.value)
 
 
-class Faulty(diff_ii):
+class Faulty(Recipe):
     "Diff-II whose rows of `broken` come out as no numbers, as `to_uint8` of the core refuses them."
 
     broken, painted = (), ()
@@ -50,7 +51,8 @@ class Faulty(diff_ii):
 
 
 def method(broken=()):
-    made = Faulty(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4)
+    sound = diff_ii(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4)
+    made = Faulty(**{item.name: getattr(sound, item.name) for item in dataclasses.fields(sound)})
     made.broken = broken
     return made
 
@@ -168,10 +170,10 @@ def test_an_inversion_that_is_no_number_is_not_kept(tmp_path):
     backbone, real = toy_backbone(), toy_photographs()
     pool, plain = InversionPool(tmp_path), backbone.predict_noise
     backbone.predict_noise = lambda latents, *rest: plain(latents, *rest) * torch.nan
-    assert not torch.isfinite(pool.get(backbone, real, [0], "square", num_inference_steps=4)).all()
+    assert not torch.isfinite(pool.get(backbone, real, [0], "square", settings=InversionSettings(4))).all()
     del backbone.predict_noise
     assert torch.isfinite(
-        InversionPool(tmp_path).get(backbone, real, [0], "square", num_inference_steps=4)
+        InversionPool(tmp_path).get(backbone, real, [0], "square", settings=InversionSettings(4))
     ).all()
 
 

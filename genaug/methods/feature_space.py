@@ -10,8 +10,8 @@ __all__ = ['BLOCK', 'SMALLEST_VGG', 'PROBE', 'LABEL_RULES', 'IDLE', 'encode_set'
            'toss_coins', 'from_tail', 'fuse', 'confusion_table', 'ranked_heads', 'Learned', 'map_pairs', 'describe_set',
            'head_options', 'choose_head', 'squared_distances', 'nearest_partners', 'distances_to', 'fused_label',
            'Fusion', 'chosen_sites', 'fusion_of', 'touch_up', 'Pairing', 'wanted_class', 'pairings', 'prompt_of',
-           'plan_row', 'check_fusion', 'idle_fusion', 'FeatureSpace', 'code_settings', 'fit_codes', 'array_bytes',
-           'write_learned', 'read_learned']
+           'plan_row', 'check_fusion', 'idle_fusion', 'FusionSettings', 'FeatureSpace', 'code_settings', 'fit_codes',
+           'array_bytes', 'write_learned', 'read_learned']
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c003
 import dataclasses
@@ -35,7 +35,7 @@ from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImag
                          parse_json, progress_bar, seed_from, stored_kind, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
-from ..sampling import add_noise, denoise, row_noise
+from ..sampling import SamplingSettings, add_noise, denoise, row_noise
 from ..schedule import Append, TrainingUse
 from ..training import LoopSettings, generator_at, train_loop
 
@@ -92,10 +92,10 @@ def sparsity(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c014
 def one_of(
-    value: object,         # a choice
+    value: str,            # a choice
     words: Sequence[str],  # what there is to choose from
     name: str,             # of the choice, for the sentence
-) -> object:
+) -> str:
     "The value itself; raises `GenaugError` where it is not among the words, so that a misspelt one is never taken for another."
     if value not in words:
         raise GenaugError(f"{name} is one of {', '.join(map(str, words))}, not {str(value)[:80]!r}.")
@@ -830,7 +830,8 @@ def touch_up(
         current = add_noise(backbone, current, noise, backbone.timesteps(steps).cpu()[starts])
     prompts = backbone.embed([rows[place].prompts[0][0] for place in places])
     latents = latents.clone()
-    latents[places] = denoise(backbone, current, [prompts], num_inference_steps=steps, guidance_scale=method.guidance_scale, start_step=starts).to(latents)
+    settings = SamplingSettings(steps, method.guidance_scale)
+    latents[places] = denoise(backbone, current, [prompts], settings=settings, start_step=starts).to(latents)
     return latents
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c077
@@ -943,11 +944,9 @@ def idle_fusion(
     return {name: why for fields, holds, why in IDLE if holds(method) for name in fields.split()}
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c085
-@declare_method("feature-space", "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)", year=2024, embedded={
-    "generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0})
 @dataclass(kw_only=True)
-class FeatureSpace(Augmenter, CodeSettings):
-    "Tail pictures fused with head pictures in a learned code (arXiv 2405.01705)."
+class FusionSettings(Augmenter, CodeSettings):
+    "How pictures are fused, and what the method can say about itself before anything is learned."
     name: str = "feature-space"
     cam: Annotated[str, Bound(words=("eigen", "gradcam", "eigengrad"))] = "eigen"  # "eigen": of no class
     cam_layer: str | tuple[str, ...] | None = None  # modules of the classifier; None: its last convolutional block
@@ -958,7 +957,7 @@ class FeatureSpace(Augmenter, CodeSettings):
     head_choice: Annotated[str, Bound(words=("class", "image"))] = "class"  # confusion of the class, or of the "image"
     heads: Annotated[int | None, Bound(1, 1e6)] = None    # head classes, the most frequent; None: half of them
     space: Annotated[str, Bound(words=("cam", "code", "latent"))] = "cam"  # distances between maps, codes or latents
-    neighbours: int | str = 3                # k; "inf": any image of the head class
+    neighbours: Annotated[int | str, Bound(1, 1e6, words=("inf",))] = 3  # k; "inf": any image of the head class
     label_rule: Annotated[str, Bound(words=LABEL_RULES)] = "union"
     prompt: Annotated[str, Bound(words=("tail", "union"))] = "tail"
     num_inference_steps: Annotated[int, Bound(1, 999)] = 75  # N
@@ -968,10 +967,9 @@ class FeatureSpace(Augmenter, CodeSettings):
     backbone: Backbone | None = None         # None: the embedded tiny, loaded by `fit`
     class_prompt: ClassPrompt = field(default_factory=ClassPrompt)
     use: TrainingUse = field(default_factory=Append)
-    identity = Identity("FeatureSpace", never=("use",))
+    identity = Identity("FusionSettings", never=("use",))
 
     needs_backbone: ClassVar[bool] = True
-    learned: ClassVar["Learned | None"] = None  # codes, networks and saliency maps, by `fit`
     surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "class_prompt"})
 
     def __post_init__(self):
@@ -990,6 +988,20 @@ class FeatureSpace(Augmenter, CodeSettings):
     def concerns(self, data):
         few = len(data.class_names) <= (self.heads or 1)
         return [("needs-classes", "error", f"fuses rare with common classes, and {len(data.class_names)} classes leave no rare one: add classes, or choose another method")] if few else []
+
+    @property
+    def evaluations_per_image(self) -> int: return self.denoising_steps * (1 if self.guidance_scale == 1 else 2)
+    def evaluations(self, rows: Sequence[PlanRow]) -> int: return sum(row.settings["denoising_steps"] for row in rows) * (1 if self.guidance_scale == 1 else 2)
+    def effort(self, real: LabeledImages) -> tuple[int, int]: return sum(phase.updates for phase in self.phases(len(real))), min(self.batch_size, len(real))
+
+# %% ../../nbs/47_methods.feature_space.ipynb #c085b
+@declare_method("feature-space", "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)", year=2024, embedded={
+    "generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0})
+@dataclass(kw_only=True)
+class FeatureSpace(FusionSettings):
+    "Tail pictures fused with head pictures in a learned code (arXiv 2405.01705)."
+    identity = Identity("FeatureSpace")
+    learned: ClassVar["Learned | None"] = None  # codes, networks and saliency maps, by `fit`
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "FeatureSpace":
         "Encode the photographs, learn codes (or read them), and keep the classifier's answers and saliency maps."
@@ -1024,11 +1036,6 @@ class FeatureSpace(Augmenter, CodeSettings):
         latents = touch_up(self, fusion_of(self, rows, real).latents, rows)
         with torch.no_grad():
             return to_uint8(self.backbone.decode(latents))
-
-    @property
-    def evaluations_per_image(self) -> int: return self.denoising_steps * (1 if self.guidance_scale == 1 else 2)
-    def evaluations(self, rows: Sequence[PlanRow]) -> int: return sum(row.settings["denoising_steps"] for row in rows) * (1 if self.guidance_scale == 1 else 2)
-    def effort(self, real: LabeledImages) -> tuple[int, int]: return sum(phase.updates for phase in self.phases(len(real))), min(self.batch_size, len(real))
 
     def save(self, folder: str | Path) -> None:
         super().save(folder)

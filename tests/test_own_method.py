@@ -1,0 +1,340 @@
+"""A method of one's own, as a stranger writes it: one file, named in GENAUG_METHODS, and nothing else is touched.
+
+The files are taken from the page "Write your own method" and from the README, so that neither can drift from what works.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+import pytest
+from skimage.color import rgb2lab
+from toy_world import toy_backbone, toy_photographs
+
+from genaug.cli import run
+from genaug.core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, Part, PartnerRule,
+                         check_settings, declare_method)
+from genaug.methods.colour_transfer import LabTransfer, colour_transfer, move_statistics
+from genaug.recipe import AsPainted, Finish, FromPhotograph, Recipe
+from genaug.registry import chosen_use, find_method, make_arm, method_names, own_module
+from genaug.schedule import Showing, SwapClass, TrainingSchedule, TrainingUse
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "nbs" / "53_methods.colour_transfer.ipynb"
+AUGMENT = ("augment", "digits", "OUT", "--copies", "1", "--shots", "1", "--quiet")
+
+
+def cells(path):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+
+
+def page_text():
+    "The file that the page shows, from its exported cells, under names of its own."
+    parts = [re.sub(r"^#\|.*\n", "", cell) for cell in cells(PAGE) if re.match(r"#\| exports?\n", cell)]
+    text = "\n\n\n".join(parts) + "\n"
+    return text.replace("colour-transfer", "my-transfer").replace("ColourTransfer", "MyTransfer")
+
+
+def arguments(out, method="my-transfer"):
+    return [str(out) if word == "OUT" else word for word in AUGMENT] + ["--method", method]
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "my_method.py"
+    path.write_text(page_text(), encoding="utf-8")
+    return path
+
+
+TWICE = """
+import shutil, sys
+from pathlib import Path
+from genaug.cli import run
+out, *arguments = sys.argv[1:]
+assert run(arguments) == 0
+shutil.copytree(out, out + "-first")
+pictures = sorted(Path(out, "train").rglob("*.png"))
+for path in (*pictures[::2], Path(out, "train", "metadata.jsonl"), Path(out, "train", "classes.json")):
+    path.unlink()
+sys.exit(run(arguments))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(own_file):
+    "A set painted by the file's method through the command line in a process of its own; half of it was lost and painted again."
+    out = own_file.parent / "out"
+    done = subprocess.run([sys.executable, "-c", TWICE, str(out), *arguments(out)], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "GENAUG_METHODS": str(own_file)})
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+# ---------------------------------------------------------------- the page's file
+
+
+def test_the_file_has_about_40_lines():
+    assert 35 <= sum(bool(line.strip()) for line in page_text().splitlines()) <= 45
+
+
+def test_the_page_shows_the_file_that_is_run():
+    shown = next(cell for cell in json.loads(PAGE.read_text(encoding="utf-8"))["cells"] if "inspect.getsource" in "".join(cell["source"]))
+    text = "".join("".join(output["text"]) for output in shown["outputs"])
+    squeezed = lambda code: [line for line in code.splitlines() if line.strip()]
+    assert squeezed(text.replace("colour-transfer", "my-transfer").replace("ColourTransfer", "MyTransfer")) == squeezed(page_text())
+
+
+def test_the_command_line_paints_with_it(made):
+    header, *rows = [json.loads(line) for line in (made / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert header["method"] == "my-transfer" and header["settings"]["finish"] and len(rows) == 10
+    finished = LabeledImages.open(made / "train")
+    assert len(finished) == 10 and set(finished.counts().values()) == {1.0}
+    sources = [info["sources"][0][0] for info in finished.info]  # an id begins with the class of its photograph
+    assert [finished.class_names[index] for index in finished.targets] == [name.partition("/")[0] for name in sources]
+    assert sorted(sources) == sorted(row["inputs"][0][0] for row in rows)
+
+
+def test_to_go_on_needs_the_file(made, own_file, monkeypatch, capsys):
+    before = content(made)
+    monkeypatch.delenv("GENAUG_METHODS", raising=False)
+    assert run(arguments(made)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "There is no method 'my-transfer'" in said and "GENAUG_METHODS" in said
+    assert content(made) == before
+
+
+def test_with_the_file_it_goes_on_to_the_same_pictures(made):
+    assert content(made / "train") == content(made.with_name("out-first") / "train")
+
+
+# ---------------------------------------------------------------- files that cannot be
+
+
+SOUND = "from genaug.core import declare_method\nfrom genaug.recipe import Recipe\n"
+WRONG = {
+    "syntax": ("x = (", "SyntaxError"),
+    "half": ("from genaug.core import no_such_name", "ImportError"),
+    "exit": ("raise SystemExit(3)", "SystemExit"),
+    "taken": (SOUND + "@declare_method('diff-ii', 'x')\ndef mine(): return Recipe('diff-ii')", "Two methods are called 'diff-ii'"),
+    "twice": (SOUND + "@declare_method('twin', 'x')\ndef one(): return Recipe('twin')\n\n@declare_method('twin', 'x')\ndef two(): return Recipe('twin')", "Two methods are called 'twin'"),
+    "no method": ("from genaug.core import declare_method\n@declare_method('mine', 'x')\nclass Mine:\n    name = 'mine'", "a method is an Augmenter, a Mixer or a Balancer, not a Mine"),
+    "other name": (SOUND + "@declare_method('mine', 'x')\ndef mine(): return Recipe('yours')", "'mine' is declared and 'yours' is built"),
+    "odd name": (SOUND + "@declare_method('My+Method', 'x')\ndef mine(): return Recipe('My+Method')", "use lower-case letters, digits and hyphens"),
+    "family": (SOUND + "@declare_method('mine', 'x', family='gan')\ndef mine(): return Recipe('mine')", "family='gan'"),
+    "embedded": (SOUND + "@declare_method('mine', 'x', embedded={'guidance': 4.0})\ndef mine(): return Recipe('mine')", "'mine' has no field 'guidance'"),
+    "abstract": (SOUND + "from genaug.recipe import Finish\n@declare_method('mine', 'x')\ndef mine(): return Recipe('mine', finish=Finish())", "abstract class Finish"),
+    "undecorated": (SOUND + "from genaug.recipe import Finish\nclass Blur(Finish):\n    width: float = 2.0\n    def finish(self, images, rows, real): return images\n"
+                            "@declare_method('mine', 'x')\ndef mine(): return Recipe('mine', finish=Blur())", "write @dataclass(frozen=True) above the class Blur"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_file_that_cannot_be_is_refused_in_one_sentence(name, tmp_path, monkeypatch, capsys):
+    text, part = WRONG[name]
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("GENAUG_METHODS", str(tmp_path / "mine.py"))
+    for _ in range(2):  # the second time half of the module must not pass for a whole one
+        assert run(arguments(tmp_path / "out", "real-guidance")) == 2
+        said = capsys.readouterr().err
+        assert part in said and said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["mine.py"]
+
+
+@pytest.mark.parametrize("value", ["no_such_file.py", "no_such_module", "~nobody/file.py", "folder.py"])
+def test_what_is_no_module_is_refused(value, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.py").mkdir()
+    monkeypatch.setenv("GENAUG_METHODS", value)
+    assert run(arguments(tmp_path / "out", "real-guidance")) == 2
+    assert "name an importable module or a Python file in GENAUG_METHODS" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_two_files_of_one_name_are_two_files(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(f"which = '{name}'", encoding="utf-8")
+    assert [own_module(str(tmp_path / name / "mine.py")).which for name in ("one", "two")] == ["one", "two"]
+
+
+def test_a_method_of_the_script_is_known_at_once(monkeypatch):
+    def scripted(): return Recipe("scripted")
+    scripted.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "scripted", declare_method("scripted", "of this script")(scripted), raising=False)
+    assert "scripted" in method_names() and make_arm("scripted").augmenter.name == "scripted"
+
+
+# ---------------------------------------------------------------- the README's method
+
+
+def test_the_method_of_the_readme_paints(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "mirrored.py").write_text(re.search(r"```python\n(from dataclasses.*?)```", readme, flags=re.DOTALL)[1], encoding="utf-8")
+    real, backbone = toy_photographs(), toy_backbone()
+    method = own_module(str(tmp_path / "mirrored.py")).my_method(backbone=backbone).fit(real)
+    rows = method.plan(real, Budget(1), 0)
+    plain = method.having(finish=AsPainted()).fit(real).paint(rows, real)
+    assert all(np.array_equal(image[:, ::-1], other) for image, other in zip(method.paint(rows, real), plain))
+
+
+# ---------------------------------------------------------------- own parts
+
+
+@dataclass(frozen=True)
+class Noisy(Finish):
+    "Adds a number to all pixels, drawn when the row is planned."
+    limit: Annotated[int, Bound(0, 50)] = 20
+
+    def plan_finish(self, rng, anchor): return {"shift": int(rng.integers(self.limit + 1))}
+    def finish(self, images, rows, real): return [(image // 2 + row.settings["shift"]).astype(np.uint8) for image, row in zip(images, rows)]
+
+
+@dataclass(frozen=True)
+class FirstHalf(TrainingUse):
+    "The first half of the slots shows synthetic images, the other photographs."
+    half: Annotated[float, Bound(0, 1)] = 0.5
+    word: ClassVar[str] = "first_half"
+
+    def shown(self, schedule, epoch, order, coins):
+        border = int(self.half * len(order))
+        return [[self.painted(schedule, schedule.usable[slot % len(schedule.usable)])] if slot < border else [self.photograph(schedule, position)]
+                for slot, position in enumerate(order)]
+
+
+@dataclass(frozen=True)
+class WithItself(PartnerRule):
+    "Every row is mixed with what it shows."
+
+    def partners(self, schedule, epoch, rows): return [row.shown for row in rows]
+
+
+@dataclass(kw_only=True)
+class Average(Mixer):
+    "The mean of both."
+    name: str = "average"
+    partner_rule = WithItself()
+
+    def mix(self, images, labels, partner_images, partner_labels, seeds):
+        return (images + partner_images) / 2, (labels + partner_labels) / 2
+
+
+def own_recipe(**changes):
+    return Recipe("own", start=FromPhotograph((0.7,)), finish=Noisy(), use=FirstHalf(half=0.25), backbone=toy_backbone(), num_inference_steps=5).having(**changes)
+
+
+def test_an_own_finish_plans_and_paints():
+    real = toy_photographs()
+    method = own_recipe().fit(real)
+    rows = method.plan(real, Budget(2), 0)
+    assert len({row.settings["shift"] for row in rows}) > 1 and method.plan(real, Budget(3), 0)[:len(rows)] == rows
+    images, alone = method.paint(rows, real), [method.paint([row], real)[0] for row in rows]
+    assert max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(images, alone)) <= 2
+    assert not {row.id for row in own_recipe(**{"finish.limit": 19}).fit(real).plan(real, Budget(2), 0)} & {row.id for row in rows}
+    with pytest.raises(GenaugError, match="'Noisy' cannot have limit=51"):
+        own_recipe(**{"finish.limit": 51})
+
+
+def test_an_own_use_and_an_own_partner_rule_are_scheduled():
+    real, method = toy_photographs(), own_recipe()
+    rows = method.fit(real).plan(real, Budget(1), 0)
+    synthetic = LabeledImages(method.fit(real).paint(rows, real), np.array([row.label for row in rows], np.float32), real.class_names, [row.id for row in rows])
+    plan = TrainingSchedule(real, synthetic, 0, Showing(use=method.use, mixer=Average(probability=1.0))).plan(0)
+    assert [row.shown.partition(":")[0] for row in plan.rows] == ["synthetic"] + ["real"] * 5
+    assert all(row.partner == row.shown and row.mix == "average" for row in plan.rows)
+
+
+def test_an_arm_takes_the_use_of_an_own_method():
+    own = FirstHalf(half=0.25)
+    assert chosen_use(own, {}, None) == own and chosen_use(own, {"use": "first_half", "replace": 0.3}, None) == FirstHalf(half=0.25, replace=0.3)
+    assert chosen_use(own, {"use": "swap_class"}, None) == SwapClass() and own.record()["kind"] == "first_half"
+    with pytest.raises(GenaugError, match="use=second_half"):
+        chosen_use(own, {"use": "second_half"}, None)
+
+
+# ---------------------------------------------------------------- what strangers forget
+
+
+def test_settings_under_postponed_annotations_are_checked(tmp_path):
+    (tmp_path / "later.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import Annotated\nfrom genaug.core import Bound\nfrom genaug.recipe import AsPainted\n"
+        "@dataclass(frozen=True)\nclass Later(AsPainted):\n    amount: Annotated[float, Bound(0, 1)] = 1.0\n", encoding="utf-8")
+    later = own_module(str(tmp_path / "later.py")).Later
+    assert Recipe("x", finish=later(0.5)).having(**{"finish.amount": 1}).finish == later(1.0)
+    with pytest.raises(GenaugError, match="it must be a finite number at least 0 and at most 1"):
+        later(2.0)
+
+
+def test_a_class_without_its_decorator_is_refused():
+    class Forgotten(AsPainted):
+        width: float = 2.0
+
+    class Method(Augmenter):
+        width: float = 2.0
+        def plan(self, real, budget, seed): return []
+        def paint(self, rows, real): return []
+
+    class Plain(AsPainted):
+        "No settings of its own: nothing was forgotten."
+        identity = Identity("Plain")
+        colours: ClassVar[int] = 3
+
+    with pytest.raises(GenaugError, match=r"write @dataclass\(frozen=True\) above the class Forgotten"):
+        Recipe("x", finish=Forgotten())
+    with pytest.raises(TypeError, match="above the class Method"):
+        declare_method("augmenter", "x")(Method)
+    assert isinstance(Recipe("x", finish=Plain()).finish, Part) and check_settings(Plain()) is None
+
+
+# ---------------------------------------------------------------- the example itself
+
+
+def pictures(*shapes):
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, shape).astype(np.uint8) for shape in shapes]
+
+
+class Row:
+    settings = {"anchor": "a"}
+
+
+def finish(photograph, painted, amount=1.0):
+    real = LabeledImages([photograph], [0], ["x"], ["a"])
+    return LabTransfer(amount).finish([painted], [Row], real)[0]
+
+
+@pytest.mark.parametrize("photograph, painted", [((8, 8, 3), (8, 8, 3)), ((9, 13, 3), (8, 8, 3)), ((8, 8), (8, 8, 3)), ((8, 8, 1), (8, 8, 1)), ((8, 8, 3), (8, 8, 1))])
+def test_the_finished_picture_has_the_form_of_the_painted_one(photograph, painted):
+    photograph, painted = pictures(photograph, painted)
+    first = finish(photograph, painted)
+    assert first.shape == painted.shape and first.dtype == np.uint8 and np.array_equal(first, finish(photograph, painted))
+
+
+def test_even_pictures_and_grey_ones_stay_what_they_are():
+    grey, colourful = np.full((8, 8, 3), 90, np.uint8), pictures((8, 8, 3))[0]
+    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1            # an even photograph stays even
+    assert np.ptp(finish(colourful, grey).astype(int).mean(2)) <= 2                       # and so it becomes under an even edit
+    noise = np.repeat(pictures((8, 8, 1))[0], 3, 2)
+    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5     # grey and grey make no colour
+    assert np.array_equal(finish(colourful, grey, amount=0.0), colourful)
+
+
+def test_lab_statistics_are_moved_exactly():
+    photo, edit = (rgb2lab(picture / 255) for picture in pictures((8, 8, 3), (6, 7, 3)))
+    moved = move_statistics(photo, edit)
+    assert np.allclose(moved.mean((0, 1)), edit.mean((0, 1)), atol=1e-9) and np.allclose(moved.std((0, 1)), edit.std((0, 1)), atol=1e-9)
+
+
+def test_the_example_is_registered_with_its_embedded_settings():
+    assert find_method("colour-transfer").embedded == {"guidance_scale": 4.0}
+    arm = make_arm("colour-transfer@strengths=0.5:0.9;finish.amount=0.5")
+    assert (arm.augmenter.start.strengths, arm.augmenter.finish, arm.augmenter.guidance_scale) == ((0.5, 0.9), LabTransfer(0.5), 4.0)
+    assert colour_transfer().settings()["strengths"] == (0.7,)
