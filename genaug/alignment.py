@@ -20,16 +20,17 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .classifier import ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
+from .classifier import ImageFeatures, ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
 from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
 from .data import carve_validation
+from .diffusion import Backbone
 from .experiment import arm_fields, put, read_rows
 from .methods.feature_aligned import AlignedWeights, expert_preset, generation_accuracy, train_expert
 from .metrics.classification import paired_interval
 from .metrics.images import pairwise_similarity, set_metrics
 from .prompts import ClassPrompt
-from .recipe import learn_or_load
+from .recipe import Recipe, learn_or_load
 from .registry import make_arm
 from .sampling import denoise, row_noise
 from .schedule import TrainingSchedule
@@ -67,10 +68,11 @@ def naming_of(
     study: AlignmentStudy,
     arm: str,              # of the registry
     run: int,              # training run
-    backbone: object,      # decides which settings are the default
+    backbone: Backbone,    # decides which settings are the default
 ) -> AlignedWeights:
     "How an arm learns in a run; raises `GenaugError` for an arm that does not fine-tune."
-    naming = getattr(make_arm(arm, backbone).augmenter, "naming", None)
+    augmenter = make_arm(arm, backbone).augmenter
+    naming = augmenter.naming if isinstance(augmenter, Recipe) else None
     if not isinstance(naming, AlignedWeights):
         raise GenaugError(f"'{arm}' does not fine-tune the denoiser; this study takes fine-tuned and feature-aligned, with settings of their naming.")
     given = {name.removeprefix("naming.") for name in dict(part.partition("=")[::2] for part in arm.partition("@")[2].split(";") if part)}
@@ -91,7 +93,7 @@ def training_and_test(
 # %% ../nbs/64_alignment.ipynb #c012
 @torch.no_grad()
 def paint_classes(
-    backbone: object,            # a Backbone
+    backbone: Backbone,          # what paints
     concept: FineTuned | None,   # what is attached while painting
     words: Mapping[str, str],    # class name -> prompt
     class_names: Sequence[str],  # all classes of the set
@@ -122,14 +124,14 @@ def joined(
 class Panel:
     "Who looks at the images."
     judges: Mapping[str, TrainedClassifier]  # name in the rows -> classifier
-    network: object                          # features for distances between sets
+    network: ImageFeatures                   # features for distances between sets
     test: LabeledImages                      # real tiles of the painted classes
 
 
 def find_panel(
     study: AlignmentStudy,
     sets: Mapping[str, LabeledImages],  # "train" and "test"
-    backbone: object,                   # decides the expert's settings
+    backbone: Backbone,                 # decides the expert's settings
     work: Path,                         # judges are kept below it
 ) -> Panel:
     "The expert, the independent judge and the test tiles."
@@ -144,7 +146,7 @@ def find_panel(
 
 @torch.no_grad()
 def through_backbone(
-    backbone: object,        # a Backbone
+    backbone: Backbone,      # what encodes and decodes
     images: LabeledImages,   # real tiles
 ) -> LabeledImages:
     "The tiles encoded and decoded, at the backbone's resolution: no painted tile can look better."
@@ -215,7 +217,7 @@ def learned_weights(
     arm: str,
     run: int,
     train: LabeledImages,  # training tiles
-    backbone: object,
+    backbone: Backbone,
     work: Path,            # weights are kept below it
 ) -> FineTuned:
     "The fine-tuned weights of an arm in a run."
@@ -226,9 +228,15 @@ def learned_weights(
     home = work / "concepts" / key
     if not (home / "fine_tuned.json").is_file():
         extra = naming.alignment(naming.expert(train, work / "concepts" / "experts")) if naming.alignment_weight else None
-        prior = dict(prior_weight=float(study.prior_count > 0), prior_count=study.prior_count, prior_steps=study.num_inference_steps)
-        settings = naming.converted(DreamBoothSettings, steps=naming.effort(train)[0], **prior)
-        learn_dreambooth(backbone, train, study.dreambooth, study.class_prompt, settings, home / "checkpoint", extra=extra).save(home)
+        settings = naming.converted(
+            DreamBoothSettings,
+            steps=naming.effort(train)[0],
+            prior_weight=float(study.prior_count > 0),
+            prior_count=study.prior_count,
+            prior_steps=study.num_inference_steps,
+        )
+        name, prompt, folder = study.dreambooth, study.class_prompt, home / "checkpoint"
+        learn_dreambooth(backbone, train, name, prompt, settings, folder, extra=extra).save(home)
     return FineTuned.load(home)
 
 # %% ../nbs/64_alignment.ipynb #c027
@@ -246,7 +254,7 @@ def run_arm(
     arm: str,
     run: int,
     sets: Mapping[str, LabeledImages],
-    backbone: object,
+    backbone: Backbone,
     panel: Panel,
     work: Path,
 ) -> list[dict]:  # result rows without what all rows share
@@ -279,7 +287,7 @@ def unfinished_arms(
 def fill_alignment(
     study: AlignmentStudy,
     sets: Mapping[str, LabeledImages],
-    backbone: object,
+    backbone: Backbone,
     file: str | Path,        # rows of the table
     work: str | Path,        # weights, judges and sheets
     progress: bool = False,  # show a bar

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, ScheduleRow, check_settings,
-                         content_hash, stored_fields, write_atomic)
+                         content_hash, record_of, stored_fields, write_atomic)
 from .metrics.classification import MetricRow, evaluate
 from .mixing.augmix import transform_each
 from .schedule import Showing, TrainingSchedule
@@ -448,7 +448,7 @@ class TrainingPreset:
 
     def record(self) -> dict:
         "All fields as they are stored with a classifier, whose number of channels stands beside them."
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "channels"}
+        return {name: value for name, value in record_of(self).items() if name != "channels"}
 
     def changed(self) -> dict:
         "All fields but those added later that have their default: what stands in keys of stored classifiers."

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
            'WHOLE', 'FIXED', 'FAMILIES', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of',
-           'Identified', 'stored_kind', 'value_at', 'stored_fields', 'content_hash', 'seed_from', 'write_atomic',
-           'file_name', 'printable', 'Finding', 'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings',
-           'read_findings', 'decode_image', 'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows',
-           'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png', 'image_path', 'metadata_record',
-           'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail',
-           'Budget', 'Bound', 'declared', 'undecorated', 'check_settings', 'Setting', 'settings_table', 'as_typed',
-           'with_settings', 'HasFingerprint', 'settings_of', 'Summary', 'Decision', 'Part', 'Augmenter', 'ScheduleRow',
-           'Schedule', 'PartnerRule', 'OtherSlots', 'Mixer', 'Balancer', 'progress_bar', 'Method', 'declare_method',
-           'declared_methods']
+           'Identified', 'stored_kind', 'value_at', 'stored_fields', 'record_of', 'from_record', 'content_hash',
+           'seed_from', 'write_atomic', 'file_name', 'printable', 'Finding', 'sorted_findings', 'finding_lines',
+           'findings_text', 'keep_findings', 'read_findings', 'decode_image', 'picture_traits', 'checked_image',
+           'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages', 'fitted_on_these', 'encode_png',
+           'image_path', 'metadata_record', 'write_metadata', 'read_metadata', 'reader_findings', 'PlanRow', 'Slot',
+           'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'undecorated', 'check_settings', 'Setting',
+           'settings_table', 'as_typed', 'with_settings', 'HasFingerprint', 'settings_of', 'Summary', 'Decision',
+           'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule', 'OtherSlots', 'Mixer', 'Balancer',
+           'progress_bar', 'Method', 'declare_method', 'declared_methods']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -168,6 +168,27 @@ def stored_fields(
                 stored[name] = value
     return stored
 
+
+def record_of(
+    value: typing.Any,  # a dataclass instance, or anything inside of one
+) -> typing.Any:
+    "All fields by their stored names, as a file keeps them; dataclasses within too."
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = _identity(value).names
+        return {names.get(item.name, item.name): record_of(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(record_of(item) for item in value)
+    return {key: record_of(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def from_record(
+    kind: type,       # a dataclass
+    record: Mapping,  # by stored names
+) -> dict[str, typing.Any]:
+    "What a stored record holds, by the names that the fields have now; unknown names stay, for the class to refuse."
+    fields = {stored: name for name, stored in identity_of(kind).names.items()}
+    return {fields.get(name, name): value for name, value in record.items()}
+
 # %% ../nbs/00_core.ipynb #c010c
 def _update_digest(
     digest,         # a hashlib object
@@ -315,7 +336,7 @@ def findings_text(
     **more: object,               # further entries beside the list, such as command="check"
 ) -> str:
     "The findings as one JSON object with the entry `findings`; only ASCII, so that no terminal is moved by it."
-    records = [dataclasses.asdict(finding) for finding in sorted_findings(findings)]
+    records = [record_of(finding) for finding in sorted_findings(findings)]
     return json.dumps({"genaug_findings": 1, **more, "findings": records}, indent=1, ensure_ascii=True) + "\n"
 
 # %% ../nbs/00_core.ipynb #c015g
@@ -339,7 +360,7 @@ def read_findings(
         record = parse_json(path.read_text(encoding="utf-8"))
         if record["genaug_findings"] != 1:
             raise ValueError
-        return tuple(Finding(**entry) for entry in record["findings"])
+        return tuple(Finding(**from_record(Finding, entry)) for entry in record["findings"])
     except (OSError, ValueError, KeyError, TypeError):
         raise GenaugError(f"'{path}' is damaged or from another version of genaug: remove it and run the same command again.") from None
 
@@ -1078,12 +1099,14 @@ class PlanRow:
     round: int = 0                           # painted only if the earlier rounds kept too few
     fitted_on: str | None = None             # fingerprint of the training set, for rows without inputs
 
-    def to_json(self) -> dict: return dataclasses.asdict(self)
+    identity: ClassVar[Identity] = Identity("PlanRow")
+
+    def to_json(self) -> dict: return record_of(self)
 
     @classmethod
     def from_json(cls, record: dict) -> "PlanRow":
         pairs = lambda key: tuple((text, float(number)) for text, number in record[key])
-        return cls(**{**record, "label": tuple(record["label"]), "inputs": pairs("inputs"), "prompts": pairs("prompts")})
+        return cls(**{**from_record(cls, record), "label": tuple(record["label"]), "inputs": pairs("inputs"), "prompts": pairs("prompts")})
 
 # %% ../nbs/00_core.ipynb #c046a
 MOST_COPIES, MOST_IMAGES = 1_000_000, 100_000_000

@@ -30,13 +30,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import ClassVar
 from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, LabeledImages, content_hash, decode_image, finding_lines, parse_json, picture_traits, printable,
-                         progress_bar, sorted_findings, write_atomic)
+from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines, parse_json, picture_traits, printable,
+                         progress_bar, from_record, record_of, sorted_findings, write_atomic)
 
 # %% ../nbs/01_data.ipynb #c006
 @dataclass(frozen=True)
@@ -1528,6 +1529,7 @@ class Manifest:
     test: tuple[str, ...]               # ids
     rank: Mapping[str, tuple[str, ...]]  # per class, all pool images in the order in which they enter a split
     sha256: Mapping[str, str]           # of the pixels, for every id above
+    identity: ClassVar[Identity] = Identity("Manifest")
 
     @classmethod
     def build(cls,
@@ -1560,12 +1562,12 @@ class Manifest:
                 for part, ids in (("train", self.train), ("val", self.val), ("test", self.test)) if ids or part == "train"}
 
     def fingerprint(self) -> str: return content_hash(self)
-    def save(self, path: str | Path) -> None: write_atomic(path, json.dumps({"genaug_manifest": 1, **asdict(self)}, ensure_ascii=False, indent=1))
+    def save(self, path: str | Path) -> None: write_atomic(path, json.dumps({"genaug_manifest": 1, **record_of(self)}, ensure_ascii=False, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> "Manifest":
         "Read a saved manifest; raises `GenaugError` when the file is none."
-        return cls(**_read_manifest(path))
+        return cls(**from_record(cls, _read_manifest(path)))
 
 # %% ../nbs/01_data.ipynb #c097
 def assert_only(

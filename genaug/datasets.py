@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PHOTOGRAPHS', 'RESERVED', 'DIGIT_WORDS', 'TEXTURES', 'HEAD_AND_TAIL', 'CELLS', 'LESIONS', 'CT_WINDOW',
-           'LESION_COUNTS', 'LESION_PATIENTS', 'Photograph', 'read_photograph', 'half', 'photographs', 'caption_words',
-           'random_crop', 'place', 'luminance', 'random_colour', 'composite', 'digit_mask', 'split_digits',
-           'draw_scene', 'texture_tile', 'pick_digits', 'draw_canvas', 'Lesion', 'LesionPatient', 'draw_patient',
-           'slab_share', 'patch_grid', 'filtered', 'blur_gain', 'texture_field', 'ct_noise', 'with_vessels',
-           'lobed_outline', 'lesion_inside', 'draw_phantom', 'show_window', 'names', 'drawn_sets', 'load', 'suffixes',
-           'judging_pool']
+           'LESION_COUNTS', 'LESION_PATIENTS', 'CONDITIONS', 'Photograph', 'read_photograph', 'half', 'photographs',
+           'caption_words', 'random_crop', 'place', 'luminance', 'random_colour', 'composite', 'digit_mask',
+           'split_digits', 'draw_scene', 'texture_tile', 'pick_digits', 'draw_canvas', 'Lesion', 'LesionPatient',
+           'draw_patient', 'slab_share', 'patch_grid', 'filtered', 'blur_gain', 'texture_field', 'ct_noise',
+           'with_vessels', 'lobed_outline', 'lesion_inside', 'draw_phantom', 'show_window', 'names', 'drawn_sets',
+           'load', 'suffixes', 'judging_pool', 'known_word', 'open_sets']
 
 # %% ../nbs/02_datasets.ipynb #c003
+import difflib
 import functools
 import importlib.util
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .core import GenaugError, LabeledImages, content_hash
+from .core import GenaugError, LabeledImages, content_hash, printable
+from .data import formats, open_source
 
 # %% ../nbs/02_datasets.ipynb #c007
 class Photograph(NamedTuple):
@@ -626,3 +628,34 @@ def judging_pool(
     if name not in drawn_sets():
         raise GenaugError(f"Only {', '.join(drawn_sets())} have a pool for judges; of the other sets a judge sees the training part.")
     return {"many-digits": _many_digits, "lesions": _lesions}[name]("judging", 0)
+
+# %% ../nbs/02_datasets.ipynb #c093m
+CONDITIONS = ("natural", "correlated", "validation")
+
+
+def known_word(
+    word: object,          # as given
+    known: Sequence[str],  # all that there are
+    what: str,             # for the sentence
+) -> None:
+    "Raise `GenaugError`, with the nearest known word, unless the word is known."
+    if word not in known:
+        near = difflib.get_close_matches(str(word), known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise GenaugError(f"There is no {what} '{printable(str(word))[:60]}'; {hint}choose one of {', '.join(known)}.")
+
+
+def open_sets(
+    source: str,                 # built-in name, folder or format:path
+    condition: str = "natural",  # one of "natural", "validation" and, for built-in sets, "correlated"
+    strict: bool = True,         # stop at a broken file
+    progress: bool = False,      # show a bar while pictures are checked
+) -> dict[str, LabeledImages]:  # by part: "train", "test", ... or "all"
+    "Open what SOURCE names; raises `GenaugError` for what is none or broken."
+    known_word(condition, CONDITIONS, "condition")
+    inner = "natural" if condition == "validation" else condition
+    if inner != "natural" and source not in names():
+        raise GenaugError(
+            f"The condition '{condition}' belongs to built-in sets and has no effect on '{source}'; leave --condition out.")
+    built_in = {name: lambda name=name: load(name, inner) for name in names()}
+    return open_source(source, built_in, formats(), strict=strict, progress=progress)

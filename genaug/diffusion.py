@@ -75,11 +75,12 @@ class Backbone(ABC):
     device, dtype = torch.device("cpu"), torch.float32
     prediction_type = "epsilon"
     alphas_cumprod = None             # (T,) float64
-    unet = None                       # the denoising network, torch module; None: nothing to adapt or to fine-tune
-    text_encoder, tokenizer = None, None  # CLIP's; None: the model knows class names, not words, so no word can be learned
-    scheduler = None                  # diffusers' scheduler of the network; needed where there is a text encoder
+    unet = None                       # the denoising network; None: nothing to adapt or to fine-tune
+    text_encoder, tokenizer = None, None  # CLIP's; None: the model knows class names, not words
+    scheduler = None                  # diffusers' scheduler, where there is a text encoder
     _pinned = None                    # the fingerprint while a concept is attached
     attached = ()                     # fingerprints of the concepts attached now, outermost first
+    _waiting, _take_off = (), None    # concepts that were put on (notebook 20); what takes the last one off
 
     @abstractmethod
     def encode(self, images, generator=None):

@@ -21,10 +21,10 @@ import torch
 
 from . import __version__
 from .audit import audit_duplicates, audit_memory
-from .classifier import feature_network, train_classifier
+from .classifier import TrainedClassifier, feature_network, train_classifier
 from .core import GenaugError, LabeledImages, decode_image, encode_png, progress_bar, to_uint8, write_atomic
 from .datasets import judging_pool
-from .experiment import Bench, Comparison, arm_fields, arm_text, find_jury, make_split, needed_backbone, open_sets, paint_arm, put, read_rows
+from .experiment import Comparison, Run, Split, arm_fields, arm_identity, arm_text, find_jury, open_run, paint_arm, put, read_rows
 from .methods.genmix import GenMix, mixed_set
 from .metrics.classification import paired_interval
 from .metrics.images import FeatureNetwork, boundary_coverage, diversity, kernel_distance, manifold_scores, nearest_neighbours
@@ -188,43 +188,39 @@ def unstudied(
 
 
 def studied_sets(
-    bench: Bench,   # where, with what
-    split,          # of `make_split`
+    run: Run,       # where, with what
+    split: Split,   # a draw
     arm: str,       # a generator
     mixer: GenMix,  # of the mixed set
 ) -> dict[str, LabeledImages]:  # "synthetic", "genmix"
     "A generator's set of a draw, and one pass of GenMix over it."
-    synthetic = paint_arm(bench, bench.arm(arm), split)[0]
+    synthetic = paint_arm(run, run.arm(arm), split)[0]
     return {"synthetic": synthetic, "genmix": mixed_set(split.train, synthetic, mixer, seed=split.number)}
 
 # %% ../nbs/65_genmix_study.ipynb #c027
 def fill_study(
-    question: Comparison,               # generators as methods; splits, classifier and scale
-    source: str,                        # SOURCE of the data
-    file: str | Path,                   # CSV of the rows
-    home: str | Path,                   # working folder of the table that painted the sets
+    run: Run,                # generators as methods; its folder is that of the table that painted the sets
+    file: str | Path,        # CSV of the rows
     panels: Mapping[str, str] | None = None,  # arm -> title, in the order of the maps; None: all arms
-    backbone: str = "tiny",             # name, folder or hub id
-    mixer: GenMix | None = None,        # None: the paper's settings
-    most: int | None = None,            # images of each set in a map; None: all
-    progress: bool = False,             # show bars
+    mixer: GenMix | None = None,  # None: the paper's settings
+    most: int | None = None,      # images of each set in a map; None: all
 ) -> int:  # arms that were studied
     "Measure what a study lacks and draw its maps; rows are written as soon as they are there."
-    todo, sets, mixer, file = unstudied(question, file), open_sets(source, question.condition), mixer or GenMix(), Path(file)
-    network = needed_backbone(question.methods, backbone, question.device) if todo else None
-    bench, foreign = Bench(question, sets, network, Path(home), progress), feature_network("letters")
-    panels, maps = {arm: arm for arm in question.methods} if panels is None else dict(panels), []
+    question, mixer, file, foreign = run.question, mixer or GenMix(), Path(file), feature_network("letters")
+    todo, maps = unstudied(question, file), []
+    panels = {arm: arm for arm in question.methods} if panels is None else dict(panels)
     for number in sorted({split for split, _ in todo}):
-        split = make_split(question, sets, number)
-        judge = train_classifier(split.train, preset=replace(bench.preset, patience=None), seed=0, device=question.device)
+        split = run.split(number)
+        judge = train_classifier(split.train, preset=replace(run.preset, patience=None), seed=0, device=question.device)
         own = FeatureNetwork("original", judge.features)
-        shared = {**bench.names(), "split": number, "seed": 0, "version": __version__, "device": question.device}
-        keep = lambda arm, name, images: put([{**shared, **arm_fields(arm), "metric": metric, "part": f"set={name}", "value": value, "n": count} for metric, value, count in study_rows(split.train, images, foreign, own)], file)
+        shared = {**run.names, "split": number, "seed": 0, "version": __version__, "device": question.device}
+        keep = lambda arm, name, images: put([{**shared, **arm_identity(run.arm(arm)), "metric": metric, "part": f"set={name}", "value": value, "n": count}
+                                              for metric, value, count in study_rows(split.train, images, foreign, own)], file)
         keep("original", "real", split.train)
         drawn = number == question.splits[0]
         maps += map_points("photographs", {"real": split.train}, own, most=most) if drawn else []
-        for arm in progress_bar([arm for one, arm in todo if one == number], "arms", progress):
-            found = studied_sets(bench, split, arm, mixer)
+        for arm in progress_bar([arm for one, arm in todo if one == number], "arms", run.progress):
+            found = studied_sets(run, split, arm, mixer)
             for name, images in found.items():
                 keep(arm, name, images)
                 if drawn and arm in panels:
@@ -310,7 +306,7 @@ def same_class_blends(
 
 def blend_rows(
     images: LabeledImages,    # photographs
-    judge: object,            # a classifier of these classes that saw none of them
+    judge: TrainedClassifier,  # a classifier of these classes that saw none of them
     shares: Sequence[float],  # of the partner
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
     "How a judge answers to blends of two of a class: shares of its answers for each class and share."
@@ -334,11 +330,10 @@ def fill_blends(
     rows = read_rows(file)
     there = set(rows[(rows.table == question.table) & (rows.scale == question.scale) & (rows.data == question.data)].split)
     for number in [number for number in question.splits if str(number) not in there]:
-        sets = open_sets(source, question.condition)
-        bench = Bench(question, sets, None, Path(judges), False)
-        found = find_jury(sets, judges, **({"pool": judging_pool(question.data)} if question.draws else {}), **(jury or {}))
-        shared = {**bench.names(), **arm_fields("genmix@same_class=true"), "classifier": f"judge {found.judge.name}", "split": number, "seed": 0, "version": __version__, "device": question.device}
-        split = make_split(question, sets, number)
+        run = open_run(question, source, judges, progress=False)
+        found = find_jury(run.sets, judges, **({"pool": judging_pool(question.data)} if question.draws else {}), **(jury or {}))
+        shared = {**run.names, **arm_fields("genmix@same_class=true"), "classifier": f"judge {found.judge.name}", "split": number, "seed": 0, "version": __version__, "device": question.device}
+        split = run.split(number)
         unseen = split.train if question.draws else split.test
         put([{**shared, "metric": metric, "part": part, "value": value, "n": count} for metric, part, value, count in blend_rows(unseen, found.judge, shares)], file)
 

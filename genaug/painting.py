@@ -8,7 +8,8 @@ __all__ = ['LIBRARIES', 'KNOWN_BEFORE', 'explain_disk_errors', 'plain_value', 'P
            'check_apart', 'check_output', 'source_folders', 'claim_folder', 'refuse_other_run', 'Team', 'find_team',
            'hold_lock', 'hold_output', 'inputs_for', 'failures', 'refuse_failures', 'paint_rows', 'PaintedImages',
            'decide', 'kept_units', 'rows_of_round', 'paint_rounds', 'finish', 'open_synthetic', 'read_decisions',
-           'changed_images', 'plan_findings', 'painted_findings', 'paint_shard', 'take_over', 'synthesize']
+           'changed_images', 'plan_findings', 'painted_findings', 'paint_shard', 'take_over', 'paint_plan',
+           'synthesize']
 
 # %% ../nbs/39_painting.ipynb #c003
 import errno
@@ -213,6 +214,7 @@ class Canvas:
     "Where the rows of a plan lie on disk."
     folder: Path  # OUT
     plan: Plan    # the rows
+    like: tuple[Path, ...] = ()  # folders that may hold rows of this plan, such as a set with fewer copies: their files are taken over
 
     @cached_property
     def places(self) -> dict[str, Path]:
@@ -854,29 +856,21 @@ def take_over(
     return taken
 
 # %% ../nbs/39_painting.ipynb #c058
-def synthesize(
+def paint_plan(
     augmenter: Augmenter,            # fitted on `real`
     real: LabeledImages,             # the training images, nothing else
-    folder: str | Path,              # OUT: new, empty, or begun by the same call
-    budget: Budget,                  # how many images
-    seed: int,                       # of the whole set
+    canvas: Canvas,                  # OUT (new, empty, or begun by the same call) and the plan
     batch_size: int = 32,            # rows at once; on a CPU it moves no pixel by more than 2 of 255
     shard: tuple[int, int] | None = None,  # (index, count) of this process; None: torchrun's, or alone
     progress: bool = True,           # show bars
-    manifest: Manifest | None = None,  # if given, `real` must lie in its training part
     allow_fewer: bool = False,       # accept fewer images where a filter turned down too many
-    like: Sequence[Path] = (),       # folders that may hold rows of this plan, such as a set with fewer copies: their files are taken over
 ) -> LabeledImages | None:  # the finished set; None when other shards still have work to do
-    "Plan, paint, select and finish; resumes what was broken off. Raises `GenaugError` for everything the user can put right."
-    folder, team = Path(folder).expanduser(), find_team(shard)
+    "Paint a plan, select and finish; resumes what was broken off. Raises `GenaugError` for everything the user can put right."
+    folder, team = canvas.folder, find_team(shard)
     if batch_size < 1:
         raise GenaugError(f"The batch size must be at least 1, not {batch_size}.")
-    if manifest is not None:
-        assert_only(real.ids, manifest, "painting")
-    plan = make_plan(augmenter, real, budget, seed)
-    canvas = Canvas(folder, plan)
     with explain_disk_errors(folder):
-        claim_folder(folder, real, plan)
+        claim_folder(folder, real, canvas.plan)
         if team.count > 1 and not team.together:
             if not paint_shard(augmenter, canvas, real, team, batch_size, progress):
                 return None
@@ -885,10 +879,27 @@ def synthesize(
             complete = _is_complete(canvas)
             team.wait()
             if not complete:
-                take_over(canvas, like if team.index == 0 else ())
+                take_over(canvas, canvas.like if team.index == 0 else ())
                 decisions = paint_rounds(augmenter, canvas, real, team, batch_size, progress)
                 if team.index == 0:
-                    keep_findings(folder, plan_findings(augmenter, plan), command="synthesize")
+                    keep_findings(folder, plan_findings(augmenter, canvas.plan), command="synthesize")
                     finish(canvas, decisions, allow_fewer)
             team.wait()
     return open_synthetic(folder)
+
+# %% ../nbs/39_painting.ipynb #c058b
+def synthesize(
+    augmenter: Augmenter,  # fitted on `real`
+    real: LabeledImages,   # the training images, nothing else
+    folder: str | Path,    # OUT: new, empty, or begun by the same call
+    budget: Budget,        # how many images
+    seed: int,             # of the whole set
+    manifest: Manifest | None = None,  # if given, `real` must lie in its training part
+    like: Sequence[Path] = (),         # as in `Canvas`
+    **how,                 # further arguments of `paint_plan`, such as `batch_size` and `allow_fewer`
+) -> LabeledImages | None:  # as `paint_plan`
+    "Make the plan and paint it."
+    if manifest is not None:
+        assert_only(real.ids, manifest, "painting")
+    plan = make_plan(augmenter, real, budget, seed)
+    return paint_plan(augmenter, real, Canvas(Path(folder).expanduser(), plan, tuple(like)), **how)

@@ -15,7 +15,6 @@ import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -25,7 +24,7 @@ from .concepts.category import CategorySettings, learn_category_concept
 from .concepts.dreambooth import FineTuned
 from .concepts.lora import AdapterSettings, ConceptShelf, Rank, learn_lora, learn_shelf
 from .concepts.textual_inversion import Concept, TokenSettings, learn_tokens
-from .core import (Augmenter, Bound, Budget, Decision, GenaugError, Identity, LabeledImages, Part, PlanRow, Slot, Summary, check_settings,
+from .core import (Augmenter, Bound, Budget, Decision, GenaugError, Identity, LabeledImages, Part, PlanRow, Slot, Summary,
                          content_hash, declare_method, identity_of, seed_from, settings_of, stored_kind, to_uint8)
 from .diffusion import Backbone, leading_timesteps, load_backbone
 from .inversion import InversionPool

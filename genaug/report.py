@@ -6,8 +6,9 @@
 __all__ = ['STYLE', 'POLICY', 'Section', 'paragraph', 'html_table', 'make_page', 'findings_section', 'counts_table',
            'counts_figure', 'class_members', 'picture', 'row_words', 'exhibit', 'nearest_images', 'content_overlap',
            'leak_lines', 'opened_parts', 'chosen_photographs', 'photographs_of', 'settings_section', 'audit_section',
-           'image_sections', 'stored_note', 'written_findings', 'report_set', 'verdicts', 'class_table', 'made_table',
-           'stored_summary', 'result_sections', 'arm_section', 'report_comparison', 'write_report']
+           'image_sections', 'stored_note', 'written_findings', 'report_set', 'verdicts', 'class_table',
+           'confusion_table', 'answers_section', 'made_table', 'stored_summary', 'result_sections', 'arm_section',
+           'report_comparison', 'write_report']
 
 # %% ../nbs/61_report.ipynb #c003
 import json
@@ -19,10 +20,13 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
+from .answers import Answers, read_answers
 from .audit import audit, sources_of
 from .core import Finding, FINDINGS_FILE, GenaugError, LabeledImages, parse_json, read_findings, reader_findings, sorted_findings, write_atomic
 from .data import Manifest
-from .experiment import CONTROLS, MAIN_METRICS, arm_text, asked_rows, manifest_path, open_sets, read_comparison, read_rows, set_table, summary_figure, written_summary
+from .datasets import open_sets
+from .experiment import (CONTROLS, MAIN_METRICS, arm_text, asked_rows, manifest_path, read_comparison, read_rows, set_table,
+                               summary_figure, written_summary)
 from .metrics.classification import part_of
 from .metrics.images import nearest_neighbours, pixel_features
 from .painting import Plan, open_synthetic, read_plan
@@ -384,6 +388,44 @@ def class_table(
     table = table.reindex(index=[name for name in order if name in table.index], columns=[name for name in methods if name in table.columns])
     return table.round(1).rename(index=order).rename_axis(columns=None).reset_index()
 
+# %% ../nbs/61_report.ipynb #c041b
+def confusion_table(
+    found: Sequence[Answers],  # of the runs of some arms, one label per image
+    methods: Sequence[str],    # arms in order
+    most: int = 10,            # mistakes shown
+) -> pd.DataFrame:  # class, taken for, one column per arm, in percent
+    "The most frequent mistakes, the largest first."
+    shares = {arm: [] for arm in methods}
+    for one in found:
+        counts = one.confusion()
+        shares.get(arm_text(one.key["method"], one.key["variant"]), []).append(counts / np.maximum(1, counts.sum(1, keepdims=True)))
+    means = {arm: np.mean(tables, axis=0) for arm, tables in shares.items() if tables}
+    if not means:
+        return pd.DataFrame()
+    wrong = np.sum(list(means.values()), axis=0) * (1 - np.eye(len(found[0].class_names)))
+    pairs = [divmod(int(place), len(wrong)) for place in np.argsort(-wrong, axis=None, kind="stable")[:most] if wrong.flat[place] > 0]
+    names = found[0].class_names
+    return pd.DataFrame([{"class": names[true], "taken for": names[said], **{arm: round(100 * float(table[true, said]), 1) for arm, table in means.items()}}
+                         for true, said in pairs])
+
+
+def answers_section(
+    folder: Path,     # OUT of `compare`
+    record: Mapping,  # of `read_comparison`
+) -> list[Section]:  # one section, or none where there are no answers of the question asked
+    "Which class was taken for which."
+    question = record["question"]
+    try:
+        found = read_answers(folder / "answers.jsonl", **(record.get("shared") or {}))
+    except GenaugError as error:
+        return [Section("Mistakes", paragraph(f"{error} The next `genaug compare` into this folder writes it anew.", "note"))]
+    asked = [one for one in found if one.single and int(one.key["split"]) in question["splits"] and int(one.key["seed"]) in question["repeats"]]
+    table = confusion_table(asked, question["methods"])
+    if not len(table):
+        return []
+    said = "The most frequent mistakes: the share of a class's test images (%) that were taken for another class, mean over splits and repeats. The answers to every image are in answers.jsonl."
+    return [Section("Mistakes", paragraph(said) + html_table(table))]
+
 # %% ../nbs/61_report.ipynb #c043
 def made_table(
     rows: pd.DataFrame,      # result rows
@@ -438,7 +480,8 @@ def result_sections(
     made = made_table(rows, record["question"]["methods"])
     classes = class_table(rows, record["question"]["methods"], names)
     question = pd.DataFrame({"setting": list(record["question"]), "value": [value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False) for value in record["question"].values()]})
-    return [Section("Result", notes + numbers + small), *made, Section("By class", paragraph("Share of each class's test images that were recognised (%).") + html_table(classes)) if len(classes) else Section("By class", ""),
+    mistakes = answers_section(folder, record)
+    return [Section("Result", notes + numbers + small), *made, Section("By class", paragraph("Share of each class's test images that were recognised (%).") + html_table(classes)) if len(classes) else Section("By class", ""), *mistakes,
             Section("Settings", html_table(pd.DataFrame([{"setting": "source", "value": record["source"]}, {"setting": "backbone", "value": ", ".join(sorted(set(rows.backbone)))}])) + html_table(question))]
 
 # %% ../nbs/61_report.ipynb #c049

@@ -11,7 +11,7 @@ __all__ = ['Slots', 'USES', 'EpochPlan', 'stream', 'endless', 'slot_class', 'anc
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -22,7 +22,7 @@ import torch
 
 from .balance.smote import memberships
 from .core import (Balancer, Bound, GenaugError, Identity, LabeledImages, Mixer, OtherSlots, Part,
-                         PartnerRule, Schedule, ScheduleRow, printable, seed_from, stored_fields)
+                         PartnerRule, Schedule, ScheduleRow, check_settings, printable, seed_from, stored_fields)
 
 # %% ../nbs/18_schedule.ipynb #c006
 @dataclass(frozen=True)
@@ -141,6 +141,9 @@ class TrainingUse(Part):
     keeps_slots: ClassVar[bool] = True        # does a slot show its own photograph, or an image in its place?
     whole_batches: ClassVar[bool] = True      # is an update one batch? With two losses it is two
     needs_synthetic: ClassVar[bool] = False   # is there nothing to show without a synthetic set?
+
+    def __post_init__(self):
+        check_settings(self, f"use={self.word}")
 
     @abc.abstractmethod
     def shown(

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .experiment import (Comparison, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name, find_jury, manifest_path, measure_experiment,
-                               missing_units, needed_backbone, open_sets, put, read_rows, run_experiment, summarise, with_bootstrap)
 from .core import GenaugError, parse_json, printable
 from .datasets import judging_pool
 from .diffusion import usable_device
+from .experiment import (Comparison, Run, Unit, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name,
+                               find_jury, keep_answers, manifest_path, measure_experiment, missing_units, open_run, put, read_rows,
+                               run_experiment, summarise, with_bootstrap)
 from .registry import make_arm, parse_methods
 from .show import Drawing
 
@@ -34,6 +35,9 @@ class Places:
 
     @property
     def points(self) -> Path: return self.file.parent / "points" / self.file.name  # CSV of curves
+
+    @property
+    def answers(self) -> Path: return self.file.parent / "answers" / f"{self.file.stem}.jsonl"  # of all runs, by test image
 
     def home(self, question: Comparison) -> Path:
         "The working folder of one draw of training images; classifiers and arms share what lies there."
@@ -115,16 +119,17 @@ def unfinished(
 
 # %% ../nbs/63_tables.ipynb #c012
 def bootstrap_rows(
-    question: Comparison,   # complete
-    units: Sequence,        # all its runs
+    run: Run,               # complete
+    units: Sequence[Unit],  # all its runs
     rows: Sequence[list],   # the rows of each
-    home: Path,             # with the manifests of the splits
 ) -> list[dict]:  # result rows
     "95 % bootstrap intervals over test images: of each arm, and of its difference to the first control."
     lines = [row for part in rows for row in part]
-    summary = with_bootstrap(summarise(pd.DataFrame(lines), question.methods), units, home, question.test_part)
-    shared = {key: value for key, value in lines[0].items() if key not in ("method", "variant")} | dict(split="all", seed="all", wall_s=0, evaluations=0, settings=_splits(question))
-    columns = (("images low", "", "low"), ("images high", "", "high"), ("images minus low", "minus=control", "low"), ("images minus high", "minus=control", "high"))
+    summary = with_bootstrap(summarise(pd.DataFrame(lines), list(run.arms)), units, run)
+    shared = {key: value for key, value in lines[0].items() if key not in ("method", "variant")}
+    shared |= dict(split="all", seed="all", wall_s=0, evaluations=0, settings=_splits(run.question))
+    columns = (("images low", "", "low"), ("images high", "", "high"),
+               ("images minus low", "minus=control", "low"), ("images minus high", "minus=control", "high"))
     return [shared | arm_fields(arm) | {"metric": f"accuracy_bootstrap_{end}", "part": part, "value": value, "n": len(units[0].correct)}
             for column, part, end in columns for arm, value in zip(summary.arm, summary[column])]
 
@@ -149,27 +154,26 @@ def fill_table(
     backbone: str = "tiny",           # name, folder or hub id
     measure: bool = True,             # measure the synthetic sets too
     jury: Mapping | None = None,      # settings for `find_jury`; None: the usual ones
-    progress: bool = False,           # show bars
     parts: Sequence[str] = (),        # which rows about parts of the test set are kept beside the totals, such as "shots" or "group"
     points: Sequence[tuple[str, str]] = (),  # and which go into the file of curves: (metric, part), such as ("sensitivity", "class")
 ) -> None:
-    "Run what a table lacks and write its rows, each as soon as it is there."
+    "Run what a table lacks and write its rows and answers, each as soon as they are there."
     for question in questions:
-        sets = open_sets(source, question.condition)
-        network = needed_backbone(question.methods, backbone, question.device)
-        name = "none" if network is None else f"{network.name}@{network.fingerprint()[:12]}"
-        todo, home = unfinished(question, places.file, name), places.home(question)
-        asked = dataclasses.replace(question, splits=todo or question.splits)
-        for _, rows in run_experiment(asked, sets, home, network, progress) if todo else ():
+        whole = open_run(question, source, places.home(question), backbone, progress=False)
+        todo = unfinished(question, places.file, whole.names["backbone"])
+        asked = dataclasses.replace(whole, question=dataclasses.replace(question, splits=todo or question.splits))
+        for unit, rows in run_experiment(asked) if todo else ():
             kind = [row["part"].partition("=")[0] if "," not in row["part"] else "cells" for row in rows]
             put([row for row, one in zip(rows, kind) if one in ("", *parts)], places.file)
             put([row | {"settings": ""} for row, one in zip(rows, kind) if (row["metric"], one) in points], places.points) if points else None
-        if todo and measure and any(make_arm(text).augmenter is not None for text in question.methods):
-            judged = find_jury(sets, places.work / "judges", progress=progress, **({"pool": judging_pool(question.data)} if question.draws else {}), **(jury or {}))
-            for rows in measure_experiment(asked, sets, home, judged, network, progress):
+            keep_answers(asked, [unit], places.answers)
+        if todo and measure and any(arm.augmenter is not None for arm in asked.arms.values()):
+            pool = {"pool": judging_pool(question.data)} if question.draws else {}
+            for rows in measure_experiment(asked, find_jury(asked.sets, places.work / "judges", **pool, **(jury or {}))):
                 put(rows, places.file)
-        if all(manifest_path(home, number, question.test_part).is_file() for number in question.splits) and lacks_bootstrap(question, places.file, name):
-            put(bootstrap_rows(question, *zip(*run_experiment(question, sets, home, network, False)), home), places.file)
+        drawn = all(manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits)
+        if drawn and lacks_bootstrap(question, places.file, whole.names["backbone"]):
+            put(bootstrap_rows(whole, *zip(*run_experiment(whole))), places.file)
 
 # %% ../nbs/63_tables.ipynb #c020
 def scales_shown(

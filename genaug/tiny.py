@@ -7,7 +7,7 @@ __all__ = ['DIGITS', 'LETTERS', 'SPARE_WORDS', 'glyph_variants', 'glyph_masks', 
            'Corpus', 'corpus', 'make_autoencoder', 'to_model', 'autoencoder_loss', 'train_autoencoder', 'EncodedCorpus',
            'encode_corpus', 'make_tokenizer', 'kept_tokenizer', 'make_scheduler', 'noise_weights', 'make_denoiser',
            'pick_mixture', 'train_denoiser', 'thinned', 'folder_hash', 'save_pipeline', 'train_tiny', 'tiny_folder',
-           'tiny_card', 'tiny_hash', 'make_reader', 'train_reader', 'legibility']
+           'tiny_card', 'tiny_hash', 'make_reader', 'train_reader', 'legibility', 'backbone_note']
 
 # %% ../nbs/09_tiny.ipynb #c003
 import functools
@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import nn
 
 from .core import GenaugError, content_hash, parse_json, write_atomic
-from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, photographs, place, random_crop
+from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, names, photographs, place, random_crop
 from .sampling import denoise, row_noise
 from .training import LoopSettings, generator_at, named_tensors, train_loop
 
@@ -218,7 +218,9 @@ def train_autoencoder(
             output = autoencoder.decode(mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)).sample
         return autoencoder_loss(output.float(), batch, mean, log_variance)
 
-    settings = LoopSettings(steps, 1e-3, schedule="cosine", warmup=100, weight_decay=1e-4, seed=1, checkpoint_every=200)
+    settings = LoopSettings(
+        steps, 1e-3, schedule="cosine", warmup=100, weight_decay=1e-4, seed=1, checkpoint_every=200
+    )
     losses = train_loop(loss_at, {"vae": autoencoder}, settings, checkpoint, progress)
     return autoencoder.eval(), losses
 
@@ -366,7 +368,8 @@ def train_denoiser(
             predicted = unet(level.sqrt() * clean + (1 - level).sqrt() * noise, timesteps, text_encoder(tokens).last_hidden_state).sample
         return (((predicted.float() - noise) ** 2).mean((1, 2, 3)) * weights[timesteps]).mean()
 
-    settings = LoopSettings(steps, {"unet": 5e-4, "text": 5e-4}, schedule="trapezoid", warmup=300, weight_decay=1e-3, seed=2)
+    rates = {"unet": 5e-4, "text": 5e-4}
+    settings = LoopSettings(steps, rates, schedule="trapezoid", warmup=300, weight_decay=1e-3, seed=2)
     losses = train_loop(loss_at, parts, settings, checkpoint, progress, ema=ema)
     ema.copy_to(parameters)
     return text_encoder.eval(), unet.eval(), losses
@@ -427,7 +430,9 @@ def train_tiny(
     tokenizer, (latents, factor) = kept_tokenizer(folder / "tokenizer", captions), encode_corpus(autoencoder, images)
     latents = torch.cat([latents, encode_corpus(autoencoder, clear.images)[0]])
     encoded = EncodedCorpus(latents, captions + clear.captions, len(clear.captions), factor)
-    text_encoder, unet, losses = train_denoiser(encoded, tokenizer, folder / "unet", denoiser_steps, clear_from, batch_size, progress)
+    text_encoder, unet, losses = train_denoiser(
+        encoded, tokenizer, folder / "unet", denoiser_steps, clear_from, batch_size, progress
+    )
     save_pipeline(folder / "pipeline", autoencoder, text_encoder, unet, tokenizer, factor)
     card = {"autoencoder_steps": autoencoder_steps, "denoiser_steps": denoiser_steps, "corpus_size": 4 * part, "clear_size": len(clear.captions), "clear_from": clear_from, "batch_size": batch_size,
             "losses": {"autoencoder": thinned(autoencoder_losses), "denoiser": thinned(losses)}, "hash": folder_hash(folder / "pipeline")}
@@ -481,7 +486,9 @@ def train_reader(
             output = reader(images[chosen])
         return F.cross_entropy(output.float(), labels[chosen], label_smoothing=0.05)
 
-    settings = LoopSettings(steps, 2e-3, schedule="cosine", warmup=50, weight_decay=1e-2, seed=79, checkpoint_every=100)
+    settings = LoopSettings(
+        steps, 2e-3, schedule="cosine", warmup=50, weight_decay=1e-2, seed=79, checkpoint_every=100
+    )
     train_loop(loss_at, {"reader": reader}, settings, checkpoint, progress)
     return reader.eval()
 
@@ -503,3 +510,18 @@ def legibility(
         images = backbone.decode(denoise(backbone, noise, [condition], num_inference_steps=num_inference_steps, guidance_scale=guidance_scale))
         shares[word] = float((reader(images).argmax(1) == asked).float().mean())
     return shares | {"all": sum(shares.values()) / len(shares)}
+
+# %% ../nbs/09_tiny.ipynb #c074m
+def backbone_note(
+    backbone: str | None,  # name of the backbone; None: none is used
+    source: str,           # SOURCE
+) -> str:  # "" when there is nothing to say
+    "What a user of the embedded backbone must know."
+    if backbone != "tiny":
+        return ""
+    if source in names():
+        return ("The embedded backbone 'tiny' and this data set are a miniature world of 32 x 32 pixels: "
+                "the numbers say how the methods behave there, not on photographs.")
+    return ("The embedded backbone 'tiny' is a 32 x 32 toy that knows only its own small world of glyphs on a few backgrounds, "
+            "so it cannot paint your pictures: use this run to try the workflow, and name a real model with --backbone, "
+            "a diffusers folder or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5 (with --device cuda where there is a GPU).")

@@ -28,7 +28,8 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from .core import Bound, GenaugError, Identity, LabeledImages, check_settings, content_hash, parse_json, progress_bar, seed_from
+from .core import (Bound, GenaugError, Identity, LabeledImages, check_settings, content_hash, parse_json, progress_bar,
+                         seed_from)
 
 # %% ../nbs/08_training.ipynb #c006
 def generator_at(
@@ -370,10 +371,16 @@ class LoopSettings:
     def record(self, processes: int = 1) -> dict:
         "What a checkpoint must agree in, as `progress.json` names it."
         rates, optimizer = self.learning_rate, self.optimizer
-        return {"lr": dict(rates) if isinstance(rates, Mapping) else rates,
-                "optimizer": optimizer if isinstance(optimizer, str) else optimizer.__name__, "schedule": self.schedule,
-                "warmup": self.warmup, "weight_decay": self.weight_decay, "grad_clip": self.grad_clip, "seed": self.seed,
-                "processes": processes}
+        return {
+            "lr": dict(rates) if isinstance(rates, Mapping) else rates,
+            "optimizer": optimizer if isinstance(optimizer, str) else optimizer.__name__,
+            "schedule": self.schedule,
+            "warmup": self.warmup,
+            "weight_decay": self.weight_decay,
+            "grad_clip": self.grad_clip,
+            "seed": self.seed,
+            "processes": processes,
+        }
 
 # %% ../nbs/08_training.ipynb #c023g
 @dataclass(frozen=True)
@@ -389,8 +396,10 @@ class LearningSettings:
     flip: bool = True                   # also learn from mirror images
     seed: Seed = 0                      # of all draws
     checkpoint_every: Annotated[int, Bound(1, 1e7)] = 500  # steps between two checkpoints
-    identity: ClassVar[Identity] = Identity(later=("warmup", "weight_decay", "grad_clip", "checkpoint_every"), never=("checkpoint_every",))
-    recorded: ClassVar[Identity] = Identity(names={"learning_rate": "lr"}, later=("warmup",), never=("checkpoint_every",))  # of `record`
+    identity: ClassVar[Identity] = Identity(
+        later=("warmup", "weight_decay", "grad_clip"), never=("checkpoint_every",)
+    )
+    recorded: ClassVar[Identity] = Identity("", {"learning_rate": "lr"}, ("warmup",), ("checkpoint_every",))
 
     def __post_init__(self):
         check_settings(self)
@@ -402,21 +411,22 @@ class LearningSettings:
     def converted(self, kind: type, **changes):
         "Settings of another kind, with the fields that both have; `changes` replace some of them."
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return kind(**{field.name: own[field.name] for field in dataclasses.fields(kind) if field.name in own} | changes)
+        shared = {field.name: own[field.name] for field in dataclasses.fields(kind) if field.name in own}
+        return kind(**shared | changes)
 
     def loop(self, **changes) -> LoopSettings:
         "What the loop is told; `changes` replace some of it."
         return self.converted(LoopSettings, **changes)
 
     def record(self, whole: bool = False) -> dict:
-        "What a concept remembers of them: the fields of the class that declares `recorded`; `whole`: later ones at their defaults too."
+        "What a concept remembers: the fields of the class that declares `recorded`; `whole`: unused later ones too."
         kind = next(base for base in type(self).__mro__ if "recorded" in base.__dict__)
         stored = {"method": kind.recorded.kind} if kind.recorded.kind else {}
         for field in dataclasses.fields(kind):
-            value = getattr(self, field.name)
+            value, name = getattr(self, field.name), kind.recorded.names.get(field.name, field.name)
             unused = field.name in kind.recorded.later and value == field.default and not whole
             if field.name not in kind.recorded.never and not unused:
-                stored[kind.recorded.names.get(field.name, field.name)] = list(value) if isinstance(value, tuple) else value
+                stored[name] = list(value) if isinstance(value, tuple) else value
         return stored
 
 # %% ../nbs/08_training.ipynb #c025
@@ -431,22 +441,25 @@ def train_loop(
     callback: Callable | None = None,  # called with (step, loss) after each update
     accelerator=None,              # accelerate.Accelerator, to train in several processes; None: in this one alone
 ) -> list[float]:  # the loss of every update
-    "Train to the given number of updates, resuming from a checkpoint; the result does not depend on interruptions (on one kind of processor). Of several processes with one checkpoint folder, one trains and the others wait."
+    """Train to the given number of updates, resuming from a checkpoint; the result does not depend on
+    interruptions (on one kind of processor). Of several processes with one folder, one trains and the others wait.
+    """
     accelerator, steps = accelerator or Alone(), settings.steps
     trained, state = named_tensors(parameters)
     changer = make_optimizer(trained, settings.learning_rate, settings.optimizer, settings.weight_decay)
-    record = settings.record(accelerator.num_processes)
+    record, seed, clip = settings.record(accelerator.num_processes), settings.seed, settings.grad_clip
     with alone_in(checkpoint if accelerator.num_processes == 1 else None):
         start, losses = load_checkpoint(checkpoint, state, changer, ema, record, steps)
         for step in (bar := progress_bar(range(start, steps), "training", progress and accelerator.is_main_process)):
             factor = learning_rate_factor(step, steps, settings.schedule, settings.warmup)
-            losses.append(one_update(loss_at, step, trained, changer, factor, settings.seed, settings.grad_clip, accelerator))
+            losses.append(one_update(loss_at, step, trained, changer, factor, seed, clip, accelerator))
             bar.set_postfix_str(f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", refresh=False)
             if ema is not None:
                 ema.step(list(trained.values()))
             if callback:
                 callback(step, losses[-1])
-            if checkpoint and accelerator.is_main_process and ((step + 1) % settings.checkpoint_every == 0 or step + 1 == steps):
+            due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
+            if checkpoint and accelerator.is_main_process and due:
                 check_finite(trained, step)
                 save_checkpoint(checkpoint, step + 1, state, changer, losses, ema, record, steps)
     check_finite(trained, steps - 1)

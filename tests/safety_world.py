@@ -24,7 +24,7 @@ from genaug.concepts.dreambooth import FineTuned
 from genaug.core import Budget, GenaugError, LabeledImages, content_hash
 from genaug.datasets import load
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, load_backbone
-from genaug.experiment import KEY, Bench, Comparison, load_rows, make_split
+from genaug.experiment import KEY, Comparison, Run, load_rows
 from genaug.generators.common import GeneratorAugmenter
 from genaug.painting import plain_value
 from genaug.prompts import ClassPrompt
@@ -301,13 +301,13 @@ def digest_or_error(augmenter, real, budget):
 def bench():
     "A comparison on the embedded scenes, and its first split."
     question = Comparison(("original",), shots=1, splits=(0,), repeats=(0,), suffixes=SUFFIXES, updates=20)
-    return Bench(question, scenes(), backbone("tiny"), Path("OUT"), False), make_split(question, scenes(), 0)
+    return Run(question, scenes(), backbone("tiny"), Path("OUT"), False)
 
 
 def unit_key(text):
     "The file in which a comparison keeps the result of an arm."
-    place, split = bench()
-    return place.path(text, split, 0).name
+    run = bench()
+    return run.path(run.arm(text), run.first, 0).name
 
 
 # Feeds and mixtures

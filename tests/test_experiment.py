@@ -17,7 +17,7 @@ import pytest
 from genaug import experiment
 from genaug.core import GenaugError, LabeledImages
 from genaug.data import Manifest
-from genaug.experiment import (KEY, Bench, Comparison, Unit, arm_fields, arm_text, bootstrap_difference, checked_row, claim_comparison, classifier_preset, compare, estimate, foreign_backbones,
+from genaug.experiment import (KEY, Run, Comparison, Unit, arm_fields, arm_text, bootstrap_difference, checked_row, claim_comparison, classifier_preset, compare, estimate, foreign_backbones,
                                make_split, missing_units, paint_arm, put, read_rows, run_experiment, split_notes, summarise, tune, written_summary)
 from genaug.registry import parse_methods
 
@@ -118,8 +118,8 @@ def test_the_committed_rows_were_measured_with_the_shipped_backbone(path):
 # the question
 
 @pytest.mark.parametrize("change, words", [({"splits": ()}, "at least one split"), ({"repeats": ()}, "at least one"), ({"imbalance_factor": 10}, "either a number of shots or"),
-                                           ({"shots": 0}, "at least 1"), ({"copies": 0}, "copies must be positive"), ({"replace": 1.5}, r"\[0, 1\]"), ({"updates": 0}, "at least one update"),
-                                           ({"test_fraction": 1.0}, "between 0 and 1"), ({"condition": "validation"}, "100 to 104"), ({"table": "bars", "splits": (100,)}, "for tuning")])
+                                           ({"shots": 0}, "at least 1"), ({"copies": 0}, "copies=0: it must be a finite number above 0"), ({"replace": 1.5}, "at most 1"), ({"updates": 0}, "updates=0: it must be a whole number at least 1"),
+                                           ({"test_fraction": 1.0}, "above 0 and below 1"), ({"condition": "validation"}, "100 to 104"), ({"table": "bars", "splits": (100,)}, "for tuning")])
 def test_an_impossible_question_is_refused(change, words):
     with pytest.raises(GenaugError, match=words):
         dataclasses.replace(QUESTION, **change)
@@ -131,9 +131,10 @@ def test_stages_see_training_images_only(monkeypatch, tmp_path):
     split = make_split(QUESTION, SETS, 0)
     assert set(split.train.ids) <= set(SETS["train"].ids) and split.test.ids == SETS["test"].ids and len(split.train) == 6
     planted = dataclasses.replace(split, train=split.test)
-    bench = Bench(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
+    bench = Run(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
     monkeypatch.setattr(experiment, "make_arm", lambda *_: None)
-    arm = type("Arm", (), {"name": "round-trip", "augmenter": type("Augmenter", (), {"name": "round-trip", "fit": lambda *_: pytest.fail("was fitted on test images")})()})()
+    augmenter = type("Augmenter", (), {"name": "round-trip", "fresh": lambda self: self, "fit": lambda *_: pytest.fail("was fitted on test images")})()
+    arm = type("Arm", (), {"text": "round-trip", "augmenter": augmenter, "budget": {}})()
     with pytest.raises(GenaugError, match="fitting round-trip.*a test image"):
         paint_arm(bench, arm, planted)
 
@@ -142,7 +143,7 @@ def test_a_folder_without_a_test_part_gives_a_stated_share():
     question = dataclasses.replace(QUESTION, test_fraction=0.25, shots=None)
     split = make_split(question, {"all": pool()}, 0)
     assert set(split.test.counts().values()) == {3.0} and set(split.train.counts().values()) == {9.0}
-    note, = split_notes(split, question, {"all": pool()})
+    note, = split_notes(Run(question, {"all": pool()}, None, "."))
     assert "25%" in note and "9 images" in note
     assert make_split(question, {"all": pool()}, 1).test.ids != split.test.ids
 
@@ -151,14 +152,14 @@ def test_too_few_images_for_the_shots_are_used_and_said():
     few = pool(12)[[0, 1, 2, 12, 13, 14, 15, 24, 25, 26]]
     question = dataclasses.replace(QUESTION, shots=4)
     split = make_split(question, {"train": few, "test": SETS["test"]}, 0)
-    note, = split_notes(split, question, {"train": few, "test": SETS["test"]})
+    note, = split_notes(Run(question, {"train": few, "test": SETS["test"]}, None, "."))
     assert len(split.train) == 10 and "2 of 3 classes have fewer than 4" in note
 
 
 def test_one_class_cannot_be_compared():
     one = pool(6, 1)
     with pytest.raises(GenaugError, match="at least two classes"):
-        split_notes(make_split(QUESTION, {"train": one, "test": pool(3, 1, 5, "exam")}, 0), QUESTION, {"train": one, "test": one})
+        split_notes(Run(QUESTION, {"train": one, "test": pool(3, 1, 5, "exam")}, None, "."))
 
 
 def test_a_long_tail_and_all_images():
@@ -184,30 +185,31 @@ def test_an_unknown_part_to_examine_on():
 # runs
 
 def test_a_changed_setting_never_finds_an_old_result(tmp_path):
-    split, bench = make_split(QUESTION, SETS, 0), Bench(QUESTION, SETS, None, tmp_path, False)
-    path = bench.path("mixup", split, 0)
-    changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path("mixup", split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
-    others = [bench.path("mixup@alpha=0.3", split, 0), bench.path("mixup", split, 1), bench.path("mixup", make_split(QUESTION, SETS, 1), 0), bench.path("original", split, 0)]
-    assert len({path, *changed, *others}) == 7 and bench.path("mixup", split, 0) == path
+    bench = Run(QUESTION, SETS, None, tmp_path, False)
+    split = bench.split(0)
+    path = bench.path(bench.arm("mixup"), split, 0)
+    changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path(bench.arm("mixup"), split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
+    others = [bench.path(bench.arm("mixup@alpha=0.3"), split, 0), bench.path(bench.arm("mixup"), split, 1), bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0), bench.path(bench.arm("original"), split, 0)]
+    assert len({path, *changed, *others}) == 7 and bench.path(bench.arm("mixup"), split, 0) == path
 
 
 def test_arms_are_paired(monkeypatch, tmp_path):
     seen = []
     real_training = experiment.train_classifier
     monkeypatch.setattr(experiment, "train_classifier", lambda train, synthetic, preset, **rest: seen.append((train.ids, rest["seed"], preset)) or real_training(train, synthetic, preset, **rest))
-    list(run_experiment(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, tmp_path, progress=False))
+    list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, None, tmp_path, False)))
     assert seen[:2] == seen[2:] and seen[0] != seen[1]
 
 
 SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
-from test_experiment import QUESTION, SETS, compare, dataclasses
+from test_experiment import QUESTION, SETS, Run, compare, dataclasses
 from genaug import experiment
 slow = experiment.run_unit
 def run_unit(*arguments):
     unit = slow(*arguments); print("finished", flush=True); __import__("time").sleep({pause}); return unit
 experiment.run_unit = run_unit
-compare(QUESTION, SETS, {out!r}, progress=False)
+compare(Run(QUESTION, SETS, None, {out!r}, False))
 """
 
 
@@ -220,27 +222,27 @@ def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
     process.wait()
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*.json")}
     assert len(stored) == 1 and not (tmp_path / "out" / "results.csv").exists()
-    found = compare(QUESTION, SETS, tmp_path / "out", progress=False)
+    found = compare(Run(QUESTION, SETS, None, tmp_path / "out", False))
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
-    unbroken = compare(QUESTION, SETS, tmp_path / "unbroken", progress=False)
+    unbroken = compare(Run(QUESTION, SETS, None, tmp_path / "unbroken", False))
     compared = [*KEY, "value", "n"]
     pd.testing.assert_frame_equal(found.rows[compared], unbroken.rows[compared])
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 4 and missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
 
 
 def test_a_broken_result_file_is_run_again(tmp_path):
-    found = compare(QUESTION, SETS, tmp_path, progress=False)
+    found = compare(Run(QUESTION, SETS, None, tmp_path, False))
     path = next((tmp_path / "runs").iterdir())
     path.write_text("{")
-    again = compare(QUESTION, SETS, tmp_path, progress=False)
+    again = compare(Run(QUESTION, SETS, None, tmp_path, False))
     assert Unit.load(path) is not None and again.rows.value.equals(found.rows.value)
 
 
 def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
-    compare(QUESTION, SETS, tmp_path, progress=False)
+    compare(Run(QUESTION, SETS, None, tmp_path, False))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     said = []
-    found = compare(dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)), SETS, tmp_path, progress=False, say=said.append)
+    found = compare(Run(dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)), SETS, None, tmp_path, False), say=said.append)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items()) and len(list((tmp_path / "runs").iterdir())) == 4 + 4
     assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {"original", "cutmix"}
     assert any(line.startswith("Estimated cost:") for line in said)
@@ -250,7 +252,7 @@ def test_folders_of_something_else_are_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     with pytest.raises(GenaugError, match="not empty"):
-        compare(QUESTION, SETS, tmp_path / "full", progress=False)
+        compare(Run(QUESTION, SETS, None, tmp_path / "full", False))
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
     (tmp_path / "file").write_text("")
     with pytest.raises(GenaugError, match="is a file"):
@@ -264,15 +266,15 @@ def test_folders_of_something_else_are_refused(tmp_path):
 
 
 def test_the_estimate_counts_what_is_left(tmp_path):
-    bench = Bench(dataclasses.replace(QUESTION, repeats=(0, 1)), SETS, None, tmp_path, False)
+    bench = Run(dataclasses.replace(QUESTION, repeats=(0, 1)), SETS, None, tmp_path, False)
     split = make_split(QUESTION, SETS, 0)
-    assert (estimate(bench, split).runs, estimate(bench, split).updates) == (8, 16)
-    list(run_experiment(dataclasses.replace(QUESTION, splits=(0,)), SETS, tmp_path, progress=False))
-    assert estimate(bench, split).runs == 4 and "classifiers" in estimate(bench, split).sentence()
+    assert (estimate(bench).runs, estimate(bench).updates) == (8, 16)
+    list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,)), SETS, None, tmp_path, False)))
+    assert estimate(bench).runs == 4 and "classifiers" in estimate(bench).sentence()
 
 
 def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
-    cost = lambda *methods: estimate(Bench(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False), make_split(QUESTION, SETS, 0))
+    cost = lambda *methods: estimate(Run(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False))
     alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
     assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
     assert cost("smote", "smote@copies=2").images > alone.images
@@ -286,7 +288,7 @@ def test_images_are_painted_once_and_shared(tmp_path):
     from genaug.diffusion import ToyBackbone
     backbone = ToyBackbone.from_images(SETS["train"].batch(), SETS["train"].targets, SETS["train"].class_names)
     question = dataclasses.replace(QUESTION, methods=("original", "round-trip", "round-trip+mixup"), splits=(0,), copies=1)
-    found = compare(question, SETS, tmp_path, backbone, progress=False)
+    found = compare(Run(question, SETS, backbone, tmp_path, False))
     sets = [path for path in (tmp_path / "synthetic" / "split-0").iterdir() if path.is_dir()]
     assert len(sets) == 1 and len(list((tmp_path / "synthetic" / "split-0").glob("*.json"))) == 2
     fed = [json.loads(text)["fed"]["synthetic"] for text, metric in zip(found.rows.settings, found.rows.metric) if metric == "accuracy"]
@@ -295,7 +297,7 @@ def test_images_are_painted_once_and_shared(tmp_path):
 
 
 def test_tuning_uses_its_own_splits(tmp_path):
-    table = tune(dataclasses.replace(QUESTION, splits=(100, 101)), SETS, tmp_path, progress=False)
+    table = tune(Run(dataclasses.replace(QUESTION, splits=(100, 101)), SETS, None, tmp_path, False))
     assert (table.splits == 2).all() and sorted(path.stem for path in (tmp_path / "splits").iterdir()) == ["100", "101"]
     assert not set(Manifest.load(tmp_path / "splits" / "100.json").test) & set(SETS["test"].ids)
 

@@ -15,6 +15,7 @@ from filelock import Timeout
 from genaug import experiment
 from genaug.core import GenaugError, LabeledImages, read_findings
 from genaug.experiment import (
+    Run,
     FAILED,
     Comparison,
     Unit,
@@ -64,7 +65,7 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
 
     def step(bench, made, *rest):
         at = next(one for one in rest if hasattr(one, "manifest"))
-        if made.name == arm and split in (None, at.number) and seed in (None, rest[-1]):
+        if made.text == arm and split in (None, at.number) and seed in (None, rest[-1]):
             raise (
                 error
                 if error is not None
@@ -117,7 +118,7 @@ def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp
         "smote",
         error=error,
     )
-    found = compare(ONE, SETS, tmp_path, progress=False)
+    found = compare(Run(ONE, SETS, None, tmp_path, False))
     runs = runs_of(tmp_path)
     assert {key: row.metric for key, row in runs.items()} == {
         (arm, split, seed): FAILED if arm == "smote" else "accuracy"
@@ -137,7 +138,7 @@ def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp
 
 def test_one_failing_cell_is_a_gap_that_is_named(monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", "mixup", split=1, seed=0)
-    found = compare(dataclasses.replace(ONE, splits=(0, 1, 2)), SETS, tmp_path, progress=False)
+    found = compare(Run(dataclasses.replace(ONE, splits=(0, 1, 2)), SETS, None, tmp_path, False))
     line = found.summary.set_index("arm").loc["mixup"]
     assert (line.splits, line.runs, line.failed) == (3, 5, 1)
     assert (
@@ -170,7 +171,7 @@ def test_differences_are_over_the_splits_that_both_have():
 @pytest.mark.parametrize("gone", ["original", "mixup"])
 def test_an_arm_without_any_result_stays_in_the_summary(gone, monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", gone)
-    found = compare(ONE, SETS, tmp_path, progress=False)
+    found = compare(Run(ONE, SETS, None, tmp_path, False))
     assert list(found.summary.arm) == list(ONE.methods)
     assert found.summary.set_index("arm").loc[gone, "splits"] == 0
     assert written_summary(found.summary).set_index("arm").loc[gone, "mean, 95 % interval"] == "–"
@@ -179,7 +180,7 @@ def test_an_arm_without_any_result_stays_in_the_summary(gone, monkeypatch, tmp_p
 def test_a_comparison_of_which_nothing_worked_still_ends_with_rows(monkeypatch, tmp_path):
     for arm in ONE.methods:
         failing(monkeypatch, "run_unit", arm)
-    found = compare(ONE, SETS, tmp_path, progress=False)
+    found = compare(Run(ONE, SETS, None, tmp_path, False))
     assert set(found.rows.metric) == {FAILED} and len(found.rows) == 12
     assert {finding.severity for finding in found.findings if finding.kind == "failed-run"} == {"error"}
 
@@ -187,15 +188,15 @@ def test_a_comparison_of_which_nothing_worked_still_ends_with_rows(monkeypatch, 
 def test_a_failed_run_is_tried_again_and_its_row_goes(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         failing(patch, "run_unit", "mixup", split=0)
-        compare(ONE, SETS, tmp_path, progress=False)
+        compare(Run(ONE, SETS, None, tmp_path, False))
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
-    again = compare(ONE, SETS, tmp_path, progress=False)
+    again = compare(Run(ONE, SETS, None, tmp_path, False))
     assert FAILED not in set(read_rows(tmp_path / "results.csv").metric) and not [
         finding for finding in again.findings if finding.kind == "failed-run"
     ]
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
     pd.testing.assert_series_equal(
-        again.rows.value, compare(ONE, SETS, tmp_path / "unbroken", progress=False).rows.value
+        again.rows.value, compare(Run(ONE, SETS, None, tmp_path / "unbroken", False)).rows.value
     )
 
 
@@ -210,7 +211,7 @@ def test_what_was_painted_in_vain_is_not_tried_for_each_repeat(monkeypatch, tmp_
             else plain(bench, arm, split)
         ),
     )
-    compare(dataclasses.replace(ONE, repeats=(0, 1, 2)), SETS, tmp_path, progress=False)
+    compare(Run(dataclasses.replace(ONE, repeats=(0, 1, 2)), SETS, None, tmp_path, False))
     assert calls == ["smote"] * 2
 
 
@@ -228,7 +229,7 @@ def test_what_was_painted_in_vain_is_not_tried_for_each_repeat(monkeypatch, tmp_
 def test_what_concerns_the_machine_stops_the_comparison(error, monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", "smote", error=error)
     with pytest.raises((type(error), GenaugError)):
-        compare(ONE, SETS, tmp_path, progress=False)
+        compare(Run(ONE, SETS, None, tmp_path, False))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_a_sentence_about_the_disk_or_another_process_stops_it_too(cause, hidden
     except GenaugError as error:
         failing(monkeypatch, "paint_arm", "smote", error=error)
         with pytest.raises(GenaugError, match="Cannot write"):
-            compare(ONE, SETS, tmp_path, progress=False)
+            compare(Run(ONE, SETS, None, tmp_path, False))
 
 
 def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
@@ -259,7 +260,7 @@ def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
             * (math.nan if feeder.mixer is not None else 1)
         ),
     )
-    found = compare(ONE, SETS, tmp_path, progress=False)
+    found = compare(Run(ONE, SETS, None, tmp_path, False))
     (why,) = {json.loads(row.settings)["why"] for row in found.rows.itertuples() if row.metric == FAILED}
     assert "became nan" in why and "learning rate" in why
     assert set(found.summary.set_index("arm").splits) == {0, 2}
@@ -271,7 +272,7 @@ def test_answers_that_are_not_finite_are_a_cell(monkeypatch, tmp_path):
     monkeypatch.setattr(
         TrainedClassifier, "predict", lambda self, images, batch_size=256: np.full((len(images), 3), np.nan)
     )
-    found = compare(ONE, SETS, tmp_path, progress=False)
+    found = compare(Run(ONE, SETS, None, tmp_path, False))
     assert set(found.rows.metric) == {FAILED} and "diverged" in json.loads(found.rows.settings[0])["why"]
 
 
@@ -298,7 +299,7 @@ class Turned:
 def test_a_filter_that_turned_everything_down_is_a_cell_and_a_rerun_ends_too(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: False)
     for _ in range(2):
-        found = compare(ONE, SETS, tmp_path, progress=False)
+        found = compare(Run(ONE, SETS, None, tmp_path, False))
         assert {
             json.loads(row.settings)["why"].split(":")[0]
             for row in found.rows.itertuples()
@@ -309,7 +310,7 @@ def test_a_filter_that_turned_everything_down_is_a_cell_and_a_rerun_ends_too(mon
 
 def test_classes_that_end_empty_are_named(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: row.label[0] != 1)
-    found = compare(ONE, SETS, tmp_path, progress=False)
+    found = compare(Run(ONE, SETS, None, tmp_path, False))
     (finding,) = [finding for finding in found.findings if finding.kind == "empty-class"]
     assert (
         finding.severity == "warning"
@@ -318,7 +319,7 @@ def test_classes_that_end_empty_are_named(monkeypatch, tmp_path):
         and "on 2 of 2 splits" in finding.message
     )
     assert finding.message in found.notes
-    again = compare(ONE, SETS, tmp_path, progress=False)
+    again = compare(Run(ONE, SETS, None, tmp_path, False))
     assert finding in again.findings
 
 
@@ -326,7 +327,7 @@ def test_fewer_images_than_wanted_are_a_note(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: place % 2 == 0)
     (finding,) = [
         finding
-        for finding in compare(ONE, SETS, tmp_path, progress=False).findings
+        for finding in compare(Run(ONE, SETS, None, tmp_path, False)).findings
         if finding.kind == "fewer-images"
     ]
     assert finding.severity == "note" and "6 of 12 images" in finding.message
@@ -344,17 +345,17 @@ def test_a_set_that_cannot_be_measured_is_a_row(jury, monkeypatch, tmp_path):
     monkeypatch.setattr(
         experiment, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no"))
     )
-    found = compare(ONE, SETS, tmp_path, progress=False, jury=jury)
+    found = compare(Run(ONE, SETS, None, tmp_path, False), jury=jury)
     judged = found.rows[found.rows.classifier.str.startswith("judge")]
     assert set(judged.metric) == {FAILED} and len(judged) == 2
     monkeypatch.undo()
-    again = compare(ONE, SETS, tmp_path, progress=False, jury=lambda: jury)
+    again = compare(Run(ONE, SETS, None, tmp_path, False), jury=lambda: jury)
     assert FAILED not in set(again.rows.metric)
 
 
 def test_a_set_that_was_never_made_is_not_made_for_the_judge(jury, monkeypatch, tmp_path):
     failing(monkeypatch, "paint_arm", "smote")
-    found = compare(ONE, SETS, tmp_path, progress=False, jury=jury)
+    found = compare(Run(ONE, SETS, None, tmp_path, False), jury=jury)
     assert not found.rows.classifier.str.startswith("judge").any()
 
 
@@ -365,10 +366,10 @@ def measured(jury, tmp_path_factory):
         tmp_path_factory.mktemp("measured"),
     )
     bench, split = (
-        experiment.Bench(question, SETS, None, folder, False),
+        experiment.Run(question, SETS, None, folder, False),
         experiment.make_split(question, SETS, 0),
     )
-    first = experiment.measure_arm(bench, "smote", split, jury)
+    first = experiment.measure_arm(bench, bench.arm("smote"), split, jury)
     (path,) = (folder / "runs").glob("set-*.json")
     return bench, split, path, first
 
@@ -425,7 +426,7 @@ WRONG = [
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     question = dataclasses.replace(QUESTION, methods=("original",), splits=(0,))
-    compare(question, SETS, folder, progress=False)
+    compare(Run(question, SETS, None, folder, False))
     return question, folder
 
 
@@ -434,7 +435,7 @@ def test_a_stored_result_of_the_wrong_shape_counts_as_not_there(damage, finished
     question, before = finished
     (stored,) = (before / "runs").iterdir()
     bench, split, said = (
-        experiment.Bench(question, SETS, None, tmp_path, False),
+        experiment.Run(question, SETS, None, tmp_path, False),
         experiment.make_split(question, SETS, 0),
         [],
     )
@@ -457,7 +458,7 @@ def test_a_stored_result_of_the_wrong_shape_is_run_again_and_said(damage, finish
     shutil.copytree(before, tmp_path / "out")
     (path,) = (tmp_path / "out" / "runs").iterdir()
     path.write_text(WRONG[damage](path.read_text()))
-    found = compare(question, SETS, tmp_path / "out", progress=False)
+    found = compare(Run(question, SETS, None, tmp_path / "out", False))
     assert [finding.kind for finding in found.findings] == ["damaged-run"] and found.findings[
         0
     ].severity == "note"
@@ -482,7 +483,7 @@ def test_a_stored_result_of_the_wrong_shape_is_run_again_and_said(damage, finish
 def test_a_stored_measurement_of_the_wrong_shape_is_made_again(text, measured, jury):
     bench, split, path, first = measured
     path.write_text(text)
-    assert experiment.measure_arm(bench, "smote", split, jury) == first
+    assert experiment.measure_arm(bench, bench.arm("smote"), split, jury) == first
     assert json.loads(path.read_text())
 
 
@@ -492,18 +493,18 @@ def test_other_files_of_the_wrong_shape_are_written_again(file, text, finished, 
     question, before = finished
     shutil.copytree(before, tmp_path / "out")
     (tmp_path / "out" / file).write_text(text)
-    compare(question, SETS, tmp_path / "out", progress=False)
+    compare(Run(question, SETS, None, tmp_path / "out", False))
     assert (tmp_path / "out" / file).read_text() == (before / file).read_text()
 
 
 @pytest.mark.parametrize("text", ["7", "[]", '{"folder": 3}', '{"folder": "../../elsewhere"}', "{"])
 def test_a_note_of_the_wrong_shape_counts_as_none(text, tmp_path):
     question = dataclasses.replace(ONE, methods=("smote",), splits=(0,), repeats=(0,))
-    list(run_experiment(question, SETS, tmp_path, progress=False))
+    list(run_experiment(Run(question, SETS, None, tmp_path, False)))
     (note,) = (tmp_path / "synthetic" / "split-0").glob("*.json")
     note.write_text(text)
     assert experiment.noted_arm(tmp_path, "smote", 0) is None
-    list(run_experiment(dataclasses.replace(question, repeats=(0, 1)), SETS, tmp_path, progress=False))
+    list(run_experiment(Run(dataclasses.replace(question, repeats=(0, 1)), SETS, None, tmp_path, False)))
     assert experiment.noted_arm(tmp_path, "smote", 0) is not None
 
 
@@ -511,14 +512,12 @@ def test_a_note_of_the_wrong_shape_counts_as_none(text, tmp_path):
 
 
 def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
-    compare(QUESTION, SETS, tmp_path, progress=False)
+    compare(Run(QUESTION, SETS, None, tmp_path, False))
     before = {
         tuple(row[name] for name in experiment.KEY): row["value"]
         for row in load_rows(tmp_path / "results.csv")
     }
-    found = compare(
-        dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, tmp_path, progress=False
-    )
+    found = compare(Run(dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, None, tmp_path, False))
     after = {
         tuple(row[name] for name in experiment.KEY): row["value"]
         for row in load_rows(tmp_path / "results.csv")
@@ -535,8 +534,8 @@ def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
 
 
 def test_other_splits_are_kept_and_not_averaged(tmp_path):
-    compare(dataclasses.replace(QUESTION, splits=(0, 1, 2)), SETS, tmp_path, progress=False)
-    found = compare(dataclasses.replace(QUESTION, splits=(1,)), SETS, tmp_path, progress=False)
+    compare(Run(dataclasses.replace(QUESTION, splits=(0, 1, 2)), SETS, None, tmp_path, False))
+    found = compare(Run(dataclasses.replace(QUESTION, splits=(1,)), SETS, None, tmp_path, False))
     assert set(read_rows(tmp_path / "results.csv").split) == {"0", "1", "2"}
     assert set(found.summary.splits) == {1} and set(found.rows.split) == {"1"}
     assert set(asked_rows(read_rows(tmp_path / "results.csv"), read_comparison(tmp_path)).split) == {"1"}
@@ -563,7 +562,7 @@ def test_what_would_make_rows_mean_something_else_is_refused(change, word, finis
     shutil.copytree(before, tmp_path / "out")
     rows = (tmp_path / "out" / "results.csv").read_bytes()
     with pytest.raises(GenaugError, match=f"{word}.* changed"):
-        compare(dataclasses.replace(question, **change), SETS, tmp_path / "out", progress=False)
+        compare(Run(dataclasses.replace(question, **change), SETS, None, tmp_path / "out", False))
     assert (tmp_path / "out" / "results.csv").read_bytes() == rows and read_comparison(tmp_path / "out")[
         "question"
     ] == read_comparison(before)["question"]
@@ -573,7 +572,7 @@ def test_other_photographs_under_the_same_name_are_refused(finished, tmp_path):
     question, before = finished
     shutil.copytree(before, tmp_path / "out")
     with pytest.raises(GenaugError, match="photographs of split 0 changed"):
-        compare(question, {"train": pool(seed=5), "test": SETS["test"]}, tmp_path / "out", progress=False)
+        compare(Run(question, {"train": pool(seed=5), "test": SETS["test"]}, None, tmp_path / "out", False))
 
 
 @pytest.mark.parametrize(
@@ -584,11 +583,11 @@ def test_one_folder_written_in_several_ways_is_one_source(again, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     again = again.format(name=tmp_path.name, absolute=tmp_path / "photos")
     question = dataclasses.replace(QUESTION, methods=("original",), splits=(0,))
-    compare(question, SETS, tmp_path / "out", progress=False, source="photos")
-    compare(question, SETS, tmp_path / "out", progress=False, source=again)
+    compare(Run(question, SETS, None, tmp_path / "out", False), source="photos")
+    compare(Run(question, SETS, None, tmp_path / "out", False), source=again)
     assert read_comparison(tmp_path / "out")["source"] == again
     with pytest.raises(GenaugError, match="the source changed"):
-        compare(question, SETS, tmp_path / "out", progress=False, source="elsewhere")
+        compare(Run(question, SETS, None, tmp_path / "out", False), source="elsewhere")
 
 
 def test_a_folder_begun_by_the_version_before_still_opens(finished, tmp_path):
@@ -600,7 +599,7 @@ def test_a_folder_begun_by_the_version_before_still_opens(finished, tmp_path):
         del record[name]
     del record["question"]["even"]
     path.write_text(json.dumps(record))
-    found = compare(question, SETS, tmp_path / "out", progress=False)
+    found = compare(Run(question, SETS, None, tmp_path / "out", False))
     assert found.findings == ()
 
 
@@ -622,7 +621,7 @@ def test_a_damaged_record_is_a_sentence(text, finished, tmp_path):
     shutil.copytree(before, tmp_path / "out")
     (tmp_path / "out" / "comparison.json").write_text(text)
     with pytest.raises(GenaugError, match="damaged"):
-        compare(question, SETS, tmp_path / "out", progress=False)
+        compare(Run(question, SETS, None, tmp_path / "out", False))
 
 
 @pytest.mark.parametrize(
@@ -643,7 +642,7 @@ def test_a_damaged_table_is_a_sentence_before_any_work(spoil, finished, tmp_path
     text = spoil(path.read_text())
     path.write_text(text)
     with pytest.raises(GenaugError):
-        compare(dataclasses.replace(question, methods=("mixup",)), SETS, tmp_path / "out", progress=False)
+        compare(Run(dataclasses.replace(question, methods=("mixup",)), SETS, None, tmp_path / "out", False))
     assert path.read_text() == text and len(list((tmp_path / "out" / "runs").iterdir())) == 1
 
 

@@ -98,11 +98,11 @@ def test_a_judge_is_taken_only_if_it_exists(tmp_path):
 
 
 def test_compare_measures_the_sets_and_the_report_shows_them(tmp_path):
-    from genaug.experiment import compare, find_jury, needed_backbone, open_sets
+    from genaug.experiment import compare, find_jury, open_run
     from genaug.report import write_report
     question = Comparison(("original", "round-trip"), "digit-scenes", 1, splits=(0,), repeats=(0,), copies=1, updates=2)
-    sets = open_sets("digit-scenes")
-    found = compare(question, sets, tmp_path / "out", needed_backbone(question.methods), "digit-scenes", progress=False, jury=find_jury(sets, stored=True))
+    run = open_run(question, "digit-scenes", tmp_path / "out", progress=False)
+    found = compare(run, jury=find_jury(run.sets, stored=True), source="digit-scenes")
     table = set_table(found.rows, question.methods)
     assert list(table.index) == ["round-trip"] and table.loc["round-trip", "judge_accuracy"] > 0.5 and table.loc["round-trip", "nearest_ratio@letters"] < 0.9      # copies, and it shows
     assert "recognised by the judge" in write_report(tmp_path / "out").read_text(encoding="utf-8")

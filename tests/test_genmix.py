@@ -13,7 +13,7 @@ from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
 from genaug.classifier import TrainingRun, train_classifier, training_preset, View
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
-from genaug.experiment import Bench, Comparison, classifier_preset, make_split, put
+from genaug.experiment import Run, Comparison, classifier_preset, make_split, put
 from genaug.genmix_study import accuracy_at, answered_shares, blend_rows, embed_together, fill_blends, gain_text, leaning_table, map_points, read_points, same_class_blends, unstudied, window_patches, write_points
 from genaug.methods.genmix import GenMix, textual_inversion, ancestors, mixed_set, partner_shares
 from genaug.metrics.classification import class_rates, evaluate, share_interval
@@ -218,7 +218,7 @@ def test_arms_with_genmix():
 
 def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
     scans = make(np.array([[1, 1, 0], [0, 0, 1]], np.float32), "scan", task="multi")
-    bench = Bench(Comparison(("smote",), "x", shots=None), {"train": scans}, toy_backbone(), Path("nowhere"))
+    bench = Run(Comparison(("smote",), "x", shots=None), {"train": scans}, toy_backbone(), Path("nowhere"))
     assert (bench.arm("diff-ii").use.word, bench.arm("diff-ii+genmix").use.word) == ("append", "partners")
 
 
@@ -372,10 +372,11 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
     asked, taught = [], []
     sets = {"train": make([0, 0, 1, 1, 2, 2], "train"), "val": make([0, 0, 1, 1, 2, 2], "val", seed=7)}
     question = Comparison(("original",), "lesions" if draws else "folder", shots=None, splits=(100,) if draws else (0,), condition="validation" if draws else "natural", test_part="test" if draws else "val", draws=draws, table="genmix_blends")
-    monkeypatch.setattr(study, "open_sets", lambda *given: sets)
     pool = make([0, 1, 2], "pool", seed=9)
     monkeypatch.setattr(study, "judging_pool", lambda name: pool)
-    monkeypatch.setattr(study, "make_split", lambda *given: type("Split", (), {"train": sets["train"], "test": sets["val"]}))
+    split = type("Split", (), {"train": sets["train"], "test": sets["val"]})
+    monkeypatch.setattr(study, "open_run", lambda asked, source, folder, progress: Run(asked, sets, None, folder, progress))
+    monkeypatch.setattr(Run, "split", lambda self, number: split)
     jury = type("Jury", (), {"judge": type("Judge", (), {"name": "judge", "predict": lambda self, images: asked.append(images.ids) or images.labels})()})
     monkeypatch.setattr(study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury)
     fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
@@ -384,7 +385,7 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
 
 def test_the_comparisons_device_reaches_the_generators(tmp_path):
     question = Comparison(("dcgan",), "lesions", shots=None, draws=True, device="cuda")
-    here, there = (Bench(dataclasses.replace(question, device=device), {"train": REAL}, None, tmp_path, False) for device in ("cpu", "cuda"))
+    here, there = (Run(dataclasses.replace(question, device=device), {"train": REAL}, None, tmp_path, False) for device in ("cpu", "cuda"))
     made = [bench.arm("dcgan").augmenter for bench in (here, there)]
     assert [augmenter.device for augmenter in made] == ["cpu", "cuda"] and made[0].fingerprint() == made[1].fingerprint()
     assert there.arm("dcgan@device=cpu").augmenter.device == "cpu" and there.arm("smote").augmenter.name == "smote"

@@ -14,7 +14,7 @@ from genaug.classifier import View, mixture_loss, train_classifier, training_pre
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer
 from genaug.data import Manifest, long_tail
 from genaug.datasets import load
-from genaug.experiment import Bench, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
+from genaug.experiment import Run, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
 from genaug.metrics.classification import size_groups, size_rows
 from genaug.registry import groups, make_arm, parse_methods
 from genaug.schedule import Append, Showing, SwapTail, TrainingSchedule
@@ -231,7 +231,7 @@ def test_every_arm_without_a_generator_trains_with_one_image_classes(arm, uneven
 def test_groups_of_names_and_the_alias_of_cmo_drw():
     assert set(groups()["generator-free"]) >= {"mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling+strong-augmentation"}
     both = make_arm("cmo-drw")
-    assert both.name == "cmo+drw" and isinstance(both.mixer, CMO) and isinstance(both.balancer, DRW) and both.augmenter is None
+    assert both.text == "cmo+drw" and isinstance(both.mixer, CMO) and isinstance(both.balancer, DRW) and both.augmenter is None
     over = make_arm("diff-ii@even=true;total=40+smote+oversampling")
     assert over.budget == {"even": True, "total": 40} and isinstance(over.mixer, SmoteMixer) and isinstance(over.balancer, Oversampling)
 
@@ -262,7 +262,7 @@ def question(methods=("original",), **changes):
 
 
 def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
-    unit, rows = next(run_experiment(question(), open_sets("digits"), tmp_path, None, False))
+    unit, rows = next(run_experiment(Run(question(), open_sets("digits"), None, tmp_path, False)))
     parts = {row["part"]: row for row in rows if row["part"].startswith("shots=")}
     assert {"shots=many", "shots=medium", "shots=few"} <= set(parts) and all(row["metric"] == "accuracy" for row in parts.values())
     classes = {row["part"].removeprefix("class="): row["value"] for row in rows if row["metric"] == "sensitivity"}
@@ -273,7 +273,10 @@ def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
 def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path):
     sets = open_sets("digits")
     split = make_split(question(), sets, 0)
-    path = lambda arm, **changes: Bench(question(**changes), sets, None, tmp_path).path(arm, split, 0)
+    def path(text, **changes):
+        run = Run(question(**changes), sets, None, tmp_path)
+        return run.path(run.arm(text), split, 0)
+
     arms = ("original", "drw", "cmo", "cmo+drw", "oversampling", "smote", "smote@fill=true", "smote@even=true", "smote@total=9")
     assert len({path(arm) for arm in arms}) == len(arms)
     assert path("smote", even=True) == path("smote@even=true") and path("smote", use="swap_tail") == path("smote@use=swap_tail")

@@ -11,7 +11,7 @@ from genaug.classifier import TrainingRun, train_classifier, training_preset
 from genaug.core import LabeledImages
 from genaug.data import long_tail, long_tail_counts
 from genaug.datasets import load
-from genaug.experiment import Bench, _showing, arm_fields, classifier_preset, condition_name, put
+from genaug.experiment import Run, _showing, arm_fields, classifier_preset, condition_name, put
 from genaug.metrics.classification import evaluate, part_of, size_groups
 from genaug.registry import make_arm, parse_methods
 from genaug.schedule import Showing, SwapTail, TrainingSchedule
@@ -43,7 +43,7 @@ def test_papers_budgets_at_cub_scale(factor, questions):
     asked = [question for question in questions["diff_ii_long_tail", "paper"] if question.imbalance_factor == factor]
     assert len(asked) == 2
     for question in asked:
-        bench = Bench(question, {}, None, Path("nowhere"))
+        bench = Run(question, {}, None, Path("nowhere"))
         wanted = {text: np.array(list(bench.budget(bench.arm(text)).wanted(real).values())) for text in question.methods if make_arm(text).augmenter is not None}
         sizes = real.labels.sum(0)
         assert (wanted["diff-ii@split_ratio=1"] == 5 * sizes).all() and wanted["diff-ii@split_ratio=1"].min() == 5 * sizes.min()      # five for a class of one
@@ -57,7 +57,7 @@ def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, q
     real = long_tail(load("digit-scenes")["train"], factor, 0)
     assert len(real) == {100: 196, 20: 271, 10: 326}[factor]
     question, = [one for one in questions["diff_ii_long_tail", "hour"] if one.imbalance_factor == factor]
-    bench = Bench(question, {}, None, Path("nowhere"))
+    bench = Run(question, {}, None, Path("nowhere"))
     assert question.use == "swap_tail" and question.classifier == "tiny_lt"
     for text in question.methods:
         arm = bench.arm(text)

@@ -22,7 +22,7 @@ from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.datasets import names
 from genaug.diffusion import ToyBackbone
-from genaug.experiment import Comparison, classifier_preset, open_sets, run_experiment
+from genaug.experiment import Run, Comparison, classifier_preset, open_sets, run_experiment
 from genaug.inversion import InversionPool
 from genaug.methods.diff_ii import diff_ii, circle_frame, circle_interpolate
 from genaug.methods.diff_mix import diff_mix
@@ -111,7 +111,7 @@ def test_fault_04_an_image_size_that_the_trainer_does_not_take(edges):
 def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(experiment, "train_classifier", lambda *given, **named: seen.append((given[2], named["seed"])) or train_classifier(*given, **named))
-    list(run_experiment(small_question(("original", "mixup", "round-trip")), sets(), tmp_path, toy_backbone(), False))
+    list(run_experiment(Run(small_question(("original", "mixup", "round-trip")), sets(), toy_backbone(), tmp_path, False)))
     assert len(seen) == 3 and len({one for one in seen}) == 1                        # one preset and one seed for all arms
     for setting in ("epochs=300", "weights=random"):
         with pytest.raises(GenaugError, match="has no field"):
@@ -144,7 +144,7 @@ def test_fault_06_training_looks_into_a_folder_that_painting_does_not_write(tmp_
     arms = ("real-guidance@strengths=0.1", "real-guidance@strengths=0.9")
     homes = {}
     for shots in (1, 2):                                                              # one folder for all shots, as the fault has it
-        for unit, _ in run_experiment(small_question(arms, shots, replace=1.0), sets(), tmp_path, toy_backbone(), False):
+        for unit, _ in run_experiment(Run(small_question(arms, shots, replace=1.0), sets(), toy_backbone(), tmp_path, False)):
             assert unit.settings["fed"]["synthetic"] == unit.settings["fed"]["rows"] > 0
         for note in (tmp_path / "synthetic" / "split-0").glob("*.json"):
             record = json.loads(note.read_text())
@@ -291,7 +291,7 @@ def test_fault_15_the_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
     assert "test" not in " ".join(inspect.signature(train_classifier).parameters)
     given, parts = [], sets()
     monkeypatch.setattr(experiment, "train_classifier", lambda *images, **named: given.append((images, named)) or train_classifier(*images, **named))
-    list(run_experiment(small_question(("original", "round-trip")), parts, tmp_path, toy_backbone(), False))
+    list(run_experiment(Run(small_question(("original", "round-trip")), parts, toy_backbone(), tmp_path, False)))
     for images, named in given:
         everything = [one for one in (*images, *named.values()) if isinstance(one, LabeledImages)]
         assert everything and not {digest for one in everything for digest in one.sha256} & set(parts["test"].sha256)

@@ -1,5 +1,6 @@
 """Values that are no numbers never become pictures: the row stops with its name, the rest goes on, and the set is not called complete."""
 
+import dataclasses
 import json
 import shutil
 
@@ -26,7 +27,7 @@ from genaug.painting import (
     read_plan,
     synthesize,
 )
-from genaug.recipe import ClassName
+from genaug.recipe import ClassName, Recipe
 from genaug.training import LoopSettings, train_loop
 
 
@@ -37,7 +38,7 @@ def refusal(call, *arguments, **options):
     return str(caught.value)
 
 
-class Faulty(diff_ii):
+class Faulty(Recipe):
     "Diff-II whose rows of `broken` come out as no numbers, as `to_uint8` of the core refuses them."
 
     broken, painted = (), ()
@@ -50,7 +51,8 @@ class Faulty(diff_ii):
 
 
 def method(broken=()):
-    made = Faulty(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4)
+    sound = diff_ii(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4)
+    made = Faulty(**{item.name: getattr(sound, item.name) for item in dataclasses.fields(sound)})
     made.broken = broken
     return made
 

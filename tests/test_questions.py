@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from genaug import experiment
 from genaug.classifier import TrainingPreset, View, letters_network, make_network
 from genaug.core import GenaugError, LabeledImages, Mixer
-from genaug.experiment import Comparison, check_classifier, compare, examine, open_sets
+from genaug.experiment import Run, Comparison, check_classifier, compare, examine, open_sets
 from test_experiment import QUESTION, SETS, pool
 
 
@@ -210,7 +210,7 @@ def test_weights_that_cannot_be_used_are_a_sentence_before_any_work(kind, words,
     with pytest.raises(GenaugError, match=words):
         check_classifier(question)
     with pytest.raises(GenaugError, match=words):
-        compare(question, SETS, tmp_path / "out", progress=False)
+        compare(Run(question, SETS, None, tmp_path / "out", False))
     assert not (tmp_path / "out").exists()
 
 
@@ -278,7 +278,7 @@ def test_good_weights_are_those_that_are_used(tmp_path):
 @pytest.fixture
 def no_work(monkeypatch):
     "Whatever computes, fails the test."
-    for name in ("train_classifier", "synthesize", "paint_arm", "run_unit", "estimate", "write_atomic"):
+    for name in ("train_classifier", "paint_plan", "paint_arm", "run_unit", "estimate", "write_atomic"):
         monkeypatch.setattr(experiment, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
 
 
@@ -318,7 +318,7 @@ def no_work(monkeypatch):
 )
 def test_what_cannot_be_asked_is_refused_before_any_work(change, sets, words, no_work, tmp_path):
     with pytest.raises(GenaugError, match=words):
-        compare(dataclasses.replace(QUESTION, **change), sets, tmp_path / "out", progress=False)
+        compare(Run(dataclasses.replace(QUESTION, **change), sets, None, tmp_path / "out", False))
     assert not (tmp_path / "out").exists()
 
 
@@ -334,7 +334,7 @@ def test_a_result_among_the_photographs_is_refused_before_any_work(place, no_wor
             )
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(GenaugError, match="inside one another|not empty"):
-        compare(QUESTION, open_sets(str(tmp_path / "photos")), tmp_path / place, progress=False)
+        compare(Run(QUESTION, open_sets(str(tmp_path / "photos")), None, tmp_path / place, False))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -342,9 +342,7 @@ def test_what_must_be_known_is_a_finding():
     sets = {"train": pool()[[0, 1, 12, 13, 24]], "test": pool(6, seed=1, prefix="exam")[[0, 1, 6, 7]]}
     kinds = {
         finding.kind: finding
-        for finding in examine(
-            dataclasses.replace(QUESTION, methods=("original", "mixup", "mixup@alpha=1"), shots=None), sets
-        )
+        for finding in examine(Run(dataclasses.replace(QUESTION, methods=("original", "mixup", "mixup@alpha=1"), shots=None), sets, None, '.', False))
     }
     assert set(kinds) == {"single-photograph", "untested-class", "same-arm"}
     assert (
@@ -356,11 +354,7 @@ def test_what_must_be_known_is_a_finding():
 
 def test_a_clean_question_has_no_finding_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert examine(dataclasses.replace(QUESTION, methods=("original", "mixup", "smote")), SETS) == []
-    assert (
-        examine(dataclasses.replace(QUESTION, methods=("original", "diff-ii")), SETS, "some-org/some-model")
-        == []
-    )
+    assert examine(Run(dataclasses.replace(QUESTION, methods=("original", "mixup", "smote")), SETS, None, '.', False)) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -368,14 +362,14 @@ def test_an_arm_that_cannot_work_on_these_photographs_does_not_stop_the_others(m
     fail = lambda plain: (
         lambda *args: (
             plain(*args)
-            if "smote" not in {getattr(one, "name", "") for one in args}
+            if not {"smote"} & {getattr(one, field, "") for one in args for field in ("name", "text")}
             else (_ for _ in ()).throw(GenaugError("smote needs two photographs of a class"))
         )
     )
     for name in ("painting_cost", "paint_arm"):
         monkeypatch.setattr(experiment, name, fail(getattr(experiment, name)))
     question = dataclasses.replace(QUESTION, methods=("original", "smote"), splits=(0,))
-    found = compare(question, SETS, tmp_path, progress=False)
+    found = compare(Run(question, SETS, None, tmp_path, False))
     before, after = (
         next(finding for finding in found.findings if finding.kind == kind)
         for kind in ("arm-fails", "failed-run")
@@ -389,7 +383,7 @@ def test_a_comparison_in_which_no_arm_can_work_is_refused(no_work, monkeypatch, 
         experiment, "painting_cost", lambda *_: (_ for _ in ()).throw(GenaugError("needs two photographs"))
     )
     with pytest.raises(GenaugError, match="needs two photographs"):
-        compare(dataclasses.replace(QUESTION, methods=("smote",)), SETS, tmp_path / "out", progress=False)
+        compare(Run(dataclasses.replace(QUESTION, methods=("smote",)), SETS, None, tmp_path / "out", False))
     assert not (tmp_path / "out").exists()
 
 
@@ -402,7 +396,7 @@ def test_the_order_is_refusals_then_claim_then_work(monkeypatch, tmp_path):
             name,
             lambda *args, name=name, plain=plain, **rest: seen.append(name) or plain(*args, **rest),
         )
-    compare(dataclasses.replace(QUESTION, splits=(0,)), SETS, tmp_path, progress=False)
+    compare(Run(dataclasses.replace(QUESTION, splits=(0,)), SETS, None, tmp_path, False))
     assert list(dict.fromkeys(seen)) == [
         "examine",
         "check_claim",
@@ -417,9 +411,7 @@ def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
 
     known, said = Finding("blank", "warning", "one.png", "The picture is blank."), []
     question = dataclasses.replace(QUESTION, methods=("mixup", "mixup@alpha=1"), splits=(0,))
-    found = compare(
-        question, SETS, tmp_path, progress=False, say=said.append, findings=[known, *examine(question, SETS)]
-    )
+    found = compare(Run(question, SETS, None, tmp_path, False), say=said.append, findings=[known, *examine(Run(question, SETS, None, '.', False))])
     assert known in found.findings and known in read_findings(tmp_path)
     assert not any("same arm" in line or "blank" in line for line in said)
 

@@ -10,7 +10,7 @@ from test_experiment import QUESTION, SETS, dataclasses
 
 from genaug.core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, write_atomic
 from genaug.diffusion import ToyBackbone
-from genaug.experiment import compare, open_sets
+from genaug.experiment import Run, compare, open_sets
 from genaug.painting import synthesize
 from genaug.report import Section, class_table, html_table, leak_lines, make_page, nearest_images, row_words, verdicts, write_report
 
@@ -97,7 +97,7 @@ def test_the_page_about_a_comparison(tmp_path):
     train = SETS["train"]
     backbone = ToyBackbone.from_images(train.batch(), train.targets, train.class_names)
     question = dataclasses.replace(QUESTION, methods=("original", "round-trip"), copies=1)
-    found = compare(question, SETS, tmp_path / "out", backbone, source=NASTY, remarks=["a remark"], progress=False)
+    found = compare(Run(question, SETS, backbone, tmp_path / "out", False), source=NASTY, remarks=["a remark"])
     page = Page(write_report(tmp_path / "out").read_text(encoding="utf-8"))
     assert page.harmless() and page.open == [] and NASTY.replace("\u202e", "\\u202e") in page.text
     for words in ("round-trip minus original", "class 2", "a remark", "No test image is a source", "95 % over test images"):
@@ -106,7 +106,7 @@ def test_the_page_about_a_comparison(tmp_path):
 
 
 def test_an_unfinished_comparison_has_no_report(tmp_path):
-    compare(QUESTION, SETS, tmp_path, progress=False)
+    compare(Run(QUESTION, SETS, None, tmp_path, False))
     (tmp_path / "summary.json").unlink()
     with pytest.raises(GenaugError, match="not finished"):
         write_report(tmp_path)

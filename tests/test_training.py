@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from genaug.concepts.category import CategorySettings
+from genaug.concepts.dreambooth import DreamBoothSettings
+from genaug.concepts.lora import AdapterSettings
+from genaug.concepts.textual_inversion import TokenSettings
 from genaug.core import GenaugError
+from genaug.methods.feature_aligned import AlignedWeights
+from genaug.recipe import LearnedAdapter
 from genaug.training import (LoopSettings, generator_at, learning_rate_factor, load_checkpoint, make_optimizer, named_tensors, newest_checkpoint, save_checkpoint, train_loop)
 
 RUN = """
@@ -156,3 +162,37 @@ def test_the_bar_shows_the_loss(capsys):
     losses = train_loop(slow_loss, {"weight": weight}, LoopSettings(5, 0.1), progress=True)
     shown = capsys.readouterr().err
     assert any(f"loss {sum(losses[:count]) / count:.4f}" in shown for count in range(1, 6))
+
+
+def test_settings_are_recorded_under_the_names_that_old_records_have():
+    words, adapter = TokenSettings(steps=5).record(), AdapterSettings(alpha=2.0).record()
+    assert words["method"] == "textual inversion"
+    assert words["lr"] == 2e-3
+    assert not {"learning_rate", "warmup", "grad_clip", "checkpoint_every"} & set(words)
+    assert "text_encoder" not in adapter
+    assert AdapterSettings(text_encoder=True).record()["text_encoder"] is True
+    assert AdapterSettings().record(whole=True)["warmup"] == 0
+    assert CategorySettings(token_learning_rate=1e-3).record()["token_lr"] == 1e-3
+
+
+def test_a_naming_records_what_its_learner_is_told_and_no_more():
+    naming = LearnedAdapter(scope="image", fuse=2)
+    told = AdapterSettings(
+        steps=400, learning_rate=1e-4, batch_size=8, rank=16, text_encoder=True, warmup=100, schedule="cosine"
+    )
+    assert naming.record() == told.record()
+
+
+def test_settings_of_one_learner_become_those_of_another():
+    aligned = AlignedWeights(steps=7, noise_weight=0.5, seed=3)
+    dream = aligned.converted(DreamBoothSettings, prior_count=4)
+    assert (dream.steps, dream.noise_weight, dream.seed, dream.prior_count) == (7, 0.5, 3, 4)
+    assert dream.record() == aligned.record()
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(learning_rate=-1.0), dict(batch_size=0), dict(schedule="sine"), dict(steps=2.5), dict(seed=-1)]
+)
+def test_settings_out_of_range_are_refused_where_they_are_made(wrong):
+    with pytest.raises(GenaugError, match=f"cannot have {next(iter(wrong))}="):
+        TokenSettings(**wrong)

@@ -22,7 +22,7 @@ from ..training import BatchSize, LearningRate, NotNegative, Steps, train_loop
 # %% ../../nbs/22_concepts.category.ipynb #c005a
 @dataclass(frozen=True)
 class CategorySettings(TokenSettings):
-    "Settings of words and an adapter that learn together; the defaults are those of Diff-Mix, Diff-AUG and Diff-II."
+    "Settings of words and an adapter that learn together; the defaults are those of Diff-Mix and Diff-II."
     steps: Steps = 35_000                # optimiser steps
     learning_rate: LearningRate = 5e-5   # of the adapter
     token_learning_rate: Annotated[float | None, Bound(0, 10)] = None  # of the words; None: the same
@@ -32,8 +32,12 @@ class CategorySettings(TokenSettings):
     initial: str | int | Mapping[str, str] | None = "ktn"  # CLIP's token 42170; None: the class's own words
     grad_clip: NotNegative = 1.0         # largest norm of the gradient; 0: no limit
     identity: ClassVar[Identity] = Identity("CategorySettings", later=("alpha",))
-    recorded: ClassVar[Identity] = Identity("category concept", {"learning_rate": "lr", "token_learning_rate": "token_lr"},
-                                            later=("warmup",), never=("checkpoint_every",))
+    recorded: ClassVar[Identity] = Identity(
+        "category concept",
+        {"learning_rate": "lr", "token_learning_rate": "token_lr"},
+        later=("warmup",),
+        never=("checkpoint_every",),
+    )
 
     def rates(self) -> dict[str, float]:
         "The learning rates of words and matrices."
@@ -50,7 +54,8 @@ def learn_category_concept(
     progress: bool = False,                  # bar with the loss
     allowed: Sequence[str] | None = None,    # ids that may be used
 ) -> Concept:
-    "The concept of Diff-Mix and Diff-II: one word per class and one LoRA for all; a model without a text encoder learns nothing."
+    """The concept of Diff-Mix and Diff-II: one word per class and one LoRA for all; without a text encoder
+    nothing is learned."""
     placeholder = placeholder_names(real.class_names)
     record = learning_record(backbone, real, prompt, settings.record())
     if backbone.text_encoder is None:
@@ -59,7 +64,9 @@ def learn_category_concept(
     prepared = learning_set(backbone, real, prompt, placeholder, settings.flip, settings.balanced, allowed)
     adapter = trainable_adapter(backbone.unet, settings.rank, settings.alpha, seed=settings.seed)
     with tokens_attached(backbone, start) as words, adapter as matrices:
+        def loss_at(step): return concept_loss(backbone, prepared, settings.batch_size, settings.seed, step)
         learning = {"words": words.rows, **{f"matrices.{name}": matrix for name, matrix in matrices.items()}}
-        train_loop(lambda step: concept_loss(backbone, prepared, settings.batch_size, settings.seed, step), learning,
-                   settings.loop(learning_rate=settings.rates()), checkpoint_folder(checkpoint, record), progress)
-        return Concept(placeholder, split_rows(words.rows, start), *adapter_state(backbone.unet), settings=record)
+        loop = settings.loop(learning_rate=settings.rates())
+        train_loop(loss_at, learning, loop, checkpoint_folder(checkpoint, record), progress)
+        learned = split_rows(words.rows, start)
+        return Concept(placeholder, learned, *adapter_state(backbone.unet), settings=record)

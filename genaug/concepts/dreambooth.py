@@ -172,7 +172,9 @@ class FineTuningSettings(ConceptSettings):
     learning_rate: LearningRate = 1e-4
     noise_weight: Annotated[float, Bound(0, 1e4)] = 1.0  # w1
     identity: ClassVar[Identity] = Identity("FineTuningSettings")
-    recorded: ClassVar[Identity] = Identity("fine-tuning", {"learning_rate": "lr"}, later=("warmup", "weight_decay"), never=("checkpoint_every",))
+    recorded: ClassVar[Identity] = Identity(
+        "fine-tuning", {"learning_rate": "lr"}, later=("warmup", "weight_decay"), never=("checkpoint_every",)
+    )
 
 
 class ExtraLoss(abc.ABC):
@@ -199,7 +201,7 @@ class ExtraLoss(abc.ABC):
 @dataclass(frozen=True, eq=False)
 class Objective:
     "What the loss of fine-tuning is made of, besides the photographs."
-    placeholder: Mapping[str, str] = field(default_factory=dict)  # class name -> words to know it by; others keep their name
+    placeholder: Mapping[str, str] = field(default_factory=dict)  # class name -> words to know it by
     prior: LabeledImages | None = None      # pictures of the classes under their plain names
     prior_weight: float = 1.0               # lambda
     extra: ExtraLoss | None = None          # it brings its own weight and its own modules
@@ -207,8 +209,9 @@ class Objective:
 
     def record(self) -> dict:
         "What a checkpoint must agree in."
-        return {"placeholder": dict(self.placeholder), "extra": None if self.extra is None else self.extra.record(),
-                "prior": self.prior_weight * (self.prior is not None) and [self.prior_weight, self.prior.fingerprint()]}
+        extra = None if self.extra is None else self.extra.record()
+        prior = self.prior_weight * (self.prior is not None) and [self.prior_weight, self.prior.fingerprint()]
+        return {"placeholder": dict(self.placeholder), "extra": extra, "prior": prior}
 
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c015
 def step_loss(
@@ -230,8 +233,10 @@ def step_loss(
     total, parts = settings.noise_weight * error, {"noise": float(error.detach())}
     if kept is not None and objective.prior_weight:
         _, clean, words, levels, drawn = draw_step(backbone, kept, batch_size, seed, number, "prior")
-        forgotten = noise_error(backbone, backbone.predict_noise(add_noise(backbone, clean, drawn, levels), levels, words), drawn, levels)
-        total, parts = total + objective.prior_weight * forgotten, {**parts, "prior": float(forgotten.detach())}
+        answer = backbone.predict_noise(add_noise(backbone, clean, drawn, levels), levels, words)
+        forgotten = noise_error(backbone, answer, drawn, levels)
+        parts["prior"] = float(forgotten.detach())
+        total = total + objective.prior_weight * forgotten
     if share:
         term, said = extra.loss(Step(backbone, number, seed, positions, latents, noisy, timesteps, predicted, taps))
         total, parts = total + share * term, {**parts, **said}
@@ -254,13 +259,14 @@ def fine_tune(
     record = learning_record(backbone, real, prompt, settings.record() | objective.record())
     placeholder, prior, kept = objective.placeholder, objective.prior, None
     with torch.no_grad():
-        prepared = learning_set(backbone, real, prompt, placeholder, settings.flip, settings.balanced, allowed)
+        flip, balanced = settings.flip, settings.balanced
+        prepared = learning_set(backbone, real, prompt, placeholder, flip, balanced, allowed)
         if prior is not None and objective.prior_weight:
             kept = learning_set(backbone, prior, prompt, None, settings.flip)
     with weights_exchanged(backbone, learning=True) as parts:
         more = {} if objective.extra is None else objective.extra.modules(backbone)
-        train_loop(lambda number: step_loss(backbone, prepared, kept, settings, objective, number), {**parts, **more},
-                   settings.loop(), checkpoint_folder(checkpoint, record), progress)
+        def loss_at(number): return step_loss(backbone, prepared, kept, settings, objective, number)
+        train_loop(loss_at, parts | more, settings.loop(), checkpoint_folder(checkpoint, record), progress)
         return captured(backbone, placeholder, record)
 
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c022
@@ -309,8 +315,10 @@ def learn_dreambooth(
         raise GenaugError(f"DreamBooth needs a model that reads words, and '{backbone.name}' knows classes only; use a model with a text encoder.")
     if class_name not in real.class_names or not (real.targets == list(real.class_names).index(class_name)).any():
         raise GenaugError(f"There is no photograph of the class '{class_name}' to learn from; the classes are {', '.join(real.class_names)}.")
-    own, prior = real[real.targets == list(real.class_names).index(class_name)], None
+    own = real[real.targets == list(real.class_names).index(class_name)]
+    prior, count = None, settings.prior_count
     if settings.prior_weight:
-        prior = class_images(backbone, class_name, prompt, settings.prior_count, settings.seed, settings.prior_steps)
+        prior = class_images(backbone, class_name, prompt, count, settings.seed, settings.prior_steps)
     words = {class_name: f"{settings.rare} {prompt.word(class_name)}"}
-    return fine_tune(backbone, own, prompt, settings, checkpoint, progress, objective=Objective(words, prior, settings.prior_weight, extra))
+    objective = Objective(words, prior, settings.prior_weight, extra)
+    return fine_tune(backbone, own, prompt, settings, checkpoint, progress, objective=objective)

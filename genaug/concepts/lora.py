@@ -88,7 +88,9 @@ class AdapterSettings(ConceptSettings):
     targets: tuple[str, ...] = TARGETS  # layers of the denoiser that get an adapter
     text_encoder: bool = False          # also adapt the text encoder's attention
     identity: ClassVar[Identity] = Identity("AdapterSettings", later=("alpha", "targets"))
-    recorded: ClassVar[Identity] = Identity("lora", {"learning_rate": "lr"}, later=("text_encoder", "warmup"), never=("checkpoint_every",))
+    recorded: ClassVar[Identity] = Identity(
+        "lora", {"learning_rate": "lr"}, later=("text_encoder", "warmup"), never=("checkpoint_every",)
+    )
 
 # %% ../../nbs/21_concepts.lora.ipynb #c015
 @contextlib.contextmanager
@@ -99,7 +101,8 @@ def trainable_adapters(
     "`trainable_adapter` on one or both networks."
     with contextlib.ExitStack() as stack:
         rank, alpha, seed = settings.rank, settings.alpha, settings.seed
-        learning = dict(stack.enter_context(trainable_adapter(backbone.unet, rank, alpha, settings.targets, seed)))
+        denoiser = trainable_adapter(backbone.unet, rank, alpha, settings.targets, seed)
+        learning = dict(stack.enter_context(denoiser))
         if settings.text_encoder:
             text = trainable_adapter(text_layers(backbone.text_encoder), rank, alpha, TEXT_TARGETS, seed_from("text encoder", seed))
             learning |= {f"text_encoder.{name}": matrix for name, matrix in stack.enter_context(text).items()}
@@ -115,14 +118,15 @@ def learn_lora(
     progress: bool = False,                  # bar with the loss
     allowed: Sequence[str] | None = None,    # ids that may be used
 ) -> Concept:  # without words of its own
-    "Adapt the denoiser (and the text encoder) to a set whose classes have names (Hu et al. 2021, Eq. 3); a model without a text encoder learns nothing."
+    """Adapt the denoiser (and the text encoder) to a set whose classes have names (Hu et al. 2021, Eq. 3);
+    without a text encoder nothing is learned."""
     record = learning_record(backbone, real, prompt, settings.record())
     if backbone.text_encoder is None:
         return Concept({}, settings=record)
     prepared = learning_set(backbone, real, prompt, None, settings.flip, settings.balanced, allowed)
     with trainable_adapters(backbone, settings) as learning:
-        train_loop(lambda step: concept_loss(backbone, prepared, settings.batch_size, settings.seed, step), learning, settings.loop(),
-                   checkpoint_folder(checkpoint, record), progress)
+        def loss_at(step): return concept_loss(backbone, prepared, settings.batch_size, settings.seed, step)
+        train_loop(loss_at, learning, settings.loop(), checkpoint_folder(checkpoint, record), progress)
         text = adapter_state(text_layers(backbone.text_encoder)) if settings.text_encoder else ()
         return Concept({}, {}, *adapter_state(backbone.unet), record, *text)
 
@@ -300,7 +304,7 @@ def learn_shelf(
     real: LabeledImages,                   # training photographs
     prompt: ClassPrompt = ClassPrompt(),   # template, metaclass and words
     settings: AdapterSettings = AdapterSettings(),  # the same for every adapter, but for the seed
-    scope: str = "class",                  # "class": one LoRA per class, key: its name; "image": one per photograph, key: its id
+    scope: str = "class",                  # key: its name; "image": one per photograph, key: its id
     checkpoint: str | Path | None = None,  # folder for resuming; finished adapters stay in it
     progress: bool = False,                # a bar over the adapters
     allowed: Sequence[str] | None = None,  # ids that may be used

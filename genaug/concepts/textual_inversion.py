@@ -260,11 +260,11 @@ def _words_attached(
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c034
 def _switch(
-    backbone: Backbone,                   # a Backbone
+    backbone: Backbone,                   # to change
     entry: tuple[Concept, bool] | None,   # what shall be on it (concept, fused); None: nothing
 ) -> None:
     "Take off what is on the backbone, then put on the entry."
-    off = backbone.__dict__.pop("_take_off", None)
+    off, backbone._take_off = backbone._take_off, None
     if off is not None:
         off.close()
     if entry is None:
@@ -283,19 +283,18 @@ def _switch(
 @contextlib.contextmanager
 def _attached(
     concept: Concept,  # to put on
-    backbone: Backbone,  # a Backbone
+    backbone: Backbone,  # to extend
     fused: bool,       # add the adapters to the matrices
 ) -> Iterator[Backbone]:
     "Put on a concept; afterwards the one that was on before, or none, is on again, whatever happened."
-    waiting = backbone.__dict__.setdefault("_concepts", [])
     entry = (concept, fused)
-    waiting.append(entry)
+    backbone._waiting = (*backbone._waiting, entry)
     try:
         _switch(backbone, entry)
         yield backbone
     finally:
-        waiting[:] = [other for other in waiting if other is not entry]
-        _switch(backbone, waiting[-1] if waiting else None)
+        backbone._waiting = tuple(other for other in backbone._waiting if other is not entry)
+        _switch(backbone, backbone._waiting[-1] if backbone._waiting else None)
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c038
 def _save_adapters(
@@ -456,7 +455,7 @@ class LearningSet:
 
 @torch.no_grad()
 def learning_set(
-    backbone: Backbone,                      # a Backbone
+    backbone: Backbone,                      # its codec encodes
     real: LabeledImages,                     # training photographs only
     prompt: ClassPrompt,                     # template and metaclass
     placeholder: Mapping[str, str] | None = None,  # class name -> word to learn; None: the class names themselves
@@ -574,14 +573,16 @@ class ConceptSettings(LearningSettings):
 @dataclass(frozen=True)
 class TokenSettings(ConceptSettings):
     "Settings of textual inversion; the defaults are DA-Fusion's."
-    steps: Annotated[int | None, Bound(0, 1e7)] = None  # optimiser steps over all classes; None: 1000 per class
+    steps: Annotated[int | None, Bound(0, 1e7)] = None  # over all classes; None: 1000 per class
     learning_rate: LearningRate = 2e-3  # 5e-4 times the batch size of 4
     tokens_per_class: Annotated[int, Bound(1, 64)] = 1  # vectors per class
     initial: str | int | Mapping[str, str] | None = "the"  # see `initial_rows`; None: the class's own words
     weight_decay: NotNegative = 1e-2    # AdamW's, on the new rows only
     grad_clip: NotNegative = 0.0        # no limit
     identity: ClassVar[Identity] = Identity("TokenSettings")
-    recorded: ClassVar[Identity] = Identity("textual inversion", {"learning_rate": "lr"}, later=("warmup", "grad_clip"), never=("checkpoint_every",))
+    recorded: ClassVar[Identity] = Identity(
+        "textual inversion", {"learning_rate": "lr"}, ("warmup", "grad_clip"), ("checkpoint_every",)
+    )
 
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps and photographs per step."
@@ -597,14 +598,16 @@ def learn_tokens(
     progress: bool = False,                  # bar with the loss
     allowed: Sequence[str] | None = None,    # ids that may be used
 ) -> Concept:
-    "Textual inversion for every class of a set (Gal et al. 2022, Eq. 2); a model without a text encoder learns nothing."
-    placeholder, settings = placeholder_names(real.class_names), replace(settings, steps=settings.effort(real)[0])
+    "Textual inversion for every class (Gal et al. 2022, Eq. 2); without a text encoder nothing is learned."
+    placeholder = placeholder_names(real.class_names)
+    settings = replace(settings, steps=settings.effort(real)[0])
     record = learning_record(backbone, real, prompt, settings.record())
     if backbone.text_encoder is None:
         return Concept(placeholder, settings=record)
     start = initial_rows(backbone, real.class_names, settings.initial, settings.tokens_per_class, prompt)
     prepared = learning_set(backbone, real, prompt, placeholder, settings.flip, settings.balanced, allowed)
     with tokens_attached(backbone, start) as new_rows:
-        train_loop(lambda step: concept_loss(backbone, prepared, settings.batch_size, settings.seed, step), {"rows": new_rows.rows},
-                   settings.loop(), checkpoint_folder(checkpoint, record), progress)
+        def loss_at(step): return concept_loss(backbone, prepared, settings.batch_size, settings.seed, step)
+        folder = checkpoint_folder(checkpoint, record)
+        train_loop(loss_at, {"rows": new_rows.rows}, settings.loop(), folder, progress)
         return Concept(placeholder, split_rows(new_rows.rows, start), settings=record)

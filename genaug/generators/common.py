@@ -31,7 +31,8 @@ from torch import nn
 from ..core import Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, PlanRow, Slot, content_hash, parse_json, seed_from, stored_kind, to_uint8, write_atomic
 from ..diffusion import usable_device
 from ..sampling import row_noise
-from ..training import BatchSize, LoopSettings, Seed, alone_in, disk_errors_explained, generator_at, newest_checkpoint, train_loop
+from ..training import (BatchSize, LoopSettings, Seed, alone_in, disk_errors_explained, generator_at, newest_checkpoint,
+                             train_loop)
 
 # %% ../../nbs/19_generators.common.ipynb #c006
 def shuffled_positions(
@@ -119,16 +120,16 @@ class GeneratorAugmenter(Augmenter):
     identity: ClassVar[Identity] = Identity(never=("device",))
     surroundings: ClassVar[frozenset[str]] = frozenset({"device"})
     painting_only: ClassVar[tuple[str, ...]] = ()  # fields that change the painting and not what is learned
-    painters: ClassVar[Mapping[int | None, nn.Module] | None] = None  # class index (None: all classes) -> network, once fitted
-    evolution: ClassVar[Mapping[int, list[np.ndarray]]] = MappingProxyType({})  # step -> pictures from fixed numbers
+    painters: ClassVar[Mapping[int | None, nn.Module] | None] = None  # by class index or None, once fitted
+    evolution: ClassVar[Mapping[int, list]] = MappingProxyType({})    # step -> pictures from fixed numbers
     class_names: ClassVar[tuple[str, ...]] = ()  # those of the set it was fitted on
     shape: ClassVar[tuple[int, int]] = (0, 0)    # channels and classes of its networks
 
     def __post_init__(self):
         super().__post_init__()
         if self.size & (self.size - 1) or self.channels == 2:
-            raise GenaugError(f"A generator needs a size that is a power of two from 8 on and 1 or 3 channels, not size={self.size} "
-                              f"and channels={self.channels}.")
+            raise GenaugError("A generator needs a size that is a power of two from 8 on and 1 or 3 channels, "
+                              f"not size={self.size} and channels={self.channels}.")
 
     @abc.abstractmethod
     def painter(self, channels: int, classes: int) -> nn.Module:
@@ -483,8 +484,10 @@ class AdversarialAugmenter(GeneratorAugmenter):
         contest = Contest(self, pictures)
         def adam(groups): return torch.optim.Adam(groups, betas=tuple(self.betas))
         rates = {"generator": self.learning_rate, "discriminator": self.learning_rate}
-        settings = LoopSettings(2 * self.steps, rates, adam, grad_clip=0.0, seed=self.seed, checkpoint_every=2 * self.checkpoint_every)
-        train_loop(contest.loss_at, contest.parts(), settings, checkpoint, progress, callback=lambda update, loss: contest.after(update, album))
+        every = 2 * self.checkpoint_every
+        settings = LoopSettings(2 * self.steps, rates, adam, grad_clip=0.0, seed=self.seed, checkpoint_every=every)
+        def watch(update, loss): contest.after(update, album)
+        train_loop(contest.loss_at, contest.parts(), settings, checkpoint, progress, callback=watch)
         return contest.result()
 
     @torch.no_grad()

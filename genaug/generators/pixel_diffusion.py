@@ -169,7 +169,9 @@ class PictureSettings(LearningSettings):
     label_dropout: Share = 0.1  # share of hidden labels
     ema_images: HalfLife = 0.0  # half-life of the weights' average in pictures; 0: the last weights
     identity: ClassVar[Identity] = Identity("PictureSettings")
-    recorded: ClassVar[Identity] = Identity(later=("warmup", "weight_decay", "grad_clip", "flip", "table_rate"), never=("checkpoint_every",))
+    recorded: ClassVar[Identity] = Identity(
+        later=("warmup", "weight_decay", "grad_clip", "flip", "table_rate"), never=("checkpoint_every",)
+    )
 
     def loop(self, **changes) -> LoopSettings:
         "What the loop is told."
@@ -196,9 +198,11 @@ def learn_pictures(
             watch(update + 1, average)
 
     def loss_at(update: int) -> torch.Tensor:
-        return denoising_loss(painter, backbone, pictures, update, settings.batch_size, settings.seed, settings.flip, settings.label_dropout)
+        batch, seed, flip, dropout = settings.batch_size, settings.seed, settings.flip, settings.label_dropout
+        return denoising_loss(painter, backbone, pictures, update, batch, seed, flip, dropout)
 
-    train_loop(loss_at, {"painter": painter, "average": average}, settings.loop(), checkpoint, progress, callback=after)
+    parts = {"painter": painter, "average": average}
+    train_loop(loss_at, parts, settings.loop(), checkpoint, progress, callback=after)
     painter.requires_grad_(False)
     return average.eval()
 
@@ -239,8 +243,8 @@ def pretraining_settings(
     method: GeneratorAugmenter,  # a `PixelDiffusion`
 ) -> PictureSettings:
     "What `learn_pictures` is told for the corpus."
-    return PictureSettings(method.pretraining_steps, method.pretraining_rate, method.pretraining_batch, "cosine", seed=method.seed,
-                           ema_images=method.ema_images)
+    steps, rate, batch = method.pretraining_steps, method.pretraining_rate, method.pretraining_batch
+    return PictureSettings(steps, rate, batch, "cosine", seed=method.seed, ema_images=method.ema_images)
 
 
 def pretrained_file(
@@ -249,7 +253,8 @@ def pretrained_file(
     folder: Path,                # of the generators
 ) -> Path:
     "Where the network of the corpus is kept."
-    key = content_hash("pretrained", 1, pretraining_settings(method).record(), method.corpus, method.size, channels, tuple(method.widths))
+    settings = pretraining_settings(method).record()
+    key = content_hash("pretrained", 1, settings, method.corpus, method.size, channels, tuple(method.widths))
     return folder / f"pretrained-{key[:24]}" / "painter.safetensors"
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c030
@@ -269,7 +274,8 @@ def pretrained_painter(
 
     def train(home: Path | None) -> PixelPainter:
         crops = photograph_crops(method.corpus, 1, method.size, channels)
-        return learn_pictures(painter, pictures_of(crops, method.size, channels, True), pretraining_settings(method), home, progress)
+        pictures = pictures_of(crops, method.size, channels, True)
+        return learn_pictures(painter, pictures, pretraining_settings(method), home, progress)
 
     if folder is None:
         return train(None)
@@ -298,8 +304,8 @@ class PixelDiffusion(GeneratorAugmenter):
     table_rate: TableRate = 10.0          # of the class table, relative to it
     schedule: ScheduleName = "constant"   # of the learning rate
     label_dropout: Share = 0.1            # share of hidden labels
-    ema_images: HalfLife = 55_000.0       # half-life of the weights' average, in photographs; 0: the last weights paint
-    widths: Annotated[tuple[int, ...], Bound(8, 8192)] = (128, 256, 256, 256)  # channels at each resolution, multiples of 8
+    ema_images: HalfLife = 55_000.0       # of the weights' average, in photographs; 0: the last weights paint
+    widths: Annotated[tuple[int, ...], Bound(8, 8192)] = (128, 256, 256, 256)  # multiples of 8
     pretrained: str | None = "crops"      # "crops", None, or a folder with unet/ in diffusers' layout
     pretraining_steps: Annotated[int, Bound(1, 1e7)] = 100_000
     pretraining_batch: BatchSize = 32
@@ -315,9 +321,10 @@ class PixelDiffusion(GeneratorAugmenter):
     def __post_init__(self):
         self.widths = tuple(np.atleast_1d(self.widths).tolist())
         super().__post_init__()
-        if not self.widths or any(width % 8 for width in self.widths) or self.size >> (len(self.widths) - 1) < 2:
-            raise GenaugError(f"A pixel diffusion needs widths that are multiples of 8, at most one per halving of the size down to 2, "
-                              f"not widths={self.widths} with size={self.size}.")
+        narrowest = self.size >> (len(self.widths) - 1) if self.widths else 0
+        if narrowest < 2 or any(width % 8 for width in self.widths):
+            raise GenaugError("A pixel diffusion needs widths that are multiples of 8, at most one per halving of the "
+                              f"size down to 2, not widths={self.widths} with size={self.size}.")
 
     @property
     def evaluations_per_image(self) -> int: return self.num_inference_steps * (1 if self.guidance_scale == 1 else 2)
@@ -346,9 +353,9 @@ class PixelDiffusion(GeneratorAugmenter):
     def learn(self, pictures: Pictures, checkpoint: Path | None, album: Album, progress: bool) -> PixelPainter:
         shared = None if checkpoint is None else Path(checkpoint).parent.parent
         painter = pretrained_painter(self, pictures.channels, shared, progress).with_classes(pictures.classes).to(self.device)
-        settings = PictureSettings(self.steps, self.learning_rate, self.batch_size, self.schedule, flip=self.flip, seed=self.seed,
-                                   checkpoint_every=self.checkpoint_every, table_rate=self.table_rate, label_dropout=self.label_dropout,
-                                   ema_images=self.ema_images)
+        names = ("steps", "learning_rate", "batch_size", "schedule", "flip", "seed", "checkpoint_every")
+        names += ("table_rate", "label_dropout", "ema_images")
+        settings = PictureSettings(**{name: getattr(self, name) for name in names})
         watch = lambda step, average: album.add(step, average) if album.wants(step) else None
         return learn_pictures(painter, pictures, settings, checkpoint, progress, watch)
 

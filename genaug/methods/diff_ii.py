@@ -8,7 +8,7 @@ __all__ = ['PARTS', 'linear_interpolate', 'circle_frame', 'turn_of', 'circle_rad
 
 # %% ../../nbs/45_methods.diff_ii.ipynb #c003
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated
 

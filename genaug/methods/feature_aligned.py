@@ -193,15 +193,16 @@ class AlignedWeights(FineTuningSettings, Naming):
 
     @classmethod
     def for_embedded(cls) -> "AlignedWeights":
-        return cls(steps=150, learning_rate=3e-4, batch_size=16, expert_network="letters", expert_weights="embedded", expert_size=32, expert_updates=300,
-                   expert_learning_rate=3e-3, flip=False)
+        return cls(steps=150, learning_rate=3e-4, batch_size=16, expert_network="letters", expert_weights="embedded",
+                   expert_size=32, expert_updates=300, expert_learning_rate=3e-3, flip=False)
 
     def idle(self):
         found = {} if self.steps is None else {"epochs": "the steps are given"}
         found |= {} if self.expert_updates is None else {"expert_epochs": "the expert's updates are given"}
         names = [name for name in vars(self) if name.startswith("expert_")]
         names += ["tap", "pooling", "projection_bias", "align_until", "shuffled"]
-        return found | (dict.fromkeys(names, "alignment_weight=0 asks no expert") if self.alignment_weight == 0 else {})
+        unasked = dict.fromkeys(names, "alignment_weight=0 asks no expert")
+        return found | (unasked if self.alignment_weight == 0 else {})
 
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps and photographs per step."
@@ -209,21 +210,25 @@ class AlignedWeights(FineTuningSettings, Naming):
 
     def expert(self, real: LabeledImages, cache: str | Path | None = None, progress: bool = False) -> TrainedClassifier:
         "The expert of these photographs."
-        preset = expert_preset(self.expert_network, self.expert_weights, self.expert_size, self.expert_epochs, self.expert_updates,
-                               self.expert_learning_rate, self.flip)
+        preset = expert_preset(self.expert_network, self.expert_weights, self.expert_size, self.expert_epochs,
+                               self.expert_updates, self.expert_learning_rate, self.flip)
         return train_expert(real, preset, self.expert_seed, cache, progress)
 
     def alignment(self, expert: TrainedClassifier) -> Alignment:
         "The second loss with these settings."
-        return Alignment(expert, self.alignment_weight, self.expert_input, self.tap, self.pooling, self.projection_bias, self.align_until,
-                         self.shuffled, self.seed)
+        return Alignment(expert, self.alignment_weight, self.expert_input, self.tap, self.pooling,
+                         self.projection_bias, self.align_until, self.shuffled, self.seed)
 
-    def learn(self, backbone: Backbone, real: LabeledImages, class_prompt: ClassPrompt, checkpoint: Path | None = None,
-              progress: bool = False) -> FineTuned | Concept:
+    def learn(
+        self, backbone: Backbone, real: LabeledImages, class_prompt: ClassPrompt,
+        checkpoint: Path | None = None, progress: bool = False,
+    ) -> FineTuned | Concept:
         "Fine-tune; a closed-form model has no weights to tune."
         if backbone.unet is None:
             return Concept({})
-        cache, parts = None if checkpoint is None else Path(checkpoint).parent.parent / "experts", []     # beside the concepts: arms share it
+        cache, parts = None, []
+        if checkpoint is not None:
+            cache = Path(checkpoint).parent.parent / "experts"  # beside the concepts: arms share it
         extra = self.alignment(self.expert(real, cache, progress)) if self.alignment_weight else None
         objective = Objective(extra=extra, watch=lambda number, said: parts.append((number, said)))
         settings = replace(self, steps=self.effort(real)[0])

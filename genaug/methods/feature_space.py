@@ -10,8 +10,8 @@ __all__ = ['BLOCK', 'SMALLEST_VGG', 'PROBE', 'LABEL_RULES', 'IDLE', 'encode_set'
            'toss_coins', 'from_tail', 'fuse', 'confusion_table', 'ranked_heads', 'Learned', 'map_pairs', 'describe_set',
            'head_options', 'choose_head', 'squared_distances', 'nearest_partners', 'distances_to', 'fused_label',
            'Fusion', 'chosen_sites', 'fusion_of', 'touch_up', 'Pairing', 'wanted_class', 'pairings', 'prompt_of',
-           'plan_row', 'check_fusion', 'idle_fusion', 'FeatureSpace', 'code_settings', 'fit_codes', 'array_bytes',
-           'write_learned', 'read_learned']
+           'plan_row', 'check_fusion', 'idle_fusion', 'FusionSettings', 'FeatureSpace', 'code_settings', 'fit_codes',
+           'array_bytes', 'write_learned', 'read_learned']
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c003
 import dataclasses
@@ -24,19 +24,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, PlanRow, Slot, check_settings, content_hash, declare_method, head_and_tail,
+from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Part, PlanRow, Slot, check_settings, content_hash, declare_method, head_and_tail, identity_of,
                          parse_json, progress_bar, seed_from, stored_kind, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
-
 from ..sampling import add_noise, denoise, row_noise
 from ..schedule import Append, TrainingUse
 from ..training import LoopSettings, generator_at, train_loop
@@ -247,37 +245,29 @@ def class_weights(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c027
 @dataclass(kw_only=True)
-class CodeSettings:
+class CodeSettings(Part):
     "How codes are learned; what the paper does not state is its code's, or ours (see the end of the page)."
-    code: str = "sparse"                    # "sparse", "dense" (the student without softmax) or "raw" (the latents themselves)
+    code: Annotated[str, Bound(words=("sparse", "dense", "raw"))] = "sparse"  # "sparse", "dense" (the student without softmax) or "raw" (the latents themselves)
     iterated: bool = True                   # False: one student, no imitation, as many interaction updates
-    vocabulary: int = 64                    # V
-    temperature: float = 1.0                # tau of Eq. 1
-    generations: int = 20                   # I
-    epochs: int = 1                         # passes over the set in each phase ...
-    interaction_updates: int | None = None  # ... or updates
-    imitation_updates: int | None = None    # ... or updates
-    imitation_loss: str = "bce"             # "bce" (Eq. 2) or "ce"
-    reconstruction_weight: float = 0.5      # lambda of Eq. 5
-    class_weighting: str = "none"           # see `class_weights`
-    batch_size: int = 256
-    learning_rate: float = 1e-4             # of AdamW, for all networks
-    weight_decay: float = 1e-2
-    width: int = 64                         # of student, decoder and small classifier
-    levels: int | None = None               # halvings in student and decoder; None: as many as fit, at most six
-    norm: str = "group"                     # "group", or "batch" as in the released code
-    classifier: str | None = None           # "vgg11", "small"; None: vgg11 where the latents have 32 x 32 sites or more
-    seed: int = 0                           # of first weights, batches and tokens
-    checkpoint_every: int = field(default=200, metadata={"setting": False})  # updates between checkpoints
-    bounds = MappingProxyType({
-        **{name: Bound(words=words) for name, words in (("code", ("sparse", "dense", "raw")), ("imitation_loss", ("bce", "ce")), ("class_weighting", ("none", "code", "ratio")),
-                                                        ("norm", ("group", "batch")), ("classifier", ("vgg11", "small")))},
-        **{name: Bound(1, most) for name, most in (("vocabulary", 65536), ("generations", 10000), ("epochs", 1e5), ("interaction_updates", 1e7), ("imitation_updates", 1e7),
-                                                   ("batch_size", 65536), ("width", 4096), ("checkpoint_every", 1e7))},
-        "temperature": Bound(1e-3, 1e3), "reconstruction_weight": Bound(0, 1), "learning_rate": Bound(0, 10, above=True), "weight_decay": Bound(0, 10), "levels": Bound(0, 6), "seed": Bound(0, 2**63 - 1)})
-
-    def __post_init__(self):
-        check_settings(self)
+    vocabulary: Annotated[int, Bound(1, 65536)] = 64     # V
+    temperature: Annotated[float, Bound(1e-3, 1e3)] = 1.0  # tau of Eq. 1
+    generations: Annotated[int, Bound(1, 10000)] = 20    # I
+    epochs: Annotated[int, Bound(1, 1e5)] = 1            # passes over the set in each phase ...
+    interaction_updates: Annotated[int | None, Bound(1, 1e7)] = None  # ... or updates
+    imitation_updates: Annotated[int | None, Bound(1, 1e7)] = None    # ... or updates
+    imitation_loss: Annotated[str, Bound(words=("bce", "ce"))] = "bce"  # "bce": Eq. 2
+    reconstruction_weight: Annotated[float, Bound(0, 1)] = 0.5  # lambda of Eq. 5
+    class_weighting: Annotated[str, Bound(words=("none", "code", "ratio"))] = "none"  # see `class_weights`
+    batch_size: Annotated[int, Bound(1, 65536)] = 256
+    learning_rate: Annotated[float, Bound(0, 10, above=True)] = 1e-4  # of AdamW, for all networks
+    weight_decay: Annotated[float, Bound(0, 10)] = 1e-2
+    width: Annotated[int, Bound(1, 4096)] = 64           # of student, decoder and small classifier
+    levels: Annotated[int | None, Bound(0, 6)] = None    # halvings in student and decoder; None: as many as fit, at most six
+    norm: Annotated[str, Bound(words=("group", "batch"))] = "group"  # "batch": as in the released code
+    classifier: Annotated[str | None, Bound(words=("vgg11", "small"))] = None  # None: vgg11 where the latents have 32 x 32 sites or more
+    seed: Annotated[int, Bound(0, 2**63 - 1)] = 0        # of first weights, batches and tokens
+    checkpoint_every: Annotated[int, Bound(1, 1e7)] = 200  # updates between checkpoints
+    identity = Identity("CodeSettings", never=("checkpoint_every",))
 
     def updates(self, count: int) -> tuple[int, int]:
         "Length of an interaction and of an imitation phase for so many images."
@@ -290,7 +280,7 @@ class CodeSettings:
 
     def learning(self) -> dict:
         "The settings that decide what is learned."
-        kept = {item.name: getattr(self, item.name) for item in dataclasses.fields(CodeSettings) if item.metadata.get("setting", True)}
+        kept = {item.name: self.setting(item.name) for item in dataclasses.fields(CodeSettings) if item.name not in identity_of(CodeSettings).never}
         return kept | {"iterated": self.iterated and self.code == "sparse"}
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c029
@@ -792,7 +782,7 @@ class Fusion:
 
 
 def chosen_sites(
-    method,                     # a fitted `FeatureSpace`
+    method: "FeatureSpace",  # fitted
     parents: Sequence[tuple[int, int, int, int]],  # (place, class) of the tail picture and of its partner
     seeds: Sequence[int],       # of the rows
 ) -> torch.Tensor:  # (B, H, W), bool
@@ -805,7 +795,7 @@ def chosen_sites(
 
 @torch.no_grad()
 def fusion_of(
-    method,                   # a fitted `FeatureSpace`
+    method: "FeatureSpace",  # fitted
     rows: Sequence[PlanRow],  # of its plan
     real: LabeledImages,      # the photographs
 ) -> Fusion:
@@ -824,7 +814,7 @@ def fusion_of(
 # %% ../../nbs/47_methods.feature_space.ipynb #c074
 @torch.no_grad()
 def touch_up(
-    method,                   # a `FeatureSpace`
+    method: "FeatureSpace",  # its settings
     latents: torch.Tensor,    # (B, C, H, W)
     rows: Sequence[PlanRow],  # their plan; a row with 0 steps is returned as it came
 ) -> torch.Tensor:  # (B, C, H, W)
@@ -868,7 +858,7 @@ def wanted_class(
 
 
 def pairings(
-    method,                # a fitted `FeatureSpace`
+    method: "FeatureSpace",  # fitted
     real: LabeledImages,   # the photographs
     slots: Sequence[Slot],
 ) -> list[Pairing]:
@@ -885,7 +875,7 @@ def pairings(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c080
 def prompt_of(
-    method,                  # a fitted `FeatureSpace`
+    method: "FeatureSpace",  # fitted
     real: LabeledImages,     # the photographs
     ends: tuple,             # label rows of the tail picture and its partner
     wanted: int,             # class of the row; -1: none
@@ -898,7 +888,7 @@ def prompt_of(
 
 
 def plan_row(
-    method,                # a fitted `FeatureSpace`
+    method: "FeatureSpace",  # fitted
     real: LabeledImages,   # the photographs
     pair: Pairing,
     base: str,             # hash of seed and settings: names the row
@@ -926,7 +916,7 @@ def plan_row(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c082
 def check_fusion(
-    method,  # a `FeatureSpace`
+    method: "FeatureSpace",  # its settings
 ) -> None:
     "Raises `GenaugError` for a value that means nothing, or for two that contradict each other."
     if not (isinstance(method.neighbours, str) and method.neighbours == "inf") and not (type(method.neighbours) is int and 1 <= method.neighbours <= 1e6):
@@ -947,42 +937,36 @@ IDLE = (  # fields, when they have no effect, why
 
 
 def idle_fusion(
-    method,  # a `FeatureSpace`
+    method: "FeatureSpace",  # its settings
 ) -> dict[str, str]:
     "Settings of a fusion that have no effect as it stands."
     return {name: why for fields, holds, why in IDLE if holds(method) for name in fields.split()}
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c085
-@declare_method("feature-space", "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)", year=2024, embedded={
-    "generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0})
 @dataclass(kw_only=True)
-class FeatureSpace(Augmenter, CodeSettings):
-    "Tail pictures fused with head pictures in a learned code (arXiv 2405.01705)."
+class FusionSettings(Augmenter, CodeSettings):
+    "How pictures are fused, and what the method can say about itself before anything is learned."
     name: str = "feature-space"
-    cam: str = "eigen"                       # "eigen" (of no class), "gradcam" or "eigengrad"
+    cam: Annotated[str, Bound(words=("eigen", "gradcam", "eigengrad"))] = "eigen"  # "eigen": of no class
     cam_layer: str | tuple[str, ...] | None = None  # modules of the classifier; None: its last convolutional block
-    tau_high: float = 0.4                    # above: specific to the tail class
-    tau_low: float = 0.4                     # below: generic in the head picture
-    coin: float = 0.5                        # chance of the tail where the masks do not decide
-    gates: str = "partition"                 # or "naive"
-    head_choice: str = "class"               # confusion of the class, or of the "image"
-    heads: int | None = None                 # head classes, the most frequent; None: half of them
-    space: str = "cam"                       # distances between maps, or between "code"s or "latent"s
+    tau_high: Annotated[float, Bound(0, 1)] = 0.4         # above: specific to the tail class
+    tau_low: Annotated[float, Bound(0, 1)] = 0.4          # below: generic in the head picture
+    coin: Annotated[float, Bound(0, 1)] = 0.5             # chance of the tail where the masks do not decide
+    gates: Annotated[str, Bound(words=("partition", "naive"))] = "partition"
+    head_choice: Annotated[str, Bound(words=("class", "image"))] = "class"  # confusion of the class, or of the "image"
+    heads: Annotated[int | None, Bound(1, 1e6)] = None    # head classes, the most frequent; None: half of them
+    space: Annotated[str, Bound(words=("cam", "code", "latent"))] = "cam"  # distances between maps, codes or latents
     neighbours: int | str = 3                # k; "inf": any image of the head class
-    label_rule: str = "union"                # one of `LABEL_RULES`
-    prompt: str = "tail"                     # or "union"
-    num_inference_steps: int = 75            # N
-    denoising_steps: int = 5                 # n, the last ones of N; 0: the denoiser is not asked
-    guidance_scale: float = 3.5
+    label_rule: Annotated[str, Bound(words=LABEL_RULES)] = "union"
+    prompt: Annotated[str, Bound(words=("tail", "union"))] = "tail"
+    num_inference_steps: Annotated[int, Bound(1, 999)] = 75  # N
+    denoising_steps: Annotated[int, Bound(0, 999)] = 5    # n, the last ones of N; 0: the denoiser is not asked
+    guidance_scale: Annotated[float, Bound(0, 100)] = 3.5
     renoise: bool = False                    # first add the noise of the level where denoising begins
     backbone: Backbone | None = None         # None: the embedded tiny, loaded by `fit`
     class_prompt: ClassPrompt = field(default_factory=ClassPrompt)
     use: TrainingUse = field(default_factory=Append)
-    identity = Identity("FeatureSpace", never=("use",))
-
-    bounds = MappingProxyType({
-        **{name: Bound(words=words) for name, words in (("cam", ("eigen", "gradcam", "eigengrad")), ("gates", ("partition", "naive")), ("head_choice", ("class", "image")), ("space", ("cam", "code", "latent")), ("label_rule", LABEL_RULES), ("prompt", ("tail", "union")))},
-        **{name: Bound(0, 1) for name in ("coin", "tau_high", "tau_low")}, "heads": Bound(1, 1e6), "num_inference_steps": Bound(1, 999), "denoising_steps": Bound(0, 999), "guidance_scale": Bound(0, 100)})
+    identity = Identity("FusionSettings", never=("use",))
 
     needs_backbone: ClassVar[bool] = True
     surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "class_prompt"})
@@ -1003,6 +987,20 @@ class FeatureSpace(Augmenter, CodeSettings):
     def concerns(self, data):
         few = len(data.class_names) <= (self.heads or 1)
         return [("needs-classes", "error", f"fuses rare with common classes, and {len(data.class_names)} classes leave no rare one: add classes, or choose another method")] if few else []
+
+    @property
+    def evaluations_per_image(self) -> int: return self.denoising_steps * (1 if self.guidance_scale == 1 else 2)
+    def evaluations(self, rows: Sequence[PlanRow]) -> int: return sum(row.settings["denoising_steps"] for row in rows) * (1 if self.guidance_scale == 1 else 2)
+    def effort(self, real: LabeledImages) -> tuple[int, int]: return sum(phase.updates for phase in self.phases(len(real))), min(self.batch_size, len(real))
+
+# %% ../../nbs/47_methods.feature_space.ipynb #c085b
+@declare_method("feature-space", "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)", year=2024, embedded={
+    "generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0})
+@dataclass(kw_only=True)
+class FeatureSpace(FusionSettings):
+    "Tail pictures fused with head pictures in a learned code (arXiv 2405.01705)."
+    identity = Identity("FeatureSpace")
+    learned: ClassVar["Learned | None"] = None  # codes, networks and saliency maps, by `fit`
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "FeatureSpace":
         "Encode the photographs, learn codes (or read them), and keep the classifier's answers and saliency maps."
@@ -1026,7 +1024,7 @@ class FeatureSpace(Augmenter, CodeSettings):
         return encode_set(real, self.backbone, self.folder / f"latents-{content_hash(real.sha256, self.backbone.fingerprint())[:24]}.npy", progress)
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
-        if getattr(self, "learned", None) is None or self.fitted_on != real.fingerprint():
+        if self.learned is None or self.fitted_on != real.fingerprint():
             raise GenaugError(f"'{self.name}' has not been fitted to these photographs; call fit(real) with them first.")
         base = content_hash(seed, stored_kind(self), self.settings())
         return [plan_row(self, real, pair, base, seed) for pair in pairings(self, real, budget.slots(real))]
@@ -1037,11 +1035,6 @@ class FeatureSpace(Augmenter, CodeSettings):
         latents = touch_up(self, fusion_of(self, rows, real).latents, rows)
         with torch.no_grad():
             return to_uint8(self.backbone.decode(latents))
-
-    @property
-    def evaluations_per_image(self) -> int: return self.denoising_steps * (1 if self.guidance_scale == 1 else 2)
-    def evaluations(self, rows: Sequence[PlanRow]) -> int: return sum(row.settings["denoising_steps"] for row in rows) * (1 if self.guidance_scale == 1 else 2)
-    def effort(self, real: LabeledImages) -> tuple[int, int]: return sum(phase.updates for phase in self.phases(len(real))), min(self.batch_size, len(real))
 
     def save(self, folder: str | Path) -> None:
         super().save(folder)
@@ -1058,7 +1051,7 @@ def code_settings(
     method: FeatureSpace,
 ) -> CodeSettings:
     "The settings of learning alone, as a copy."
-    return CodeSettings(**{item.name: getattr(method, item.name) for item in dataclasses.fields(CodeSettings)})
+    return CodeSettings(**{item.name: method.setting(item.name) for item in dataclasses.fields(CodeSettings)})
 
 
 def fit_codes(
