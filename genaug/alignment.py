@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ from .metrics.images import pairwise_similarity, set_metrics
 from .prompts import ClassPrompt
 from .recipe import Recipe, learn_or_load
 from .registry import make_arm
-from .sampling import denoise, row_noise
+from .sampling import SamplingSettings, denoise, row_noise
 from .schedule import TrainingSchedule
 
 # %% ../nbs/64_alignment.ipynb #c006
@@ -45,7 +46,7 @@ class AlignmentStudy:
     first: int = 0                            # which run that is; its sheets, curves and confusions are kept too
     per_class: int = 10                       # images per class and draw
     num_inference_steps: int = 20             # sampler steps
-    overrides: tuple[tuple[str, object], ...] = ()  # fields of the naming that the scale sets
+    overrides: tuple[tuple[str, Any], ...] = ()  # fields of the naming that the scale sets
     dreambooth: str | None = None             # fine-tune this class alone, with a rare word
     prior_count: int = 48                     # pictures of its prior preservation; 0: none
     left_out: tuple[str, ...] = ("empty",)    # classes that are trained on, but neither painted nor answered
@@ -103,10 +104,11 @@ def paint_classes(
 ) -> LabeledImages:
     "Images of some classes, without guidance, as the paper samples."
     keys = [(name, number) for name in words for number in range(per_class)]
+    settings = SamplingSettings(num_inference_steps, guidance_scale=1.0)
     with backbone.using(concept):
         noise = row_noise(backbone.latent_shape, [seed_from("alignment study", draw, name, number) for name, number in keys])
         condition = backbone.embed([words[name] for name, _ in keys])
-        images = to_uint8(backbone.decode(denoise(backbone, noise, [condition], num_inference_steps=num_inference_steps, guidance_scale=1.0)))
+        images = to_uint8(backbone.decode(denoise(backbone, noise, [condition], settings=settings)))
     return LabeledImages(images, [list(class_names).index(name) for name, _ in keys], class_names, [f"{name}/{draw}-{number}.png" for name, number in keys])
 
 

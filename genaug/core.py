@@ -107,10 +107,6 @@ def identity_of(
     found = Identity()
     for base in reversed(kind.__mro__):
         found = found.extended(base.__dict__.get("identity", Identity()))
-    marks = {"changed": [], False: []}
-    for field in dataclasses.fields(kind):
-        marks.setdefault(field.metadata.get("setting", True), []).append(field.name)
-    found = dataclasses.replace(found, later=(*found.later, *marks["changed"]), never=(*found.never, *marks[False]))
     return dataclasses.replace(found, kind=found.kind or kind.__name__)
 
 # %% ../nbs/00_core.ipynb #c010a
@@ -1247,24 +1243,24 @@ class Bound:
 
     def text(self) -> str:
         "The interval or the words for a sentence; empty when everything is allowed."
-        if self.words:
-            return f"one of {', '.join(self.words)}"
+        listed = f"one of {', '.join(self.words)}" if self.words else ""
         low = "" if self.low == -math.inf else f"{'above' if self.above else 'at least'} {self.low:,g}"
         high = "" if self.high == math.inf else f"{'below' if self.below else 'at most'} {self.high:,g}"
-        return " and ".join(part for part in (low, high) if part)
+        interval = " and ".join(part for part in (low, high) if part)
+        return " or ".join(part for part in (interval, listed) if part)
 
 
 def declared(
     kind: type,  # a dataclass
 ) -> dict[str, tuple[object, Bound | None]]:  # field -> its type, and its bound where one is declared
     "What the fields of a class may be."
-    found, old = {}, {name: bound for base in reversed(kind.__mro__) for name, bound in base.__dict__.get("bounds", {}).items()}
+    found = {}
     as_text = any(isinstance(field.type, str) for field in dataclasses.fields(kind))  # from __future__ import annotations
     hints = typing.get_type_hints(kind, include_extras=True) if as_text else {}
     for field in dataclasses.fields(kind):
         hint = hints.get(field.name, field.type)
         bare, *notes = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
-        found[field.name] = (bare, next((note for note in notes if isinstance(note, Bound)), old.get(field.name)))
+        found[field.name] = (bare, next((note for note in notes if isinstance(note, Bound)), None))
     return found
 
 # %% ../nbs/00_core.ipynb #c048c
@@ -1328,7 +1324,7 @@ class Setting(typing.NamedTuple):
     path: str     # as arms write it, with dots into parts
     kind: str     # its type
     allowed: str  # its interval or words; empty: anything of that type
-    value: object  # what it is now
+    value: typing.Any  # what it is now
 
 
 def settings_table(
@@ -1643,6 +1639,7 @@ class PartnerRule(Part):
 
 class OtherSlots(PartnerRule):
     "What another slot of the epoch shows; where slots have two parts, of the same part."
+    identity: ClassVar[Identity] = Identity("OtherSlots")
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
         "The slot that a uniform number points at, never the own one; None where there is no other."
@@ -1699,6 +1696,7 @@ class Mixer(Part):
 class Balancer(Part):
     "What each class counts while a classifier is trained: in the loss, in the sampling of photographs, or in both."
     name: str = "balancer"  # as `--methods` and the results write it
+    identity: ClassVar[Identity] = Identity("Balancer")
 
     def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
         "Weight of each class (K,) in the loss, from the photographs per class and the share of the epochs that are over, in [0, 1); ones."
@@ -1732,7 +1730,7 @@ class Method:
     family: str = "diffusion"  # one of `FAMILIES`
     year: int = 0              # of publication
     behind: Callable | None = None  # of an augmenter: makes the mixer that its name stands for behind a "+"
-    embedded: Mapping[str, object] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
+    embedded: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)  # settings for the embedded model, where they differ from the paper's
 
     def __post_init__(self):
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):

@@ -30,14 +30,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar
 from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines, parse_json, picture_traits, printable,
-                         progress_bar, from_record, record_of, sorted_findings, write_atomic)
+from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines, from_record,
+                         parse_json, picture_traits, printable, progress_bar, record_of, sorted_findings, write_atomic)
+
+if TYPE_CHECKING:  # pandas takes a third of a second, and only tables of labels need it
+    import pandas
 
 # %% ../nbs/01_data.ipynb #c006
 @dataclass(frozen=True)
@@ -796,7 +799,7 @@ class LabelTable:
     split: str                  # "train", "val" or "test"
     path_column: str            # names the pictures
     patient_column: str | None  # says whose picture it is; None: nothing does
-    rows: object                # pandas.DataFrame: every column by its name
+    rows: "pandas.DataFrame"    # every column by its name
     may_link: tuple[str, ...] = ()  # folders of the data set that may be links to somewhere else
 
 
@@ -850,7 +853,7 @@ ATTRIBUTE_WORDS = ("age", "sex", "gender", "male", "female", "pregnant", "pregna
 
 
 def _no_labels(
-    rows: object,           # pandas.DataFrame of `_rows_of`, of the training table
+    rows: "pandas.DataFrame",  # of `_rows_of`, of the training table
     labels: Sequence[str],  # columns taken
 ) -> dict[str, str]:  # column -> why
     "The columns among the labels that are probably none."
@@ -972,7 +975,7 @@ def _rows_of(
     root: Path,                # of the data set
     findings: list[Finding],   # what is found is added here
     progress: bool,            # show a bar
-) -> object:  # pandas.DataFrame of the usable rows: name (where the picture lies), id (the same in normal form C), patient, and the labels
+) -> "pandas.DataFrame":  # the usable rows: name (where the picture lies), id (in normal form C), patient, labels
     "Judge the rows of one table."
     import pandas as pd
     add = lambda kind, first, text: findings.append(Finding(kind, "error", first, text))
@@ -1002,12 +1005,12 @@ def _rows_of(
 
 # %% ../nbs/01_data.ipynb #c058b
 def _look_into(
-    rows: Mapping[str, object],  # usable rows (pandas.DataFrame) by split
+    rows: "Mapping[str, pandas.DataFrame]",  # usable rows by split
     root: Path,                  # of the data set
     limits: Mapping[str, int],   # min_size and max_pixels
     findings: list[Finding],     # what is found is added here
     progress: bool,              # show a bar
-) -> dict[str, object]:  # pandas.DataFrame by split, with the columns sha256 and thumbnail
+) -> "dict[str, pandas.DataFrame]":  # by split, with the columns sha256 and thumbnail
     "Decode the pictures of all tables; the rows of those that are none are left out."
     names = [name for table in rows.values() for name in table["name"]]
     outcomes = inspect_files([root / name for name in names], limits, progress)
@@ -1023,7 +1026,7 @@ def _look_into(
 
 
 def _equal_rows(
-    table: object,            # pandas.DataFrame of one split, with hashes
+    table: "pandas.DataFrame",  # of one split, with hashes
     name: str,                # of the table
     labels: Sequence[str],    # their names
     findings: list[Finding],  # what is found is added here
@@ -1045,10 +1048,10 @@ def _same_person(
 
 
 def _drop_leaks(
-    rows: Mapping[str, object],  # usable rows (pandas.DataFrame) by split
+    rows: "Mapping[str, pandas.DataFrame]",  # usable rows by split
     names: Mapping[str, str],    # of the tables by split
     findings: list[Finding],     # what is found is added here
-) -> dict[str, object]:  # pandas.DataFrame by split
+) -> "dict[str, pandas.DataFrame]":  # by split
     "Report pictures and patients that two splits share; the pictures stay in the later split only."
     kept, order = {}, [split for split in ("test", "val", "train") if split in rows]
     people = {split: {_same_person(name): name for name in sorted(set(table["patient"]) - {""})} for split, table in rows.items()}
@@ -1073,7 +1076,7 @@ def _drop_leaks(
 # %% ../nbs/01_data.ipynb #c060a
 def _report_labels(
     tables: Sequence[LabelTable],  # the training table first
-    rows: Mapping[str, object],    # usable rows (pandas.DataFrame) by split
+    rows: "Mapping[str, pandas.DataFrame]",  # usable rows by split
     labels: Sequence[str],         # their names
     guessed: bool,                 # were they not named by the user?
     findings: list[Finding],       # what is found is added here
@@ -1102,7 +1105,7 @@ def _report_labels(
 
 # %% ../nbs/01_data.ipynb #c061b
 def _table_images(
-    rows: object,           # pandas.DataFrame of one split
+    rows: "pandas.DataFrame",  # of one split
     root: Path,             # of the data set
     names: Sequence[str],   # of the labels
     has_patients: bool,     # does the table name patients?

@@ -13,6 +13,7 @@ __all__ = ['MODEL_PARTS', 'MOVED_MODELS', 'leading_timesteps', 'scaled_linear_al
 # %% ../nbs/05_diffusion.ipynb #c003
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -293,7 +294,7 @@ def locate_model(
         folder = Path(text).expanduser()
         is_folder, is_file, begins_here = folder.is_dir(), folder.exists(), len(folder.parts) > 1 and Path(folder.parts[0]).exists()
     except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, a NUL character, no such home
-        raise GenaugError(f"'{text}' cannot be a model folder ({getattr(error, 'strerror', None) or error}); give an existing folder, a hub id such as owner/name, or 'tiny'.") from error
+        raise GenaugError(f"'{text}' cannot be a model folder ({isinstance(error, OSError) and error.strerror or error}); give an existing folder, a hub id such as owner/name, or 'tiny'.") from error
     if is_folder:
         lacking = [part for part in MODEL_PARTS if not (folder / part).is_dir()]
         if lacking:
@@ -571,7 +572,7 @@ def plain_config(
     config, # a diffusers or transformers configuration
 )->dict:
     "The settings that describe the network, as plain JSON values."
-    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    values = config if isinstance(config, Mapping) else config.to_dict()  # of diffusers, or of transformers
     machine = ("torch_dtype", "dtype", "transformers_version", "decoder", "architectures")
     return {key: str(value) for key, value in sorted(values.items()) if not key.startswith("_") and key not in machine}
 

@@ -321,7 +321,7 @@ def check_output(
     except GenaugError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no home, a name that is too long, no permission to look
-        raise GenaugError(f"'{text}' cannot be the result folder ({getattr(error, 'strerror', None) or error}): choose another one.") from error
+        raise GenaugError(f"'{text}' cannot be the result folder ({isinstance(error, OSError) and error.strerror or error}): choose another one.") from error
     if inside and not any((folder / mark).is_file() for mark in marks):
         raise GenaugError(f"'{folder}' is not empty and was not begun by this command: choose a new folder.")
     check_writable(folder)
@@ -779,7 +779,7 @@ def plan_findings(
     plan: Plan,            # its rows have the prompts
 ) -> list[Finding]:
     "Prompts that the model's text encoder does not read to their end."
-    tokenizer = getattr(getattr(augmenter, "backbone", None), "tokenizer", None)
+    tokenizer = None if augmenter.backbone is None else augmenter.backbone.tokenizer
     return [] if tokenizer is None else cut_prompts(tokenizer, dict.fromkeys(text for row in plan.rows for text, _ in row.prompts))
 
 

@@ -29,7 +29,7 @@ from .core import (Augmenter, Bound, Budget, Decision, GenaugError, Identity, La
 from .diffusion import Backbone, leading_timesteps, load_backbone
 from .inversion import InversionPool
 from .prompts import ClassPrompt, two_stage
-from .sampling import add_noise, denoise, row_noise, start_step, suffixed_steps
+from .sampling import SamplingSettings, add_noise, denoise, row_noise, start_step, suffixed_steps
 from .schedule import SwapClass, TrainingUse
 from .training import BatchSize, LearningRate, ScheduleName, Steps, alone_in, disk_errors_explained
 
@@ -584,8 +584,8 @@ def _painted(
     concept, rows = with_jitter(concept, rows)
     with recipe.backbone.using(concept, rows):
         stages, switches = prompt_stages(recipe.backbone, rows, recipe.num_inference_steps)
-        latents = denoise(recipe.backbone, latents, stages, switches, num_inference_steps=recipe.num_inference_steps,
-                          guidance_scale=recipe.guidance_scale, start_step=first, guidance_until=recipe.guidance_until)
+        settings = SamplingSettings(recipe.num_inference_steps, recipe.guidance_scale, recipe.guidance_until)
+        latents = denoise(recipe.backbone, latents, stages, switches, settings=settings, start_step=first)
         return to_uint8(recipe.backbone.decode(latents))
 
 # %% ../nbs/40_recipe.ipynb #c042

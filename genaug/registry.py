@@ -25,7 +25,7 @@ from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def show_settings(
 class ArmText:
     "The parts of an arm as written."
     method: str                      # first name
-    settings: tuple[tuple[str, object], ...]  # sorted (field, value)
+    settings: tuple[tuple[str, Any], ...]  # sorted (field, value)
     parts: tuple[str, ...] = ()      # behind "+", each with its own settings: at most one mixer, then at most one balancer
 
     def canonical(self) -> str: return "+".join([show_settings(self.method, self.settings), *self.parts])

@@ -12,6 +12,7 @@ __all__ = ['LOCAL_HOSTS', 'FIRST_WORDS', 'COMMON_WORDS', 'SMALL_WORDS', 'MARKING
            'make_suffixes']
 
 # %% ../nbs/27_suffixes.ipynb #c003
+import abc
 import functools
 import http.client
 import json
@@ -25,7 +26,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -207,11 +207,15 @@ class Captioner:
         return tuple(known[key] for key in keys)
 
 # %% ../nbs/27_suffixes.ipynb #c023
-@runtime_checkable
-class LanguageModel(Protocol):
+class LanguageModel(abc.ABC):
     "Whatever continues a text."
-    name: str  # for the record
+    name: str = "language model"        # for the record
+    room: int | None = None             # tokens of prompt and answer together; None: not known
+    max_new_tokens: int | None = None   # longest answer; None: the model decides
+    host: str = ""                      # where prompts are sent; empty: nowhere, it computes here
+    at_home: bool = True                # does every prompt stay on this machine?
 
+    @abc.abstractmethod
     def complete(self, prompt: str) -> str:
         "The answer to a prompt."
 
@@ -226,7 +230,7 @@ def load_generator(
     return AutoTokenizer.from_pretrained(where, **options), model, info
 
 
-class LocalLanguageModel:
+class LocalLanguageModel(LanguageModel):
     "A text-generation model of transformers; greedy, and as a chat where the tokenizer has a template for one."
 
     def __init__(self,
@@ -242,7 +246,7 @@ class LocalLanguageModel:
     @torch.inference_mode()
     def complete(self, prompt: str) -> str:
         "The answer to a prompt; raises `GenaugError` when it does not fit the model's context."
-        if getattr(self.tokenizer, "chat_template", None):
+        if self.tokenizer.chat_template:
             message = [{"role": "user", "content": prompt}]
             inputs = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         else:
@@ -272,7 +276,7 @@ def _shown(
     return printable(" ".join((text.replace(key, "***") if key else text).split())[:300])
 
 # %% ../nbs/27_suffixes.ipynb #c030
-class ServerLanguageModel:
+class ServerLanguageModel(LanguageModel):
     "A model at an address of the OpenAI chat protocol; every failure is one sentence."
 
     def __init__(self,
@@ -306,7 +310,7 @@ class ServerLanguageModel:
             if code == 400 and b"temperature" in answer:  # some models allow only their own
                 code, answer = self._post(body, key)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(reason, TimeoutError):
                 raise GenaugError(f"The language model at {self.host} gave no answer within {self.timeout:g} seconds: try again, or choose a faster one.") from None
             raise GenaugError(f"The language model at {self.host} cannot be reached ({_shown(str(reason), key)}): check the address and that the server runs.") from None

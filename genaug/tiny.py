@@ -26,7 +26,7 @@ from torch import nn
 
 from .core import GenaugError, content_hash, parse_json, write_atomic
 from .datasets import DIGIT_WORDS, PHOTOGRAPHS, caption_words, composite, names, photographs, place, random_crop
-from .sampling import denoise, row_noise
+from .sampling import SamplingSettings, denoise, row_noise
 from .training import LoopSettings, generator_at, named_tensors, train_loop
 
 # %% ../nbs/09_tiny.ipynb #c007
@@ -502,12 +502,12 @@ def legibility(
     num_inference_steps: int = 20,  # of the samples
 ) -> dict[str, float]:  # background word -> share of samples read as asked; "all": their mean
     "How often the digit that a caption asks for can be read in the sample."
-    shares = {}
+    shares, settings = {}, SamplingSettings(num_inference_steps, guidance_scale)
     for word, suffix in {**caption_words(), "plain": "on a plain background"}.items():
         asked = torch.arange(10).repeat(noises)
         condition = backbone.embed([f"a photo of a {DIGIT_WORDS[digit]} {suffix}" for digit in asked])
         noise = row_noise(backbone.latent_shape, range(1000, 1000 + len(asked)))
-        images = backbone.decode(denoise(backbone, noise, [condition], num_inference_steps=num_inference_steps, guidance_scale=guidance_scale))
+        images = backbone.decode(denoise(backbone, noise, [condition], settings=settings))
         shares[word] = float((reader(images).argmax(1) == asked).float().mean())
     return shares | {"all": sum(shares.values()) / len(shares)}
 

@@ -32,6 +32,13 @@ MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.:/])(/(?:work|farm|root|home|Users
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b|\r(?!\n)")
 
 
+def is_import(node):
+    "an import, or imports that only annotations need: `if TYPE_CHECKING:`"
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse:
+        return all(isinstance(inner, IMPORTS) for inner in node.body)
+    return isinstance(node, IMPORTS)
+
+
 @dataclass
 class Cell:
     "One cell, with what the checks ask of it."
@@ -168,7 +175,7 @@ def check_opening(notebook):
         yield "cell 2 is not the '#| default_exp' cell"
     if not re.search(r"^\|[\s:|-]*-[\s:|-]*\|?\s*$", notation.source, flags=re.MULTILINE):
         yield "cell 3 is not a notation table"
-    if not imports.exported or not all(isinstance(node, IMPORTS) for node in imports.tree.body):
+    if not imports.exported or not all(is_import(node) for node in imports.tree.body):
         yield "cell 4 is not an '#| export' cell of imports only"
     random = any(re.search(r"rand|Generator\(|default_rng|shuffle", cell.source) for cell in notebook.code)
     if not page.hidden or (random and not re.search(r"seed|default_rng", page.source)):
@@ -312,7 +319,7 @@ def check_mixed_imports(notebook):
         opening_or_closing = cell.hidden and (cell.position == 5 or cell.position == len(notebook.cells) - 1)
         if cell.tree is None or opening_or_closing:
             continue
-        imports = [isinstance(node, IMPORTS) for node in cell.tree.body]
+        imports = [is_import(node) for node in cell.tree.body]
         if any(imports) and not all(imports):
             yield f"cell {cell.position}: imports and other code in one cell"
 

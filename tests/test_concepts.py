@@ -269,7 +269,7 @@ def test_damaged_folders_are_refused(backbone, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("text", [False, True])
 def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path, text):
-    from genaug.sampling import denoise
+    from genaug.sampling import SamplingSettings, denoise
 
     concept = random_concept(backbone, 4, text=text)  # two vectors per word, alpha 5 and rank 2; alpha 2 and rank 3 in the text encoder
     concept.save(tmp_path)
@@ -283,8 +283,8 @@ def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path, text):
     start = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(8))
     theirs = pipeline("a photo of a <c001> bird", num_inference_steps=5, guidance_scale=3.0, latents=start, output_type="np").images[0]
     with backbone.using(concept):
-        ours = backbone.decode(denoise(backbone, start, [backbone.embed(["a photo of a <c001> bird"])], num_inference_steps=5, guidance_scale=3.0))
-    plain = backbone.decode(denoise(backbone, start, [backbone.embed(["a photo of a bird"])], num_inference_steps=5, guidance_scale=3.0))
+        ours = backbone.decode(denoise(backbone, start, [backbone.embed(["a photo of a <c001> bird"])], settings=SamplingSettings(5, guidance_scale=3.0)))
+    plain = backbone.decode(denoise(backbone, start, [backbone.embed(["a photo of a bird"])], settings=SamplingSettings(5, guidance_scale=3.0)))
     ours, plain = ours[0].permute(1, 2, 0).numpy(), plain[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - theirs).max() < 1e-4 < 1e-2 < np.abs(plain - theirs).max()
 

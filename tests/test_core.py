@@ -2,7 +2,7 @@
 import json
 import os
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import genaug.core as core
-from genaug.core import (Augmenter, Budget, Decision, GenaugError, LabeledImages, Mixer, PlanRow, content_hash, decode_image, encode_png, file_name, progress_bar,
+from genaug.core import (Augmenter, Budget, Decision, GenaugError, Identity, LabeledImages, Mixer, PlanRow, content_hash, decode_image, encode_png, file_name, progress_bar,
                          seed_from, settings_of, to_tensor, to_uint8, write_atomic)
 
 HOSTILE_NAMES = ("..", ".", "", "a/b", "a\\b", "F-16A/B", "<script>alert('1')</script>", '" onload="x', "-rf", "~", "CON", "con.txt", "NUL", "a.", "a ", " a", ".hidden", "%2F",
@@ -364,8 +364,9 @@ def test_budgets_of_multi_label_sets(multi):
 class Plain(Augmenter):
     name: str = "plain"
     strength: float = 0.5
-    device: str = field(default="cpu", metadata={"setting": False})
-    network: object = field(default=None, metadata={"setting": "changed"})
+    device: str = "cpu"
+    network: LabeledImages | None = None
+    identity = Identity(later=("network",), never=("device",))
 
     def plan(self, real, budget, seed): return []
 

@@ -17,7 +17,7 @@ from genaug.methods.feature_space import (LABEL_RULES, CodeSettings, FeatureSpac
                                           confusion_table, distances_to, encode_set, fitting_levels, from_tail, fuse, fused_label, fusion_of, imitation_loss, learn_codes,
                                           map_pairs, nearest_partners, pairings, phases_of, principal_projection, relevance, saliency, sample_tokens, site_simplex,
                                           small_classifier, sparsity, toss_coins, touch_up)
-from genaug.sampling import add_noise, denoise, row_noise
+from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise
 from genaug.training import LoopSettings, train_loop
 
 NAMES = ("fog", "rain", "sun", "moon", "comet")          # fog and rain are the heads
@@ -519,7 +519,7 @@ def test_noise_is_added_only_when_asked_for(fit, real, backbone):
     latents, prompts = fusion_of(plain, rows, real).latents, backbone.embed([row.prompts[0][0] for row in rows])
     start = add_noise(backbone, latents, row_noise(latents.shape[1:], [row.seed for row in rows]), int(backbone.timesteps(4)[2]))
     for method, begin in ((plain, latents), (noised, start)):
-        assert torch.equal(touch_up(method, latents, rows), denoise(backbone, begin, [prompts], num_inference_steps=4, guidance_scale=3.5, start_step=2))
+        assert torch.equal(touch_up(method, latents, rows), denoise(backbone, begin, [prompts], settings=SamplingSettings(4, guidance_scale=3.5), start_step=2))
     mixed = [rows[0], dataclasses.replace(rows[1], settings={**rows[1].settings, "denoising_steps": 0})]
     half = touch_up(plain, latents[:2], mixed)
     assert torch.equal(half[1], latents[1]) and torch.allclose(half[0], touch_up(plain, latents[:1], rows[:1])[0], atol=1e-6)

@@ -9,11 +9,11 @@ from toy_world import toy_backbone, toy_photographs
 from genaug.concepts.textual_inversion import TokenSettings, learn_tokens
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import StableDiffusionBackbone, load_backbone, loading_remedy
-from genaug.inversion import invert
+from genaug.inversion import InversionSettings, invert
 from genaug.methods.diff_ii import diff_ii
 from genaug.painting import synthesize
 from genaug.recipe import ClassName, FromPhotograph, Recipe
-from genaug.sampling import denoise, start_step
+from genaug.sampling import SamplingSettings, denoise, start_step
 from genaug.training import LoopSettings, train_loop
 
 
@@ -134,15 +134,15 @@ def test_inversion_and_reconstruction_are_as_exact_for_v_as_for_noise(prediction
     backbone = small_backbone(prediction_type=prediction_type)
     clean = torch.randn(2, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
     condition = backbone.embed(["a cat", "a dog"])
-    noisy = invert(backbone, clean, condition, num_inference_steps=20, fixed_point_iterations=3)
-    back = denoise(backbone, noisy, [condition], num_inference_steps=20, guidance_scale=1.0)
+    noisy = invert(backbone, clean, condition, settings=InversionSettings(20, fixed_point_iterations=3))
+    back = denoise(backbone, noisy, [condition], settings=SamplingSettings(20, guidance_scale=1.0))
     assert float((back - clean).norm() / clean.norm()) < 0.02
 
 
 def test_inversions_under_v_prediction_do_not_collapse():
     backbone = small_backbone(prediction_type="v_prediction")
     clean = torch.randn(2, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
-    noisy = invert(backbone, clean, backbone.embed(["a cat"] * 2), num_inference_steps=25).flatten(1)
+    noisy = invert(backbone, clean, backbone.embed(["a cat"] * 2), settings=InversionSettings(25)).flatten(1)
     assert float(torch.nn.functional.cosine_similarity(noisy[0], noisy[1], dim=0).abs()) < 0.5
     assert (noisy.std(1) > 0.3).all()
 

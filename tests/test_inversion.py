@@ -1,6 +1,7 @@
 "Inversion: equal to diffusers' scheduler at K = 0, convergent on the closed form; a cache that is never stale."
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 
 from genaug.core import GenaugError, LabeledImages, content_hash
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, gaussian_flow
-from genaug.inversion import InversionPool, check_grids, invert, pool_keys, pool_statistics
-from genaug.sampling import denoise, row_noise
+from genaug.inversion import InversionPool, InversionSettings, check_grids, invert, pool_keys, pool_statistics
+from genaug.sampling import SamplingSettings, denoise, row_noise
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402
@@ -66,7 +67,7 @@ def test_without_iterations_it_equals_diffusers(steps):
     with torch.no_grad():
         latents = diffusers_inversion(lambda latents, timestep: backbone.unet(latents, timestep, encoder_hidden_states=condition).sample,
                                       start, backbone.scheduler.config, steps)
-    ours = invert(backbone, start, condition, num_inference_steps=steps)
+    ours = invert(backbone, start, condition, settings=InversionSettings(steps))
     assert (latents - start).abs().max() > .1
     assert (ours - latents).abs().max() <= 2e-5 * float(latents.abs().max())
 
@@ -77,8 +78,8 @@ def test_fixed_point_undoes_the_sampler(steps):
     condition = model.embed(["day"] * 5)
     errors = []
     for iterations in (0, 1, 2, 100):
-        inverted = invert(model, clean, condition, num_inference_steps=steps, fixed_point_iterations=iterations)
-        errors.append(float((denoise(model, inverted, [condition], num_inference_steps=steps, guidance_scale=1) - clean).abs().max()))
+        inverted = invert(model, clean, condition, settings=InversionSettings(steps, fixed_point_iterations=iterations))
+        errors.append(float((denoise(model, inverted, [condition], settings=SamplingSettings(steps, guidance_scale=1)) - clean).abs().max()))
     assert errors[0] > 1.5 * errors[1] > 1.5 * errors[2] and errors[3] < 1e-12
 
 
@@ -87,8 +88,8 @@ def test_fixed_point_also_helps_a_network():
     clean, condition = row_noise((4, 8, 8), [1, 2]), backbone.embed(["a", "b"])
     errors = []
     for iterations in (0, 1, 5):
-        inverted = invert(backbone, clean, condition, num_inference_steps=10, fixed_point_iterations=iterations)
-        errors.append(float((denoise(backbone, inverted, [condition], num_inference_steps=10, guidance_scale=1) - clean).square().mean().sqrt()))
+        inverted = invert(backbone, clean, condition, settings=InversionSettings(10, fixed_point_iterations=iterations))
+        errors.append(float((denoise(backbone, inverted, [condition], settings=SamplingSettings(10, guidance_scale=1)) - clean).square().mean().sqrt()))
     assert errors[0] > 1.5 * errors[1] and errors[1] > 1.5 * errors[2]
 
 
@@ -97,7 +98,7 @@ def test_order_one_towards_the_exact_flow():
     errors = {}
     for steps in (50, 100, 200):                                # level 901 is on all three grids
         seen = {}
-        invert(model, clean, model.embed(["day"] * 5), num_inference_steps=steps, callback=lambda state: seen.update({state["timestep"]: state["latents"]}))
+        invert(model, clean, model.embed(["day"] * 5), settings=InversionSettings(steps), callback=lambda state: seen.update({state["timestep"]: state["latents"]}))
         errors[steps] = float((seen[901] - gaussian_flow(model, clean, -1, 901, 1)).square().mean().sqrt())
     assert 1.8 < errors[50] / errors[100] < 2.2 and 1.8 < errors[100] / errors[200] < 2.2
 
@@ -114,7 +115,7 @@ def test_v_prediction_is_inverted_like_epsilon_and_better_than_by_diffusers():
 
     config = DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction").config
 
-    def error(inverted): return float((denoise(model, inverted, [condition], guidance_scale=1) - clean).square().mean().sqrt())
+    def error(inverted): return float((denoise(model, inverted, [condition], settings=SamplingSettings(guidance_scale=1)) - clean).square().mean().sqrt())
 
     ours, theirs = error(invert(model, clean, condition)), error(diffusers_inversion(velocity, clean, config, 25))
     assert ours < theirs, (ours, theirs)
@@ -123,15 +124,15 @@ def test_v_prediction_is_inverted_like_epsilon_and_better_than_by_diffusers():
 def test_guidance_is_per_row_and_off_by_default():
     model, clean = toy(), row_noise((1, 4, 4), range(2)).double()
     condition = model.embed(["day"] * 2)
-    plain, guided = invert(model, clean, condition), invert(model, clean, condition, guidance_scale=[1., 3.])
+    plain, guided = invert(model, clean, condition), invert(model, clean, condition, settings=InversionSettings(guidance_scale=[1., 3.]))
     assert torch.allclose(plain[0], guided[0]) and not torch.allclose(plain[1], guided[1], atol=1e-2)
 
 
 def test_batch_size_does_not_matter():
     backbone = wrap(random_pipeline())
     clean, condition = row_noise((4, 8, 8), [1, 2, 3]), backbone.embed(["a", "b", "c"])
-    together = invert(backbone, clean, condition, num_inference_steps=10, fixed_point_iterations=1)
-    alone = torch.cat([invert(backbone, clean[row:row + 1], condition[row:row + 1], num_inference_steps=10, fixed_point_iterations=1) for row in range(3)])
+    together = invert(backbone, clean, condition, settings=InversionSettings(10, fixed_point_iterations=1))
+    alone = torch.cat([invert(backbone, clean[row:row + 1], condition[row:row + 1], settings=InversionSettings(10, fixed_point_iterations=1)) for row in range(3)])
     assert (together - alone).abs().max() < 1e-4
 
 
@@ -140,13 +141,13 @@ def test_batch_size_does_not_matter():
 def test_cache_returns_what_was_computed_and_computes_once(tmp_path):
     model, real = toy(torch.float32), photographs()
     pool = InversionPool(tmp_path, batch_size=2)
-    first = pool.get(model, real, ["2.png", "0.png", "2.png", "1.png"], "day", fixed_point_iterations=1)
-    direct = invert(model, model.encode(real.batch([2, 0, 2, 1], channels=1)), model.embed(["day"] * 4), fixed_point_iterations=1)
+    first = pool.get(model, real, ["2.png", "0.png", "2.png", "1.png"], "day", settings=InversionSettings(fixed_point_iterations=1))
+    direct = invert(model, model.encode(real.batch([2, 0, 2, 1], channels=1)), model.embed(["day"] * 4), settings=InversionSettings(fixed_point_iterations=1))
     assert torch.allclose(first, direct, atol=1e-6) and pool.computed == 3
     files = sorted(tmp_path.rglob("*.safetensors"))
     stamps = [file.stat().st_mtime_ns for file in files]
     again = InversionPool(tmp_path)
-    assert torch.equal(again.get(model, real, [2, 0, 2, 1], ["day"] * 4, fixed_point_iterations=1), first) and again.computed == 0
+    assert torch.equal(again.get(model, real, [2, 0, 2, 1], ["day"] * 4, settings=InversionSettings(fixed_point_iterations=1)), first) and again.computed == 0
     assert [file.stat().st_mtime_ns for file in files] == stamps and len(files) == 3
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
     assert pool.get(model, real, [], "day").shape == (0, 1, 4, 4)
@@ -161,20 +162,20 @@ def test_memory_only_pool(tmp_path):
 def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
     backbone, real = wrap(random_pipeline()), photographs(size=16, channels=3)
     pool = InversionPool(tmp_path)
-    settings = dict(num_inference_steps=5)
+    settings = InversionSettings(5)
     with torch.no_grad():
         backbone.unet.conv_out.weight.mul_(5)
         for name, parameter in backbone.unet.named_parameters():
             if "attn2" in name: parameter.mul_(3)
     cat, dog = Concept([3.] * 16 + [-3.] * 16), Concept([-3., 3.] * 16)
     prompt = "a photo of a <c0>"
-    one, two, none = (pool.get(backbone, real, [0], prompt, concept, **settings) for concept in (cat, dog, None))
+    one, two, none = (pool.get(backbone, real, [0], prompt, concept, settings) for concept in (cat, dog, None))
     assert pool.computed == 3 and len(list(tmp_path.rglob("*.safetensors"))) == 3
     assert min((one - two).abs().max(), (one - none).abs().max()) > 1e-3                     # the latents do differ: sharing would be wrong
     again = InversionPool(tmp_path)
-    assert torch.equal(again.get(backbone, real, [0], prompt, Concept([3.] * 16 + [-3.] * 16), **settings), one) and again.computed == 0
+    assert torch.equal(again.get(backbone, real, [0], prompt, Concept([3.] * 16 + [-3.] * 16), settings), one) and again.computed == 0
     with backbone.using(cat):                                                                # a concept attached outside counts as well
-        inside = again.get(backbone, real, [0], prompt, **settings)
+        inside = again.get(backbone, real, [0], prompt, settings=settings)
     assert again.computed == 1 and torch.allclose(inside, one, atol=1e-5)
 
 
@@ -183,7 +184,7 @@ def pool_key(backbone, image, prompt, *rest): return pool_keys(backbone, [image]
 
 def test_every_dependency_changes_the_key():
     base = toy(torch.float32)
-    image, settings = photographs().image(0), dict(num_inference_steps=25, fixed_point_iterations=0, guidance_scale=1.)
+    image, settings = photographs().image(0), InversionSettings()
     changed = image.copy(); changed[0, 0, 0] ^= 1
     other = toy(torch.float32); other.alphas_cumprod = other.alphas_cumprod * .999
     keys = [
@@ -193,26 +194,26 @@ def test_every_dependency_changes_the_key():
         pool_key(base, image, "night", None, settings),
         pool_key(base, image, "day", Concept([1.]), settings),
         pool_key(base, image, "day", Concept([1.0001]), settings),
-        pool_key(base, image, "day", None, {**settings, "num_inference_steps": 50}),
-        pool_key(base, image, "day", None, {**settings, "fixed_point_iterations": 1}),
-        pool_key(base, image, "day", None, {**settings, "guidance_scale": 1.5}),
+        pool_key(base, image, "day", None, replace(settings, num_inference_steps=50)),
+        pool_key(base, image, "day", None, replace(settings, fixed_point_iterations=1)),
+        pool_key(base, image, "day", None, replace(settings, guidance_scale=1.5)),
         pool_key(base, image, "day", None, settings, torch.float16),
         pool_key(toy(torch.float32, .31), image, "day", None, settings),
         pool_key(toy(torch.float64), image, "day", None, settings),
         pool_key(other, image, "day", None, settings),
     ]
     assert len(set(keys)) == len(keys)
-    assert pool_key(toy(torch.float32), image.copy(), "day", None, dict(settings)) == keys[0]
+    assert pool_key(toy(torch.float32), image.copy(), "day", None, replace(settings)) == keys[0]
 
 
 def test_a_changed_photograph_or_network_is_inverted_again(tmp_path):
     backbone, real = wrap(random_pipeline()), photographs(size=16, channels=3)
     pool = InversionPool(tmp_path)
-    before = pool.get(backbone, real, ["0.png"], "a", num_inference_steps=5)
-    pool.get(backbone, photographs(seed=1, size=16, channels=3), ["0.png"], "a", num_inference_steps=5)      # same id, other pixels
+    before = pool.get(backbone, real, ["0.png"], "a", settings=InversionSettings(5))
+    pool.get(backbone, photographs(seed=1, size=16, channels=3), ["0.png"], "a", settings=InversionSettings(5))      # same id, other pixels
     assert pool.computed == 2
     with torch.no_grad(): backbone.unet.conv_out.bias.add_(.5)                                               # as a trainer would
-    after = pool.get(backbone, real, ["0.png"], "a", num_inference_steps=5)
+    after = pool.get(backbone, real, ["0.png"], "a", settings=InversionSettings(5))
     assert pool.computed == 3 and (after - before).abs().max() > .05
 
 
@@ -243,7 +244,7 @@ def test_grey_and_colour_sizes_are_fitted(tmp_path):
     generator = np.random.default_rng(0)
     pixels = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in ((20, 9, 1), (7, 31, 3))]
     real = LabeledImages(pixels, [0, 0], ["x"], ["a.png", "b.png"])
-    assert InversionPool(None).get(backbone, real, [0, 1], "a", num_inference_steps=2).shape == (2, 4, 8, 8)
+    assert InversionPool(None).get(backbone, real, [0, 1], "a", settings=InversionSettings(2)).shape == (2, 4, 8, 8)
 
 
 # --- statistics and errors
@@ -269,7 +270,7 @@ def test_statistics_survive_identical_vectors():
 
 def test_errors_say_what_to_do():
     model, real = toy(torch.float32), photographs()
-    with pytest.raises(GenaugError, match="0 or more"): invert(model, torch.zeros(1, 1, 4, 4), model.embed(["day"]), fixed_point_iterations=-1)
+    with pytest.raises(GenaugError, match="at least 0"): invert(model, torch.zeros(1, 1, 4, 4), model.embed(["day"]), settings=InversionSettings(fixed_point_iterations=-1))
     with pytest.raises(GenaugError, match="one for all"): InversionPool(None).get(model, real, [0, 1], ["day"])
     with pytest.raises(GenaugError, match="nowhere.png"): InversionPool(None).get(model, real.select(["0.png"]), ["nowhere.png"], "day")
     assert "level 996" in check_grids(model, 200, 25)[0].message

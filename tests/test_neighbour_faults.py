@@ -23,7 +23,7 @@ from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.datasets import names
 from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run, Comparison, classifier_preset, open_sets, run_experiment
-from genaug.inversion import InversionPool
+from genaug.inversion import InversionPool, InversionSettings
 from genaug.methods.diff_ii import diff_ii, circle_frame, circle_interpolate
 from genaug.methods.diff_mix import diff_mix
 from genaug.painting import open_synthetic, synthesize
@@ -257,11 +257,11 @@ def test_fault_13_a_stale_inversion_under_the_same_file_name(tmp_path):
     real, backbone = toy_photographs(), toy_backbone()
     concepts = [Concept({"square": "<c000>"}, {"<c000>": torch.full((1, 4), value)}) for value in (0.0, 1.0)]
     pool = InversionPool(tmp_path)
-    ask = lambda images, concept, **settings: pool.get(backbone, images, images.ids[:2], "a photo of a <c000>", concept, num_inference_steps=4, **settings)
+    ask = lambda images, concept, **settings: pool.get(backbone, images, images.ids[:2], "a photo of a <c000>", concept, settings=InversionSettings(4, **settings))
     for wanted, images, concept in ((2, real, concepts[0]), (2, real, concepts[0]), (4, real, concepts[1]), (6, real, None), (8, toy_photographs(seed=5), concepts[0])):
         ask(images, concept)
         assert pool.computed == wanted                                                # same names, same file ids: only equal content is reused
-    first, again = ask(real, concepts[0]), InversionPool(tmp_path).get(backbone, real, real.ids[:2], "a photo of a <c000>", concepts[0], num_inference_steps=4)
+    first, again = ask(real, concepts[0]), InversionPool(tmp_path).get(backbone, real, real.ids[:2], "a photo of a <c000>", concepts[0], settings=InversionSettings(4))
     assert torch.equal(first, again) and pool.computed == 8
 
 

@@ -16,7 +16,7 @@ import genaug.painting as painting
 from genaug.core import Budget, GenaugError, LabeledImages, encode_png, to_uint8
 from genaug.diffusion import StableDiffusionBackbone, load_backbone
 from genaug.generators.dcgan import DCGAN
-from genaug.inversion import InversionPool
+from genaug.inversion import InversionPool, InversionSettings
 from genaug.methods.diff_ii import diff_ii
 from genaug.painting import (
     Canvas,
@@ -170,10 +170,10 @@ def test_an_inversion_that_is_no_number_is_not_kept(tmp_path):
     backbone, real = toy_backbone(), toy_photographs()
     pool, plain = InversionPool(tmp_path), backbone.predict_noise
     backbone.predict_noise = lambda latents, *rest: plain(latents, *rest) * torch.nan
-    assert not torch.isfinite(pool.get(backbone, real, [0], "square", num_inference_steps=4)).all()
+    assert not torch.isfinite(pool.get(backbone, real, [0], "square", settings=InversionSettings(4))).all()
     del backbone.predict_noise
     assert torch.isfinite(
-        InversionPool(tmp_path).get(backbone, real, [0], "square", num_inference_steps=4)
+        InversionPool(tmp_path).get(backbone, real, [0], "square", settings=InversionSettings(4))
     ).all()
 
 

@@ -13,7 +13,7 @@ from genaug.generators import pixel_diffusion
 from genaug.generators.common import Pictures
 from genaug.generators.pixel_diffusion import (PictureSettings, PixelDiffusion, PixelPainter, denoising_loss, learn_pictures, network_of, photograph_crops, reverse_step,
                                                sample_pictures, spread_levels)
-from genaug.sampling import denoise, row_noise
+from genaug.sampling import SamplingSettings, denoise, row_noise
 
 CHEAP = dict(size=8, widths=(8, 8), steps=3, batch_size=4, pretraining_steps=2, pretraining_batch=2, corpus=6, num_inference_steps=3, learning_rate=1e-3, ema_images=8.0)
 
@@ -46,14 +46,14 @@ def same(one, two): return set(one) == set(two) and all(torch.equal(value, two[n
 def test_without_fresh_noise_it_is_the_librarys_ddim_sampler(steps):
     cloud = ToyBackbone(torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5, 0.3)
     told, seeds = cloud.embed(["class 0", "class 1", ""]), [4, 5, 6]
-    expected = denoise(cloud, row_noise(cloud.latent_shape, seeds), [told], num_inference_steps=steps, guidance_scale=1)
+    expected = denoise(cloud, row_noise(cloud.latent_shape, seeds), [told], settings=SamplingSettings(steps, guidance_scale=1))
     assert torch.allclose(sample_pictures(cloud, told, seeds, steps, eta=0.0, clip=False), expected, atol=1e-4)
 
 
 def test_guidance_is_the_librarys():
     cloud = ToyBackbone(torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 1, 4, 4), 0.4)
     told, blank = cloud.embed(["class 1"] * 2), cloud.embed([""] * 2)
-    expected = denoise(cloud, row_noise(cloud.latent_shape, [1, 2]), [told], num_inference_steps=9, guidance_scale=3.0, unconditional=blank)
+    expected = denoise(cloud, row_noise(cloud.latent_shape, [1, 2]), [told], settings=SamplingSettings(9, guidance_scale=3.0), unconditional=blank)
     assert torch.allclose(sample_pictures(cloud, told, [1, 2], 9, 0.0, 3.0, blank, clip=False), expected, atol=1e-4)
 
 

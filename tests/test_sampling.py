@@ -8,7 +8,7 @@ import torch
 from genaug import sampling
 from genaug.core import GenaugError
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, gaussian_flow
-from genaug.sampling import add_noise, denoise, row_noise, start_step, suffixed_steps
+from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise, start_step, suffixed_steps
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402
@@ -38,7 +38,7 @@ def test_text_to_image_equals_the_pipeline(pair, scale):
     pipe, backbone = pair
     noise, prompts = row_noise((4, 8, 8), [1, 2]), ["a cat", "two dogs"]
     theirs = pipe(prompts, latents=noise, num_inference_steps=STEPS, guidance_scale=scale, output_type="latent").images
-    ours = denoise(backbone, noise, [backbone.embed(prompts)], num_inference_steps=STEPS, guidance_scale=scale)
+    ours = denoise(backbone, noise, [backbone.embed(prompts)], settings=SamplingSettings(STEPS, guidance_scale=scale))
     close(ours, theirs, pipe(prompts[::-1], latents=noise, num_inference_steps=STEPS, guidance_scale=scale, output_type="latent").images)
 
 
@@ -52,7 +52,7 @@ def test_switching_prompts_equals_the_pipeline_with_a_callback(pair):
 
     run = dict(latents=noise, num_inference_steps=STEPS, guidance_scale=5., output_type="latent")
     theirs = pipe(first, callback_on_step_end=switch, **run).images
-    ours = denoise(backbone, noise, [backbone.embed(first), backbone.embed(second)], [[3], [3]], num_inference_steps=STEPS, guidance_scale=5.)
+    ours = denoise(backbone, noise, [backbone.embed(first), backbone.embed(second)], [[3], [3]], settings=SamplingSettings(STEPS, guidance_scale=5.))
     close(ours, theirs, pipe(first, **run).images)
 
 
@@ -72,7 +72,7 @@ def test_edits_equal_the_image_to_image_pipeline(pair, strength):
     noise = torch.cat([torch.randn(1, 4, 8, 8, generator=generator) for generator in generators])
     begin = start_step(strength, STEPS)
     noisy = add_noise(backbone, latents, noise, int(backbone.timesteps(STEPS)[begin]))
-    ours = denoise(backbone, noisy, [backbone.embed(prompts)], num_inference_steps=STEPS, start_step=begin)
+    ours = denoise(backbone, noisy, [backbone.embed(prompts)], settings=SamplingSettings(STEPS), start_step=begin)
     close(ours, theirs, other)
 
 
@@ -87,7 +87,7 @@ def test_guidance_for_a_part_equals_the_pipeline_cut_off(pair):
 
     run = dict(latents=noise, num_inference_steps=STEPS, guidance_scale=7.5, output_type="latent")
     theirs = pipe(["a", "b"], callback_on_step_end=cut, callback_on_step_end_tensor_inputs=["prompt_embeds"], **run).images
-    ours = denoise(backbone, noise, [backbone.embed(["a", "b"])], num_inference_steps=STEPS, guidance_until=.5)
+    ours = denoise(backbone, noise, [backbone.embed(["a", "b"])], settings=SamplingSettings(STEPS, guidance_until=.5))
     close(ours, theirs, pipe(["a", "b"], **run).images)
 
 
@@ -99,8 +99,7 @@ def test_a_mixed_batch_equals_its_rows_alone(pair):
     stages = [backbone.embed(["cat on grass", "dog", "b", "c", ""]), backbone.embed(["cat", "dog in snow", "a", "c", "x"])]
 
     def paint(rows):
-        return denoise(backbone, noise[rows], [stage[rows] for stage in stages], [[switches[row]] for row in rows], num_inference_steps=STEPS,
-                       guidance_scale=torch.tensor(scales)[rows], start_step=[starts[row] for row in rows])
+        return denoise(backbone, noise[rows], [stage[rows] for stage in stages], [[switches[row]] for row in rows], settings=SamplingSettings(STEPS, guidance_scale=tuple(scales[row] for row in rows)), start_step=[starts[row] for row in rows])
 
     together = paint([0, 1, 2, 3, 4])
     alone = torch.cat([paint([row]) for row in range(5)])
@@ -122,7 +121,7 @@ def toy(std=(.1, .3)):
 def test_single_gaussian_is_the_flow_times_the_cosines(steps, index):
     model = toy()
     noise = row_noise((1, 4, 4), [1, 2, 3]).double()
-    painted = denoise(model, noise, [model.embed([model.class_names[index]] * 3)], num_inference_steps=steps, guidance_scale=1)
+    painted = denoise(model, noise, [model.embed([model.class_names[index]] * 3)], settings=SamplingSettings(steps, guidance_scale=1))
     grid = model.timesteps(steps)
     stride = 1000 // steps
     factor, spread = 1., float(model.std[index].flatten()[0])
@@ -137,13 +136,13 @@ def test_single_gaussian_is_the_flow_times_the_cosines(steps, index):
 def test_first_order_convergence_to_the_exact_flow_and_on_the_mixture():
     model, errors, mixture = toy(), {}, {}
     at_901 = row_noise((1, 4, 4), range(8)).double()
-    fine = denoise(model, at_901, [model.embed([""] * 8)], num_inference_steps=500, guidance_scale=1, start_step=500 - 451)
+    fine = denoise(model, at_901, [model.embed([""] * 8)], settings=SamplingSettings(500, guidance_scale=1), start_step=500 - 451)
     for steps in (50, 100, 200):
         begin = int((model.timesteps(steps) > 901).sum())
         assert int(model.timesteps(steps)[begin]) == 901
-        settings = dict(num_inference_steps=steps, guidance_scale=1, start_step=begin)
-        errors[steps] = (denoise(model, at_901, [model.embed(["day"] * 8)], **settings) - gaussian_flow(model, at_901, 901, -1, 1)).abs().max()
-        mixture[steps] = (denoise(model, at_901, [model.embed([""] * 8)], **settings) - fine).square().mean().sqrt()
+        how = dict(settings=SamplingSettings(steps, guidance_scale=1), start_step=begin)
+        errors[steps] = (denoise(model, at_901, [model.embed(["day"] * 8)], **how) - gaussian_flow(model, at_901, 901, -1, 1)).abs().max()
+        mixture[steps] = (denoise(model, at_901, [model.embed([""] * 8)], **how) - fine).square().mean().sqrt()
     assert 1.8 < errors[50] / errors[100] < 2.2 and 1.8 < errors[100] / errors[200] < 2.2
     assert mixture[50] > 1.6 * mixture[100] > 2.56 * mixture[200]
 
@@ -151,15 +150,15 @@ def test_first_order_convergence_to_the_exact_flow_and_on_the_mixture():
 def test_two_stages_use_the_prompt_of_their_step():
     model, noise = toy(), row_noise((1, 4, 4), range(3)).double()
     night, day = model.embed(["night"] * 3), model.embed(["day"] * 3)
-    both = denoise(model, noise, [night, day], [[0], [25], [12]], guidance_scale=1)
-    assert torch.equal(both[0], denoise(model, noise, [day], guidance_scale=1)[0])
-    assert torch.equal(both[1], denoise(model, noise, [night], guidance_scale=1)[1])
+    both = denoise(model, noise, [night, day], [[0], [25], [12]], settings=SamplingSettings(guidance_scale=1))
+    assert torch.equal(both[0], denoise(model, noise, [day], settings=SamplingSettings(guidance_scale=1))[0])
+    assert torch.equal(both[1], denoise(model, noise, [night], settings=SamplingSettings(guidance_scale=1))[1])
     halfway = []
-    denoise(model, noise, [night], guidance_scale=1, callback=lambda state: halfway.append(state["latents"].clone()))
-    rest = denoise(model, halfway[11], [day], guidance_scale=1, start_step=12)
+    denoise(model, noise, [night], settings=SamplingSettings(guidance_scale=1), callback=lambda state: halfway.append(state["latents"].clone()))
+    rest = denoise(model, halfway[11], [day], settings=SamplingSettings(guidance_scale=1), start_step=12)
     assert torch.equal(both[2], rest[2])
-    three = denoise(model, noise, [night, day, night], [[25, 25], [0, 25], [12, 12]], guidance_scale=1)
-    assert torch.equal(three[0], denoise(model, noise, [night], guidance_scale=1)[0])
+    three = denoise(model, noise, [night, day, night], [[25, 25], [0, 25], [12, 12]], settings=SamplingSettings(guidance_scale=1))
+    assert torch.equal(three[0], denoise(model, noise, [night], settings=SamplingSettings(guidance_scale=1))[0])
 
 
 def test_strength_zero_returns_the_source_and_input_is_unchanged():
@@ -179,10 +178,10 @@ def test_unguided_rows_cost_one_evaluation():
     plain = model.predict_noise
     model.predict_noise = lambda latents, timesteps, condition: evaluated.append(len(latents)) or plain(latents, timesteps, condition)
     noise, prompts = row_noise((1, 4, 4), [1, 2, 3]).double(), [model.embed(["day"] * 3)]
-    for settings, cost in ((dict(guidance_scale=1), 75), (dict(guidance_scale=[7.5, 1, 1]), 100), (dict(guidance_until=.5), 75 + 36),
-                           (dict(start_step=[0, 20, 25], guidance_scale=1), 30)):
+    for settings, start, cost in ((dict(guidance_scale=1), 0, 75), (dict(guidance_scale=(7.5, 1, 1)), 0, 100), (dict(guidance_until=.5), 0, 75 + 36),
+                                  (dict(guidance_scale=1), [0, 20, 25], 30)):
         evaluated.clear()
-        denoise(model, noise, prompts, **settings)
+        denoise(model, noise, prompts, settings=SamplingSettings(**settings), start_step=start)
         assert sum(evaluated) == cost
 
 
@@ -206,7 +205,7 @@ def test_errors_say_what_to_do():
     for bad in (-.1, 1.1, float("nan")):
         with pytest.raises(GenaugError, match="between 0"): start_step(bad)
         with pytest.raises(GenaugError, match="between 0"): suffixed_steps(bad, model.timesteps(25))
-    with pytest.raises(GenaugError, match="one per row"): denoise(model, noise, [prompts], guidance_scale=[1, 2, 3])
+    with pytest.raises(GenaugError, match="one per row"): denoise(model, noise, [prompts], settings=SamplingSettings(guidance_scale=[1, 2, 3]))
     with pytest.raises(GenaugError, match="list of prompt embeddings"): denoise(model, noise, prompts)
     with pytest.raises(GenaugError, match="one row for each"): denoise(model, noise, [prompts[:1]])
     with pytest.raises(GenaugError, match="switch_steps"): denoise(model, noise, [prompts, prompts])

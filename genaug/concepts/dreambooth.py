@@ -24,7 +24,7 @@ from .textual_inversion import ConceptSettings, LearningSet, checkpoint_folder, 
 from ..core import Bound, GenaugError, Identity, LabeledImages, content_hash, parse_json, seed_from, to_uint8, write_atomic
 from ..diffusion import Backbone
 from ..prompts import ClassPrompt
-from ..sampling import add_noise, denoise, row_noise
+from ..sampling import SamplingSettings, add_noise, denoise, row_noise
 from ..training import LearningRate, ScheduleName, train_loop
 
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c006
@@ -283,10 +283,11 @@ def class_images(
 ) -> LabeledImages:
     "Pictures of a class as the model paints them now, the prior of DreamBooth."
     seeds, images = [seed_from("class images", class_name, seed, number) for number in range(count)], []
+    settings = SamplingSettings(num_inference_steps, guidance_scale)
     for start in range(0, count, batch_size):
         noise = row_noise(backbone.latent_shape, seeds[start:start + batch_size])
         condition = backbone.embed([prompt.text(class_name)] * len(noise))
-        images += to_uint8(backbone.decode(denoise(backbone, noise, [condition], num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)))
+        images += to_uint8(backbone.decode(denoise(backbone, noise, [condition], settings=settings)))
     return LabeledImages(images, np.zeros(count, int), [class_name], [f"{class_name}/prior-{number:05d}.png" for number in range(count)], origins=["prior"] * count)
 
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c025

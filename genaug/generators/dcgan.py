@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..core import Bound, Identity, declare_method, seed_from
-from .common import AdversarialAugmenter
+from .common import AdversarialAugmenter, Edge
 
 # %% ../../nbs/24_generators.dcgan.ipynb #c006
 def first_weights(
@@ -94,8 +94,8 @@ Width = Annotated[int, Bound(1, 65536)]
 class DCGAN(AdversarialAugmenter):
     "Deep convolutional GAN (arXiv 1511.06434) with GenMix's training settings as defaults."
     name: str = "dcgan"
-    size: int = 64
-    steps: int = 70_000
+    size: Edge = 64
+    steps: Annotated[int, Bound(1, 1e7)] = 70_000
     flip: bool = False
     latent_dim: Width = 100  # D, random numbers per picture
     width: Width = 64        # channels next to the picture

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import Bound, Identity, declare_method, seed_from
-from .common import AdversarialAugmenter, HalfLife, Views
+from .common import AdversarialAugmenter, Edge, HalfLife, Views
 from .dcgan import Width
 from ..sampling import row_noise
 
@@ -246,8 +246,8 @@ class AdaptiveViews(Views):
 class StyleGAN(AdversarialAugmenter):
     "StyleGAN2 with adaptive augmentation (arXiv 1912.04958, 2006.06676) and GenMix's training settings as defaults."
     name: str = "stylegan"
-    size: int = 64
-    steps: int = 70_000
+    size: Edge = 64
+    steps: Annotated[int, Bound(1, 1e7)] = 70_000
     flip: bool = False
     betas: Annotated[tuple[float, float], Bound(0, 1, below=True)] = (0.0, 0.99)
     ema_images: HalfLife = 2500.0       # 10,000 times batch / 32

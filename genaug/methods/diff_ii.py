@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..core import Bound, GenaugError, Identity, LabeledImages, PlanRow, declare_method
+from ..inversion import InversionSettings
 from ..recipe import FromNoise, LearnedCategory, PaintContext, Recipe, Start, Suffixed, listed
 from ..sampling import row_noise
 
@@ -207,8 +208,9 @@ def _inversions(
     result, places = noise.clone(), [place for place, picture in enumerate(pictures) if picture is not None]
     if places:
         shown = LabeledImages([pictures[place] for place in places], [0] * len(places), ["picture"], [str(place) for place in places])
-        found = context.pool.get(context.backbone, shown, shown.ids, [context.text(list(classes[place])) for place in places], context.concept,
-                                num_inference_steps=context.num_inference_steps, fixed_point_iterations=start.fixed_point_iterations)
+        texts = [context.text(list(classes[place])) for place in places]
+        settings = InversionSettings(context.num_inference_steps, start.fixed_point_iterations)
+        found = context.pool.get(context.backbone, shown, shown.ids, texts, context.concept, settings)
         result[places] = found.to(result)
     return result
 

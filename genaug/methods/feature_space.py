@@ -35,7 +35,7 @@ from ..core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImag
                          parse_json, progress_bar, seed_from, stored_kind, to_uint8, write_atomic)
 from ..diffusion import Backbone, load_backbone
 from ..prompts import ClassPrompt
-from ..sampling import add_noise, denoise, row_noise
+from ..sampling import SamplingSettings, add_noise, denoise, row_noise
 from ..schedule import Append, TrainingUse
 from ..training import LoopSettings, generator_at, train_loop
 
@@ -92,10 +92,10 @@ def sparsity(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c014
 def one_of(
-    value: object,         # a choice
+    value: str,            # a choice
     words: Sequence[str],  # what there is to choose from
     name: str,             # of the choice, for the sentence
-) -> object:
+) -> str:
     "The value itself; raises `GenaugError` where it is not among the words, so that a misspelt one is never taken for another."
     if value not in words:
         raise GenaugError(f"{name} is one of {', '.join(map(str, words))}, not {str(value)[:80]!r}.")
@@ -830,7 +830,8 @@ def touch_up(
         current = add_noise(backbone, current, noise, backbone.timesteps(steps).cpu()[starts])
     prompts = backbone.embed([rows[place].prompts[0][0] for place in places])
     latents = latents.clone()
-    latents[places] = denoise(backbone, current, [prompts], num_inference_steps=steps, guidance_scale=method.guidance_scale, start_step=starts).to(latents)
+    settings = SamplingSettings(steps, method.guidance_scale)
+    latents[places] = denoise(backbone, current, [prompts], settings=settings, start_step=starts).to(latents)
     return latents
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c077
@@ -956,7 +957,7 @@ class FusionSettings(Augmenter, CodeSettings):
     head_choice: Annotated[str, Bound(words=("class", "image"))] = "class"  # confusion of the class, or of the "image"
     heads: Annotated[int | None, Bound(1, 1e6)] = None    # head classes, the most frequent; None: half of them
     space: Annotated[str, Bound(words=("cam", "code", "latent"))] = "cam"  # distances between maps, codes or latents
-    neighbours: int | str = 3                # k; "inf": any image of the head class
+    neighbours: Annotated[int | str, Bound(1, 1e6, words=("inf",))] = 3  # k; "inf": any image of the head class
     label_rule: Annotated[str, Bound(words=LABEL_RULES)] = "union"
     prompt: Annotated[str, Bound(words=("tail", "union"))] = "tail"
     num_inference_steps: Annotated[int, Bound(1, 999)] = 75  # N

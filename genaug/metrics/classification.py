@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import GenaugError, head_and_tail
 
@@ -29,7 +30,7 @@ def part_of(
 
 # %% ../../nbs/31_metrics.classification.ipynb #c007b
 def _numbers(
-    values: object,                      # anything like an array
+    values: ArrayLike,                   # anything like an array
     what: str,                           # for the sentence
     dimensions: Sequence[int] = (1, 2),  # how many the array may have
 ) -> np.ndarray:  # float64

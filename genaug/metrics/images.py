@@ -11,12 +11,13 @@ __all__ = ['FeatureNetwork', 'pixel_features', 'frechet_distance', 'kernel_dista
 # %% ../../nbs/30_metrics.images.ipynb #c003
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..core import GenaugError, LabeledImages
 
@@ -35,7 +36,7 @@ def pixel_features(
 
 
 def _checked(
-    features: object,   # anything like an array
+    features: ArrayLike,  # anything like an array
     fewest: int = 1,    # images that are needed
     purpose: str = "This number",  # for the sentence
 ) -> np.ndarray:  # (n, d), floating point
@@ -195,8 +196,8 @@ def boundary_coverage(
 # %% ../../nbs/30_metrics.images.ipynb #c027
 def or_nan(
     number: Callable[..., float],  # a metric, such as `kernel_distance`
-    *arguments: object,            # what it is given
-    needs: Sequence[tuple[object, int]] = (),  # (a set, its fewest images); default: no condition
+    *arguments: ArrayLike,         # what it is given
+    needs: Sequence[tuple[Sized, int]] = (),  # (a set, its fewest images); default: no condition
 ) -> float:
     "The number, or NaN where a set is too small for it to be defined."
     return float(number(*arguments)) if all(len(images) >= fewest for images, fewest in needs) else math.nan

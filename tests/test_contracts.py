@@ -1,0 +1,384 @@
+"""What a stranger may rely on: parts say what they offer, settings say what they may be, and stored names are written down.
+
+`stored_names.json` holds every stored name of a class and of its fields. A class or a field may be renamed: its
+identity then declares the old name. What is new is written with `python tests/test_contracts.py`.
+"""
+import ast
+import dataclasses
+import importlib
+import json
+import pkgutil
+import re
+import typing
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+
+import genaug
+from genaug.core import Bound, Identified, Identity, Part, declared, identity_of, stored_kind
+from genaug.recipe import Filter, Finish, FromPhotograph, LabelRule, Naming, Prompting, Recipe, Start, Target
+from genaug.registry import find_method, method_names
+from genaug.schedule import USES, TrainingUse
+from genaug.training import LearningSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+STORED = Path(__file__).with_name("stored_names.json")
+MOST_PARAMETERS = 8
+
+# Questions about objects of other libraries, or about whatever a caller gave: (file, attribute) -> whose it is.
+FOREIGN = {
+    ("cli.py", "ctx"): "an error of click",
+    ("cli.py", "format_message"): "an error of click",
+    ("cli.py", "reconfigure"): "a stream of Python",
+    ("concepts/textual_inversion.py", "text_model"): "a text encoder of transformers",
+    ("core.py", "n_frames"): "a picture of Pillow",
+    ("experiment.py", "__len__"): "whatever was given for a tuple",
+    ("painting.py", "__name__"): "whatever a setting holds: a function or a class has a name",
+    ("suffixes.py", "max_position_embeddings"): "a configuration of transformers",
+}
+
+# Parameters that take anything: (file, parameter) -> why.
+ANYTHING = {
+    ("cli.py", "text"): "a name, a path or a value for the terminal",
+    ("core.py", "annotation"): "a type as Python writes it: a class, a union, Annotated",
+    ("core.py", "current"): "the value of any setting",
+    ("core.py", "instance"): "any dataclass, and Python has no type for that",
+    ("core.py", "item"): "what should be an image, checked here",
+    ("core.py", "labels"): "what should be labels, checked here",
+    ("core.py", "make"): "a function of any result",
+    ("core.py", "more"): "further entries of a JSON object",
+    ("core.py", "names"): "the names of a module",
+    ("core.py", "parts"): "what is hashed",
+    ("core.py", "pixels"): "what should be pixels, checked here",
+    ("core.py", "record"): "a line of a file, checked here",
+    ("core.py", "settings"): "values of any settings",
+    ("core.py", "value"): "the value of any setting",
+    ("datasets.py", "word"): "what should be a word, checked here",
+    ("experiment.py", "lines"): "read from a file, checked here",
+    ("experiment.py", "record"): "read from a file, checked here",
+    ("experiment.py", "value"): "read from a file, checked here",
+    ("painting.py", "value"): "the value of any setting",
+    ("recipe.py", "value"): "one value or several of any setting",
+    ("registry.py", "more"): "further arguments, passed on",
+    ("registry.py", "settings"): "values of any settings",
+    ("registry.py", "value"): "the value of any setting",
+    ("report.py", "text"): "anything with a text form",
+    ("show.py", "text"): "anything with a text form",
+}
+
+CHOICES = {  # choice -> its base class and what each of its classes must write
+    "naming": (Naming, ()),
+    "start": (Start, ("latents", "plan_start")),
+    "target": (Target, ("choose_target",)),
+    "prompting": (Prompting, ("write_prompt",)),
+    "label": (LabelRule, ("label_row",)),
+    "filter": (Filter, ("select",)),
+    "use": (TrainingUse, ("shown",)),
+    "finish": (Finish, ("finish",)),
+}
+BASES = {"LearningSettings", "ConceptSettings"}  # no instance is stored: each of their subclasses has a kind
+BY_NAME = {"Recipe"}  # its identity is a field, and without one it is stored under the name of the class
+
+
+# What stands in the sources
+
+@pytest.fixture(scope="module")
+def sources():
+    "File -> its tree."
+    folder = ROOT / "genaug"
+    return {path.relative_to(folder).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+            for path in sorted(folder.rglob("*.py")) if path.name != "_modidx.py"}
+
+
+def attribute_questions(tree):
+    "(line, attribute) of each `hasattr`, and of each `getattr` of a fixed name or with a default."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
+            name = node.args[1] if len(node.args) > 1 else None
+            fixed = isinstance(name, ast.Constant)
+            if node.func.id == "hasattr" or fixed or len(node.args) > 2:
+                yield node.lineno, name.value if fixed else "?"
+
+
+def _mentions_object(annotation):
+    "Is `object` part of an annotation, written as code or as text? A help text in it does not count."
+    if annotation is None:
+        return False
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return _mentions_object(ast.parse(annotation.value, mode="eval").body)
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Annotated"):
+        return _mentions_object(annotation.slice.elts[0])
+    return any(isinstance(node, ast.Name) and node.id == "object" or
+               isinstance(node, ast.Constant) and isinstance(node.value, str) and "object" in node.value
+               for node in ast.walk(annotation))
+
+
+def object_fields(tree):
+    "(line, field) of each field of a dataclass or named tuple whose type is, or holds, `object`."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            marks = " ".join(map(ast.unparse, [*node.decorator_list, *node.bases]))
+            if "dataclass" in marks or "NamedTuple" in marks:
+                for field in node.body:
+                    if isinstance(field, ast.AnnAssign) and _mentions_object(field.annotation):
+                        yield field.lineno, ast.unparse(field.target)
+
+
+def _parameters(function):
+    "All parameters but `self`."
+    found = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [one for one in found if one.arg not in ("self", "cls")]
+
+
+def object_parameters(tree):
+    "(line, parameter) of each parameter whose type is, or holds, `object`."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            for one in [*_parameters(node), *filter(None, (node.args.vararg, node.args.kwarg))]:
+                if _mentions_object(one.annotation):
+                    yield one.lineno, one.arg
+
+
+def long_signatures(tree, owner=""):
+    "(line, function, parameters) of each public function or method with too many; commands are left out."
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from long_signatures(node, f"{node.name}.")
+        if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
+            command = any(".command" in ast.unparse(mark) for mark in node.decorator_list)
+            if len(_parameters(node)) > MOST_PARAMETERS and not command:
+                yield node.lineno, owner + node.name, len(_parameters(node))
+
+
+def old_marks(tree):
+    "(line, mark) of what declared settings before: `metadata` of fields, and the class attribute `bounds`."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "metadata" and "'setting'" in ast.unparse(node.value):
+            yield node.value.lineno, "metadata"
+        if isinstance(node, ast.Attribute) and node.attr == "metadata" and not isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in ("field", "item"):
+                yield node.lineno, "metadata"
+        if isinstance(node, ast.ClassDef):
+            for line in node.body:
+                targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+                if any(isinstance(target, ast.Name) and target.id == "bounds" for target in targets):
+                    yield line.lineno, "bounds"
+
+
+def _all(sources, check):
+    return [(file, *found) for file, tree in sources.items() for found in check(tree)]
+
+
+def test_no_contract_is_asked_for_by_name(sources):
+    found = _all(sources, attribute_questions)
+    assert not [one for one in found if (one[0], one[2]) not in FOREIGN]
+
+
+def test_no_exception_is_out_of_date(sources):
+    asked = {(file, name) for file, _, name in _all(sources, attribute_questions)}
+    taken = {(file, name) for file, _, name in _all(sources, object_parameters)}
+    assert not [*FOREIGN.keys() - asked, *ANYTHING.keys() - taken]
+
+
+def test_no_field_holds_just_anything(sources):
+    assert not _all(sources, object_fields)
+
+
+def test_parameters_say_their_type(sources):
+    assert not [one for one in _all(sources, object_parameters) if (one[0], one[2]) not in ANYTHING]
+
+
+def test_no_function_takes_more_than_eight_parameters(sources):
+    assert not _all(sources, long_signatures)
+
+
+def test_settings_are_declared_in_one_way(sources):
+    assert not _all(sources, old_marks)
+
+
+# What the classes say
+
+def _classes():
+    "Every class that the package defines."
+    modules = [importlib.import_module(found.name) for found in pkgutil.walk_packages(genaug.__path__, "genaug.")]
+    found = [value for module in modules for value in vars(module).values()
+             if isinstance(value, type) and value.__module__ == module.__name__]
+    return list(dict.fromkeys(found))
+
+
+def _identified():
+    "The dataclasses of which instances are hashed or stored."
+    return [kind for kind in _classes() if dataclasses.is_dataclass(kind)
+            and any("identity" in vars(base) for base in kind.__mro__) and kind.__name__ not in BASES
+            and not (issubclass(kind, Identified) and kind.__abstractmethods__)]
+
+
+def kind_of(kind):
+    "The stored name that a class declares for itself; empty where it declares none."
+    own = vars(kind).get("identity")
+    if isinstance(own, Identity) and own.kind:
+        return own.kind
+    return vars(kind).get("word", "") if issubclass(kind, TrainingUse) else ""
+
+
+def without_bound(kind):
+    "The fields of a class that are numbers and have no declared bound."
+    numbers = (int, float)
+    inner = lambda hint: [part for one in typing.get_args(hint) for part in inner(one)] or [hint]
+    return [name for name, (hint, bound) in declared(kind).items() if bound is None and set(inner(hint)) & {*numbers}]
+
+
+def stored_as(names, identity, own):
+    "One entry of the table: what is stored, and what counts not always."
+    to_stored = {field: identity.names.get(field, field) for field in names}
+    later, never = ({to_stored.get(name, name) for name in group} for group in (identity.later, identity.never))
+    return {"fields": sorted({*to_stored.values(), *identity.aliases} - never), "kind": own,
+            "later": sorted(later - never)}
+
+
+def table(kinds):
+    "Stored name of a class -> its stored fields."
+    own = {kind: kind_of(kind) or kind.__name__ for kind in kinds}
+    assert len(set(own.values())) == len(own), f"one name twice: {sorted(own.values())}"
+    return {own[kind]: stored_as([field.name for field in dataclasses.fields(kind)], identity_of(kind), own[kind])
+            for kind in kinds}
+
+
+def stored_names():
+    "All that is stored under names: classes, methods, and the records beside what was learned."
+    methods, records = {}, {}
+    for name in method_names():
+        if find_method(name).build is not None:
+            made = find_method(name).build()
+            made = made.counted_as() if isinstance(made, Identified) else made
+            methods[name] = stored_as([field.name for field in dataclasses.fields(made)], made.own_identity(),
+                                      stored_kind(made))
+    for kind in _identified():
+        if issubclass(kind, LearningSettings):
+            records[kind_of(kind)] = sorted(kind().record(whole=True))
+    return {"classes": table(_identified()), "methods": methods, "records": records}
+
+
+def differences(found, expected, where=""):
+    "Where two tables differ, in words."
+    if isinstance(found, dict) and isinstance(expected, dict):
+        gone = [f"{where}{name} is gone" for name in expected if name not in found]
+        new = [f"{where}{name} is new" for name in found if name not in expected]
+        return gone + new + [text for name in expected if name in found
+                             for text in differences(found[name], expected[name], f"{where}{name}: ")]
+    return [] if found == expected else [f"{where}{found} in place of {expected}"]
+
+
+def test_every_stored_class_declares_its_name():
+    assert not [kind for kind in _identified() if not kind_of(kind) and kind.__name__ not in BY_NAME]
+
+
+def test_stored_names_stay():
+    assert differences(stored_names(), json.loads(STORED.read_text(encoding="utf-8"))) == []
+
+
+def test_names_of_methods_are_stored_once():
+    kinds = [entry["kind"] for entry in stored_names()["methods"].values()]
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_every_number_among_the_settings_has_a_bound():
+    parts = [kind for kind in _classes() if issubclass(kind, Part) and dataclasses.is_dataclass(kind)]
+    assert len(parts) > 40
+    assert not [(kind.__name__, without_bound(kind)) for kind in parts if without_bound(kind)]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_asks_for_what_its_page_says(choice):
+    base, must = CHOICES[choice]
+    assert sorted(base.__abstractmethods__) == sorted(must)
+    page = "".join("".join(cell["source"]) for cell in json.loads((ROOT / "nbs/40_recipe.ipynb").read_text())["cells"])
+    assert re.search(rf"^\|[^|]*\| `{choice}` \| `{base.__name__}`", page, re.MULTILINE)
+
+
+def test_methods_are_made_of_choices():
+    made = [find_method(name).build() for name in method_names() if find_method(name).kind == "augmenter"]
+    recipes = [method for method in made if isinstance(method, Recipe)]
+    assert len(recipes) > 10
+    for method in recipes:
+        for choice, (base, _) in CHOICES.items():
+            assert isinstance(vars(method)[choice], base), (method.name, choice)
+    assert all(issubclass(use, TrainingUse) for use in USES.values())
+
+
+# Each fault is seen
+
+PLANTED = [
+    (attribute_questions, "x = hasattr(mixer, 'describe')", "x = mixer.describe(3)"),
+    (attribute_questions, "x = getattr(mixer, 'describe', None)", "x = getattr(mixer, name)"),
+    (attribute_questions, "x = getattr(mixer, 'describe')", "x = mixer.describe"),
+    (attribute_questions, "x = getattr(mixer, name, None)", "x = [getattr(mixer, name) for name in names]"),
+    (object_fields, "@dataclass\nclass A:\n    x: object", "@dataclass\nclass A:\n    x: int"),
+    (object_fields, "@dataclass(frozen=True)\nclass A:\n    x: tuple[object, ...] = ()", "class A:\n    x: object"),
+    (object_fields, "class A(typing.NamedTuple):\n    x: 'object | None'", "@dataclass\nclass A:\n    x: 'int'"),
+    (object_parameters, "def f(x: object): pass", "def f(x: typing.Any): pass"),
+    (object_parameters, "def f(*, x: Mapping[str, object] = {}): pass",
+     "def f(x: Annotated[bool, Option(help='an object')]): pass"),
+    (object_parameters, "def f(*x: object): pass", "def f(x): pass"),
+    (long_signatures, "def f(a, b, c, d, e, *, f, g, h, i): pass", "def f(a, b, c, d, e, *, f, g, h): pass"),
+    (long_signatures, "class A:\n    def f(self, a, b, c, d, e, f, g, h, i): pass",
+     "class A:\n    def f(self, a, b, c, d, e, f, g, h): pass"),
+    (long_signatures, "class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): pass",
+     "@app.command()\ndef f(a, b, c, d, e, f, g, h, i): pass"),
+    (old_marks, "class A:\n    x: int = field(default=1, metadata={'setting': False})",
+     "class A:\n    x: int = field(default=1)"),
+    (old_marks, "class A:\n    bounds: ClassVar = {'x': Bound(0)}", "class A:\n    x: Annotated[int, Bound(0)] = 1"),
+    (old_marks, "class A:\n    bounds = {'x': Bound(0)}", "bounds = {'x': Bound(0)}"),
+    (old_marks, "x = [item.metadata.get('setting') for item in fields]", "x = picture.metadata"),
+]
+
+
+@pytest.mark.parametrize("check, wrong, right", PLANTED)
+def test_a_planted_fault_is_seen(check, wrong, right):
+    assert list(check(ast.parse(wrong))) and not list(check(ast.parse(right)))
+
+
+def _like_from_photograph(name, field, **more):
+    "A start with the fields of `FromPhotograph`, as it would be after a rename."
+    fields = [(field, Annotated[tuple[float, ...], Bound(0, 1)], (0.1,)), ("every", bool, False)]
+    return dataclasses.make_dataclass(name, fields, bases=(Part,), namespace=more, frozen=True)
+
+
+@pytest.mark.parametrize("name, field, identity, told", [
+    ("FromPhotograph", "strengths", None, []),
+    ("FromPicture", "strengths", None, ["FromPhotograph is gone", "FromPicture is new"]),
+    ("FromPicture", "strengths", Identity("FromPhotograph"), []),
+    ("FromPicture", "sigmas", Identity("FromPhotograph"), ["FromPhotograph: fields: ['every', 'sigmas']"]),
+    ("FromPicture", "sigmas", Identity("FromPhotograph", {"sigmas": "strengths"}), []),
+    ("FromPhotograph", "strengths", Identity(never=("every",)), ["FromPhotograph: fields: ['strengths']"]),
+    ("FromPhotograph", "strengths", Identity(later=("every",)), ["FromPhotograph: later: ['every']"]),
+])
+def test_a_rename_needs_the_old_name(name, field, identity, told):
+    renamed = _like_from_photograph(name, field, **({} if identity is None else {"identity": identity}))
+    found = differences(table([renamed]), table([FromPhotograph]))
+    assert len(found) == len(told) and all(text.startswith(start) for text, start in zip(found, told)), found
+
+
+def test_a_class_without_a_name_of_its_own_is_seen():
+    class Child(FromPhotograph):
+        pass
+    assert kind_of(FromPhotograph) == "FromPhotograph" and kind_of(Child) == ""
+    with pytest.raises(AssertionError, match="one name twice"):
+        table([FromPhotograph, _like_from_photograph("Other", "strengths", identity=Identity("FromPhotograph"))])
+
+
+@pytest.mark.parametrize("hint, seen", [
+    (int, True), (float | None, True), (tuple[float, ...], True), (bool, False), (str, False),
+    (Annotated[float, Bound(0)], False), (Annotated[tuple[int, ...] | None, Bound(0, 9)], False),
+])
+def test_a_number_without_a_bound_is_seen(hint, seen):
+    kind = dataclasses.make_dataclass("Kind", [("x", hint, None), ("fixed", ClassVar[int], 3)])
+    assert without_bound(kind) == (["x"] if seen else [])
+
+
+if __name__ == "__main__":
+    lines = lambda part: ",\n".join(f"  {json.dumps(name)}: {json.dumps(part[name])}" for name in sorted(part))
+    parts = [f"{json.dumps(name)}: {{\n{lines(part)}\n}}" for name, part in stored_names().items()]
+    STORED.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    print(f"wrote {STORED}")
