@@ -1060,11 +1060,11 @@ def suffix_makers(
         refuse("A published list needs no model: leave --captioner and --llm out, or leave --published out.")
     if llm_model and not llm:
         refuse("--llm-model names a model at an address: give the address with --llm.")
-    from genaug.suffixes import Captioner, LocalLanguageModel, open_language_model
+    from genaug.suffixes import BlipCaptioner, open_language_model
     model = open_language_model(llm, llm_model, device) if llm else None
-    if isinstance(model, LocalLanguageModel) and model.room and model.room < model.max_new_tokens + 200:  # known before a picture is described
+    if model and model.room and model.room < model.max_new_tokens + 200:  # known before a picture is described
         refuse(f"The language model '{shown(model.name, 200)}' takes {model.room} tokens in all, too few for captions and an answer of up to {model.max_new_tokens}: choose one with a longer context.")
-    return Captioner(captioner, device) if captioner else None, model
+    return BlipCaptioner(captioner, device) if captioner else None, model
 
 
 def suffix_origin(
@@ -1080,9 +1080,7 @@ def suffix_origin(
     if published is not None:
         return [f"made by genaug suffixes from the published list {published}, checked against the class names of {name}"], []
     how = f"captions {f'by {captioner.name}' if captioner else 'of the set'}, {f'summarised by {model.name}' if model else 'settings counted'}"
-    from genaug.suffixes import ServerLanguageModel
-    away = isinstance(model, ServerLanguageModel) and not model.at_home
-    notes = [f"The captions (not the pictures) go to {model.host}."] if away else []
+    notes = [f"The captions (not the pictures) go to {model.host}."] if model and not model.at_home else []
     if "test" not in sets:
         notes.append("The data have no test part: `genaug compare` keeps back some of these pictures for its test, so these suffixes have seen them; for a strict comparison divide the pictures into train and test folders first.")
     return [f"made by genaug suffixes from {count} training images of {name}: {how}"], notes
