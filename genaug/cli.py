@@ -1319,9 +1319,10 @@ def reproduce(
     Terminal("reproduce").say(f"Executed notebook: {target}. Rows: {out}")
 
 # %% ../nbs/62_cli.ipynb #c073b
+@functools.cache
 def field_comments(
     kind: type,  # a dataclass
-) -> dict[str, str]:  # field -> what stands behind it in the source
+) -> Mapping[str, str]:  # field -> what stands behind it in the source
     "The comments of the fields of a class, its own before those of its bases."
     found = {}
     for base in (one for one in kind.__mro__ if one is not object and dataclasses.is_dataclass(one)):

@@ -43,10 +43,10 @@ from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPres
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
 from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
                          keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
-from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, painting_cost, training_time
+from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
-from .diffusion import Backbone, load_backbone, usable_device
+from .diffusion import Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
                                    or_nan, perceptual_distance, set_metrics)
@@ -1273,9 +1273,8 @@ def open_run(
 ) -> Run:
     "Open the data and the backbone that a comparison needs; raises `GenaugError` for what cannot be opened."
     run = Run(question, open_sets(source, question.condition), None, folder, progress)
-    if any(arm.augmenter is not None and arm.augmenter.needs_backbone for arm in run.arms.values()):
-        run = dataclasses.replace(run, backbone=load_backbone(backbone, question.device))
-    return run
+    network = needed_backbone([arm.augmenter for arm in run.arms.values()], backbone, question.device)
+    return run if network is None else dataclasses.replace(run, backbone=network)
 
 # %% ../nbs/60_experiment.ipynb #c087
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ def test_methods_and_their_settings_are_listed(capsys):
     assert run(["methods", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["lines"]
     assert [line["name"] for line in listed] == list(method_names())
-    for name in method_names():
+    for name in ("original", "diff-ii", "smote", "drw", "feature-space", "mixup+drw"):
         assert run(["methods", name, "--json"]) == 0
         lines = json.loads(capsys.readouterr().out)["lines"]
         assert all(set(line) == {"setting", "allowed", "value", "comment"} for line in lines)

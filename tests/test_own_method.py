@@ -1,6 +1,7 @@
-"""A method of one's own, as a stranger writes it: one file, named in GENAUG_METHODS, and nothing else is touched.
+"""A method of one's own, as a stranger writes it: one file, named in GENAUG_METHODS; nothing else is touched.
 
-The files are taken from the page "Write your own method" and from the README, so that neither can drift from what works.
+The files are taken from the page "Write your own method" and from the README, so that neither can drift from
+what works.
 """
 import json
 import os
@@ -17,10 +18,11 @@ from skimage.color import rgb2lab
 from toy_world import toy_backbone, toy_photographs
 
 from genaug.cli import run
-from genaug.core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, Part, PartnerRule,
-                         check_settings, declare_method)
+from genaug.core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, Part,
+                         PartnerRule, check_settings, declare_method)
 from genaug.methods.colour_transfer import LabTransfer, colour_transfer, move_statistics
-from genaug.recipe import AsPainted, Finish, FromPhotograph, Recipe
+from genaug.recipe import (AsPainted, Filter, Finish, FromPhotograph, LabelRule, Naming, Prompting, Recipe,
+                           Start, Target)
 from genaug.registry import chosen_use, find_method, make_arm, method_names, own_module
 from genaug.schedule import Showing, SwapClass, TrainingSchedule, TrainingUse
 
@@ -33,11 +35,15 @@ def cells(path):
     return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
 
 
+def renamed(text):
+    return text.replace("colour-transfer", "my-transfer").replace("ColourTransfer", "MyTransfer")
+
+
 def page_text():
     "The file that the page shows, from its exported cells, under names of its own."
     parts = [re.sub(r"^#\|.*\n", "", cell) for cell in cells(PAGE) if re.match(r"#\| exports?\n", cell)]
     text = "\n\n\n".join(parts) + "\n"
-    return text.replace("colour-transfer", "my-transfer").replace("ColourTransfer", "MyTransfer")
+    return renamed(text)
 
 
 def arguments(out, method="my-transfer"):
@@ -45,7 +51,8 @@ def arguments(out, method="my-transfer"):
 
 
 def content(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +78,10 @@ sys.exit(run(arguments))
 
 @pytest.fixture(scope="module")
 def made(own_file):
-    "A set painted by the file's method through the command line in a process of its own; half of it was lost and painted again."
+    "A set of the file's method by the command line, in a process of its own; half was painted twice."
     out = own_file.parent / "out"
-    done = subprocess.run([sys.executable, "-c", TWICE, str(out), *arguments(out)], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "GENAUG_METHODS": str(own_file)})
+    done = subprocess.run([sys.executable, "-c", TWICE, str(out), *arguments(out)], capture_output=True,
+                          text=True, timeout=300, env={**os.environ, "GENAUG_METHODS": str(own_file)})
     assert done.returncode == 0, done.stderr
     return out
 
@@ -87,19 +94,31 @@ def test_the_file_has_about_40_lines():
 
 
 def test_the_page_shows_the_file_that_is_run():
-    shown = next(cell for cell in json.loads(PAGE.read_text(encoding="utf-8"))["cells"] if "inspect.getsource" in "".join(cell["source"]))
+    page = json.loads(PAGE.read_text(encoding="utf-8"))["cells"]
+    shown = next(cell for cell in page if "inspect.getsource" in "".join(cell["source"]))
     text = "".join("".join(output["text"]) for output in shown["outputs"])
-    squeezed = lambda code: [line for line in code.splitlines() if line.strip()]
-    assert squeezed(text.replace("colour-transfer", "my-transfer").replace("ColourTransfer", "MyTransfer")) == squeezed(page_text())
+    squeezed = lambda code: [line for line in renamed(code).splitlines() if line.strip()]
+    assert squeezed(text) == squeezed(page_text())
+
+
+@pytest.mark.parametrize("base", [Naming, Start, Target, Prompting, LabelRule, Filter, TrainingUse, Finish])
+def test_the_page_names_what_each_choice_must_offer(base):
+    "Behind the name of the base class, up to the next choice, stands every method that has to be written."
+    tables = next(cell for cell in cells(PAGE) if "## What each choice must offer" in cell)
+    lines = tables[tables.index(f"`{base.__name__}`"):].splitlines()
+    rest = [line for line in lines[1:2] if line.startswith("| | |")]
+    assert all(f"`{name}`" in " ".join([lines[0], *rest]) for name in base.__abstractmethods__)
 
 
 def test_the_command_line_paints_with_it(made):
-    header, *rows = [json.loads(line) for line in (made / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (made / "plan.jsonl").read_text(encoding="utf-8").splitlines()
+    header, *rows = [json.loads(line) for line in lines]
     assert header["method"] == "my-transfer" and header["settings"]["finish"] and len(rows) == 10
     finished = LabeledImages.open(made / "train")
     assert len(finished) == 10 and set(finished.counts().values()) == {1.0}
-    sources = [info["sources"][0][0] for info in finished.info]  # an id begins with the class of its photograph
-    assert [finished.class_names[index] for index in finished.targets] == [name.partition("/")[0] for name in sources]
+    sources = [info["sources"][0][0] for info in finished.info]
+    classes = [name.partition("/")[0] for name in sources]  # an id begins with the class of its photograph
+    assert [finished.class_names[index] for index in finished.targets] == classes
     assert sorted(sources) == sorted(row["inputs"][0][0] for row in rows)
 
 
@@ -119,21 +138,39 @@ def test_with_the_file_it_goes_on_to_the_same_pictures(made):
 # ---------------------------------------------------------------- files that cannot be
 
 
-SOUND = "from genaug.core import declare_method\nfrom genaug.recipe import Recipe\n"
+HEAD = """
+from genaug.core import declare_method
+from genaug.recipe import Finish, Recipe
+"""
+BLUR = """
+class Blur(Finish):
+    width: float = 2.0
+    def finish(self, images, rows, real): return images
+"""
+
+
+def declaring(name, built=None, more="", parts=""):
+    "A file that declares a recipe."
+    function = f"def mine(): return Recipe({built or name!r}{parts})\n"
+    return f"{HEAD}@declare_method({name!r}, 'x'{more})\n{function}"
+
+
 WRONG = {
     "syntax": ("x = (", "SyntaxError"),
     "half": ("from genaug.core import no_such_name", "ImportError"),
     "exit": ("raise SystemExit(3)", "SystemExit"),
-    "taken": (SOUND + "@declare_method('diff-ii', 'x')\ndef mine(): return Recipe('diff-ii')", "Two methods are called 'diff-ii'"),
-    "twice": (SOUND + "@declare_method('twin', 'x')\ndef one(): return Recipe('twin')\n\n@declare_method('twin', 'x')\ndef two(): return Recipe('twin')", "Two methods are called 'twin'"),
-    "no method": ("from genaug.core import declare_method\n@declare_method('mine', 'x')\nclass Mine:\n    name = 'mine'", "a method is an Augmenter, a Mixer or a Balancer, not a Mine"),
-    "other name": (SOUND + "@declare_method('mine', 'x')\ndef mine(): return Recipe('yours')", "'mine' is declared and 'yours' is built"),
-    "odd name": (SOUND + "@declare_method('My+Method', 'x')\ndef mine(): return Recipe('My+Method')", "use lower-case letters, digits and hyphens"),
-    "family": (SOUND + "@declare_method('mine', 'x', family='gan')\ndef mine(): return Recipe('mine')", "family='gan'"),
-    "embedded": (SOUND + "@declare_method('mine', 'x', embedded={'guidance': 4.0})\ndef mine(): return Recipe('mine')", "'mine' has no field 'guidance'"),
-    "abstract": (SOUND + "from genaug.recipe import Finish\n@declare_method('mine', 'x')\ndef mine(): return Recipe('mine', finish=Finish())", "abstract class Finish"),
-    "undecorated": (SOUND + "from genaug.recipe import Finish\nclass Blur(Finish):\n    width: float = 2.0\n    def finish(self, images, rows, real): return images\n"
-                            "@declare_method('mine', 'x')\ndef mine(): return Recipe('mine', finish=Blur())", "write @dataclass(frozen=True) above the class Blur"),
+    "taken": (declaring("diff-ii"), "Two methods are called 'diff-ii'"),
+    "twice": (declaring("twin") + declaring("twin").replace("mine", "other"),
+              "Two methods are called 'twin'"),
+    "no method": (HEAD + "@declare_method('mine', 'x')\nclass Mine:\n    name = 'mine'",
+                  "a method is an Augmenter, a Mixer or a Balancer, not a Mine"),
+    "other name": (declaring("mine", "yours"), "'mine' is declared and 'yours' is built"),
+    "odd name": (declaring("My+Method"), "use lower-case letters, digits and hyphens"),
+    "family": (declaring("mine", more=", family='gan'"), "family='gan'"),
+    "embedded": (declaring("mine", more=", embedded={'guidance': 4.0}"), "'mine' has no field 'guidance'"),
+    "abstract": (declaring("mine", parts=", finish=Finish()"), "abstract class Finish"),
+    "undecorated": (HEAD + BLUR + declaring("mine", parts=", finish=Blur()").replace(HEAD, ""),
+                    "write @dataclass(frozen=True) above the class Blur"),
 }
 
 
@@ -169,7 +206,8 @@ def test_two_files_of_one_name_are_two_files(tmp_path):
 def test_a_method_of_the_script_is_known_at_once(monkeypatch):
     def scripted(): return Recipe("scripted")
     scripted.__module__ = "__main__"
-    monkeypatch.setattr(sys.modules["__main__"], "scripted", declare_method("scripted", "of this script")(scripted), raising=False)
+    declared = declare_method("scripted", "of this script")(scripted)
+    monkeypatch.setattr(sys.modules["__main__"], "scripted", declared, raising=False)
     assert "scripted" in method_names() and make_arm("scripted").augmenter.name == "scripted"
 
 
@@ -178,7 +216,8 @@ def test_a_method_of_the_script_is_known_at_once(monkeypatch):
 
 def test_the_method_of_the_readme_paints(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "mirrored.py").write_text(re.search(r"```python\n(from dataclasses.*?)```", readme, flags=re.DOTALL)[1], encoding="utf-8")
+    block = re.search(r"```python\n(from dataclasses.*?)```", readme, flags=re.DOTALL)[1]
+    (tmp_path / "mirrored.py").write_text(block, encoding="utf-8")
     real, backbone = toy_photographs(), toy_backbone()
     method = own_module(str(tmp_path / "mirrored.py")).my_method(backbone=backbone).fit(real)
     rows = method.plan(real, Budget(1), 0)
@@ -195,7 +234,9 @@ class Noisy(Finish):
     limit: Annotated[int, Bound(0, 50)] = 20
 
     def plan_finish(self, rng, anchor): return {"shift": int(rng.integers(self.limit + 1))}
-    def finish(self, images, rows, real): return [(image // 2 + row.settings["shift"]).astype(np.uint8) for image, row in zip(images, rows)]
+
+    def finish(self, images, rows, real):
+        return [(image // 2 + row.settings["shift"]).astype(np.uint8) for image, row in zip(images, rows)]
 
 
 @dataclass(frozen=True)
@@ -205,9 +246,9 @@ class FirstHalf(TrainingUse):
     word: ClassVar[str] = "first_half"
 
     def shown(self, schedule, epoch, order, coins):
-        border = int(self.half * len(order))
-        return [[self.painted(schedule, schedule.usable[slot % len(schedule.usable)])] if slot < border else [self.photograph(schedule, position)]
-                for slot, position in enumerate(order)]
+        border, usable = int(self.half * len(order)), schedule.usable
+        return [[self.painted(schedule, usable[slot % len(usable)]) if slot < border
+                 else self.photograph(schedule, position)] for slot, position in enumerate(order)]
 
 
 @dataclass(frozen=True)
@@ -228,17 +269,21 @@ class Average(Mixer):
 
 
 def own_recipe(**changes):
-    return Recipe("own", start=FromPhotograph((0.7,)), finish=Noisy(), use=FirstHalf(half=0.25), backbone=toy_backbone(), num_inference_steps=5).having(**changes)
+    own = Recipe("own", start=FromPhotograph((0.7,)), finish=Noisy(), use=FirstHalf(half=0.25),
+                 backbone=toy_backbone(), num_inference_steps=5)
+    return own.having(**changes)
 
 
 def test_an_own_finish_plans_and_paints():
     real = toy_photographs()
     method = own_recipe().fit(real)
     rows = method.plan(real, Budget(2), 0)
-    assert len({row.settings["shift"] for row in rows}) > 1 and method.plan(real, Budget(3), 0)[:len(rows)] == rows
+    assert len({row.settings["shift"] for row in rows}) > 1
+    assert method.plan(real, Budget(3), 0)[:len(rows)] == rows
     images, alone = method.paint(rows, real), [method.paint([row], real)[0] for row in rows]
     assert max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(images, alone)) <= 2
-    assert not {row.id for row in own_recipe(**{"finish.limit": 19}).fit(real).plan(real, Budget(2), 0)} & {row.id for row in rows}
+    other = own_recipe(**{"finish.limit": 19}).fit(real).plan(real, Budget(2), 0)
+    assert not {row.id for row in other} & {row.id for row in rows}
     with pytest.raises(GenaugError, match="'Noisy' cannot have limit=51"):
         own_recipe(**{"finish.limit": 51})
 
@@ -246,16 +291,20 @@ def test_an_own_finish_plans_and_paints():
 def test_an_own_use_and_an_own_partner_rule_are_scheduled():
     real, method = toy_photographs(), own_recipe()
     rows = method.fit(real).plan(real, Budget(1), 0)
-    synthetic = LabeledImages(method.fit(real).paint(rows, real), np.array([row.label for row in rows], np.float32), real.class_names, [row.id for row in rows])
-    plan = TrainingSchedule(real, synthetic, 0, Showing(use=method.use, mixer=Average(probability=1.0))).plan(0)
+    labels = np.array([row.label for row in rows], np.float32)
+    synthetic = LabeledImages(method.paint(rows, real), labels, real.class_names, [row.id for row in rows])
+    showing = Showing(use=method.use, mixer=Average(probability=1.0))
+    plan = TrainingSchedule(real, synthetic, 0, showing).plan(0)
     assert [row.shown.partition(":")[0] for row in plan.rows] == ["synthetic"] + ["real"] * 5
     assert all(row.partner == row.shown and row.mix == "average" for row in plan.rows)
 
 
 def test_an_arm_takes_the_use_of_an_own_method():
     own = FirstHalf(half=0.25)
-    assert chosen_use(own, {}, None) == own and chosen_use(own, {"use": "first_half", "replace": 0.3}, None) == FirstHalf(half=0.25, replace=0.3)
-    assert chosen_use(own, {"use": "swap_class"}, None) == SwapClass() and own.record()["kind"] == "first_half"
+    assert chosen_use(own, {}, None) == own
+    assert chosen_use(own, {"use": "first_half", "replace": 0.3}, None) == FirstHalf(half=0.25, replace=0.3)
+    assert chosen_use(own, {"use": "swap_class"}, None) == SwapClass()
+    assert own.record()["kind"] == "first_half"
     with pytest.raises(GenaugError, match="use=second_half"):
         chosen_use(own, {"use": "second_half"}, None)
 
@@ -263,10 +312,21 @@ def test_an_arm_takes_the_use_of_an_own_method():
 # ---------------------------------------------------------------- what strangers forget
 
 
+LATER = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Annotated
+from genaug.core import Bound
+from genaug.recipe import AsPainted
+
+@dataclass(frozen=True)
+class Later(AsPainted):
+    amount: Annotated[float, Bound(0, 1)] = 1.0
+"""
+
+
 def test_settings_under_postponed_annotations_are_checked(tmp_path):
-    (tmp_path / "later.py").write_text(
-        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import Annotated\nfrom genaug.core import Bound\nfrom genaug.recipe import AsPainted\n"
-        "@dataclass(frozen=True)\nclass Later(AsPainted):\n    amount: Annotated[float, Bound(0, 1)] = 1.0\n", encoding="utf-8")
+    (tmp_path / "later.py").write_text(LATER, encoding="utf-8")
     later = own_module(str(tmp_path / "later.py")).Later
     assert Recipe("x", finish=later(0.5)).having(**{"finish.amount": 1}).finish == later(1.0)
     with pytest.raises(GenaugError, match="it must be a finite number at least 0 and at most 1"):
@@ -311,30 +371,35 @@ def finish(photograph, painted, amount=1.0):
     return LabTransfer(amount).finish([painted], [Row], real)[0]
 
 
-@pytest.mark.parametrize("photograph, painted", [((8, 8, 3), (8, 8, 3)), ((9, 13, 3), (8, 8, 3)), ((8, 8), (8, 8, 3)), ((8, 8, 1), (8, 8, 1)), ((8, 8, 3), (8, 8, 1))])
+@pytest.mark.parametrize("photograph, painted", [
+    ((8, 8, 3), (8, 8, 3)), ((9, 13, 3), (8, 8, 3)), ((8, 8), (8, 8, 3)),
+    ((8, 8, 1), (8, 8, 1)), ((8, 8, 3), (8, 8, 1))])
 def test_the_finished_picture_has_the_form_of_the_painted_one(photograph, painted):
     photograph, painted = pictures(photograph, painted)
     first = finish(photograph, painted)
-    assert first.shape == painted.shape and first.dtype == np.uint8 and np.array_equal(first, finish(photograph, painted))
+    assert first.shape == painted.shape and first.dtype == np.uint8
+    assert np.array_equal(first, finish(photograph, painted))
 
 
 def test_even_pictures_and_grey_ones_stay_what_they_are():
     grey, colourful = np.full((8, 8, 3), 90, np.uint8), pictures((8, 8, 3))[0]
-    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1            # an even photograph stays even
-    assert np.ptp(finish(colourful, grey).astype(int).mean(2)) <= 2                       # and so it becomes under an even edit
+    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1  # an even photograph stays even
+    assert np.ptp(finish(colourful, grey).astype(int).mean(2)) <= 2  # and becomes so under an even edit
     noise = np.repeat(pictures((8, 8, 1))[0], 3, 2)
-    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5     # grey and grey make no colour
+    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5  # no colour of two greys
     assert np.array_equal(finish(colourful, grey, amount=0.0), colourful)
 
 
 def test_lab_statistics_are_moved_exactly():
     photo, edit = (rgb2lab(picture / 255) for picture in pictures((8, 8, 3), (6, 7, 3)))
     moved = move_statistics(photo, edit)
-    assert np.allclose(moved.mean((0, 1)), edit.mean((0, 1)), atol=1e-9) and np.allclose(moved.std((0, 1)), edit.std((0, 1)), atol=1e-9)
+    assert np.allclose(moved.mean((0, 1)), edit.mean((0, 1)), atol=1e-9)
+    assert np.allclose(moved.std((0, 1)), edit.std((0, 1)), atol=1e-9)
 
 
 def test_the_example_is_registered_with_its_embedded_settings():
     assert find_method("colour-transfer").embedded == {"guidance_scale": 4.0}
-    arm = make_arm("colour-transfer@strengths=0.5:0.9;finish.amount=0.5")
-    assert (arm.augmenter.start.strengths, arm.augmenter.finish, arm.augmenter.guidance_scale) == ((0.5, 0.9), LabTransfer(0.5), 4.0)
+    method = make_arm("colour-transfer@strengths=0.5:0.9;finish.amount=0.5").augmenter
+    assert (method.start.strengths, method.finish) == ((0.5, 0.9), LabTransfer(0.5))
+    assert method.guidance_scale == 4.0
     assert colour_transfer().settings()["strengths"] == (0.7,)
