@@ -6,7 +6,7 @@
 __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'CONTROLS', 'FREE', 'WORDS', 'arm_fields',
            'arm_identity', 'arm_text', 'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put',
            'read_rows', 'check_results', 'put_noted', 'missing_units', 'foreign_backbones', 'Comparison', 'Split',
-           'make_split', 'manifest_path', 'condition_name', 'classifier_preset', 'classifier_identity',
+           'make_split', 'manifest_path', 'condition_name', 'Splits', 'classifier_preset', 'classifier_identity',
            'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'paint_arm',
            'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury',
            'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
@@ -366,6 +366,21 @@ def condition_name(
     "The condition as it stands in rows, such as \"natural on shifted\"."
     return question.condition + ("" if question.test_part == "test" else f" on {question.test_part}")
 
+
+class Splits(Mapping):
+    "The draws of a question, by number, each made when it is first asked for and then kept."
+
+    def __init__(self, question: Comparison, sets: Mapping[str, LabeledImages]):
+        self.question, self.sets, self.made = question, sets, {}
+
+    def __getitem__(self, number: int) -> Split:
+        if number not in self.made:
+            self.made[number] = make_split(self.question, self.sets, number)
+        return self.made[number]
+
+    def __iter__(self) -> Iterator[int]: return iter(self.question.splits)
+    def __len__(self) -> int: return len(self.question.splits)
+
 # %% ../nbs/60_experiment.ipynb #c033
 def classifier_preset(
     name: str,                   # "letters", "residual", a preset, or a timm network
@@ -472,23 +487,19 @@ class Run:
                         "append" if several else None, asked.device)
 
     @functools.cached_property
-    def _drawn(self) -> dict[int, Split]: return {}
-
-    @functools.cached_property
     def planned(self) -> dict[str, tuple]:
         "Arm -> what `planned_cost` found."
         return {}
 
-    def split(self, number: int) -> Split:
-        "The images of a draw, drawn once."
-        if number not in self._drawn:
-            self._drawn[number] = make_split(self.question, self.sets, number)
-        return self._drawn[number]
+    @functools.cached_property
+    def splits(self) -> "Splits":
+        "The images of every draw, by its number."
+        return Splits(self.question, self.sets)
 
     @property
     def first(self) -> Split:
         "The first split; the others are taken to be like it."
-        return self.split(self.question.splits[0])
+        return self.splits[self.question.splits[0]]
 
     def budget(self, arm: Arm) -> Budget:
         "How many images an arm gets."
@@ -509,12 +520,8 @@ class Run:
 
     def path(self, arm: Arm, split: Split, seed: int) -> Path:
         "Where the result of a unit is stored."
-        budget = settings_of(self.budget(arm))
-        budget = budget if len(budget) > 3 or budget["fill"] else budget["copies"]
-        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, arm.use.record()]
-        mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (arm.mixer, arm.balancer))
         chosen_on = [split.validation.fingerprint()] if self.preset.patience and split.validation is not None else []
-        digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names["classifier"],
+        digest = content_hash("unit 1", *arm.stored(self.budget(arm)), self.names["classifier"],
                               self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint(), *chosen_on)
         return self.folder / "runs" / f"{digest[:32]}.json"
 
@@ -569,7 +576,7 @@ def keep_answers(
     path: str | Path,      # a file of answers
 ) -> int:  # runs in the file afterwards; 0 when nothing was put
     "Merge the answers of some units into a file."
-    return put_answers([(unit.key(run), unit.answers, run.split(unit.split).test) for unit in units if unit.answers], path)
+    return put_answers([(unit.key(run), unit.answers, run.splits[unit.split].test) for unit in units if unit.answers], path)
 
 # %% ../nbs/60_experiment.ipynb #c037h
 def split_notes(
@@ -785,7 +792,7 @@ def run_split(
     found: Callable[[Finding], None] = lambda finding: None,  # gets what must be known
 ) -> Iterator[Unit]:
     "All units of one split, stored ones first where there are any; a run that fails is a unit that says why."
-    split = run.split(number)
+    split = run.splits[number]
     split.manifest.save(manifest_path(run.folder, number, run.question.test_part))
     for arm in run.arms.values():
         painted, why = None, ""
@@ -992,7 +999,7 @@ def measure_experiment(
     "Measure the sets of an experiment; one that cannot be measured has a row that says why, one that could not be made has none."
     arms = [arm for arm in run.arms.values() if arm.augmenter is not None]
     for number, arm in progress_bar([(number, arm) for number in run.question.splits for arm in arms], "measuring sets", run.progress):
-        rows, why = attempt(measure_arm, run, arm, run.split(number), jury, (arm.text, number) in failed)
+        rows, why = attempt(measure_arm, run, arm, run.splits[number], jury, (arm.text, number) in failed)
         yield [failed_row(_judged(run, arm, number, jury), why)] if why else rows
 
 # %% ../nbs/60_experiment.ipynb #c060
@@ -1401,7 +1408,7 @@ def _check_photographs(
             before = Manifest.load(manifest_path(run.folder, number, run.question.test_part))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged: it is written again
             continue
-        now = run.split(number).manifest
+        now = run.splits[number].manifest
         if any({name: before.sha256.get(name) for name in getattr(before, part)} != {name: now.sha256.get(name) for name in getattr(now, part)} for part in ("train", "test")):
             raise GenaugError(f"'{run.folder}' was begun with something else: the photographs of split {number} changed since; choose another folder.")
 
@@ -1504,7 +1511,7 @@ def with_bootstrap(
     columns = ("images low", "images high", "images minus low", "images minus high")
     if (summary.attrs.get("metric") or "accuracy") != "accuracy":      # an average precision is no mean over images
         return summary.assign(**{name: math.nan for name in columns})
-    tested = {unit.split: run.split(unit.split).test.ids for unit in units}
+    tested = {unit.split: run.splits[unit.split].test.ids for unit in units}
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
     control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]
