@@ -37,7 +37,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines, from_record,
-                         parse_json, picture_traits, printable, progress_bar, record_of, sorted_findings, write_atomic)
+                         picture_traits, printable, progress_bar, read_record, record_of, sorted_findings, write_atomic)
 
 if TYPE_CHECKING:  # pandas takes a third of a second, and only tables of labels need it
     import pandas
@@ -1500,25 +1500,20 @@ def _checked_part(
     raise GenaugError(f"The {part} images of the manifest are not all in the source: give the source it was made from or build a new manifest.")
 
 # %% ../nbs/01_data.ipynb #c092
-def _read_manifest(
-    path: str | Path,  # of a saved manifest
+def _manifest_fields(
+    record: Mapping,  # read from a file
 ) -> dict:
-    "The fields of a saved manifest."
-    try:
-        record = parse_json(Path(path).read_text(encoding="utf-8"))
-        if record.pop("genaug_manifest") != 1:
-            raise KeyError("version")
-        json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
-        if record.keys() != {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"} or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
-            raise KeyError("fields")
-        lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
-        if not {*lists["train"], *lists["val"], *lists["test"]} <= record["sha256"].keys():
-            raise KeyError("sha256")
-        return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
-    except FileNotFoundError:
-        raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError):
-        raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
+    "The fields of a saved manifest; raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` when it is none."
+    if record.pop("genaug_manifest") != 1:
+        raise KeyError("version")
+    json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
+    names = {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"}
+    if record.keys() != names or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
+        raise KeyError("fields")
+    lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
+    if not {*lists["train"], *lists["val"], *lists["test"]} <= record["sha256"].keys():
+        raise KeyError("sha256")
+    return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
 
 # %% ../nbs/01_data.ipynb #c093
 @dataclass(frozen=True)
@@ -1570,7 +1565,12 @@ class Manifest:
     @classmethod
     def load(cls, path: str | Path) -> "Manifest":
         "Read a saved manifest; raises `GenaugError` when the file is none."
-        return cls(**from_record(cls, _read_manifest(path)))
+        try:
+            return cls(**read_record(cls, path, _manifest_fields))
+        except FileNotFoundError:
+            raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
+        except (OSError, KeyError, ValueError, TypeError, AttributeError):
+            raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
 
 # %% ../nbs/01_data.ipynb #c097
 def assert_only(

@@ -7,13 +7,13 @@ __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'CONTRO
            'arm_identity', 'arm_text', 'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put',
            'read_rows', 'check_results', 'put_noted', 'missing_units', 'foreign_backbones', 'Comparison', 'Split',
            'make_split', 'manifest_path', 'condition_name', 'Splits', 'classifier_preset', 'classifier_identity',
-           'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'paint_arm',
-           'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury',
-           'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
-           'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise',
-           'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine', 'open_run',
-           'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows',
-           'compare', 'with_bootstrap', 'tune']
+           'check_preset', 'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm',
+           'paint_arm', 'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage',
+           'set_findings', 'Jury', 'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set',
+           'measure_arm', 'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table',
+           'summarise', 'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine',
+           'open_run', 'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison',
+           'asked_rows', 'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -42,7 +42,7 @@ from .answers import merge_lock, pack_answers, put_answers, unpack
 from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
 from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
-                         from_record, head_and_tail, keep_findings, parse_json, printable, progress_bar, record_of, settings_of,
+                         head_and_tail, keep_findings, parse_json, printable, progress_bar, read_record, record_of, settings_of,
                          sorted_findings, write_atomic)
 from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
@@ -413,16 +413,25 @@ def classifier_identity(
     return f"{preset.network}@{content_hash(Path(weights).read_bytes())[:12]}" if Path(weights).is_file() else f"{preset.network}@{weights}"
 
 # %% ../nbs/60_experiment.ipynb #c033n
-def check_classifier(
-    question: Comparison,  # names a classifier and its weights
-    classes: int = 2,      # how many it will tell apart
+def check_preset(
+    preset: TrainingPreset,  # network and weights
+    asked: str | None,       # weights that the user named
+    classes: int = 2,        # how many it will tell apart
 ) -> list[Finding]:
     "Make the classifier once and let it answer once; raises `GenaugError` when it or its weights cannot be had, and warns of random weights that nobody asked for."
-    preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
     check_network(preset.network, classes, 3, preset.view.size, preset.weights)
-    if preset.weights is None and question.classifier_weights != "random" and preset.network not in ("letters", "wide", "residual"):
-        return [Finding("random-weights", "warning", "classifier", f"The network '{preset.network}' starts from random weights, since none are named: write a tag behind its name ('{preset.network}.<tag>') or give --classifier-weights; 'random' says that it is meant.")]
-    return []
+    if preset.weights is not None or asked == "random" or preset.network in ("letters", "wide", "residual"):
+        return []
+    said = (f"The network '{preset.network}' starts from random weights, since none are named: write a tag behind its name "
+            f"('{preset.network}.<tag>') or give --classifier-weights; 'random' says that it is meant.")
+    return [Finding("random-weights", "warning", "classifier", said)]
+
+
+def check_classifier(
+    question: Comparison,  # names a classifier and its weights
+) -> list[Finding]:
+    "As `check_preset`, before the data are opened."
+    return check_preset(classifier_preset(question.classifier, question.classifier_weights, question.updates), question.classifier_weights)
 
 # %% ../nbs/60_experiment.ipynb #c034a
 def _is_number(
@@ -565,7 +574,7 @@ class Unit:
     def load(cls, path: Path) -> "Unit | None":
         "A stored result; None when there is none or the file is broken."
         try:
-            return cls(**from_record(cls, _unit_fields(parse_json(path.read_text(encoding="utf-8")))))
+            return cls(**read_record(cls, path, _unit_fields))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
@@ -819,10 +828,10 @@ def run_experiment(
 
 # %% ../nbs/60_experiment.ipynb #c045b
 def shortage(
-    home: Path,  # of a synthetic set
+    folder: Path,  # of a synthetic set
 ) -> tuple[list[str], int, int, int] | None:  # classes without an image, classes with a budget, images missing, images wanted; None when the set cannot be read
     "What a filter turned down beyond the budget."
-    read, why = attempt(lambda: (read_plan(home), read_decisions(home)))
+    read, why = attempt(lambda: (read_plan(folder), read_decisions(folder)))
     if why:
         return None
     plan, decisions = read
@@ -838,14 +847,14 @@ def set_findings(
     "Per arm: on which splits classes ended without an image, or with fewer than wanted, since a filter turned down the rest."
     findings = []
     for arm in arms:
-        homes = {number: noted_arm(folder, arm, number) for number in splits}
-        short = {number: lack for number, home in homes.items() if home is not None and (lack := shortage(home)) and lack[2]}
+        sets = {number: noted_arm(folder, arm, number) for number in splits}
+        short = {number: lack for number, images in sets.items() if images is not None and (lack := shortage(images)) and lack[2]}
         empty = {number: lack for number, lack in short.items() if lack[0]}
         if empty:
             each = "; ".join(f"split {number}: {len(lack[0])} of {lack[1]} classes ({', '.join(lack[0][:5])}{', ...' if len(lack[0]) > 5 else ''})" for number, lack in list(empty.items())[:20])
-            findings.append(Finding("empty-class", "warning", arm, f"'{arm}' has no image for some classes on {len(empty)} of {len(homes)} splits, since its filter turned down all candidates, and there it trains on photographs alone ({each}); loosen the filter or raise its rounds."))
+            findings.append(Finding("empty-class", "warning", arm, f"'{arm}' has no image for some classes on {len(empty)} of {len(sets)} splits, since its filter turned down all candidates, and there it trains on photographs alone ({each}); loosen the filter or raise its rounds."))
         elif short:
-            findings.append(Finding("fewer-images", "note", arm, f"'{arm}' has {sum(lack[3] - lack[2] for lack in short.values())} of {sum(lack[3] for lack in short.values())} images on {len(short)} of {len(homes)} splits, since its filter turned down the rest."))
+            findings.append(Finding("fewer-images", "note", arm, f"'{arm}' has {sum(lack[3] - lack[2] for lack in short.values())} of {sum(lack[3] for lack in short.values())} images on {len(short)} of {len(sets)} splits, since its filter turned down the rest."))
     return findings
 
 # %% ../nbs/60_experiment.ipynb #c047
@@ -1272,7 +1281,7 @@ def examine(
     usable_device(run.question.device, None)
     if "train" not in run.sets and "all" not in run.sets:
         raise GenaugError(f"There are no training images (only {', '.join(run.sets) or 'nothing'}): add a train folder.")
-    findings = _data_findings(run) + check_classifier(run.question, len(run.first.train.class_names))
+    findings = _data_findings(run) + check_preset(run.preset, run.question.classifier_weights, len(run.first.train.class_names))
     return list(sorted_findings(findings + _arm_findings(run)))
 
 
@@ -1469,7 +1478,7 @@ def _refusals(
 ) -> list[Finding]:
     "All that can be found before any work; raises `GenaugError` for what the user can put right, and writes nothing."
     found = examine(run)
-    check_claim(run.folder, run.question, source, [place for images in run.sets.values() for place in source_folders(images)])
+    check_claim(run.folder, run.question, source, [folder for images in run.sets.values() for folder in source_folders(images)])
     _check_photographs(run)
     return found
 

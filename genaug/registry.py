@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from .core import (FAMILIES, Augmenter, Balancer, Bound, Budget, Finding, GenaugError, Method, Mixer, Part, Summary, check_settings, content_hash,
-                         declared_methods, printable, sorted_findings, with_settings)
+                         declared_methods, printable, settings_of, sorted_findings, with_settings)
 from .diffusion import Backbone
 from .prompts import ClassPrompt, prompt_findings
 from .recipe import Naming, round_trip
