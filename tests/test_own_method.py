@@ -383,10 +383,10 @@ def test_the_finished_picture_has_the_form_of_the_painted_one(photograph, painte
 
 def test_even_pictures_and_grey_ones_stay_what_they_are():
     grey, colourful = np.full((8, 8, 3), 90, np.uint8), pictures((8, 8, 3))[0]
-    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1  # an even photograph stays even
+    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1  # even stays even
     assert np.ptp(finish(colourful, grey).astype(int).mean(2)) <= 2  # and becomes so under an even edit
     noise = np.repeat(pictures((8, 8, 1))[0], 3, 2)
-    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5  # no colour of two greys
+    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5  # grey stays grey
     assert np.array_equal(finish(colourful, grey, amount=0.0), colourful)
 
 
