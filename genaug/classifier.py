@@ -798,7 +798,7 @@ class ImageFeatures:
         return torch.cat([self.network.features(self.view.test(piece).to(self.device)).float().cpu() for piece in pieces]).double().numpy()
 
     @functools.cached_property
-    def _digest(self) -> str: return content_hash(self.name, dataclasses.asdict(self.view), {name: value.cpu() for name, value in self.network.state_dict().items()})
+    def _digest(self) -> str: return content_hash(self.name, record_of(self.view), {name: value.cpu() for name, value in self.network.state_dict().items()})
 
     def fingerprint(self) -> str: return self._digest
 

@@ -15,7 +15,7 @@ __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'Source'
            'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'idle_in_compare',
            'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin',
            'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit', 'find_table',
-           'own_kernel', 'table_data', 'table_settings', 'reproduce', 'method_lines', 'list_methods']
+           'own_kernel', 'table_data', 'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import inspect
 import json
 import math
 import os
@@ -1059,11 +1060,11 @@ def suffix_makers(
         refuse("A published list needs no model: leave --captioner and --llm out, or leave --published out.")
     if llm_model and not llm:
         refuse("--llm-model names a model at an address: give the address with --llm.")
-    from genaug.suffixes import Captioner, LocalLanguageModel, open_language_model
+    from genaug.suffixes import BlipCaptioner, open_language_model
     model = open_language_model(llm, llm_model, device) if llm else None
-    if isinstance(model, LocalLanguageModel) and model.room and model.room < model.max_new_tokens + 200:  # known before a picture is described
+    if model and model.room and model.room < model.max_new_tokens + 200:  # known before a picture is described
         refuse(f"The language model '{shown(model.name, 200)}' takes {model.room} tokens in all, too few for captions and an answer of up to {model.max_new_tokens}: choose one with a longer context.")
-    return Captioner(captioner, device) if captioner else None, model
+    return BlipCaptioner(captioner, device) if captioner else None, model
 
 
 def suffix_origin(
@@ -1079,9 +1080,7 @@ def suffix_origin(
     if published is not None:
         return [f"made by genaug suffixes from the published list {published}, checked against the class names of {name}"], []
     how = f"captions {f'by {captioner.name}' if captioner else 'of the set'}, {f'summarised by {model.name}' if model else 'settings counted'}"
-    from genaug.suffixes import ServerLanguageModel
-    away = isinstance(model, ServerLanguageModel) and not model.at_home
-    notes = [f"The captions (not the pictures) go to {model.host}."] if away else []
+    notes = [f"The captions (not the pictures) go to {model.host}."] if model and not model.at_home else []
     if "test" not in sets:
         notes.append("The data have no test part: `genaug compare` keeps back some of these pictures for its test, so these suffixes have seen them; for a strict comparison divide the pictures into train and test folders first.")
     return [f"made by genaug suffixes from {count} training images of {name}: {how}"], notes
@@ -1320,20 +1319,38 @@ def reproduce(
     Terminal("reproduce").say(f"Executed notebook: {target}. Rows: {out}")
 
 # %% ../nbs/62_cli.ipynb #c073b
+@functools.cache
+def field_comments(
+    kind: type,  # a dataclass
+) -> Mapping[str, str]:  # field -> what stands behind it in the source
+    "The comments of the fields of a class, its own before those of its bases."
+    found = {}
+    for base in (one for one in kind.__mro__ if one is not object and dataclasses.is_dataclass(one)):
+        for line in inspect.getsource(base).splitlines():
+            if match := re.match(r"    (\w+): .*?  # (.*)", line):
+                found.setdefault(match[1], match[2])
+    return found
+
+
 def method_lines(
-    name: str,  # of a method
-) -> list[tuple[str, str, str]]:  # setting, what it may be, its value
+    name: str,  # of a method, or an arm
+) -> list[tuple[str, str, str, str]]:  # setting, what it may be, its value, what it is
     "What can be set in an arm of this method; raises `GenaugError` for a name that is none."
     from genaug.core import settings_table
-    from genaug.registry import make_arm
-    arm, lines = make_arm(name), []
-    for part in (arm.augmenter, arm.mixer, arm.balancer):
-        for setting in settings_table(part) if part is not None else ():
-            if not setting.path.startswith(("backbone", "class_prompt", "suffixes")):
-                lines.append((setting.path, setting.allowed or setting.kind, shown(setting.value, 60)))
+    from genaug.registry import make_arm, show_value
+    lines = []
+    for part in make_arm(name).parts:
+        owners = {"": part}
+        for setting in settings_table(part):
+            before, _, field = setting.path.rpartition(".")
+            owners[setting.path] = getattr(owners[before], field)
+            if setting.path.rpartition(".")[2] not in ("backbone", "class_prompt", "suffixes", "device"):
+                value = setting.value if setting.kind == "part" else show_value(setting.value)
+                comment = field_comments(type(owners[before])).get(field, "")
+                lines.append((setting.path, setting.allowed or setting.kind, shown(value, 60), comment))
     return lines
 
-
+# %% ../nbs/62_cli.ipynb #c073d
 @app.command("methods")
 def list_methods(
     name: Annotated[str | None, typer.Argument(parser=words_of("NAME", 200), metavar="[NAME]", help="a method, such as diff-ii; left out: all of them", show_default=False)] = None,
@@ -1342,10 +1359,12 @@ def list_methods(
     "List the methods, or what can be set in an arm of one."
     with Terminal("methods", as_json) as terminal:
         from genaug.registry import methods
+        fields = ("setting", "allowed", "value", "comment") if name else ("name", "kind", "summary")
         lines = method_lines(name) if name else [(method.name, method.kind, method.summary) for method in methods()]
-        widths = [max((len(line[place]) for line in lines), default=0) for place in (0, 1)]
-        terminal.say(*(f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third}" for first, second, third in lines))
-        follow = f"{shell_word(name)}@{lines[0][0]}={lines[0][2]}" if name and lines else "genaug methods diff-ii"
-        terminal.say(f"An arm: {follow}" if name and lines else f"Next: {follow}" if not name else "It has no settings.")
-        fields = ("setting", "allowed", "value") if name else ("name", "kind", "summary")
+        widths = [max((len(line[place]) for line in lines), default=0) for place in range(len(fields) - 1)]
+        terminal.say(*("  ".join([*(word.ljust(width) for word, width in zip(line, widths)), line[-1]]).rstrip() for line in lines))
+        settable = [line for line in lines if line[1] != "part"]
+        head, plus, behind = (name or "").partition("+")
+        arm = f"An arm: {shell_word(f'{head}@{settable[0][0]}={settable[0][2]}{plus}{behind}')}" if settable else "It has no settings."
+        terminal.say(arm if name else "Next: genaug methods diff-ii")
         terminal.finish(name=name, lines=[dict(zip(fields, line)) for line in lines])

@@ -1313,6 +1313,8 @@ def check_settings(
     kinds = declared(type(instance))
     owner = owner or (instance.name if "name" in kinds and isinstance(instance.name, str) else "") or type(instance).__name__
     for field in dataclasses.fields(instance):
+        if "setting" in field.metadata:
+            raise TypeError(f"{field.name} of {type(instance).__name__} is marked with metadata: declare it in the class's identity, as `later` or `never`.")
         wants = _wrong_kind(getattr(instance, field.name), *kinds[field.name]) if field.init else ""
         if wants:
             shown = printable(repr(getattr(instance, field.name)))[:80]

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -41,12 +41,13 @@ from . import __version__
 from .answers import merge_lock, pack_answers, put_answers, unpack
 from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
                                embedded_weights, feature_network, train_classifier, train_judge, training_preset)
-from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
-                         keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
-from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, painting_cost, training_time
+from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
+                         from_record, head_and_tail, keep_findings, parse_json, printable, progress_bar, record_of, settings_of,
+                         sorted_findings, write_atomic)
+from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
-from .diffusion import Backbone, load_backbone, usable_device
+from .diffusion import Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
                                    or_nan, perceptual_distance, set_metrics)
@@ -257,10 +258,12 @@ class Comparison:
     table: str = "compare"                    # names in the rows
     scale: str = "user"
 
+    identity: ClassVar[Identity] = Identity("Comparison")
+
     def __post_init__(self):
         _check_question(self)
 
-    def record(self) -> dict: return json.loads(json.dumps(dataclasses.asdict(self)))
+    def record(self) -> dict: return json.loads(json.dumps(record_of(self)))
 
 # %% ../nbs/60_experiment.ipynb #c020
 MOST_NUMBERS = 10_000  # splits or repeats
@@ -529,6 +532,8 @@ class Unit:
     settings: dict          # numbers worth printing
     answers: str = ""       # to the test images, as `pack_answers` gives them; "" in results of earlier versions
 
+    identity: ClassVar[Identity] = Identity("Unit")
+
     def key(self, run: Run) -> dict[str, str]:
         "The key fields of its rows, without metric and part."
         return {**run.names, **arm_identity(run.arm(self.arm)), "split": str(self.split), "seed": str(self.seed)}
@@ -553,7 +558,7 @@ class Unit:
     def load(cls, path: Path) -> "Unit | None":
         "A stored result; None when there is none or the file is broken."
         try:
-            return cls(**_unit_fields(parse_json(path.read_text(encoding="utf-8"))))
+            return cls(**from_record(cls, _unit_fields(parse_json(path.read_text(encoding="utf-8")))))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
@@ -696,7 +701,7 @@ def run_unit(
                 "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
     unit = Unit(arm.text, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right),
                 time.perf_counter() - started, count, settings, pack_answers(answers, test.task))
-    write_atomic(run.path(arm, split, seed), json.dumps(dataclasses.asdict(unit)))
+    write_atomic(run.path(arm, split, seed), json.dumps(record_of(unit)))
     return unit
 
 # %% ../nbs/60_experiment.ipynb #c043a
@@ -1041,7 +1046,7 @@ def estimate(
         steps, batch, painted, evaluated = cost
         spent = times.get(who) or training_time(arm.augmenter, split.train, run.folder / "work")
         times |= {who: spent} if spent is not None else {}
-        concept = content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)
+        concept = content_hash(arm.augmenter.setting("naming") if steps else None)
         learned[concept] = (steps, steps * batch * LEARNING_FACTOR)
         sets[kept] = (who, painted, evaluated)
     return _summed_cost(run, runs, list(learned.values()), list(sets.values()), times)
@@ -1273,9 +1278,8 @@ def open_run(
 ) -> Run:
     "Open the data and the backbone that a comparison needs; raises `GenaugError` for what cannot be opened."
     run = Run(question, open_sets(source, question.condition), None, folder, progress)
-    if any(arm.augmenter is not None and arm.augmenter.needs_backbone for arm in run.arms.values()):
-        run = dataclasses.replace(run, backbone=load_backbone(backbone, question.device))
-    return run
+    network = needed_backbone([arm.augmenter for arm in run.arms.values()], backbone, question.device)
+    return run if network is None else dataclasses.replace(run, backbone=network)
 
 # %% ../nbs/60_experiment.ipynb #c087
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 __all__ = ['InversionSettings', 'invert', 'pool_keys', 'InversionPool', 'invert_images', 'pool_statistics', 'check_grids']
 
 # %% ../nbs/07_inversion.ipynb #c003
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .core import Bound, Finding, GenaugError, check_settings, content_hash, progress_bar, write_atomic
+from .core import Bound, Finding, GenaugError, check_settings, content_hash, progress_bar, record_of, write_atomic
 from .sampling import SamplingSettings, ddim_step, guided_noise, per_row
 
 # %% ../nbs/07_inversion.ipynb #c008
@@ -30,7 +30,7 @@ class InversionSettings:
 
     def record(self) -> dict:
         "What the key of an inversion depends on."
-        return {**asdict(self), "guidance_scale": float(self.guidance_scale)}
+        return {**record_of(self), "guidance_scale": float(self.guidance_scale)}
 
 
 @torch.no_grad()

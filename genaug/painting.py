@@ -22,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +33,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .core import (Augmenter, Budget, Decision, Finding, GenaugError, LabeledImages, NotFinite, PlanRow, content_hash, decode_image,
-                         encode_png, file_name, image_path, keep_findings, metadata_record, parse_json, progress_bar, read_metadata, settings_of, stored_kind,
+                         encode_png, file_name, from_record, image_path, keep_findings, metadata_record, parse_json, progress_bar, read_metadata, record_of, settings_of, stored_kind,
                          write_atomic, write_metadata)
 from .data import Manifest, assert_only
 from .diffusion import cut_prompts
@@ -706,7 +706,7 @@ def finish(
             os.replace(canvas.stored(row), place)
     _clear_leftovers(canvas, {canvas.path(row) for row in kept})
     (canvas.folder / ".genaug" / "failed.jsonl").unlink(missing_ok=True)
-    notes = [json.dumps({"id": name, **asdict(decision)}) + "\n" for name, decision in decisions.items()]
+    notes = [json.dumps({"id": name, **record_of(decision)}) + "\n" for name, decision in decisions.items()]
     write_atomic(canvas.folder / ".genaug" / "decisions.jsonl", "".join(notes))
     images = _kept_images(canvas, kept, decisions)
     extras = [{"method": row.method, "sources": [source for source, _ in row.inputs], "prompt": " | ".join(text for text, _ in row.prompts),
@@ -751,7 +751,7 @@ def read_decisions(
         raise GenaugError(f"'{folder}' holds no decisions: it is unfinished or was moved without its folder .genaug; run the same command again.")
     try:
         records = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        return {str(record.pop("id")): Decision(**record) for record in records}
+        return {str(record.pop("id")): Decision(**from_record(Decision, record)) for record in records}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise GenaugError(f"'{path}' is damaged: remove '{Path(folder) / 'train' / 'metadata.jsonl'}' and run the same command again, which decides anew.") from None
 

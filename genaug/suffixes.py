@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOCAL_HOSTS', 'FIRST_WORDS', 'COMMON_WORDS', 'SMALL_WORDS', 'MARKINGS', 'published_lists', 'published_suffixes',
            'known_captions', 'setting_of', 'suffixes_from_captions', 'load_pretrained', 'load_blip', 'read_captions',
-           'append_captions', 'Captioner', 'LanguageModel', 'load_generator', 'LocalLanguageModel',
+           'append_captions', 'Captioner', 'BlipCaptioner', 'LanguageModel', 'load_generator', 'LocalLanguageModel',
            'ServerLanguageModel', 'open_language_model', 'draw_captions', 'prefix_for', 'instruction', 'begins_setting',
            'without_thoughts', 'answer_lines', 'parse_suffixes', 'summarize', 'stem', 'stems', 'named_class',
            'single_image', 'reason_against', 'filter_suffixes', 'check_free', 'write_suffixes', 'open_suffixes',
@@ -155,8 +155,41 @@ def append_captions(
         file.write("\n" * torn + "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 # %% ../nbs/27_suffixes.ipynb #c018
-class Captioner:
-    "One sentence per image by a BLIP model: greedy, on training images only, each image described once."
+class Captioner(abc.ABC):
+    "Whatever describes a picture in one sentence; training images only, each image once."
+    name: str = "captioner"  # for the record
+
+    @abc.abstractmethod
+    def describe(self, arrays: Sequence[np.ndarray]) -> list[str]:
+        "Captions of a few images at once, each (H, W, 1 or 3), uint8."
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        "A hash of all that its captions depend on but the picture."
+
+    def captions(self,
+                 images: LabeledImages,               # to describe
+                 allowed: Manifest | Iterable[str],   # a manifest (its training images), or ids that may be described
+                 cache: str | Path | None = None,     # file of JSON lines; None: nothing is kept
+                 batch_size: int = 8,                 # images at once; changes no caption but for rounding
+                 progress: bool = False,              # show a bar
+                 ) -> tuple[str, ...]:  # one per image
+        "Captions of training images; raises `GenaugError` when another image is among them."
+        assert_only(images.ids, allowed, "captioning")
+        keys = [content_hash(digest, self.fingerprint()) for digest in images.sha256]
+        known = read_captions(cache) if cache is not None else {}
+        todo = list({key: position for position, key in enumerate(keys) if key not in known}.values())
+        for start in progress_bar(range(0, len(todo), batch_size), "captions", progress):
+            part = todo[start:start + batch_size]
+            texts = self.describe([images.image(position) for position in part])
+            known |= {keys[position]: text for position, text in zip(part, texts)}
+            if cache is not None:
+                append_captions(cache, [{"key": keys[position], "image": images.ids[position], "model": self.name, "caption": text} for position, text in zip(part, texts)])
+        return tuple(known[key] for key in keys)
+
+
+class BlipCaptioner(Captioner):
+    "A BLIP model, greedy."
 
     def __init__(self,
                  path: str | Path,            # folder or hub id, such as Salesforce/blip-image-captioning-large
@@ -186,32 +219,12 @@ class Captioner:
             tokens = self.model.generate(pixel_values=pixels, max_new_tokens=self.max_new_tokens, num_beams=1, do_sample=False)
         return [" ".join(text.split()) for text in self.processor.tokenizer.batch_decode(tokens.cpu(), skip_special_tokens=True)]
 
-    def captions(self,
-                 images: LabeledImages,               # to describe
-                 allowed: Manifest | Iterable[str],   # a manifest (its training images), or ids that may be described
-                 cache: str | Path | None = None,     # file of JSON lines; None: nothing is kept
-                 batch_size: int = 8,                 # images at once; changes no caption but for rounding
-                 progress: bool = False,              # show a bar
-                 ) -> tuple[str, ...]:  # one per image
-        "Captions of training images; raises `GenaugError` when another image is among them."
-        assert_only(images.ids, allowed, "captioning")
-        keys = [content_hash(digest, self.fingerprint()) for digest in images.sha256]
-        known = read_captions(cache) if cache is not None else {}
-        todo = list({key: position for position, key in enumerate(keys) if key not in known}.values())
-        for start in progress_bar(range(0, len(todo), batch_size), "captions", progress):
-            part = todo[start:start + batch_size]
-            texts = self.describe([images.image(position) for position in part])
-            known |= {keys[position]: text for position, text in zip(part, texts)}
-            if cache is not None:
-                append_captions(cache, [{"key": keys[position], "image": images.ids[position], "model": self.name, "caption": text} for position, text in zip(part, texts)])
-        return tuple(known[key] for key in keys)
-
 # %% ../nbs/27_suffixes.ipynb #c023
 class LanguageModel(abc.ABC):
     "Whatever continues a text."
     name: str = "language model"        # for the record
     room: int | None = None             # tokens of prompt and answer together; None: not known
-    max_new_tokens: int | None = None   # longest answer; None: the model decides
+    max_new_tokens: int = 0             # longest answer; 0: the model decides
     host: str = ""                      # where prompts are sent; empty: nowhere, it computes here
     at_home: bool = True                # does every prompt stay on this machine?
 

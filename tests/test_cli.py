@@ -237,3 +237,64 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
     said = capsys.readouterr().out
     assert "cmo+drw" in said and "oversampling+strong-augmentation" in said and "smote@fill=true" in said
     assert "tiny" not in (found / "results.csv").read_text(encoding="utf-8")            # no backbone was needed
+
+
+# one plan, declared ranges, methods
+
+
+def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
+    "The plan that is counted and shown is the one that is painted; only a method that learns has a trial plan before."
+    from genaug.recipe import Recipe
+
+    planned, plain = [], Recipe.plan
+    monkeypatch.setattr(Recipe, "plan", lambda self, *rest: planned.append(self.name) or plain(self, *rest))
+    begin = ["augment", str(photos), str(tmp_path / "set"), "--copies", "1", "--quiet"]
+    assert run([*begin, "--method", "real-guidance@num_inference_steps=3"]) == 0
+    assert planned == ["real-guidance"]
+    said = capsys.readouterr().out
+    assert said.index("Estimated cost") < said.index("First prompts")
+    assert "8 images painted" in said
+    begin[2] = str(tmp_path / "learned")
+    assert run([*begin, "--method", "diff-gen@num_inference_steps=2;naming.steps=1"]) == 0
+    assert len(planned) == 3
+
+
+def test_the_ranges_of_options_are_those_of_the_question():
+    from genaug.cli import declared_ranges
+    from genaug.core import declared
+    from genaug.experiment import Comparison
+
+    bounds = {field: bound for field, (_, bound) in declared(Comparison).items() if bound is not None and not bound.words}
+    read = declared_ranges("experiment", "Comparison")
+    assert {field: (bound.low, bound.high, bound.above, bound.below) for field, bound in bounds.items()} == {
+        field: tuple(found) for field, found in read.items()
+    }
+    assert {"shots", "copies", "updates", "batch_size", "replace", "test_fraction", "splits"} <= set(read)
+
+
+@pytest.mark.parametrize("option, text, words", [
+    ("--batch-size", "65537", "from 1 to 65,536"), ("--updates", "0", "from 1 to 100,000,000"), ("--copies", "10001", "at most 10,000"),
+    ("--shots", "1000001", "from 1 to 1,000,000"), ("--seeds", "2147483648,1", "beyond 2,147,483,647"), ("--test-share", "1", "below 1")])
+def test_the_first_refusals_follow_the_declared_ranges(option, text, words, capsys):
+    assert run(["compare", "digits", option, text]) == 2
+    assert words in sentence(capsys)
+
+
+def test_help_says_the_ranges(capsys):
+    assert run(["compare", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 to 65,536" in text and "above 0 to 10,000" in text
+
+
+def test_methods_and_their_settings_are_listed(capsys):
+    from genaug.registry import method_names
+
+    assert run(["methods", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["lines"]
+    assert [line["name"] for line in listed] == list(method_names())
+    for name in ("original", "diff-ii", "smote", "drw", "feature-space", "mixup+drw"):
+        assert run(["methods", name, "--json"]) == 0
+        lines = json.loads(capsys.readouterr().out)["lines"]
+        assert all(set(line) == {"setting", "allowed", "value", "comment"} for line in lines)
+    assert run(["methods", "diff-iii"]) == 2
+    assert "did you mean 'diff-ii'" in sentence(capsys)

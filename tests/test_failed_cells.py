@@ -255,9 +255,8 @@ def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
     monkeypatch.setattr(
         classifier,
         "_batch_loss",
-        lambda network, store, rows, preset, feeder, device: (
-            plain(network, store, rows, preset, feeder, device)
-            * (math.nan if feeder.mixer is not None else 1)
+        lambda trained, schedule, store, rows: (
+            plain(trained, schedule, store, rows) * (math.nan if schedule.mixer is not None else 1)
         ),
     )
     found = compare(Run(ONE, SETS, None, tmp_path, False))

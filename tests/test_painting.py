@@ -13,26 +13,27 @@ import pytest
 import torch
 
 import genaug.painting as painting
-from genaug.core import Augmenter, Budget, Decision, GenaugError, LabeledImages, PlanRow, content_hash, encode_png, seed_from, write_atomic
+from genaug.core import Augmenter, Budget, Decision, GenaugError, Identity, LabeledImages, PlanRow, content_hash, encode_png, seed_from, write_atomic
 from genaug.data import Manifest, open_folder
 from genaug.painting import Team, depths, make_plan, open_synthetic, plan_difference, read_plan, synthesize
 
 TOY = '''
 """A method and a data set for trials in other processes."""
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from genaug.core import Augmenter, LabeledImages, PlanRow, content_hash, seed_from
+from genaug.core import Augmenter, Identity, LabeledImages, PlanRow, content_hash, seed_from
 
 
 @dataclass(kw_only=True)
 class Grain(Augmenter):
     name: str = "grain"
     strength: float = 0.3
-    delay: float = field(default=0.0, metadata={"setting": False})
+    delay: float = 0.0
+    identity = Identity("Grain", never=("delay",))
 
     def plan(self, real, budget, seed):
         rows = []
@@ -456,7 +457,8 @@ class Sieve(Augmenter):
     limit: int = 100
     rounds: int = 3
     grouped: bool = False
-    seen: list = field(default_factory=list, metadata={"setting": False})
+    seen: list = field(default_factory=list)
+    identity = Identity("Sieve", never=("seen",))
 
     def plan(self, real, budget, seed):
         rows = []

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.core import Budget, GenaugError, LabeledImages
+from genaug.core import Budget, GenaugError, Identity, LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.recipe import (AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LabelByStrength, OwnLatent, Recipe,
+from genaug.recipe import (AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LabelByStrength, Naming, OwnLatent, Recipe,
                            Suffixed, learn_or_load, prompt_stages)
 from genaug.schedule import Append
 from genaug.prompts import ClassPrompt
@@ -123,9 +123,10 @@ class CountingConcept:
 
 
 @dataclasses.dataclass(frozen=True)
-class CountingNaming:
-    calls: list = dataclasses.field(default_factory=list, metadata={"setting": False})
+class CountingNaming(Naming):
+    calls: list = dataclasses.field(default_factory=list)
     rank: int = 1
+    identity = Identity("CountingNaming", never=("calls",))
 
     def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False):
         self.calls.append(checkpoint)

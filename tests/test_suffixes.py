@@ -14,7 +14,7 @@ from genaug.cli import find_suffixes, run
 from genaug.core import GenaugError, LabeledImages
 from genaug.data import Manifest, few_shot
 from genaug.prompts import read_suffixes
-from genaug.suffixes import (Captioner, LanguageModel, LocalLanguageModel, ServerLanguageModel, begins_setting, draw_captions, filter_suffixes, instruction, known_captions,
+from genaug.suffixes import (BlipCaptioner, LanguageModel, LocalLanguageModel, ServerLanguageModel, begins_setting, draw_captions, filter_suffixes, instruction, known_captions,
                              make_suffixes, named_class, open_language_model, parse_suffixes, prefix_for, published_lists, published_suffixes, read_captions, setting_of, stem, suffixes_from_captions,
                              summarize, write_suffixes)
 
@@ -53,7 +53,7 @@ def blip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def captioner(blip):
-    return Captioner(blip, max_new_tokens=8)
+    return BlipCaptioner(blip, max_new_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_a_changed_pixel_or_model_or_length_is_described_anew(captioner, blip, p
     changed = LabeledImages([pixels], pool[:1].labels, pool.class_names, pool.ids[:1])
     captioner.captions(changed, pool.ids, cache)
     assert len(read_captions(cache)) == 2
-    longer, other = Captioner(blip, max_new_tokens=9), Captioner(blip, max_new_tokens=8)
+    longer, other = BlipCaptioner(blip, max_new_tokens=9), BlipCaptioner(blip, max_new_tokens=8)
     assert other.fingerprint() == captioner.fingerprint() != longer.fingerprint()
     with torch.no_grad():
         next(other.model.parameters()).flatten()[0] += 1
@@ -255,9 +255,9 @@ def test_the_random_state_is_left_alone(captioner, gpt, pool):
 
 def test_what_is_no_captioner(gpt, blip, tmp_path):
     with pytest.raises(GenaugError, match="of the kind 'gpt2', not blip"):
-        Captioner(gpt)
+        BlipCaptioner(gpt)
     with pytest.raises(GenaugError, match="no folder"):
-        Captioner(tmp_path / "nowhere")
+        BlipCaptioner(tmp_path / "nowhere")
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     for path in blip.iterdir():
@@ -265,7 +265,7 @@ def test_what_is_no_captioner(gpt, blip, tmp_path):
             (pickled / path.name).write_bytes(path.read_bytes())
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(GenaugError, match="safetensors"):
-        Captioner(pickled)
+        BlipCaptioner(pickled)
 
 
 # language models
@@ -551,7 +551,7 @@ def test_the_command_explains_itself(capsys):
 def test_a_device_that_is_not_there(blip, gpt):
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    for opened, folder in ((Captioner, blip), (LocalLanguageModel, gpt)):
+    for opened, folder in ((BlipCaptioner, blip), (LocalLanguageModel, gpt)):
         with pytest.raises(GenaugError, match="no GPU"):
             opened(folder, device="cuda")
 
