@@ -1389,6 +1389,8 @@ def read_comparison(
             raise ValueError
     except FileNotFoundError:
         raise GenaugError(f"'{folder}' holds no comparison: give the folder that `genaug compare` wrote.") from None
+    except GenaugError as error:  # a method of one's own, mostly
+        raise GenaugError(f"'{path}' has an arm that cannot be read here: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and compare again.") from None
     return record
