@@ -31,16 +31,18 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines, from_record,
+from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines,
                          picture_traits, printable, progress_bar, read_record, record_of, sorted_findings, write_atomic)
 
 if TYPE_CHECKING:  # pandas takes a third of a second, and only tables of labels need it
-    import pandas
+    from pandas import DataFrame
+else:
+    DataFrame = Any
 
 # %% ../nbs/01_data.ipynb #c006
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class FolderReport:
 
     def sets(self) -> dict[str, LabeledImages]: return _sets_of(self)
 
-    def counts(self) -> "pandas.DataFrame":
+    def counts(self) -> DataFrame:
         "Number of usable images, one row per class, one column per split."
         import pandas as pd
         return pd.crosstab(pd.Series([image.class_name for image in self.images], name="class", dtype=object),
                            pd.Series([image.split for image in self.images], name="split", dtype=object))
 
-    def table(self) -> "pandas.DataFrame":
+    def table(self) -> DataFrame:
         "The findings as a data frame with the columns severity, kind, where and message."
         import pandas as pd
         return pd.DataFrame([asdict(finding) for finding in self.findings], columns=["severity", "kind", "where", "message"])
@@ -799,7 +801,7 @@ class LabelTable:
     split: str                  # "train", "val" or "test"
     path_column: str            # names the pictures
     patient_column: str | None  # says whose picture it is; None: nothing does
-    rows: "pandas.DataFrame"    # every column by its name
+    rows: DataFrame    # every column by its name
     may_link: tuple[str, ...] = ()  # folders of the data set that may be links to somewhere else
 
 
@@ -853,7 +855,7 @@ ATTRIBUTE_WORDS = ("age", "sex", "gender", "male", "female", "pregnant", "pregna
 
 
 def _no_labels(
-    rows: "pandas.DataFrame",  # of `_rows_of`, of the training table
+    rows: DataFrame,  # of `_rows_of`, of the training table
     labels: Sequence[str],  # columns taken
 ) -> dict[str, str]:  # column -> why
     "The columns among the labels that are probably none."
@@ -975,7 +977,7 @@ def _rows_of(
     root: Path,                # of the data set
     findings: list[Finding],   # what is found is added here
     progress: bool,            # show a bar
-) -> "pandas.DataFrame":  # the usable rows: name (where the picture lies), id (in normal form C), patient, labels
+) -> DataFrame:  # the usable rows: name (where the picture lies), id (in normal form C), patient, labels
     "Judge the rows of one table."
     import pandas as pd
     add = lambda kind, first, text: findings.append(Finding(kind, "error", first, text))
@@ -1026,7 +1028,7 @@ def _look_into(
 
 
 def _equal_rows(
-    table: "pandas.DataFrame",  # of one split, with hashes
+    table: DataFrame,  # of one split, with hashes
     name: str,                # of the table
     labels: Sequence[str],    # their names
     findings: list[Finding],  # what is found is added here
@@ -1105,7 +1107,7 @@ def _report_labels(
 
 # %% ../nbs/01_data.ipynb #c061b
 def _table_images(
-    rows: "pandas.DataFrame",  # of one split
+    rows: DataFrame,  # of one split
     root: Path,             # of the data set
     names: Sequence[str],   # of the labels
     has_patients: bool,     # does the table name patients?
@@ -1122,7 +1124,7 @@ class TableReport(FolderReport):
 
     def sets(self) -> dict[str, LabeledImages]: return dict(self.images)
 
-    def counts(self) -> "pandas.DataFrame":
+    def counts(self) -> DataFrame:
         "Number of usable pictures with each label, one row per label, one column per split."
         import pandas as pd
         return pd.DataFrame({split: images.labels.sum(0).astype(np.int64) for split, images in self.images.items()}, index=pd.Index(self.class_names, name="label"))
@@ -1298,7 +1300,7 @@ class SourceReport:
             return self.report.class_names
         return next((images.class_names for images in self.sets.values()), ())
 
-    def counts(self) -> "pandas.DataFrame":
+    def counts(self) -> DataFrame:
         "Number of usable pictures, one row per class or label, one column per split."
         import pandas as pd
         if self.report is not None:

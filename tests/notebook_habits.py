@@ -33,9 +33,10 @@ PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b|\r(?!\n)")
 
 
 def is_import(node):
-    "an import, or imports that only annotations need: `if TYPE_CHECKING:`"
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse:
-        return all(isinstance(inner, IMPORTS) for inner in node.body)
+    "an import, or imports that only annotations need: `if TYPE_CHECKING:`, with Any for them otherwise"
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        otherwise = all(isinstance(inner, ast.Assign) and ast.unparse(inner.value) == "Any" for inner in node.orelse)
+        return otherwise and all(isinstance(inner, IMPORTS) for inner in node.body)
     return isinstance(node, IMPORTS)
 
 
