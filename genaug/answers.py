@@ -10,6 +10,7 @@ __all__ = ['LEVELS', 'LARGEST_PACK', 'DAMAGES', 'pack', 'unpack', 'pack_answers'
 import base64
 import binascii
 import json
+import os
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -183,7 +184,7 @@ def merge_lock(
     path: Path,  # of a file that several processes merge into
 ) -> FileLock:
     "A lock for the file, beside all others in the folder of temporary files."
-    return FileLock(Path(tempfile.gettempdir()) / f"genaug-{content_hash(str(path.resolve()))[:24]}.lock")
+    return FileLock(Path(tempfile.gettempdir()) / f"genaug-{content_hash(os.path.realpath(path))[:24]}.lock")
 
 
 def put_answers(

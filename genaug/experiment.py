@@ -178,6 +178,9 @@ def check_results(
 ) -> None:
     "Raise `GenaugError` when results.csv is no file of rows, or was changed since `put_noted` wrote it."
     path, note = folder / "results.csv", folder / ".genaug" / "results.json"
+    for made in (path, folder / "answers.jsonl"):
+        if made.is_dir():
+            raise GenaugError(f"'{made}' is a folder, where a comparison keeps a file: move it away.")
     load_rows(path)
     try:
         known = parse_json(note.read_text(encoding="utf-8"))["sha256"] if note.is_file() else None
@@ -1393,7 +1396,9 @@ def read_comparison(
         raise GenaugError(f"'{path}' has an arm that cannot be read here: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and compare again.") from None
-    return record
+    usual = Comparison(("original",)).record()  # of fields that an earlier version lacked
+    return {**record, "question": usual | record["question"]}
+
 
 def asked_rows(
     rows: pd.DataFrame,  # all that a folder holds

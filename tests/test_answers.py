@@ -231,3 +231,20 @@ def test_mistakes_are_shares_of_the_class():
 
 def test_a_failed_run_has_no_answers():
     assert Unit.failed("mixup", 0, 0, "why").answers == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "elsewhere"])
+def test_a_file_of_answers_that_is_none_is_refused_or_replaced(kind, tmp_path):
+    run = Run(dataclasses.replace(QUESTION, methods=("original",), splits=(0,), repeats=(0,)), SETS, None, tmp_path / "out", False)
+    compare(run)
+    place = run.folder / "answers.jsonl"
+    kept = place.read_bytes()
+    place.unlink()
+    if kind == "folder":
+        place.mkdir()
+        with pytest.raises(GenaugError, match="answers.jsonl' is a folder"):
+            compare(run)
+    else:
+        place.symlink_to("answers.jsonl" if kind == "loop" else tmp_path / "nowhere.jsonl")
+        compare(run)
+        assert place.read_bytes() == kept

@@ -649,7 +649,7 @@ def judge_arms(text):
         made = call_checked(make_arm, arm, seconds=10).value
         if made is not None:
             expect(
-                make_arm(made.name).name == made.name, f"{made.name!r} has another name when it is made again"
+                make_arm(made.text).text == made.text, f"{made.text!r} has another name when it is made again"
             )
 
 

@@ -376,7 +376,7 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
     monkeypatch.setattr(study, "judging_pool", lambda name: pool)
     split = type("Split", (), {"train": sets["train"], "test": sets["val"]})
     monkeypatch.setattr(study, "open_run", lambda asked, source, folder, progress: Run(asked, sets, None, folder, progress))
-    monkeypatch.setattr(Run, "split", lambda self, number: split)
+    monkeypatch.setattr(Run, "splits", {100: split, 0: split})
     jury = type("Jury", (), {"judge": type("Judge", (), {"name": "judge", "predict": lambda self, images: asked.append(images.ids) or images.labels})()})
     monkeypatch.setattr(study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury)
     fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
