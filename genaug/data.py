@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -684,15 +684,18 @@ def match_groups(
 ) -> dict[str, str]:  # id -> group, of the pictures that have one
     "Tie the rows of a table of groups to pictures."
     def add(kind, severity, where, text): findings.append(Finding(kind, severity, where, text))
-    found, strange = {}, []
+    found, strange, known = {}, [], set(ids)
+    short = Counter(word for name in ids for word in {PurePosixPath(name).name, PurePosixPath(name).stem})
+    full = {word: name for name in ids for word in (PurePosixPath(name).stem, PurePosixPath(name).name) if short[word] == 1}
     for written, group in rows:
         name = unicodedata.normalize("NFC", written)
-        if found.setdefault(name, group) != group:
+        name = name if name in known else full.get(name, name)
+        if name not in known:
+            strange.append(name)
+        elif found.setdefault(name, group) != group:
             add("two-groups", "error", name, f"'{table}' puts '{name}' into the groups '{found[name]}' and "
                 f"'{group}': keep one row per picture.")
-    known = set(ids)
-    strange = [name for name in found if name not in known]
-    groups = {name: group for name, group in found.items() if name in known and group}
+    groups = {name: group for name, group in found.items() if group}
     alone = [name for name in ids if name not in groups]
     if strange:
         add("group-file", "warning", strange[0], f"{len(strange)} row(s) of '{table}', first '{strange[0]}', name "

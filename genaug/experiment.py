@@ -44,8 +44,9 @@ from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPres
 from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
                          keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
 from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
-from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
-from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
+from .data import TUNING_SEEDS, Manifest, assert_only, kept_together, tuning_sets
+from .datasets import CONDITIONS, drawn_sets, known_word, load, names
+from .readers import formats, open_sets
 from .diffusion import Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
@@ -336,7 +337,7 @@ def make_split(
             raise GenaugError(f"The data have no part '{question.test_part}' to examine on: they have {', '.join(sets)}.")
         sets = {"train": pool, "test": sets[question.test_part]}
     if question.condition == "validation":
-        parts = tuning_sets(pool, number, question.shots, question.imbalance_factor)
+        parts = tuning_sets(pool, number, question.shots, question.imbalance_factor, kept_together(sets))
         if not len(parts.get("test", ())):
             raise GenaugError("The training pool has no unused images to tune on: lower the number of shots or add images.")
         hashes = {name: digest for part in parts.values() for name, digest in zip(part.ids, part.sha256)}
