@@ -60,7 +60,7 @@ class Distribution:
     citation: str                         # authors, title, venue, year
     num_classes: int = 0                  # as published; 0: not fixed
     published: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # "part" or "part/class or group" -> pictures
-    is_choice: bool = False               # do its lists leave pictures out on purpose?
+    is_choice: bool = False               # do its lists leave pictures out, as published?
 
 # %% ../nbs/17_readers.ipynb #c008
 def holds(
@@ -760,7 +760,7 @@ FINE_GRAINED = MappingProxyType({
         196, MappingProxyType({"train": 8144, "test": 8041})),
     "oxford-pet": Distribution(
         "Oxford-IIIT Pet", (("annotations/trainval.txt",),), pet_lists, "https://www.robots.ox.ac.uk/~vgg/data/pets/",
-        "CC BY-SA 4.0", "Parkhi et al., Cats and Dogs, CVPR, 2012", 37, MappingProxyType({"train": 3680, "test": 3669})),
+        "CC BY-SA 4.0", "Parkhi et al., Cats and Dogs, CVPR, 2012", 37, MappingProxyType({"train": 3680, "test": 3669}), True),
     "flowers-102": Distribution(
         "Flowers-102", (("setid.mat",),), flower_lists, "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/", NO_TERMS,
         "Nilsback and Zisserman, Automated Flower Classification over a Large Number of Classes, ICVGIP, 2008",
