@@ -1606,6 +1606,8 @@ def kept_back_groups(
     wanted = np.minimum(np.floor(fraction * total + 0.5), np.maximum(total - 1, 0))
     miss = lambda held: ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum()
     chosen, held = np.zeros(len(counts), bool), np.zeros(len(total))
+    if not wanted.any():
+        return chosen[of_image]
     for row, inside in enumerate(counts):
         if miss(held + inside) < miss(held) and not ((held + inside >= total) & (total > 0)).any():
             chosen[row], held = True, held + inside

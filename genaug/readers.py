@@ -95,6 +95,9 @@ def find_home(
                      if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
     except OSError as error:
         raise GenaugError(f"'{error.filename}' cannot be read ({error.strerror}): change its permissions.") from None
+    above = [place for place in root.resolve().parents[:2] if any(known and all(holds(place, name) for name in known) for known in marks)]
+    if above:
+        raise GenaugError(f"'{folder}' is a part of {title}: give the folder '{above[0]}', which holds its lists.")
     wanted = " or ".join(" and ".join(known) for known in marks)
     raise GenaugError(f"'{folder}' does not look like {title}: there is no {wanted} in it or in the two levels below; "
                       "unpack the whole distribution and give its folder.")
@@ -263,7 +266,9 @@ def published_findings(
     "One warning that names where the counts differ; nothing where they agree."
     have = Counter(image.split for image in images)
     have += Counter(f"{image.split}/{word}" for image in images for word in {image.class_name, image.group} - {""})
-    differ = [f"{key} {have[key]:,} ({count:,})" for key, count in distribution.published.items() if have[key] != count]
+    wrong = {key: count for key, count in distribution.published.items() if have[key] != count}
+    differ = [f"{key} {have[key]:,} ({count:,})" for key, count in wrong.items()
+              if "/" not in key or key.partition("/")[0] not in wrong]
     if distribution.num_classes and len(class_names) != distribution.num_classes:
         differ.insert(0, f"classes {len(class_names)} ({distribution.num_classes})")
     if not differ:
