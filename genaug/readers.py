@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['WATERBIRDS', 'TISSUES', 'PATIENT_TABLES', 'NO_TERMS', 'FINE_GRAINED', 'CUB', 'FLOWERS', 'DIFF_MIX', 'SAGAWA',
-           'GROUPS', 'DISTRIBUTIONS', 'ListedImage', 'Listing', 'Distribution', 'holds', 'find_home', 'short',
-           'list_fields', 'read_mat', 'class_of', 'judge_twice', 'usable_rows', 'report_unlisted', 'checked_images',
-           'published_findings', 'listed_classes', 'check_distribution', 'distribution_format', 'display_names',
-           'cub_classes', 'cub_lists', 'aircraft_lists', 'car_annotations', 'car_lists', 'pet_lists', 'flower_labels',
-           'flower_lists', 'flower_halves', 'waterbird_rows', 'waterbird_lists', 'cub_waterbird_lists', 'kather_lists',
-           'listed_files', 'place_of', 'label_names', 'image_lists', 'tail_lists', 'cub_tail_lists',
-           'flower_tail_lists', 'patients_of_names', 'patient_groups', 'check_lesions', 'open_lesions', 'formats',
-           'open_sets']
+           'GROUPS', 'DISTRIBUTIONS', 'ListedImage', 'Listing', 'Distribution', 'holds', 'folders_in', 'find_home',
+           'short', 'list_fields', 'read_mat', 'whole_numbers', 'class_of', 'judge_twice', 'is_file', 'usable_rows',
+           'report_unlisted', 'checked_images', 'published_findings', 'listed_classes', 'check_distribution',
+           'distribution_format', 'display_names', 'cub_classes', 'cub_lists', 'aircraft_lists', 'car_annotations',
+           'car_lists', 'pet_lists', 'flower_labels', 'flower_lists', 'flower_halves', 'waterbird_rows',
+           'waterbird_lists', 'cub_waterbird_lists', 'kather_lists', 'listed_files', 'place_of', 'label_names',
+           'image_lists', 'tail_lists', 'cub_tail_lists', 'flower_tail_lists', 'patients_of_names', 'patient_groups',
+           'check_lesions', 'open_lesions', 'formats', 'open_sets']
 
 # %% ../nbs/17_readers.ipynb #c003
 import csv
@@ -30,8 +30,8 @@ import numpy as np
 from . import data
 from .core import Finding, GenaugError, LabeledImages, printable, sorted_findings
 from .data import (MAX_PIXELS, PATIENT_COLUMNS, PICTURE_SUFFIXES, FolderReport, Format, FoundImage, check_classes,
-                         check_folder, find_copies, folder_groups, inspect_all, match_groups, open_source, refuse_first,
-                         relative_id, similar_findings, split_role)
+                         check_folder, find_copies, folder_groups, inspect_all, list_folder, match_groups, open_source,
+                         refuse_first, relative_id, similar_findings, split_role)
 from .datasets import CONDITIONS, known_word, load, names
 
 # %% ../nbs/17_readers.ipynb #c006
@@ -59,7 +59,7 @@ class Distribution:
     licence: str                          # in a few words; the page has the terms
     citation: str                         # authors, title, venue, year
     num_classes: int = 0                  # as published; 0: not fixed
-    published: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # "part" or "part/class or group" -> pictures
+    published: Mapping[str, int | tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))  # "part" or "part/class or group" -> pictures, or what they may be
     is_choice: bool = False               # do its lists leave pictures out, as published?
 
 # %% ../nbs/17_readers.ipynb #c008
@@ -67,13 +67,25 @@ def holds(
     place: Path,  # a folder
     name: str,    # of a file or folder in it; case does not matter in its last part
 ) -> bool:
-    "Is it there?"
+    "Is it there? No, where the folder cannot be read."
     path = place / name
-    if path.exists():
-        return True
-    return path.parent.is_dir() and path.name.casefold() in {entry.casefold() for entry in os.listdir(path.parent)}
+    try:
+        return path.exists() or path.name.casefold() in {entry.casefold() for entry in os.listdir(path.parent)}
+    except OSError:
+        return False
 
 
+def folders_in(
+    place: Path,  # a folder
+) -> list[Path]:
+    "Its folders in name order, no hidden ones and no links; none where it cannot be read."
+    try:
+        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
+
+# %% ../nbs/17_readers.ipynb #c008b
 def find_home(
     folder: str | Path,       # what the user gave
     marks: Sequence[tuple[str, ...]],  # what a home holds
@@ -83,19 +95,18 @@ def find_home(
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise GenaugError(f"'{folder}' is no folder: unpack {title} and give the folder it lies in.")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise GenaugError(f"The folder '{folder}' cannot be read: change its permissions.")
+    fits = lambda place: any(all(holds(place, name) for name in known) for known in marks)
     level = [root]
-    try:
-        for _ in range(3):
-            homes = [place for place in level if any(all(holds(place, name) for name in known) for known in marks)]
-            if len(homes) > 1:
-                raise GenaugError(f"'{homes[0]}' and '{homes[1]}' both look like {title}: give one of them.")
-            if homes:
-                return homes[0]
-            level = [Path(entry.path) for place in level for entry in sorted(os.scandir(place), key=lambda one: one.name)
-                     if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
-    except OSError as error:
-        raise GenaugError(f"'{error.filename}' cannot be read ({error.strerror}): change its permissions.") from None
-    above = [place for place in root.resolve().parents[:2] if any(known and all(holds(place, name) for name in known) for known in marks)]
+    for _ in range(3):
+        homes = [place for place in level if fits(place)]
+        if len(homes) > 1:
+            raise GenaugError(f"'{homes[0]}' and '{homes[1]}' both look like {title}: give one of them.")
+        if homes:
+            return homes[0]
+        level = [below for place in level for below in folders_in(place)]
+    above = [place for place in root.resolve().parents[:2] if fits(place)]
     if above:
         raise GenaugError(f"'{folder}' is a part of {title}: give the folder '{above[0]}', which holds its lists.")
     wanted = " or ".join(" and ".join(known) for known in marks)
@@ -147,7 +158,17 @@ def read_mat(
     lacks = [name for name in wanted if name not in content]
     if lacks:
         raise GenaugError(f"'{short(path)}' has no variable '{lacks[0]}': copy it again from the distribution.")
-    return [np.atleast_1d(content[name]) for name in wanted]
+    return [np.atleast_1d(content[name]).ravel() for name in wanted]
+
+
+def whole_numbers(
+    values: np.ndarray,  # of a MATLAB file
+    path: Path,          # that file
+) -> list[int]:
+    "The values as whole numbers; raises `GenaugError` when they are something else."
+    if values.dtype.kind not in "iu" and not (values.dtype.kind == "f" and (values == np.floor(values)).all()):
+        raise GenaugError(f"'{short(path)}' holds something else than whole numbers: copy it again from the distribution.")
+    return values.astype(int).tolist()
 
 
 def class_of(
@@ -158,7 +179,7 @@ def class_of(
     "The name of a class number; raises `GenaugError` for a number that has none, such as 0 where classes count from 1."
     try:
         return class_names[int(number)]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         first, last = min(class_names, default=1), max(class_names, default=1)
         raise GenaugError(f"'{short(path)}' has the class '{number}', and classes count from {first} to {last}: "
                           "copy it again from the distribution.") from None
@@ -185,6 +206,16 @@ def judge_twice(
     return kept
 
 # %% ../nbs/17_readers.ipynb #c014b
+def is_file(
+    path: Path,  # as a list names it
+) -> bool:
+    "Is there such a file? A name that no file can have, such as one of 300 letters, is answered with no."
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def usable_rows(
     home: Path,                   # of the distribution
     rows: Sequence[ListedImage],  # of its lists
@@ -194,9 +225,10 @@ def usable_rows(
     inside, by_file, lost = home.resolve(), {}, defaultdict(list)
     for row in rows:
         path = home / row.name
-        if ".." in PurePosixPath(row.name).parts or path.exists() and not path.resolve().is_relative_to(inside):
+        there = is_file(path)
+        if ".." in PurePosixPath(row.name).parts or there and not path.resolve().is_relative_to(inside):
             lost["outside"].append(row.name)
-        elif not path.is_file():
+        elif not there:
             lost[row.split].append(row.name)
         else:
             by_file.setdefault(path.resolve(), []).append(row)
@@ -266,8 +298,9 @@ def published_findings(
     "One warning that names where the counts differ; nothing where they agree."
     have = Counter(image.split for image in images)
     have += Counter(f"{image.split}/{word}" for image in images for word in {image.class_name, image.group} - {""})
-    wrong = {key: count for key, count in distribution.published.items() if have[key] != count}
-    differ = [f"{key} {have[key]:,} ({count:,})" for key, count in wrong.items()
+    known = {key: count if isinstance(count, tuple) else (count,) for key, count in distribution.published.items()}
+    wrong = {key: counts for key, counts in known.items() if have[key] not in counts}
+    differ = [f"{key} {have[key]:,} ({' or '.join(f'{count:,}' for count in counts)})" for key, counts in wrong.items()
               if "/" not in key or key.partition("/")[0] not in wrong]
     if distribution.num_classes and len(class_names) != distribution.num_classes:
         differ.insert(0, f"classes {len(class_names)} ({distribution.num_classes})")
@@ -454,7 +487,7 @@ def flower_labels(
     "The class of each picture, both counted from 1."
     from torchvision.datasets import Flowers102
     path = home / "imagelabels.mat"
-    labels = read_mat(path, "labels")[0].astype(int).tolist()
+    labels = whole_numbers(read_mat(path, "labels")[0], path)
     every = dict(enumerate((name.strip() for name in Flowers102.classes), 1))
     of_picture = {picture: class_of(label, every, path) for picture, label in enumerate(labels, 1)}
     return of_picture, {number: every[number] for number in sorted(set(labels))}
@@ -472,7 +505,7 @@ def flower_lists(
                                 f"training and {len(parts['test']):,} for the test; as published, training is the small part."))
     rows = []
     for split, numbers in parts.items():
-        for number in numbers.astype(int).tolist():
+        for number in whole_numbers(numbers, home / "setid.mat"):
             if number not in of_picture:
                 raise GenaugError(f"setid.mat lists the picture {number}, and imagelabels.mat has {len(of_picture)}: copy both again.")
             rows.append(ListedImage(f"jpg/image_{number:05d}.jpg", split, of_picture[number]))
@@ -553,15 +586,16 @@ def kather_lists(
     findings: list[Finding],  # what is found is added here
 ) -> Listing:
     "Pictures by the eight class folders, groups by the slide in the file's name."
-    rows, nameless = [], []
+    rows, nameless, found = [], [], []
     for number, tissue in enumerate(TISSUES, 1):
-        folders = [name for name in sorted(os.listdir(home)) if re.fullmatch(rf"0?{number}_\w*{tissue}\w*", name, re.IGNORECASE)]
-        for path in sorted(home / folder / file for folder in folders for file in os.listdir(home / folder)):
-            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."):
+        folders = [place.name for place in folders_in(home) if re.fullmatch(rf"0?{number}_\w*{tissue}\w*", place.name, re.IGNORECASE)]
+        for path in (path for folder in folders for path in list_folder(home / folder, home, found)[1]):
+            if path.suffix.lower() in PICTURE_SUFFIXES:
                 slide = re.search(r"CRC-Prim-HE-(\d+)", path.name, re.IGNORECASE)
                 group = f"slide {int(slide[1]):02d}" if slide else ""
                 rows.append(ListedImage(path.relative_to(home).as_posix(), "all", tissue, group))
                 nameless += [] if slide else [path.name]
+    findings += [finding for finding in found if finding.kind != "junk"]
     if nameless:
         findings.append(Finding("no-group", "warning", nameless[0], f"{len(nameless)} picture(s), first '{nameless[0]}', name no "
                                 "slide (CRC-Prim-HE-NN) and count as groups of their own."))
@@ -580,12 +614,12 @@ def listed_files(
     if "train" not in paths:
         raise GenaugError(f"'{home.name}' holds no list of training pictures: add train.txt with a path and a label per line. "
                           "Without a list, --imbalance draws a long tail by the same rule from the whole set.")
-    listed = {split: [] for split in paths}
+    listed, endings = {split: [] for split in paths}, "|".join(re.escape(suffix) for suffix in PICTURE_SUFFIXES)
     for split, path in paths.items():
         for line, in list_fields(path, 1):
-            match = re.fullmatch(r"(.+?\.\w+)(?:[\s,;]+(.*))?", line.strip().strip('"'))
+            match = re.fullmatch(rf'(.+(?:{endings}))(?:"?[\s,;]+(.*))?', line.strip().strip('"'), re.IGNORECASE)
             name, label = match.groups() if match else (line.strip(), "")
-            listed[split].append((name.strip('"').replace("\\", "/"), (label or "").strip().strip('"')))
+            listed[split].append((name.replace("\\", "/"), (label or "").strip().strip('"')))
     return listed
 
 
@@ -599,7 +633,7 @@ def place_of(
         for start in range(max(1, len(parts) - 1)):
             for top in ("", "images/", "jpg/"):
                 short = top + "/".join(parts[start:])
-                if (home / short).is_file():
+                if is_file(home / short):
                     return short
     return "/".join(parts)
 
@@ -684,7 +718,7 @@ def flower_tail_lists(home: Path, findings: list[Finding]) -> Listing:
     return tail_lists(home, flower_halves(home, findings), findings)
 
 # %% ../nbs/17_readers.ipynb #c051
-PATIENT_TABLES = ("patients.csv", "patients.tsv", "patient.csv", "groups.csv", "metadata.csv")
+PATIENT_TABLES = ("patients.csv", "patients.tsv", "patient.csv", "groups.csv", "metadata.csv")  # the first that is there
 
 
 def patients_of_names(
@@ -701,7 +735,7 @@ def patients_of_names(
         found += [(image, max(matching, key=len))] if matching else []
     return found
 
-
+# %% ../nbs/17_readers.ipynb #c051b
 def patient_groups(
     root: Path,               # of the data set
     ids: Sequence[str],       # of its usable pictures
@@ -721,8 +755,11 @@ def patient_groups(
     column = next((plain.index(word) for word in (*PATIENT_COLUMNS, "id") if word in plain), None)
     if column is None or set(plain) & {"file", *data.PATH_COLUMNS}:
         return folder_groups(root, ids, findings, path)
-    people = [row[column].strip() for row in rows if len(row) > column]
-    return match_groups(path.name, patients_of_names(people, ids), ids, findings)
+    tied = patients_of_names([row[column].strip() for row in rows if len(row) > column], ids)
+    if not tied:
+        findings.append(Finding("no-patients", "error", path.name, f"No picture belongs to a patient of '{path.name}': give it the "
+                                "columns file and patient, or begin each file name with its patient."))
+    return match_groups(path.name, tied, ids, findings) if tied else {}
 
 # %% ../nbs/17_readers.ipynb #c052
 def check_lesions(
@@ -779,7 +816,7 @@ GROUPS = tuple(f"{bird} on {place}" for bird in WATERBIRDS["y"] for place in WAT
 DISTRIBUTIONS = MappingProxyType({
     **FINE_GRAINED,
     "flowers-102-halves": replace(FLOWERS, marks=(("imagelabels.mat",),), lists=flower_halves, citation=DIFF_MIX, published=MappingProxyType({})),
-    "cub-lt": replace(CUB, title="CUB-LT", lists=cub_tail_lists, citation=DIFF_MIX, is_choice=True, published=MappingProxyType({"test": 5794})),
+    "cub-lt": replace(CUB, title="CUB-LT", lists=cub_tail_lists, citation=DIFF_MIX, is_choice=True, published=MappingProxyType({"train": (1242, 1427, 1798, 2238), "test": 5794})),
     "flower-lt": replace(FLOWERS, title="Flower-LT", marks=(("imagelabels.mat",),), lists=flower_tail_lists, citation=DIFF_MIX, is_choice=True,
                          published=MappingProxyType({})),
     "image-list": Distribution("lists of pictures", ((),), image_lists, "", "", "", is_choice=True),

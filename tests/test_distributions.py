@@ -503,3 +503,85 @@ def test_tuning_leaves_out_the_groups_of_its_training_images(intact):
     pool = open_sets(f"lesions:{intact['lesions'].home}")["all"]
     parts = tuning_sets(pool, 100, shots=1, by_group=True)
     assert len(parts["test"]) and not set(parts["train"].groups) & set(parts["test"].groups)
+
+
+# ---- damaged and hostile lists
+
+def test_the_folder_of_the_pictures_alone_is_answered_with_the_folder_to_give(intact):
+    home = intact["cub"].home
+    with pytest.raises(GenaugError, match=f"give the folder '{home}'"):
+        open_sets(f"cub:{home / 'images'}")
+
+
+def test_an_unreadable_neighbour_does_not_matter(tmp_path, monkeypatch):
+    import os
+    built, real = miniatures.cub(tmp_path), os.scandir
+    (tmp_path / "lost+found").mkdir()
+
+    def refuse(place):
+        if Path(place).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(place))
+        return real(place)
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert counts(open_sets(f"cub:{tmp_path}")) == built.counts
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a\0b.jpg", "\x1b[2J.jpg", "con/../../x.jpg"])
+def test_names_that_no_file_can_have(name, tmp_path):
+    save(tmp_path / "cat" / "a.jpg", 1)
+    write(tmp_path / "train.txt", "cat/a.jpg 0", f"{name} 0")
+    report = examined("image-list", tmp_path)
+    assert {finding.kind for finding in report.errors} <= {"missing-picture", "link-outside"} and report.errors
+    assert len(open_sets(f"image-list:{tmp_path}", strict=False)["train"]) == 1
+
+
+@pytest.mark.parametrize("name, file, content", [
+    ("flowers-102", "setid.mat", {"trnid": np.array(["a", "b"]), "valid": np.array([1]), "tstid": np.array([2])}),
+    ("flowers-102", "setid.mat", {"trnid": np.array([1.5]), "valid": np.array([1]), "tstid": np.array([2])}),
+    ("flowers-102", "setid.mat", {"trnid": np.array([1, 999]), "valid": np.array([2]), "tstid": np.array([3])}),
+    ("flowers-102", "imagelabels.mat", {"labels": np.array([0, 1, 2])}),
+    ("flowers-102", "imagelabels.mat", {"other": np.array([1])}),
+    ("stanford-cars", "devkit/cars_train_annos.mat", {"annotations": np.array([1, 2, 3])}),
+    ("stanford-cars", "devkit/cars_train_annos.mat", annotations([("00001.jpg", "one")], "fname", "class")),
+    ("stanford-cars", "devkit/cars_train_annos.mat", annotations([("00001.jpg", np.array([1, 2]))], "fname", "class"))])
+def test_matlab_files_that_hold_something_else_are_refused_in_a_sentence(name, file, content, tmp_path):
+    built = LAYOUTS[name](tmp_path)
+    savemat(built.home / file, content)
+    finding = kinds(name, built.home)["source"]
+    assert "again" in finding.message or "whole" in finding.message or "labels" in finding.message
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_damage_is_never_more_than_a_finding(seed, tmp_path):
+    draw = np.random.default_rng(seed)
+    name = list(LAYOUTS)[seed % len(LAYOUTS)]
+    built = LAYOUTS[name](tmp_path)
+    lists = sorted(path for path in built.home.rglob("*") if path.suffix in (".txt", ".mat", ".csv") and path.is_file())
+    for path in lists[:4]:
+        content = bytearray(path.read_bytes())
+        for _ in range(int(draw.integers(1, 6))):
+            place = int(draw.integers(len(content)))
+            content[place:place + int(draw.integers(0, 9))] = draw.bytes(int(draw.integers(0, 6)))
+        path.write_bytes(bytes(content))
+    report = examined(name, built.home)
+    assert report.sets or report.errors
+
+
+def test_no_patient_is_tied_to_any_picture(tmp_path):
+    built = miniatures.lesions(tmp_path, by_picture=False)
+    write(built.home / "patients.csv", "patient_id,age", "somebody,1", "else,2")
+    assert "No picture belongs to a patient" in kinds("lesions", built.home)["no-patients"].message
+
+
+def test_patients_in_folders_and_a_list_with_blanks(tmp_path):
+    for seed, name in enumerate(("cyst/Anna B/1.png", "cyst/Ben/2.png", "solid/Anna B/3.png")):
+        save(tmp_path / name, 300 + seed)
+    write(tmp_path / "patients.csv", "patient,sex", "Anna B,f", "Ben,m")
+    assert open_sets(f"lesions:{tmp_path}")["all"].groups == ["Anna B", "Ben", "Anna B"]
+
+
+def test_total_counts_of_a_long_tail_may_be_one_of_several(tmp_path):
+    built = miniatures.cub(tmp_path)
+    write(built.home / "train.txt", *(line.split()[1] for line in (built.home / "images.txt").read_text().splitlines()[:3]),
+          "002.Laysan_Albatross/Laysan_Albatross_0000_2000.jpg", "003.Sooty_Albatross/Sooty_Albatross_0000_3000.jpg")
+    assert "train 5 (1,242 or 1,427 or 1,798 or 2,238)" in kinds("cub-lt", built.home)["published-counts"].message
