@@ -642,7 +642,8 @@ def check_classes(
 
 # %% ../nbs/01_data.ipynb #c035b
 PATH_COLUMNS = ("path", "fpath", "file_name", "filename", "image")
-PATIENT_COLUMNS = ("subject_id", "patient_id", "subjectid", "patientid", "subject", "patient", "subject id", "patient id", "subject-id", "patient-id", "person_id", "personid", "pid", "mrn")
+PATIENT_COLUMNS = ("subject_id", "patient_id", "subjectid", "patientid", "subject", "patient", "subject id", 
+                   "patient id", "subject-id", "patient-id", "person_id", "personid", "pid", "mrn")
 GROUP_COLUMNS = ("group", "slide", "slide_id", "lesion_id", "site", "place")
 
 
@@ -651,7 +652,8 @@ def _unreadable(
     reason: str,  # what went wrong
 ) -> GenaugError:
     "The error for a file that is no table."
-    return GenaugError(f"'{name}' cannot be read as a table ({' '.join(reason.split())}): save it as CSV in UTF-8, one line per picture.")
+    return GenaugError(f"'{name}' cannot be read as a table ({' '.join(reason.split())}): "
+                       "save it as CSV in UTF-8, one line per picture.")
 
 
 def read_groups(
@@ -663,7 +665,8 @@ def read_groups(
     try:
         text = path.read_text(encoding="utf-8-sig")
         mark = max(",;\t", key=text.partition("\n")[0].count)
-        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=mark) if any(row)]
+        table = csv.reader(text.splitlines(), delimiter=mark)
+        rows = [[cell.strip() for cell in row] for row in table if any(row)]
     except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(name, str(error)) from None
     header = [column.casefold() for column in rows[0]] if rows else []
@@ -688,7 +691,8 @@ def match_groups(
     def add(kind, severity, where, text): findings.append(Finding(kind, severity, where, text))
     found, strange, known = {}, [], set(ids)
     short = Counter(word for name in ids for word in {PurePosixPath(name).name, PurePosixPath(name).stem})
-    full = {word: name for name in ids for word in (PurePosixPath(name).stem, PurePosixPath(name).name) if short[word] == 1}
+    full = {word: name for name in ids for word in (PurePosixPath(name).stem, PurePosixPath(name).name)
+            if short[word] == 1}
     for written, group in rows:
         name = unicodedata.normalize("NFC", written)
         name = name if name in known else full.get(name, name)
@@ -700,15 +704,15 @@ def match_groups(
     groups = {name: group for name, group in found.items() if group}
     alone = [name for name in ids if name not in groups]
     if strange:
-        add("group-file", "warning", strange[0], f"{len(strange)} row(s) of '{table}', first '{strange[0]}', name "
-            "no usable picture: write paths relative to the folder, with / between the parts.")
+        add("group-file", "warning", strange[0], f"{len(strange)} row(s) of '{table}', first '{strange[0]}', "
+            "name no usable picture: write paths relative to the folder, with / between the parts.")
     if alone:
         add("no-group", "warning", alone[0], f"{len(alone)} picture(s), first '{alone[0]}', have no group in "
             f"'{table}': each counts as a group of its own; add their rows.")
     if groups:
         count = len(set(groups.values()))
-        add("groups", "note", table, f"{len(groups)} pictures lie in {count} group(s): where a test part has to be "
-            "kept back, a group never lies on both sides.")
+        add("groups", "note", table, f"{len(groups)} pictures lie in {count} group(s): where a test part has "
+            "to be kept back, a group never lies on both sides.")
     return groups
 
 # %% ../nbs/01_data.ipynb #c035c1
@@ -743,8 +747,9 @@ def with_groups(
     shared = [name for name, splits in homes.items() if name and len(splits) > 1]
     if shared:
         first, second = list(homes[shared[0]].values())[:2]
-        findings.append(Finding("shared-groups", "warning", first, f"{len(shared)} group(s), first '{shared[0]}' "
-            f"('{first}' and '{second}'), lie in two parts: results will look too good; put each into one part."))
+        text = (f"{len(shared)} group(s), first '{shared[0]}' "
+                f"('{first}' and '{second}'), lie in two parts: results will look too good; put each in one.")
+        findings.append(Finding("shared-groups", "warning", first, text))
     return images
 
 # %% ../nbs/01_data.ipynb #c037
@@ -1557,18 +1562,20 @@ def group_counts(
     images: LabeledImages,  # with groups
     seed: int,              # of the split
 ) -> tuple[np.ndarray, np.ndarray]:  # (G, K) images of each class in each group; (N,) row of each image
-    "How many images of each class a group has, groups in the order of their rank; a picture without group is one."
+    "How many images of each class a group has, in the order of rank; a picture without group is one."
     keys = [("group", group) if group else ("alone", name) for name, group in zip(images.ids, images.groups)]
     order = sorted(set(keys), key=lambda key: content_hash("rank", seed, *key))
     rows = {key: row for row, key in enumerate(order)}
     of_image = np.array([rows[key] for key in keys], np.int64)
-    several = [images.labels, np.ones((len(images), 1))]
-    classes = np.hstack(several) if images.task == "multi" else np.eye(len(images.class_names))[images.targets]
+    if images.task == "multi":
+        classes = np.hstack([images.labels, np.ones((len(images), 1))])
+    else:
+        classes = np.eye(len(images.class_names))[images.targets]
     counts = np.zeros((len(order), classes.shape[1]))
     np.add.at(counts, of_image, classes)
     return counts, of_image
 
-
+# %% ../nbs/01_data.ipynb #c085b2
 def _best_exchange(
     counts: np.ndarray,     # (G, K)
     chosen: np.ndarray,     # (G,) bool
@@ -1600,7 +1607,7 @@ def kept_back_groups(
     fraction: float,        # share to keep back
     seed: int,              # of the split
 ) -> np.ndarray:  # (N,) bool: which images are kept back
-    "Choose whole groups so that each class comes as near to its share as it can; no class loses all its images."
+    "Choose whole groups so that each class comes near to its share; no class loses all its images."
     counts, of_image = group_counts(images, seed)
     total = counts.sum(0)
     wanted = np.minimum(np.floor(fraction * total + 0.5), np.maximum(total - 1, 0))
@@ -1622,7 +1629,7 @@ def kept_back_groups(
 def kept_together(
     sets: Mapping[str, LabeledImages],  # by split
 ) -> bool:
-    "Do groups stay whole when images are kept back? Yes, where images have groups and there is no test part of its own."
+    "Do groups stay whole when images are kept back? Yes, if there are groups and no test part of its own."
     pool = sets.get("train", sets.get("all"))
     return "test" not in sets and pool is not None and pool.groups is not None
 

@@ -16,7 +16,8 @@ from genaug.core import GenaugError
 from genaug.data import Manifest, carve_validation, check_folder, examine_source, open_folder
 from genaug.readers import DISTRIBUTIONS, check_distribution, formats, open_sets
 
-NORMAL = {"published-counts", "single-image", "grey", "palette", "banner", "groups", "near-copy", "near-copy-labels"}
+NORMAL = {"published-counts", "single-image", "grey", "palette", "banner", "groups", "near-copy",
+          "near-copy-labels"}
 
 
 def examined(name, folder, **options):
@@ -30,8 +31,10 @@ def kinds(name, folder):
 
 def counts(sets):
     "(part, class or group) -> pictures."
-    found = Counter((part, images.class_names[target]) for part, images in sets.items() for target in images.targets)
-    return found + Counter((part, group) for part, images in sets.items() for group in images.groups or () if group)
+    found = Counter((part, images.class_names[target]) for part, images in sets.items()
+                    for target in images.targets)
+    return found + Counter((part, group) for part, images in sets.items() for group in images.groups or ()
+                           if group)
 
 
 def edit(path, old, new):
@@ -56,7 +59,8 @@ def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
     built = intact[name]
     place = built.home.parents[above - 1] if above else built.home
     report = examined(name, place)
-    assert report.ok and not {finding.kind for finding in report.findings if finding.severity == "warning"} - NORMAL
+    assert report.ok and not {finding.kind for finding in report.findings
+                              if finding.severity == "warning"} - NORMAL
     assert built.counts.items() <= counts(report.sets).items()
     wanted = Counter()
     for (part, word), count in built.counts.items():
@@ -80,7 +84,8 @@ def test_counts_that_differ_from_the_published_ones_are_a_warning(name, intact):
 def test_counts_that_agree_are_not_mentioned(intact, monkeypatch):
     from dataclasses import replace
     same = replace(DISTRIBUTIONS["cub"], num_classes=3, published={"train": 9, "test/Laysan Albatross": 2})
-    assert "published-counts" not in {finding.kind for finding in check_distribution(same, intact["cub"].home).findings}
+    assert "published-counts" not in {finding.kind
+                                      for finding in check_distribution(same, intact["cub"].home).findings}
 
 
 def test_nothing_is_unpickled_and_nothing_fetched(intact, monkeypatch):
@@ -124,7 +129,8 @@ def test_aircraft_are_those_of_torchvision(intact):
     from torchvision.datasets import FGVCAircraft
     built = intact["fgvc-aircraft"]
     sets = open_sets(f"fgvc-aircraft:{built.home}")
-    for split, parts in (("train", ["train"]), ("val", ["val"]), ("trainval", ["train", "val"]), ("test", ["test"])):
+    for split, parts in (("train", ["train"]), ("val", ["val"]), ("trainval", ["train", "val"]),
+                         ("test", ["test"])):
         theirs = FGVCAircraft(built.home.parents[1], split, download=False)
         same_as(sets, parts, theirs._image_files, theirs._labels, theirs.classes)
 
@@ -190,11 +196,13 @@ def no_label(home):
 
 def outside(home):
     save(home.parent / "elsewhere.jpg", 77)
-    edit(home / "images.txt", "001.Black_footed_Albatross/Black_footed_Albatross_0000_1000.jpg", "../../elsewhere.jpg")
+    edit(home / "images.txt", "001.Black_footed_Albatross/Black_footed_Albatross_0000_1000.jpg",
+         "../../elsewhere.jpg")
 
 
 def broken(home):
-    (home / "images" / miniatures.BIRDS[0] / "Black_footed_Albatross_0000_1000.jpg").write_bytes(b"\xff\xd8 no picture")
+    path = home / "images" / miniatures.BIRDS[0] / "Black_footed_Albatross_0000_1000.jpg"
+    path.write_bytes(b"\xff\xd8 no picture")
 
 
 def copied(home):
@@ -229,7 +237,8 @@ def unlisted_flower(home):
 
 def from_zero(home):
     path = home / "devkit" / "cars_train_annos.mat"
-    rows = [(1, 1, 5, 5, int(row["class"]) - 1, str(row["fname"])) for row in loadmat(path, squeeze_me=True)["annotations"]]
+    rows = [(1, 1, 5, 5, int(row["class"]) - 1, str(row["fname"]))
+            for row in loadmat(path, squeeze_me=True)["annotations"]]
     savemat(path, annotations(rows, "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname"))
 
 
@@ -251,28 +260,41 @@ TRAPS = [
     ("cub", outside, "link-outside", "error", "are not followed"),
     ("cub", broken, "not-an-image", "error", "is not a picture"),
     ("cub", copied, "leak", "warning", "lie in two parts and are left out of the earlier one"),
-    ("cub", extra, "unlisted", "warning", "1 picture(s), first 'images/004.Groove_billed_Ani/new.jpg', are in no list"),
+    ("cub", extra, "unlisted", "warning", "first 'images/004.Groove_billed_Ani/new.jpg', are in no list"),
     ("cub", empty_class, "empty-class", "error", "'Groove billed Ani'"),
-    ("cub", lambda home: (home / "train_test_split.txt").unlink(), "source", "error", "train_test_split.txt' is missing"),
-    ("cub", lambda home: edit(home / "images.txt", "2 ", ""), "source", "error", "has 1 columns instead of 2"),
-    ("cub", lambda home: edit(home / "image_class_labels.txt", "1 1\n", "1 0\n"), "source", "error", "classes count from 1 to 3"),
-    ("cub", lambda home: (home / "images.txt").write_bytes(b"\xff\xfe\x00\x01"), "source", "error", "cannot be read as text"),
-    ("fgvc-aircraft", lambda home: edit(home / "variants.txt", "F-16A/B", "F-16A B"), "source", "error", "has the variant 'F-16A/B'"),
-    ("fgvc-aircraft", lambda home: (home / "images" / "0034309.jpg").unlink(), "missing-picture", "error", "of train"),
-    ("fgvc-aircraft", lambda home: (home / "images_variant_test.txt").unlink(), "source", "error", "is missing"),
+    ("cub", lambda home: (home / "train_test_split.txt").unlink(), "source", "error",
+     "train_test_split.txt' is missing"),
+    ("cub", lambda home: edit(home / "images.txt", "2 ", ""), "source", "error",
+     "has 1 columns instead of 2"),
+    ("cub", lambda home: edit(home / "image_class_labels.txt", "1 1\n", "1 0\n"), "source", "error",
+     "classes count from 1 to 3"),
+    ("cub", lambda home: (home / "images.txt").write_bytes(b"\xff\xfe\x00\x01"), "source", "error",
+     "cannot be read as text"),
+    ("fgvc-aircraft", lambda home: edit(home / "variants.txt", "F-16A/B", "F-16A B"), "source", "error",
+     "has the variant 'F-16A/B'"),
+    ("fgvc-aircraft", lambda home: (home / "images" / "0034309.jpg").unlink(), "missing-picture", "error",
+     "of train"),
+    ("fgvc-aircraft", lambda home: (home / "images_variant_test.txt").unlink(), "source", "error",
+     "is missing"),
     ("stanford-cars", from_zero, "source", "error", "has the class '0', and classes count from 1 to 2"),
     ("stanford-cars", unlabelled_test, "no-test-labels", "warning", "have no labels"),
-    ("stanford-cars", lambda home: (home / "devkit" / "cars_meta.mat").write_bytes(b"MATLAB" * 40), "source", "error", "cannot be read as a MATLAB"),
+    ("stanford-cars", lambda home: (home / "devkit" / "cars_meta.mat").write_bytes(b"MATLAB" * 40), "source",
+     "error", "cannot be read as a MATLAB"),
     ("oxford-pet", breed_numbers, "source", "error", "elsewhere"),
     ("oxford-pet", every_breed_number, "source", "error", "not the number within a species"),
-    ("oxford-pet", lambda home: edit(home / "annotations" / "test.txt", "pug_102 5 2 2", "pug_102 5"), "source", "error", "has 2 columns instead of 4"),
+    ("oxford-pet", lambda home: edit(home / "annotations" / "test.txt", "pug_102 5 2 2", "pug_102 5"),
+     "source", "error", "has 2 columns instead of 4"),
     ("flowers-102", unlisted_flower, "unlisted", "warning", "image_00099.jpg"),
-    ("flowers-102", lambda home: (home / "imagelabels.mat").unlink(), "source", "error", "imagelabels.mat' is missing"),
-    ("waterbirds", lambda home: edit(home / "metadata.csv", ",0,0,0,", ",0,3,0,"), "source", "error", "'3' in the column 'split'"),
-    ("waterbirds", lambda home: edit(home / "metadata.csv", "place,place_filename", "where,place_filename"), "source", "error", "nothing in the column 'place'"),
+    ("flowers-102", lambda home: (home / "imagelabels.mat").unlink(), "source", "error",
+     "imagelabels.mat' is missing"),
+    ("waterbirds", lambda home: edit(home / "metadata.csv", ",0,0,0,", ",0,3,0,"), "source", "error",
+     "'3' in the column 'split'"),
+    ("waterbirds", lambda home: edit(home / "metadata.csv", "place,place_filename", "where,place_filename"),
+     "source", "error", "nothing in the column 'place'"),
     ("kather-2016", no_slide, "no-group", "warning", "name no slide"),
     ("lesions", lambda home: (home / "patients.csv").unlink(), "no-patients", "error", "add patients.csv"),
-    ("lesions", lambda home: edit(home / "patients.csv", "cyst/P00_1.png,P00", "cyst/P00_0.png,P01"), "two-groups", "error", "into the groups"),
+    ("lesions", lambda home: edit(home / "patients.csv", "cyst/P00_1.png,P00", "cyst/P00_0.png,P01"),
+     "two-groups", "error", "into the groups"),
 ]
 
 
@@ -347,19 +369,21 @@ def test_waterbirds_examine_cub(tmp_path):
     assert set(sets) == {"train", "test", "shifted"}
     assert {key: count for key, count in counts(sets).items() if key[0] != "shifted"} == cub.counts
     assert len(sets["shifted"]) == 6 and sets["shifted"].class_names == cub.classes
-    assert set(sets["shifted"].groups) == {"waterbird on land", "waterbird on water", "landbird on land", "landbird on water"}
+    assert set(sets["shifted"].groups) == {"waterbird on land", "waterbird on water", "landbird on land",
+                                           "landbird on water"}
 
 
 def test_long_tail_lists_take_the_official_classes_and_test_part(tmp_path):
     built = miniatures.cub(tmp_path, train=4)
     folder = "/somebody/CUB_200_2011/images"
-    rows = [name for _, name in (line.split() for line in (built.home / "images.txt").read_text().splitlines())]
+    rows = [line.split()[1] for line in (built.home / "images.txt").read_text().splitlines()]
     tail = rows[:4] + rows[6:8] + rows[12:13]
     write(built.home / "imb_cub_0.01_train.txt", *(f"{folder}/{name} {int(name[:3]) - 1}" for name in tail))
     sets = open_sets(f"cub-lt:{built.home}")
     assert sets["train"].counts() == dict(zip(built.classes, (4, 2, 1))) and len(sets["test"]) == 6
     assert open_sets(f"image-list:{built.home}")["train"].counts() == sets["train"].counts()
-    write(built.home / "imb_cub_0.01_train.txt", *(f"{name} {label}" for name, label in zip(tail, (0, 0, 0, 0, 1, 1, 7))))
+    write(built.home / "imb_cub_0.01_train.txt",
+          *(f"{name} {label}" for name, label in zip(tail, (0, 0, 0, 0, 1, 1, 7))))
     assert "another label" in kinds("cub-lt", built.home)["list"].message
 
 
@@ -389,7 +413,8 @@ def test_a_list_never_leads_out_of_the_folder(tmp_path):
     save(tmp_path / "secret" / "a.jpg", 1)
     save(tmp_path / "data" / "cat" / "b.jpg", 2)
     (tmp_path / "data" / "cat" / "link.jpg").symlink_to(tmp_path / "secret" / "a.jpg")
-    write(tmp_path / "data" / "train.txt", "cat/b.jpg 0", "../secret/a.jpg 1", f"{tmp_path}/secret/a.jpg 1", "cat/link.jpg 0")
+    write(tmp_path / "data" / "train.txt", "cat/b.jpg 0", "../secret/a.jpg 1", f"{tmp_path}/secret/a.jpg 1",
+          "cat/link.jpg 0")
     found = kinds("image-list", tmp_path / "data")
     assert "2 listed picture(s)" in found["link-outside"].message and "missing-picture" in found
 
@@ -414,7 +439,8 @@ def test_a_group_never_lies_on_both_sides_and_classes_stay_balanced(name, fracti
         assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
         choices.add(frozenset(parts[2]))
         for label, total in sets["all"].counts().items():
-            held = sum(label == sets["all"].class_names[sets["all"].targets[sets["all"].index([image])[0]]] for image in manifest.test)
+            held = sum(label == sets["all"].class_names[sets["all"].targets[sets["all"].index([image])[0]]]
+                       for image in manifest.test)
             assert abs(held - fraction * total) <= max(2, 0.2 * total)
     assert len(choices) > 1
 
@@ -423,8 +449,10 @@ def test_the_best_balance_is_found_where_there_is_an_exact_one(tmp_path):
     for group, (cats, dogs) in {"a": (5, 1), "b": (1, 5), "c": (3, 3), "d": (9, 1), "e": (1, 9)}.items():
         for kind, count in (("cat", cats), ("dog", dogs)):
             for number in range(count):
-                save(tmp_path / kind / f"{group}{number}.png", 1000 * (kind == "cat") + 100 * ord(group) + number)
-    write(tmp_path / "groups.csv", "file,group", *(f"{path.relative_to(tmp_path)},{path.name[0]}" for path in sorted(tmp_path.rglob("*.png"))))
+                save(tmp_path / kind / f"{group}{number}.png",
+                     1000 * (kind == "cat") + 100 * ord(group) + number)
+    write(tmp_path / "groups.csv", "file,group",
+          *(f"{path.relative_to(tmp_path)},{path.name[0]}" for path in sorted(tmp_path.rglob("*.png"))))
     images = open_folder(tmp_path)["all"]
     for seed in range(5):
         _, held = carve_validation(images, 6 / 19, seed, by_group=True)
@@ -435,7 +463,8 @@ def test_a_class_of_one_group_stays_in_training_and_one_group_is_refused(tmp_pat
     built = miniatures.lesions(tmp_path, patients=4)
     table = built.home / "patients.csv"
     rows = [row for row in csv.reader(table.read_text().splitlines())]
-    write(table, "file,patient", *(f"{name},{'X' if name.startswith('cyst') else patient}" for name, patient in rows[1:]))
+    write(table, "file,patient", *(f"{name},{'X' if name.startswith('cyst') else patient}" for name,
+                                   patient in rows[1:]))
     sets = open_sets(f"lesions:{built.home}")
     for seed in range(4):
         manifest = Manifest.build(sets, seed, test_fraction=0.5)
@@ -463,12 +492,14 @@ def test_groups_of_any_folder(tmp_path):
     assert set(found_in(folder)) <= {"groups", "near-copy-labels"}
     write(folder / "groups.csv", "file;slide", *(row.replace(",", ";") for row in rows[:-1]), "dog/99.png;7")
     assert {"group-file", "no-group"} <= set(found_in(folder)) and open_folder(folder)["all"].groups[-1] == ""
-    write(folder / "groups.csv", "group,file", *(f"{row.split(',')[1]},{row.split('/')[1].split(',')[0]}" for row in rows))
+    write(folder / "groups.csv", "group,file",
+          *(f"{row.split(',')[1]},{row.split('/')[1].split(',')[0]}" for row in rows))
     assert open_folder(folder)["all"].groups == ["0", "1", "2", "0", "1", "2"]
 
 
 @pytest.mark.parametrize("lines, text", [
-    (["name,colour", "cat/0.png,red"], "needs the columns file and group"), (["file,group", "cat/0.png"], "too few columns"),
+    (["name,colour", "cat/0.png,red"], "needs the columns file and group"), (["file,group", "cat/0.png"],
+                                                                             "too few columns"),
     (["file,group", "cat/0.png,A", "cat/0.png,B"], "into the groups 'A' and 'B'")])
 def test_a_spoilt_table_of_groups_is_an_error(lines, text, tmp_path):
     folder = folder_with_groups(tmp_path, *lines)
@@ -480,7 +511,8 @@ def test_a_spoilt_table_of_groups_is_an_error(lines, text, tmp_path):
 def test_groups_in_two_given_parts_are_a_warning_and_parts_stay(tmp_path):
     for seed, name in enumerate(("train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png")):
         save(tmp_path / name, 500 + seed)
-    write(tmp_path / "groups.csv", "file,patient", "train/cat/1.png,A", "train/dog/2.png,B", "test/cat/3.png,A", "test/dog/4.png,C")
+    write(tmp_path / "groups.csv", "file,patient", "train/cat/1.png,A", "train/dog/2.png,B",
+          "test/cat/3.png,A", "test/dog/4.png,C")
     assert "1 group(s), first 'A'" in found_in(tmp_path)["shared-groups"].message
     sets = open_folder(tmp_path)
     assert Manifest.build(sets, 0).test == sets["test"].ids and sets["test"].groups == ["A", "C"]
@@ -531,19 +563,23 @@ def test_names_that_no_file_can_have(name, tmp_path):
     save(tmp_path / "cat" / "a.jpg", 1)
     write(tmp_path / "train.txt", "cat/a.jpg 0", f"{name} 0")
     report = examined("image-list", tmp_path)
-    assert {finding.kind for finding in report.errors} <= {"missing-picture", "link-outside"} and report.errors
+    assert {finding.kind for finding in report.errors} <= {"missing-picture",
+                                                           "link-outside"} and report.errors
     assert len(open_sets(f"image-list:{tmp_path}", strict=False)["train"]) == 1
 
 
 @pytest.mark.parametrize("name, file, content", [
-    ("flowers-102", "setid.mat", {"trnid": np.array(["a", "b"]), "valid": np.array([1]), "tstid": np.array([2])}),
+    ("flowers-102", "setid.mat", {"trnid": np.array(["a", "b"]), "valid": np.array([1]),
+                                  "tstid": np.array([2])}),
     ("flowers-102", "setid.mat", {"trnid": np.array([1.5]), "valid": np.array([1]), "tstid": np.array([2])}),
-    ("flowers-102", "setid.mat", {"trnid": np.array([1, 999]), "valid": np.array([2]), "tstid": np.array([3])}),
+    ("flowers-102", "setid.mat", {"trnid": np.array([1, 999]), "valid": np.array([2]),
+                                  "tstid": np.array([3])}),
     ("flowers-102", "imagelabels.mat", {"labels": np.array([0, 1, 2])}),
     ("flowers-102", "imagelabels.mat", {"other": np.array([1])}),
     ("stanford-cars", "devkit/cars_train_annos.mat", {"annotations": np.array([1, 2, 3])}),
     ("stanford-cars", "devkit/cars_train_annos.mat", annotations([("00001.jpg", "one")], "fname", "class")),
-    ("stanford-cars", "devkit/cars_train_annos.mat", annotations([("00001.jpg", np.array([1, 2]))], "fname", "class"))])
+    ("stanford-cars", "devkit/cars_train_annos.mat",
+     annotations([("00001.jpg", np.array([1, 2]))], "fname", "class"))])
 def test_matlab_files_that_hold_something_else_are_refused_in_a_sentence(name, file, content, tmp_path):
     built = LAYOUTS[name](tmp_path)
     savemat(built.home / file, content)
@@ -556,7 +592,8 @@ def test_random_damage_is_never_more_than_a_finding(seed, tmp_path):
     draw = np.random.default_rng(seed)
     name = list(LAYOUTS)[seed % len(LAYOUTS)]
     built = LAYOUTS[name](tmp_path)
-    lists = sorted(path for path in built.home.rglob("*") if path.suffix in (".txt", ".mat", ".csv") and path.is_file())
+    lists = sorted(path for path in built.home.rglob("*") if path.suffix in (".txt", ".mat", ".csv")
+                   and path.is_file())
     for path in lists[:4]:
         content = bytearray(path.read_bytes())
         for _ in range(int(draw.integers(1, 6))):
@@ -582,6 +619,9 @@ def test_patients_in_folders_and_a_list_with_blanks(tmp_path):
 
 def test_total_counts_of_a_long_tail_may_be_one_of_several(tmp_path):
     built = miniatures.cub(tmp_path)
-    write(built.home / "train.txt", *(line.split()[1] for line in (built.home / "images.txt").read_text().splitlines()[:3]),
-          "002.Laysan_Albatross/Laysan_Albatross_0000_2000.jpg", "003.Sooty_Albatross/Sooty_Albatross_0000_3000.jpg")
-    assert "train 5 (1,242 or 1,427 or 1,798 or 2,238)" in kinds("cub-lt", built.home)["published-counts"].message
+    write(built.home / "train.txt", *(line.split()[1]
+                                      for line in (built.home / "images.txt").read_text().splitlines()[:3]),
+          "002.Laysan_Albatross/Laysan_Albatross_0000_2000.jpg",
+          "003.Sooty_Albatross/Sooty_Albatross_0000_3000.jpg")
+    assert "train 5 (1,242 or 1,427 or 1,798 or 2,238)" in kinds("cub-lt",
+                                                                 built.home)["published-counts"].message
