@@ -24,7 +24,7 @@ from . import __version__
 from .classifier import ImageFeatures, ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
 from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
-from .data import carve_validation
+from .data import carve_validation, kept_together
 from .diffusion import Backbone
 from .experiment import arm_fields, put, read_rows
 from .methods.feature_aligned import AlignedWeights, expert_preset, generation_accuracy, train_expert
@@ -88,7 +88,7 @@ def training_and_test(
     "The two parts of a data set; made from all images where the set has no test part."
     if "test" in sets:
         return {"train": sets.get("train", sets.get("all")), "test": sets["test"]}
-    train, test = carve_validation(sets["all"] if "all" in sets else sets["train"], share, seed)
+    train, test = carve_validation(sets["all"] if "all" in sets else sets["train"], share, seed, kept_together(sets))
     return {"train": train, "test": test}
 
 # %% ../nbs/64_alignment.ipynb #c012

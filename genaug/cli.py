@@ -458,8 +458,8 @@ def check_source(
     condition: str = "natural",  # of --condition
 ):  # data.Source
     "What SOURCE names, before anything is decoded; raises `GenaugError` or `Refusal` when it is nothing or lacks the condition."
-    from genaug import data, datasets
-    found = data.parse_source(source, datasets.names(), tuple(data.formats()))
+    from genaug import data, datasets, readers
+    found = data.parse_source(source, datasets.names(), tuple(readers.formats()))
     if condition == "correlated" and source != "digit-scenes":
         refuse(f"'{source}' has no condition 'correlated', only the built-in digit-scenes has it: leave --condition out.")
     if found.kind != "built-in" and not Path(found.path).expanduser().exists():
@@ -519,10 +519,10 @@ def examine(
     **options,                   # for a folder: min_size
 ):  # data.SourceReport: sets by part, findings
     "Open what SOURCE names and everything there is to know about it; raises only when it cannot be looked at."
-    from genaug import data, datasets
+    from genaug import data, datasets, readers
     inner = "correlated" if condition == "correlated" else "natural"
     built_in = {name: lambda name=name: datasets.load(name, inner) for name in datasets.names()}
-    return data.examine_source(source, built_in, data.formats(), progress=progress, **options)
+    return data.examine_source(source, built_in, readers.formats(), progress=progress, **options)
 
 
 def open_examined(

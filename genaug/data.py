@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'JUNK_NAMES', 'PICTURE_SUFFIXES', 'MAX_PIXELS', 'SPLIT_WORDS', 'FILLERS', 'PICTURE_FOLDERS',
-           'LABEL_FOLDERS', 'OWN_FILES', 'THUMBNAIL', 'FILE_MESSAGES', 'TRAIT_MESSAGES', 'WARNED_TRAITS', 'FATAL_KINDS',
-           'TABLE_WORDS', 'MOST_COLUMNS', 'PATH_COLUMNS', 'PATIENT_COLUMNS', 'OTHER_COLUMNS', 'ATTRIBUTE_WORDS',
-           'MIMIC_RELEASES', 'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS', 'FoundImage', 'FolderReport', 'relative_id',
-           'entry_problem', 'list_folder', 'report_stray', 'split_folders', 'split_role', 'class_files', 'check_layout',
-           'thumbnail', 'is_blank', 'inspect_file', 'inspect_files', 'file_findings', 'inspect_all', 'find_copies',
-           'near_limit', 'near_copies', 'similar_findings', 'check_classes', 'refuse_first', 'check_folder',
-           'open_folder', 'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures', 'TableReport',
-           'check_label_tables', 'open_label_tables', 'check_mimic_cxr_lt', 'open_mimic_cxr_lt', 'Source',
-           'parse_source', 'formats', 'SourceReport', 'examine_source', 'open_source', 'rank_ids', 'rank_classes',
-           'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation', 'Manifest', 'assert_only', 'unused',
-           'tuning_sets']
+           'LABEL_FOLDERS', 'OWN_FILES', 'THUMBNAIL', 'FILE_MESSAGES', 'TRAIT_MESSAGES', 'WARNED_TRAITS',
+           'PATH_COLUMNS', 'PATIENT_COLUMNS', 'GROUP_COLUMNS', 'FATAL_KINDS', 'TABLE_WORDS', 'MOST_COLUMNS',
+           'OTHER_COLUMNS', 'ATTRIBUTE_WORDS', 'MIMIC_RELEASES', 'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS',
+           'FoundImage', 'FolderReport', 'relative_id', 'entry_problem', 'list_folder', 'report_stray', 'split_folders',
+           'split_role', 'class_files', 'check_layout', 'thumbnail', 'is_blank', 'inspect_file', 'inspect_files',
+           'file_findings', 'inspect_all', 'find_copies', 'near_limit', 'near_copies', 'similar_findings',
+           'check_classes', 'read_groups', 'match_groups', 'folder_groups', 'with_groups', 'refuse_first',
+           'check_folder', 'open_folder', 'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures',
+           'TableReport', 'check_label_tables', 'open_label_tables', 'check_mimic_cxr_lt', 'open_mimic_cxr_lt',
+           'Source', 'parse_source', 'Format', 'formats', 'SourceReport', 'examine_source', 'open_source', 'rank_ids',
+           'rank_classes', 'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation', 'group_counts',
+           'kept_back_groups', 'kept_together', 'Manifest', 'assert_only', 'unused', 'tuning_sets']
 
 # %% ../nbs/01_data.ipynb #c003
 import csv
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,6 +55,7 @@ class FoundImage:
     class_name: str  # name of its class folder, normal form C
     sha256: str      # of the decoded pixels and their shape
     thumbnail: np.ndarray | None = field(default=None, repr=False, compare=False)  # (16, 16) uint8, to find near copies
+    group: str = ""  # patient, slide or place that it shares with other pictures; "" where that is not known
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ def _parts_inside(
 # %% ../nbs/01_data.ipynb #c021e
 PICTURE_FOLDERS = ("images", "imgs", "img", "image", "jpegimages", "pictures", "photos", "rgb")
 LABEL_FOLDERS = ("labels", "label", "annotations", "annotation", "masks", "mask", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt")
-OWN_FILES = ("classes.json", "metadata.jsonl", "findings.json", "class_map.txt")
+OWN_FILES = ("classes.json", "metadata.jsonl", "findings.json", "class_map.txt", "groups.csv")
 
 
 def _no_classes(
@@ -511,7 +513,7 @@ def find_copies(
     for image in images:
         by_content[image.sha256].append(image)
     for same in by_content.values():
-        first, splits = same[0], [split for split in ("test", "val", "train", "all") if any(image.split == split for image in same)]
+        first, splits = same[0], [split for split in ("shifted", "test", "val", "train", "all") if any(image.split == split for image in same)]
         other = next((image for image in same[1:] if image.split != first.split or len(splits) == 1), None)
         if len(splits) > 1:
             leaked |= {image.id for image in same if image.split != splits[0]}
@@ -587,10 +589,10 @@ def similar_findings(
     most: int = 30_000,            # pictures of a split that are compared among themselves
 ) -> list[Finding]:
     "Warnings about near copies in two splits, and about those with two labels within one; equal pixels are left to `find_copies`."
-    parts = {split: [image for image in images if image.split == split and image.thumbnail is not None] for split in ("all", "train", "val", "test")}
+    parts = {split: [image for image in images if image.split == split and image.thumbnail is not None] for split in ("all", "train", "val", "test", "shifted")}
     small = {split: np.array([image.thumbnail for image in having]).reshape(-1, THUMBNAIL, THUMBNAIL) for split, having in parts.items()}
     found = []
-    for one, two in (("train", "test"), ("train", "val"), ("val", "test"), ("all", "all"), ("train", "train")):
+    for one, two in (("train", "test"), ("train", "val"), ("val", "test"), ("train", "shifted"), ("all", "all"), ("train", "train")):
         if one == two and not 1 < len(parts[one]) <= most or not parts[one] or not parts[two]:
             continue
         pairs = [(parts[one][first], parts[two][second], mirrored) for first, second, _, mirrored in near_copies(small[one], None if one == two else small[two])]
@@ -637,6 +639,118 @@ def check_classes(
             one, two = sorted(names)[:2]
             add("case", "error", one, f"and the class '{two}' differ only in case and become one folder on Windows and macOS: rename or merge them.")
     return tuple(known)
+
+# %% ../nbs/01_data.ipynb #c035b
+PATH_COLUMNS = ("path", "fpath", "file_name", "filename", "image")
+PATIENT_COLUMNS = ("subject_id", "patient_id", "subjectid", "patientid", "subject", "patient", "subject id", 
+                   "patient id", "subject-id", "patient-id", "person_id", "personid", "pid", "mrn")
+GROUP_COLUMNS = ("group", "slide", "slide_id", "lesion_id", "site", "place")
+
+
+def _unreadable(
+    name: str,    # of the table
+    reason: str,  # what went wrong
+) -> GenaugError:
+    "The error for a file that is no table."
+    return GenaugError(f"'{name}' cannot be read as a table ({' '.join(reason.split())}): "
+                       "save it as CSV in UTF-8, one line per picture.")
+
+
+def read_groups(
+    path: Path,  # of the table
+    root: Path,  # of the data set
+) -> list[tuple[str, str]]:  # (path as written, group) of each row
+    "The rows of a table of groups; raises `GenaugError` when it is none."
+    name = relative_id(path, root)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        mark = max(",;\t", key=text.partition("\n")[0].count)
+        table = csv.reader(text.splitlines(), delimiter=mark)
+        rows = [[cell.strip() for cell in row] for row in table if any(row)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(name, str(error)) from None
+    header = [column.casefold() for column in rows[0]] if rows else []
+    chosen = [next((header.index(word) for word in words if word in header), None)
+              for words in (("file", *PATH_COLUMNS), (*GROUP_COLUMNS, *PATIENT_COLUMNS))]
+    if None in chosen:
+        raise GenaugError(f"'{name}' needs the columns file and group (it has {_listed(header) or 'none'}): "
+                          "write one row per picture.")
+    short = next((number for number, row in enumerate(rows, 1) if len(row) <= max(chosen)), None)
+    if short is not None:
+        raise GenaugError(f"Line {short} of '{name}' has too few columns: write the file and its group.")
+    return [(row[chosen[0]].replace("\\", "/").removeprefix("./"), row[chosen[1]]) for row in rows[1:]]
+
+# %% ../nbs/01_data.ipynb #c035c
+def match_groups(
+    table: str,                       # its name, for the sentences
+    rows: Sequence[tuple[str, str]],  # (path as written, group)
+    ids: Sequence[str],               # of the usable pictures
+    findings: list[Finding],          # what is found is added here
+) -> dict[str, str]:  # id -> group, of the pictures that have one
+    "Tie the rows of a table of groups to pictures."
+    def add(kind, severity, where, text): findings.append(Finding(kind, severity, where, text))
+    found, strange, known = {}, [], set(ids)
+    short = Counter(word for name in ids for word in {PurePosixPath(name).name, PurePosixPath(name).stem})
+    full = {word: name for name in ids for word in (PurePosixPath(name).stem, PurePosixPath(name).name)
+            if short[word] == 1}
+    for written, group in rows:
+        name = unicodedata.normalize("NFC", written)
+        name = name if name in known else full.get(name, name)
+        if name not in known:
+            strange.append(name)
+        elif found.setdefault(name, group) != group:
+            add("two-groups", "error", name, f"'{table}' puts '{name}' into the groups '{found[name]}' and "
+                f"'{group}': keep one row per picture.")
+    groups = {name: group for name, group in found.items() if group}
+    alone = [name for name in ids if name not in groups]
+    if strange:
+        add("group-file", "warning", strange[0], f"{len(strange)} row(s) of '{table}', first '{strange[0]}', "
+            "name no usable picture: write paths relative to the folder, with / between the parts.")
+    if alone:
+        add("no-group", "warning", alone[0], f"{len(alone)} picture(s), first '{alone[0]}', have no group in "
+            f"'{table}': each counts as a group of its own; add their rows.")
+    if groups:
+        count = len(set(groups.values()))
+        add("groups", "note", table, f"{len(groups)} pictures lie in {count} group(s): where a test part has "
+            "to be kept back, a group never lies on both sides.")
+    return groups
+
+# %% ../nbs/01_data.ipynb #c035c1
+def folder_groups(
+    root: Path,               # of the data set
+    ids: Sequence[str],       # of its usable pictures
+    findings: list[Finding],  # what is found is added here
+    path: Path | None = None,  # of the table; None: groups.csv in the folder
+) -> dict[str, str]:  # id -> group, of the pictures that have one
+    "The groups that a table names; everything wrong with the table is a finding."
+    path = root / "groups.csv" if path is None else path
+    if not path.is_file():
+        return {}
+    try:
+        rows = read_groups(path, root)
+    except GenaugError as error:
+        findings.append(Finding("groups", "error", path.name, str(error)))
+        return {}
+    return match_groups(path.name, rows, ids, findings)
+
+
+def with_groups(
+    images: Sequence[FoundImage],  # usable pictures
+    groups: Mapping[str, str],     # id -> group
+    findings: list[Finding],       # what is found is added here
+) -> list[FoundImage]:
+    "The pictures with their groups; groups that lie in two splits are reported."
+    images = [replace(image, group=groups.get(image.id, "")) for image in images] if groups else list(images)
+    homes = defaultdict(dict)
+    for image in images if groups else ():
+        homes[image.group].setdefault(image.split, image.id)
+    shared = [name for name, splits in homes.items() if name and len(splits) > 1]
+    if shared:
+        first, second = list(homes[shared[0]].values())[:2]
+        text = (f"{len(shared)} group(s), first '{shared[0]}' "
+                f"('{first}' and '{second}'), lie in two parts: results will look too good; put each in one.")
+        findings.append(Finding("shared-groups", "warning", first, text))
+    return images
 
 # %% ../nbs/01_data.ipynb #c037
 def _root_of(
@@ -689,6 +803,7 @@ def check_folder(
     min_size: int = 8,             # smallest allowed edge in pixels
     max_pixels: int = MAX_PIXELS,  # largest allowed area; can only be lowered
     progress: bool = False,        # show a bar
+    groups: Callable[..., Mapping[str, str]] = folder_groups,  # (root, ids, findings) -> group by id
 ) -> FolderReport:
     "Look at everything in a folder once; raises `GenaugError` only when SOURCE is no folder or the limits make no sense."
     if not (1 <= min_size and 1 <= max_pixels <= MAX_PIXELS):
@@ -709,6 +824,7 @@ def check_folder(
     else:
         similar = similar_findings(images)
         images = find_copies(images, findings)
+        images = with_groups(images, groups(root, [image.id for image in images], findings), findings)
         class_names = check_classes(classes, images, findings)
         findings += similar
     junk = [finding.where for finding in findings if finding.kind == "junk"]
@@ -721,14 +837,15 @@ def check_folder(
 def _sets_of(
     report: FolderReport,  # of a folder
 ) -> dict[str, LabeledImages]:
-    "The usable pictures as sets by split."
-    sets = {}
-    for name in ("train", "val", "test", "all"):
+    "The usable pictures as sets by split; with groups where a picture has one."
+    sets, grouped = {}, any(image.group for image in report.images)
+    for name in ("train", "val", "test", "shifted", "all"):
         images = [image for image in report.images if image.split == name and image.class_name in report.class_names]
         if images:
             targets = np.array([report.class_names.index(image.class_name) for image in images])
             sets[name] = LabeledImages([image.path for image in images], targets, report.class_names,
-                                       [image.id for image in images], digests=[image.sha256 for image in images])
+                                       [image.id for image in images],
+                                       groups=[image.group for image in images] if grouped else None, digests=[image.sha256 for image in images])
     return sets
 
 
@@ -789,8 +906,6 @@ def find_tables(
 
 # %% ../nbs/01_data.ipynb #c048
 MOST_COLUMNS = 5_000
-PATH_COLUMNS = ("path", "fpath", "file_name", "filename", "image")
-PATIENT_COLUMNS = ("subject_id", "patient_id", "subjectid", "patientid", "subject", "patient", "subject id", "patient id", "subject-id", "patient-id", "person_id", "personid", "pid", "mrn")
 OTHER_COLUMNS = ("", "id", "index", "studyid", "imageid", "age", "sex", "gender", "split", "fold", "view", "viewposition")
 
 
@@ -803,14 +918,6 @@ class LabelTable:
     patient_column: str | None  # says whose picture it is; None: nothing does
     rows: DataFrame    # every column by its name
     may_link: tuple[str, ...] = ()  # folders of the data set that may be links to somewhere else
-
-
-def _unreadable(
-    name: str,    # of the table
-    reason: str,  # what went wrong
-) -> GenaugError:
-    "The error for a file that is no table."
-    return GenaugError(f"'{name}' cannot be read as a table ({' '.join(reason.split())}): save it as CSV in UTF-8, one line per picture.")
 
 # %% ../nbs/01_data.ipynb #c049
 def read_table(
@@ -1072,7 +1179,7 @@ def _drop_leaks(
             shared |= both
         kept[split] = rows[split][~shared]
     if "test" not in rows and people["train"]:
-        findings.append(Finding("no-test", "warning", "", "There is no table of test pictures, and those that are kept back for the test are drawn by picture, not by patient: add test.csv with patients of its own."))
+        findings.append(Finding("no-test", "note", "", "There is no table of test pictures: they are kept back from the training table, all pictures of a patient together."))
     return kept
 
 # %% ../nbs/01_data.ipynb #c060a
@@ -1273,9 +1380,18 @@ def parse_source(
     raise GenaugError(f"'{text}' does not exist: {hint}")
 
 
-def formats() -> Mapping[str, Callable]:
-    "The readers of official layouts by the name that stands before the colon of `format:path`."
-    return MappingProxyType({"label-table": open_label_tables, "mimic-cxr-lt": open_mimic_cxr_lt})
+@dataclass(frozen=True)
+class Format:
+    "How one layout is looked at and opened; a call opens it."
+    opens: Callable[..., dict[str, LabeledImages]]  # (path, strict, progress) -> sets by part
+    checks: Callable[..., FolderReport]             # (path, progress, min_size, max_pixels) -> all that was found
+
+    def __call__(self, path, **options) -> dict[str, LabeledImages]: return self.opens(path, **options)
+
+
+def formats() -> Mapping[str, Format]:
+    "The tables of labels that this module reads, by the name before the colon of `format:path`; `readers.formats` adds official distributions."
+    return MappingProxyType({"label-table": Format(open_label_tables, check_label_tables), "mimic-cxr-lt": Format(open_mimic_cxr_lt, check_mimic_cxr_lt)})
 
 # %% ../nbs/01_data.ipynb #c072b
 @dataclass(frozen=True)
@@ -1328,7 +1444,7 @@ def examine_source(
         found = parse_source(source, tuple(built_in or ()), tuple(formats or ()))
         kind = found.kind
         reader = (formats or {}).get(found.name)
-        check = {open_label_tables: check_label_tables, open_mimic_cxr_lt: check_mimic_cxr_lt}.get(reader) if kind == "format" else check_folder
+        check = check_folder if kind != "format" else reader.checks if isinstance(reader, Format) else None
         if kind == "built-in":
             sets = built_in[found.name]()
         elif check is None:
@@ -1425,10 +1541,14 @@ def carve_validation(
     train: LabeledImages,  # images to divide
     fraction: float,       # share to keep back, 0 to below 1, rounded per class
     seed: int,             # of the split
+    by_group: bool = False,  # whole groups, where the images have some
 ) -> tuple[LabeledImages, LabeledImages]:  # (the rest, what was kept back)
     "Divide per class (all together for a multi-label set); every class keeps at least one image in the first part."
     if not 0 <= fraction < 1:
         raise GenaugError(f"The share to keep back must be at least 0 and below 1, not {fraction}.")
+    if by_group and train.groups is not None:
+        inside = kept_back_groups(train, fraction, seed)
+        return train[~inside], train[inside]
     ranks = [rank_ids(train.ids, seed)] if train.task == "multi" else rank_classes(train, seed).values()
     kept_back = set()
     for rank in ranks:
@@ -1436,6 +1556,82 @@ def carve_validation(
         kept_back |= set(rank[len(rank) - count:])
     inside = np.array([name in kept_back for name in train.ids], bool)
     return train[~inside], train[inside]
+
+# %% ../nbs/01_data.ipynb #c085b
+def group_counts(
+    images: LabeledImages,  # with groups
+    seed: int,              # of the split
+) -> tuple[np.ndarray, np.ndarray]:  # (G, K) images of each class in each group; (N,) row of each image
+    "How many images of each class a group has, in the order of rank; a picture without group is one."
+    keys = [("group", group) if group else ("alone", name) for name, group in zip(images.ids, images.groups)]
+    order = sorted(set(keys), key=lambda key: content_hash("rank", seed, *key))
+    rows = {key: row for row, key in enumerate(order)}
+    of_image = np.array([rows[key] for key in keys], np.int64)
+    if images.task == "multi":
+        classes = np.hstack([images.labels, np.ones((len(images), 1))])
+    else:
+        classes = np.eye(len(images.class_names))[images.targets]
+    counts = np.zeros((len(order), classes.shape[1]))
+    np.add.at(counts, of_image, classes)
+    return counts, of_image
+
+# %% ../nbs/01_data.ipynb #c085b2
+def _best_exchange(
+    counts: np.ndarray,     # (G, K)
+    chosen: np.ndarray,     # (G,) bool
+    wanted: np.ndarray,     # (K,)
+    most: int = 100,        # groups up to which pairs are exchanged
+) -> np.ndarray:  # (G,) bool
+    "The choice after the one change that helps most; the same choice where none helps."
+    signs = np.where(chosen, -1.0, 1.0)[:, None] * counts
+    moves = [(row,) for row in range(len(counts))]
+    change = signs
+    if len(counts) <= most:
+        pairs = [(out, into) for out in np.flatnonzero(chosen) for into in np.flatnonzero(~chosen)]
+        moves = moves + pairs
+        change = np.vstack([signs, *(signs[out] + signs[into] for out, into in pairs)])
+    held, total = counts[chosen].sum(0), counts.sum(0)
+    after = held + change
+    misses = ((after - wanted) ** 2 / np.maximum(wanted, 1)).sum(1)
+    misses[((after >= total) & (total > 0)).any(1)] = np.inf
+    best = int(np.argmin(misses))
+    if misses[best] >= ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum() - 1e-9:
+        return chosen
+    changed = chosen.copy()
+    changed[list(moves[best])] ^= True
+    return changed
+
+# %% ../nbs/01_data.ipynb #c085c
+def kept_back_groups(
+    images: LabeledImages,  # with groups
+    fraction: float,        # share to keep back
+    seed: int,              # of the split
+) -> np.ndarray:  # (N,) bool: which images are kept back
+    "Choose whole groups so that each class comes near to its share; no class loses all its images."
+    counts, of_image = group_counts(images, seed)
+    total = counts.sum(0)
+    wanted = np.minimum(np.floor(fraction * total + 0.5), np.maximum(total - 1, 0))
+    miss = lambda held: ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum()
+    chosen, held = np.zeros(len(counts), bool), np.zeros(len(total))
+    if not wanted.any():
+        return chosen[of_image]
+    for row, inside in enumerate(counts):
+        if miss(held + inside) < miss(held) and not ((held + inside >= total) & (total > 0)).any():
+            chosen[row], held = True, held + inside
+    for _ in range(100):
+        changed = _best_exchange(counts, chosen, wanted)
+        if (changed == chosen).all():
+            break
+        chosen = changed
+    return chosen[of_image]
+
+
+def kept_together(
+    sets: Mapping[str, LabeledImages],  # by split
+) -> bool:
+    "Do groups stay whole when images are kept back? Yes, if there are groups and no test part of its own."
+    pool = sets.get("train", sets.get("all"))
+    return "test" not in sets and pool is not None and pool.groups is not None
 
 # %% ../nbs/01_data.ipynb #c089
 def _pool_and_tests(
@@ -1449,9 +1645,11 @@ def _pool_and_tests(
         raise GenaugError(f"There are no training images (only {', '.join(sets)}): add a train folder.")
     test = sets.get("test")
     if test is None:
-        pool, test = carve_validation(pool, test_fraction, seed)
+        together = kept_together(sets)
+        pool, test = carve_validation(pool, test_fraction, seed, together)
         if not len(test):
-            raise GenaugError("There is no test split and too few images to keep some back: add a test folder or more images.")
+            what = "groups" if together else "images"
+            raise GenaugError(f"There is no test split and too few {what} to keep some back: add a test folder or more {what}.")
     return pool, sets.get("val"), test
 
 
@@ -1544,7 +1742,7 @@ class Manifest:
         pool, val, test = _pool_and_tests(sets, seed, test_fraction)
         train, rule = _training_images(pool, seed, shots, imbalance_factor)
         if val is None:
-            train, val = carve_validation(train, validation, seed)
+            train, val = carve_validation(train, validation, seed, kept_together(sets))
         rank = rank_classes(pool, seed) if pool.task == "single" else {}
         parts = {"train": train, "val": val, "test": test}
         _refuse_shared(parts)
@@ -1606,6 +1804,7 @@ def tuning_sets(
     seed: int,                              # one of `TUNING_SEEDS`
     shots: int | None = None,               # a few-shot set
     imbalance_factor: float | None = None,  # or a long-tailed one
+    by_group: bool = False,                 # leave out unused images of the groups in "train"
 ) -> dict[str, LabeledImages]:  # "train", and "test": the unused rest of the pool
     "Images for tuning; the real test set is not even passed in. Raises `GenaugError` for a seed that is not reserved."
     if seed not in TUNING_SEEDS:
@@ -1613,4 +1812,8 @@ def tuning_sets(
     train, rule = _training_images(pool, seed, shots, imbalance_factor)
     nothing = pool[[]]
     manifest = Manifest(rule, seed, pool.class_names, train.ids, (), (), {}, dict(zip(nothing.ids + train.ids, train.sha256)))
-    return {"train": train, "test": unused(pool, manifest)}
+    test = unused(pool, manifest)
+    if by_group and pool.groups is not None:
+        seen = set(train.groups) - {""}
+        test = test[[position for position, group in enumerate(test.groups) if group not in seen]]
+    return {"train": train, "test": test}

@@ -9,7 +9,7 @@ __all__ = ['PHOTOGRAPHS', 'RESERVED', 'DIGIT_WORDS', 'TEXTURES', 'HEAD_AND_TAIL'
            'split_digits', 'draw_scene', 'texture_tile', 'pick_digits', 'draw_canvas', 'Lesion', 'LesionPatient',
            'draw_patient', 'slab_share', 'patch_grid', 'filtered', 'blur_gain', 'texture_field', 'ct_noise',
            'with_vessels', 'lobed_outline', 'lesion_inside', 'draw_phantom', 'show_window', 'names', 'drawn_sets',
-           'load', 'suffixes', 'judging_pool', 'known_word', 'open_sets']
+           'load', 'suffixes', 'judging_pool', 'known_word']
 
 # %% ../nbs/02_datasets.ipynb #c003
 import difflib
@@ -643,19 +643,3 @@ def known_word(
         near = difflib.get_close_matches(str(word), known, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise GenaugError(f"There is no {what} '{printable(str(word))[:60]}'; {hint}choose one of {', '.join(known)}.")
-
-
-def open_sets(
-    source: str,                 # built-in name, folder or format:path
-    condition: str = "natural",  # one of "natural", "validation" and, for built-in sets, "correlated"
-    strict: bool = True,         # stop at a broken file
-    progress: bool = False,      # show a bar while pictures are checked
-) -> dict[str, LabeledImages]:  # by part: "train", "test", ... or "all"
-    "Open what SOURCE names; raises `GenaugError` for what is none or broken."
-    known_word(condition, CONDITIONS, "condition")
-    inner = "natural" if condition == "validation" else condition
-    if inner != "natural" and source not in names():
-        raise GenaugError(
-            f"The condition '{condition}' belongs to built-in sets and has no effect on '{source}'; leave --condition out.")
-    built_in = {name: lambda name=name: load(name, inner) for name in names()}
-    return open_source(source, built_in, formats(), strict=strict, progress=progress)

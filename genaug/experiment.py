@@ -45,8 +45,8 @@ from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages,
                          head_and_tail, keep_findings, parse_json, printable, progress_bar, read_record, record_of, settings_of,
                          sorted_findings, write_atomic)
 from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
-from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
-from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
+from .data import TUNING_SEEDS, Manifest, assert_only, kept_together, tuning_sets
+from .datasets import CONDITIONS, drawn_sets, known_word, load, names
 from .diffusion import Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
@@ -54,6 +54,7 @@ from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kerne
 from .painting import (Canvas, check_apart, check_writable, contents, hold_output, kept_units, make_plan, open_synthetic,
                              paint_plan, read_decisions, read_plan, source_folders)
 from .prompts import ClassPrompt
+from .readers import formats, open_sets
 from .registry import Arm, make_arm, parse_arm, parse_methods
 from .schedule import USES, Showing, TrainingSchedule
 from .show import Drawing
@@ -342,7 +343,7 @@ def make_split(
             raise GenaugError(f"The data have no part '{question.test_part}' to examine on: they have {', '.join(sets)}.")
         sets = {"train": pool, "test": sets[question.test_part]}
     if question.condition == "validation":
-        parts = tuning_sets(pool, number, question.shots, question.imbalance_factor)
+        parts = tuning_sets(pool, number, question.shots, question.imbalance_factor, kept_together(sets))
         if not len(parts.get("test", ())):
             raise GenaugError("The training pool has no unused images to tune on: lower the number of shots or add images.")
         hashes = {name: digest for part in parts.values() for name, digest in zip(part.ids, part.sha256)}

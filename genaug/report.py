@@ -24,7 +24,7 @@ from .answers import Answers, read_answers
 from .audit import audit, sources_of
 from .core import Finding, FINDINGS_FILE, GenaugError, LabeledImages, parse_json, read_findings, reader_findings, sorted_findings, write_atomic
 from .data import Manifest
-from .datasets import open_sets
+from .readers import open_sets
 from .experiment import (CONTROLS, MAIN_METRICS, arm_text, asked_rows, manifest_path, read_comparison, read_rows, set_table,
                                summary_figure, written_summary)
 from .metrics.classification import part_of

@@ -205,9 +205,10 @@ def test_shared_patients_are_a_warning_with_their_number(folder):
     assert len(open_label_tables(folder)["train"]) == 4
 
 
-def test_no_test_table_is_a_warning_where_patients_are_known(folder):
+def test_no_test_table_is_a_note_where_patients_are_known(folder):
     (folder / "test.csv").unlink()
-    assert kinds(folder)["no-test"].severity == "warning" and "not by patient" in kinds(folder)["no-test"].message
+    assert kinds(folder)["no-test"].severity == "note"
+    assert "all pictures of a patient together" in kinds(folder)["no-test"].message
     assert list(open_label_tables(folder)) == ["train"]
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = (  # first number, name
     (0, "Ground"),
     (10, "Classic augmentation"),
+    (17, "Data and schedule"),
     (19, "Learned parts"),
     (30, "Judging"),
     (40, "Methods"),
