@@ -17,7 +17,7 @@ SECTIONS = (  # first number, name
     (0, "Ground"),
     (10, "Classic augmentation"),
     (19, "Learned parts"),
-    (30, "Judging"),
+    (29, "Judging"),
     (40, "Methods"),
     (60, "Use"),
 )

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
+from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, train_classifier, training_preset
 from ..core import Bound, Decision, Identity, LabeledImages, PlanRow, content_hash, declare_method, parse_json, seed_from, to_tensor, write_atomic
 from ..data import carve_validation
+from ..networks import make_network
 from ..recipe import Filter, FromPhotograph, KeepAll, LearnedTokens, PaintContext, Recipe, Suffixed
 from ..schedule import SwapOwn
 

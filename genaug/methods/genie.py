@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classifier import cached_features, feature_network
 from ..core import Decision, Identity, LabeledImages, PlanRow, content_hash, declare_method, stored_kind
+from ..networks import cached_features, feature_network
 from ..prompts import ClassPrompt
 from ..recipe import EveryOtherClass, Filter, FromPhotograph, PaintContext, Recipe
 from ..schedule import Append

@@ -17,9 +17,9 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from ..classifier import cached_features, feature_network
 from ..core import Bound, Decision, GenaugError, Identity, LabeledImages, PlanRow, content_hash, declare_method, stored_kind
 from ..diffusion import quiet_loading
+from ..networks import cached_features, feature_network
 from ..painting import read_decisions, read_plan
 from ..prompts import ClassPrompt
 from ..recipe import Filter, PaintContext, Recipe
