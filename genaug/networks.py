@@ -9,7 +9,7 @@ __all__ = ['TOY', 'EMBEDDED', 'WEIGHT_FILES', 'IMAGENET', 'KNOWN_PICTURES', 'ROL
            'embedded_weights', 'HeadApart', 'in_grey', 'make_network', 'check_network', 'ImageFeatures', 'usual_view',
            'feature_network', 'cached_features', 'PackagedWeights', 'renamed_weights', 'known_answers',
            'imagenet_classes', 'convert_imagenet', 'RoleNetwork', 'is_embedded', 'kind_of_data', 'bare_name',
-           'network_for', 'features_for']
+           'before_data', 'network_for', 'features_for']
 
 # %% ../nbs/29_networks.ipynb #c003
 import difflib
@@ -736,6 +736,14 @@ def _check_apart(
         remedy = "another network of timm with its tag, such as 'convnext_tiny.fb_in1k'" if role == "judge" else f"'{ROLES[role, kind].network}'"
         raise GenaugError(f"The network '{name}' cannot be the {role} network of this comparison, since {other}, and a "
                           f"method must not select by what examines it: name {remedy}.")
+
+
+def before_data(
+    role: str,  # one of `ROLE_WORDS`
+    name: str,  # a network that somebody named, or "auto"
+) -> str:
+    "What a name means before the pictures are known: \"auto\" is the network for an embedded set."
+    return ROLES[role, "embedded"].network if name == "auto" else name
 
 # %% ../nbs/29_networks.ipynb #c128a
 def _check_examiner(

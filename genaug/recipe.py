@@ -433,6 +433,14 @@ class Filter(Part):
     "Choice 6: which painted images are kept, and with which weight."
     rounds: ClassVar[int] = 1  # candidates per wanted image that are planned
 
+    def suited(self, real: LabeledImages) -> "Filter":
+        "The same filter with the networks that may examine such photographs; raises `GenaugError` for others that were named."
+        return self
+
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
+        "Names of the networks by which it decides about images made from such photographs; none of them may judge."
+        return ()
+
     def check(self, class_prompt: ClassPrompt) -> None:
         "Raise `GenaugError` before anything is painted if the filter lacks something."
 
@@ -638,6 +646,7 @@ class Choices(Augmenter):
         return replace(self, **{name: given[name] for name in ("backbone", "class_prompt") if name in given}, **suffixes)
 
     def check(self) -> None: self.filter.check(self.class_prompt)
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]: return self.filter.examiners(real)
     def doubts(self) -> list[tuple[str, str, str]]: return self.start.doubts(self.num_inference_steps)
     def concerns(self, data: Summary) -> list[tuple[str, str, str]]: return [one for name in CHOICES for one in getattr(self, name).concerns(data)]
     def effort(self, real: LabeledImages) -> tuple[int, int]: return self.naming.effort(real)
@@ -668,10 +677,23 @@ class Recipe(Choices):
     "A method as seven choices: learns what its naming needs, plans and paints."
     concept: ClassVar[Learned | None] = None       # what `fit` learned
     context: ClassVar[PaintContext | None] = None  # set by `fit`
+    suiting: ClassVar[tuple[Filter, Filter] | None] = None  # the filter as it was asked for, and suited to the photographs
+
+    @property
+    def asked_filter(self) -> Filter: return self.suiting[0] if self.suiting and self.suiting[1] is self.filter else self.filter
+
+    def fresh(self) -> "Recipe": return replace(self, filter=self.asked_filter)
+
+    def suit(self, real: LabeledImages) -> None:
+        "Give the filter the networks that may examine these photographs; raises `GenaugError` as `Filter.suited` does."
+        asked = self.asked_filter
+        self.filter = asked.suited(real)
+        self.suiting = (asked, self.filter)
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "Recipe":
         "Decode every photograph once, learn or load the concept and prepare the pool of inversions."
         self.check()
+        self.suit(real)
         super().fit(real)
         self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny")
         folder = None if workdir is None else Path(workdir)
@@ -685,13 +707,14 @@ class Recipe(Choices):
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         self.require_fitted()
+        self.suit(real)
         peers, base = _peers(real), content_hash(seed, stored_kind(self), self.settings())
         return [row for slot in budget.slots(real) for row in plan_slot(self, real, slot, peers, base)]
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:
         return self.finish.finish(paint_with_concepts(self, rows, real), rows, real)
 
-    def select(self, rows, images, real) -> list[Decision]: return self.filter.select(rows, images, real, self.context)
+    def select(self, rows, images, real) -> list[Decision]: return self.filter.suited(real).select(rows, images, real, self.context)
 
     def save(self, folder: str | Path) -> None:
         super().save(folder)
