@@ -34,7 +34,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # nothing of the library is imported before a command needs i
     from genaug.diffusion import Backbone
     from genaug.experiment import Comparison, Jury, Run
     from genaug.registry import Arm
+else:
+    Arm = Augmenter = Backbone = Budget = Comparison = Jury = LabeledImages = Run = Any
 
 # %% ../nbs/62_cli.ipynb #c006
 app = typer.Typer(name="genaug", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,

@@ -6,14 +6,14 @@
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
            'WHOLE', 'FIXED', 'FAMILIES', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of',
            'Identified', 'stored_kind', 'value_at', 'stored_value', 'stored_fields', 'record_of', 'from_record',
-           'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable', 'Finding', 'sorted_findings',
-           'finding_lines', 'findings_text', 'keep_findings', 'read_findings', 'decode_image', 'picture_traits',
-           'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages', 'fitted_on_these',
-           'encode_png', 'image_path', 'metadata_record', 'write_metadata', 'read_metadata', 'reader_findings',
-           'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'undecorated',
-           'check_settings', 'Setting', 'settings_table', 'as_typed', 'with_settings', 'HasFingerprint', 'settings_of',
-           'Summary', 'Decision', 'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule', 'OtherSlots', 'Mixer',
-           'Balancer', 'progress_bar', 'Method', 'declare_method', 'declared_methods']
+           'read_record', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable', 'Finding',
+           'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings', 'decode_image',
+           'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages',
+           'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata', 'read_metadata',
+           'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared',
+           'undecorated', 'check_settings', 'Setting', 'settings_table', 'as_typed', 'with_settings', 'HasFingerprint',
+           'settings_of', 'Summary', 'Decision', 'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule',
+           'OtherSlots', 'Mixer', 'Balancer', 'progress_bar', 'Method', 'declare_method', 'declared_methods']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -198,6 +198,15 @@ def from_record(
     "What a stored record holds, by the names that the fields have now; unknown names stay, for the class to refuse."
     fields = {stored: name for name, stored in identity_of(kind).names.items()}
     return {fields.get(name, name): value for name, value in record.items()}
+
+# %% ../nbs/00_core.ipynb #c010j
+def read_record(
+    kind: type,                          # a dataclass
+    path: str | Path,                    # of a JSON file that holds one
+    checked: Callable[[Mapping], dict],  # gives the fields, by stored names; raises for a record that is none
+) -> dict[str, typing.Any]:
+    "The fields of a stored instance by their names now; raises what reading, parsing and checking raise."
+    return from_record(kind, checked(parse_json(Path(path).read_text(encoding="utf-8"))))
 
 # %% ../nbs/00_core.ipynb #c010c
 def _update_digest(

@@ -31,16 +31,18 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines, from_record,
-                         parse_json, picture_traits, printable, progress_bar, record_of, sorted_findings, write_atomic)
+from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines,
+                         picture_traits, printable, progress_bar, read_record, record_of, sorted_findings, write_atomic)
 
 if TYPE_CHECKING:  # pandas takes a third of a second, and only tables of labels need it
-    import pandas
+    from pandas import DataFrame
+else:
+    DataFrame = Any
 
 # %% ../nbs/01_data.ipynb #c006
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class FolderReport:
 
     def sets(self) -> dict[str, LabeledImages]: return _sets_of(self)
 
-    def counts(self) -> "pandas.DataFrame":
+    def counts(self) -> DataFrame:
         "Number of usable images, one row per class, one column per split."
         import pandas as pd
         return pd.crosstab(pd.Series([image.class_name for image in self.images], name="class", dtype=object),
                            pd.Series([image.split for image in self.images], name="split", dtype=object))
 
-    def table(self) -> "pandas.DataFrame":
+    def table(self) -> DataFrame:
         "The findings as a data frame with the columns severity, kind, where and message."
         import pandas as pd
         return pd.DataFrame([asdict(finding) for finding in self.findings], columns=["severity", "kind", "where", "message"])
@@ -799,7 +801,7 @@ class LabelTable:
     split: str                  # "train", "val" or "test"
     path_column: str            # names the pictures
     patient_column: str | None  # says whose picture it is; None: nothing does
-    rows: "pandas.DataFrame"    # every column by its name
+    rows: DataFrame    # every column by its name
     may_link: tuple[str, ...] = ()  # folders of the data set that may be links to somewhere else
 
 
@@ -853,7 +855,7 @@ ATTRIBUTE_WORDS = ("age", "sex", "gender", "male", "female", "pregnant", "pregna
 
 
 def _no_labels(
-    rows: "pandas.DataFrame",  # of `_rows_of`, of the training table
+    rows: DataFrame,  # of `_rows_of`, of the training table
     labels: Sequence[str],  # columns taken
 ) -> dict[str, str]:  # column -> why
     "The columns among the labels that are probably none."
@@ -975,7 +977,7 @@ def _rows_of(
     root: Path,                # of the data set
     findings: list[Finding],   # what is found is added here
     progress: bool,            # show a bar
-) -> "pandas.DataFrame":  # the usable rows: name (where the picture lies), id (in normal form C), patient, labels
+) -> DataFrame:  # the usable rows: name (where the picture lies), id (in normal form C), patient, labels
     "Judge the rows of one table."
     import pandas as pd
     add = lambda kind, first, text: findings.append(Finding(kind, "error", first, text))
@@ -1026,7 +1028,7 @@ def _look_into(
 
 
 def _equal_rows(
-    table: "pandas.DataFrame",  # of one split, with hashes
+    table: DataFrame,  # of one split, with hashes
     name: str,                # of the table
     labels: Sequence[str],    # their names
     findings: list[Finding],  # what is found is added here
@@ -1105,7 +1107,7 @@ def _report_labels(
 
 # %% ../nbs/01_data.ipynb #c061b
 def _table_images(
-    rows: "pandas.DataFrame",  # of one split
+    rows: DataFrame,  # of one split
     root: Path,             # of the data set
     names: Sequence[str],   # of the labels
     has_patients: bool,     # does the table name patients?
@@ -1122,7 +1124,7 @@ class TableReport(FolderReport):
 
     def sets(self) -> dict[str, LabeledImages]: return dict(self.images)
 
-    def counts(self) -> "pandas.DataFrame":
+    def counts(self) -> DataFrame:
         "Number of usable pictures with each label, one row per label, one column per split."
         import pandas as pd
         return pd.DataFrame({split: images.labels.sum(0).astype(np.int64) for split, images in self.images.items()}, index=pd.Index(self.class_names, name="label"))
@@ -1298,7 +1300,7 @@ class SourceReport:
             return self.report.class_names
         return next((images.class_names for images in self.sets.values()), ())
 
-    def counts(self) -> "pandas.DataFrame":
+    def counts(self) -> DataFrame:
         "Number of usable pictures, one row per class or label, one column per split."
         import pandas as pd
         if self.report is not None:
@@ -1500,25 +1502,20 @@ def _checked_part(
     raise GenaugError(f"The {part} images of the manifest are not all in the source: give the source it was made from or build a new manifest.")
 
 # %% ../nbs/01_data.ipynb #c092
-def _read_manifest(
-    path: str | Path,  # of a saved manifest
+def _manifest_fields(
+    record: Mapping,  # read from a file
 ) -> dict:
-    "The fields of a saved manifest."
-    try:
-        record = parse_json(Path(path).read_text(encoding="utf-8"))
-        if record.pop("genaug_manifest") != 1:
-            raise KeyError("version")
-        json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
-        if record.keys() != {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"} or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
-            raise KeyError("fields")
-        lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
-        if not {*lists["train"], *lists["val"], *lists["test"]} <= record["sha256"].keys():
-            raise KeyError("sha256")
-        return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
-    except FileNotFoundError:
-        raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError):
-        raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
+    "The fields of a saved manifest; raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` when it is none."
+    if record.pop("genaug_manifest") != 1:
+        raise KeyError("version")
+    json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
+    names = {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"}
+    if record.keys() != names or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
+        raise KeyError("fields")
+    lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
+    if not {*lists["train"], *lists["val"], *lists["test"]} <= record["sha256"].keys():
+        raise KeyError("sha256")
+    return record | lists | {"rank": {name: tuple(rank) for name, rank in record["rank"].items()}}
 
 # %% ../nbs/01_data.ipynb #c093
 @dataclass(frozen=True)
@@ -1570,7 +1567,12 @@ class Manifest:
     @classmethod
     def load(cls, path: str | Path) -> "Manifest":
         "Read a saved manifest; raises `GenaugError` when the file is none."
-        return cls(**from_record(cls, _read_manifest(path)))
+        try:
+            return cls(**read_record(cls, path, _manifest_fields))
+        except FileNotFoundError:
+            raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
+        except (OSError, KeyError, ValueError, TypeError, AttributeError):
+            raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
 
 # %% ../nbs/01_data.ipynb #c097
 def assert_only(

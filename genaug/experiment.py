@@ -6,14 +6,14 @@
 __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'CONTROLS', 'FREE', 'WORDS', 'arm_fields',
            'arm_identity', 'arm_text', 'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put',
            'read_rows', 'check_results', 'put_noted', 'missing_units', 'foreign_backbones', 'Comparison', 'Split',
-           'make_split', 'manifest_path', 'condition_name', 'classifier_preset', 'classifier_identity',
-           'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'paint_arm',
-           'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury',
-           'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
-           'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise',
-           'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine', 'open_run',
-           'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows',
-           'compare', 'with_bootstrap', 'tune']
+           'make_split', 'manifest_path', 'condition_name', 'Splits', 'classifier_preset', 'classifier_identity',
+           'check_preset', 'check_classifier', 'Run', 'Unit', 'keep_answers', 'split_notes', 'noted_arm', 'note_arm',
+           'paint_arm', 'unit_metrics', 'run_unit', 'stored_unit', 'run_split', 'run_experiment', 'shortage',
+           'set_findings', 'Jury', 'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set',
+           'measure_arm', 'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table',
+           'summarise', 'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'examine',
+           'open_run', 'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison',
+           'asked_rows', 'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,9 @@ from . import __version__
 from .answers import merge_lock, pack_answers, put_answers, unpack
 from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, train_classifier, train_judge,
                                training_preset)
-from .core import (Bound, Budget, Finding, GenaugError, LabeledImages, check_settings, content_hash, file_name, head_and_tail,
-                         keep_findings, parse_json, printable, progress_bar, settings_of, sorted_findings, write_atomic)
+from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
+                         head_and_tail, keep_findings, parse_json, printable, progress_bar, read_record, record_of, settings_of,
+                         sorted_findings, write_atomic)
 from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, formats, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names, open_sets
@@ -258,10 +259,12 @@ class Comparison:
     table: str = "compare"                    # names in the rows
     scale: str = "user"
 
+    identity: ClassVar[Identity] = Identity("Comparison")
+
     def __post_init__(self):
         _check_question(self)
 
-    def record(self) -> dict: return json.loads(json.dumps(dataclasses.asdict(self)))
+    def record(self) -> dict: return json.loads(json.dumps(record_of(self)))
 
 # %% ../nbs/60_experiment.ipynb #c020
 MOST_NUMBERS = 10_000  # splits or repeats
@@ -364,6 +367,21 @@ def condition_name(
     "The condition as it stands in rows, such as \"natural on shifted\"."
     return question.condition + ("" if question.test_part == "test" else f" on {question.test_part}")
 
+
+class Splits(Mapping):
+    "The draws of a question, by number, each made when it is first asked for and then kept."
+
+    def __init__(self, question: Comparison, sets: Mapping[str, LabeledImages]):
+        self.question, self.sets, self.made = question, sets, {}
+
+    def __getitem__(self, number: int) -> Split:
+        if number not in self.made:
+            self.made[number] = make_split(self.question, self.sets, number)
+        return self.made[number]
+
+    def __iter__(self) -> Iterator[int]: return iter(self.question.splits)
+    def __len__(self) -> int: return len(self.question.splits)
+
 # %% ../nbs/60_experiment.ipynb #c033
 def classifier_preset(
     name: str,                   # "letters", "residual", a preset, or a timm network
@@ -396,16 +414,25 @@ def classifier_identity(
     return f"{preset.network}@{content_hash(Path(weights).read_bytes())[:12]}" if Path(weights).is_file() else f"{preset.network}@{weights}"
 
 # %% ../nbs/60_experiment.ipynb #c033n
-def check_classifier(
-    question: Comparison,  # names a classifier and its weights
-    classes: int = 2,      # how many it will tell apart
+def check_preset(
+    preset: TrainingPreset,  # network and weights
+    asked: str | None,       # weights that the user named
+    classes: int = 2,        # how many it will tell apart
 ) -> list[Finding]:
     "Make the classifier once and let it answer once; raises `GenaugError` when it or its weights cannot be had, and warns of random weights that nobody asked for."
-    preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
     check_network(preset.network, classes, 3, preset.view.size, preset.weights)
-    if preset.weights is None and question.classifier_weights != "random" and preset.network not in ("letters", "wide", "residual"):
-        return [Finding("random-weights", "warning", "classifier", f"The network '{preset.network}' starts from random weights, since none are named: write a tag behind its name ('{preset.network}.<tag>') or give --classifier-weights; 'random' says that it is meant.")]
-    return []
+    if preset.weights is not None or asked == "random" or preset.network in ("letters", "wide", "residual"):
+        return []
+    said = (f"The network '{preset.network}' starts from random weights, since none are named: write a tag behind its name "
+            f"('{preset.network}.<tag>') or give --classifier-weights; 'random' says that it is meant.")
+    return [Finding("random-weights", "warning", "classifier", said)]
+
+
+def check_classifier(
+    question: Comparison,  # names a classifier and its weights
+) -> list[Finding]:
+    "As `check_preset`, before the data are opened."
+    return check_preset(classifier_preset(question.classifier, question.classifier_weights, question.updates), question.classifier_weights)
 
 # %% ../nbs/60_experiment.ipynb #c034a
 def _is_number(
@@ -470,23 +497,19 @@ class Run:
                         "append" if several else None, asked.device)
 
     @functools.cached_property
-    def _drawn(self) -> dict[int, Split]: return {}
-
-    @functools.cached_property
     def planned(self) -> dict[str, tuple]:
         "Arm -> what `planned_cost` found."
         return {}
 
-    def split(self, number: int) -> Split:
-        "The images of a draw, drawn once."
-        if number not in self._drawn:
-            self._drawn[number] = make_split(self.question, self.sets, number)
-        return self._drawn[number]
+    @functools.cached_property
+    def splits(self) -> "Splits":
+        "The images of every draw, by its number."
+        return Splits(self.question, self.sets)
 
     @property
     def first(self) -> Split:
         "The first split; the others are taken to be like it."
-        return self.split(self.question.splits[0])
+        return self.splits[self.question.splits[0]]
 
     def budget(self, arm: Arm) -> Budget:
         "How many images an arm gets."
@@ -507,12 +530,8 @@ class Run:
 
     def path(self, arm: Arm, split: Split, seed: int) -> Path:
         "Where the result of a unit is stored."
-        budget = settings_of(self.budget(arm))
-        budget = budget if len(budget) > 3 or budget["fill"] else budget["copies"]
-        method = None if arm.augmenter is None else [arm.augmenter.name, arm.augmenter.settings(), budget, arm.use.record()]
-        mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (arm.mixer, arm.balancer))
         chosen_on = [split.validation.fingerprint()] if self.preset.patience and split.validation is not None else []
-        digest = content_hash("unit 1", method, mixer if balancer is None else [mixer, balancer], self.names["classifier"],
+        digest = content_hash("unit 1", *arm.stored(self.budget(arm)), self.names["classifier"],
                               self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint(), *chosen_on)
         return self.folder / "runs" / f"{digest[:32]}.json"
 
@@ -529,6 +548,8 @@ class Unit:
     evaluations: int        # of the denoiser, for the arm's images of this split
     settings: dict          # numbers worth printing
     answers: str = ""       # to the test images, as `pack_answers` gives them; "" in results of earlier versions
+
+    identity: ClassVar[Identity] = Identity("Unit")
 
     def key(self, run: Run) -> dict[str, str]:
         "The key fields of its rows, without metric and part."
@@ -554,7 +575,7 @@ class Unit:
     def load(cls, path: Path) -> "Unit | None":
         "A stored result; None when there is none or the file is broken."
         try:
-            return cls(**_unit_fields(parse_json(path.read_text(encoding="utf-8"))))
+            return cls(**read_record(cls, path, _unit_fields))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
@@ -565,7 +586,7 @@ def keep_answers(
     path: str | Path,      # a file of answers
 ) -> int:  # runs in the file afterwards; 0 when nothing was put
     "Merge the answers of some units into a file."
-    return put_answers([(unit.key(run), unit.answers, run.split(unit.split).test) for unit in units if unit.answers], path)
+    return put_answers([(unit.key(run), unit.answers, run.splits[unit.split].test) for unit in units if unit.answers], path)
 
 # %% ../nbs/60_experiment.ipynb #c037h
 def split_notes(
@@ -697,7 +718,7 @@ def run_unit(
                 "synthetic": len(synthetic or ()), "train": len(split.train), **use, "fed": trained.fed}
     unit = Unit(arm.text, split.number, seed, tuple(metrics), "".join("1" if one else "0" for one in right),
                 time.perf_counter() - started, count, settings, pack_answers(answers, test.task))
-    write_atomic(run.path(arm, split, seed), json.dumps(dataclasses.asdict(unit)))
+    write_atomic(run.path(arm, split, seed), json.dumps(record_of(unit)))
     return unit
 
 # %% ../nbs/60_experiment.ipynb #c043a
@@ -781,7 +802,7 @@ def run_split(
     found: Callable[[Finding], None] = lambda finding: None,  # gets what must be known
 ) -> Iterator[Unit]:
     "All units of one split, stored ones first where there are any; a run that fails is a unit that says why."
-    split = run.split(number)
+    split = run.splits[number]
     split.manifest.save(manifest_path(run.folder, number, run.question.test_part))
     for arm in run.arms.values():
         painted, why = None, ""
@@ -808,10 +829,10 @@ def run_experiment(
 
 # %% ../nbs/60_experiment.ipynb #c045b
 def shortage(
-    home: Path,  # of a synthetic set
+    folder: Path,  # of a synthetic set
 ) -> tuple[list[str], int, int, int] | None:  # classes without an image, classes with a budget, images missing, images wanted; None when the set cannot be read
     "What a filter turned down beyond the budget."
-    read, why = attempt(lambda: (read_plan(home), read_decisions(home)))
+    read, why = attempt(lambda: (read_plan(folder), read_decisions(folder)))
     if why:
         return None
     plan, decisions = read
@@ -827,14 +848,14 @@ def set_findings(
     "Per arm: on which splits classes ended without an image, or with fewer than wanted, since a filter turned down the rest."
     findings = []
     for arm in arms:
-        homes = {number: noted_arm(folder, arm, number) for number in splits}
-        short = {number: lack for number, home in homes.items() if home is not None and (lack := shortage(home)) and lack[2]}
+        sets = {number: noted_arm(folder, arm, number) for number in splits}
+        short = {number: lack for number, images in sets.items() if images is not None and (lack := shortage(images)) and lack[2]}
         empty = {number: lack for number, lack in short.items() if lack[0]}
         if empty:
             each = "; ".join(f"split {number}: {len(lack[0])} of {lack[1]} classes ({', '.join(lack[0][:5])}{', ...' if len(lack[0]) > 5 else ''})" for number, lack in list(empty.items())[:20])
-            findings.append(Finding("empty-class", "warning", arm, f"'{arm}' has no image for some classes on {len(empty)} of {len(homes)} splits, since its filter turned down all candidates, and there it trains on photographs alone ({each}); loosen the filter or raise its rounds."))
+            findings.append(Finding("empty-class", "warning", arm, f"'{arm}' has no image for some classes on {len(empty)} of {len(sets)} splits, since its filter turned down all candidates, and there it trains on photographs alone ({each}); loosen the filter or raise its rounds."))
         elif short:
-            findings.append(Finding("fewer-images", "note", arm, f"'{arm}' has {sum(lack[3] - lack[2] for lack in short.values())} of {sum(lack[3] for lack in short.values())} images on {len(short)} of {len(homes)} splits, since its filter turned down the rest."))
+            findings.append(Finding("fewer-images", "note", arm, f"'{arm}' has {sum(lack[3] - lack[2] for lack in short.values())} of {sum(lack[3] for lack in short.values())} images on {len(short)} of {len(sets)} splits, since its filter turned down the rest."))
     return findings
 
 # %% ../nbs/60_experiment.ipynb #c047
@@ -988,7 +1009,7 @@ def measure_experiment(
     "Measure the sets of an experiment; one that cannot be measured has a row that says why, one that could not be made has none."
     arms = [arm for arm in run.arms.values() if arm.augmenter is not None]
     for number, arm in progress_bar([(number, arm) for number in run.question.splits for arm in arms], "measuring sets", run.progress):
-        rows, why = attempt(measure_arm, run, arm, run.split(number), jury, (arm.text, number) in failed)
+        rows, why = attempt(measure_arm, run, arm, run.splits[number], jury, (arm.text, number) in failed)
         yield [failed_row(_judged(run, arm, number, jury), why)] if why else rows
 
 # %% ../nbs/60_experiment.ipynb #c060
@@ -1042,7 +1063,7 @@ def estimate(
         steps, batch, painted, evaluated = cost
         spent = times.get(who) or training_time(arm.augmenter, split.train, run.folder / "work")
         times |= {who: spent} if spent is not None else {}
-        concept = content_hash(dataclasses.asdict(arm.augmenter.naming) if steps else None)
+        concept = content_hash(arm.augmenter.setting("naming") if steps else None)
         learned[concept] = (steps, steps * batch * LEARNING_FACTOR)
         sets[kept] = (who, painted, evaluated)
     return _summed_cost(run, runs, list(learned.values()), list(sets.values()), times)
@@ -1261,7 +1282,7 @@ def examine(
     usable_device(run.question.device, None)
     if "train" not in run.sets and "all" not in run.sets:
         raise GenaugError(f"There are no training images (only {', '.join(run.sets) or 'nothing'}): add a train folder.")
-    findings = _data_findings(run) + check_classifier(run.question, len(run.first.train.class_names))
+    findings = _data_findings(run) + check_preset(run.preset, run.question.classifier_weights, len(run.first.train.class_names))
     return list(sorted_findings(findings + _arm_findings(run)))
 
 
@@ -1369,6 +1390,8 @@ def read_comparison(
             raise ValueError
     except FileNotFoundError:
         raise GenaugError(f"'{folder}' holds no comparison: give the folder that `genaug compare` wrote.") from None
+    except GenaugError as error:  # a method of one's own, mostly
+        raise GenaugError(f"'{path}' has an arm that cannot be read here: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and compare again.") from None
     return record
@@ -1397,7 +1420,7 @@ def _check_photographs(
             before = Manifest.load(manifest_path(run.folder, number, run.question.test_part))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged: it is written again
             continue
-        now = run.split(number).manifest
+        now = run.splits[number].manifest
         if any({name: before.sha256.get(name) for name in getattr(before, part)} != {name: now.sha256.get(name) for name in getattr(now, part)} for part in ("train", "test")):
             raise GenaugError(f"'{run.folder}' was begun with something else: the photographs of split {number} changed since; choose another folder.")
 
@@ -1458,7 +1481,7 @@ def _refusals(
 ) -> list[Finding]:
     "All that can be found before any work; raises `GenaugError` for what the user can put right, and writes nothing."
     found = examine(run)
-    check_claim(run.folder, run.question, source, [place for images in run.sets.values() for place in source_folders(images)])
+    check_claim(run.folder, run.question, source, [folder for images in run.sets.values() for folder in source_folders(images)])
     _check_photographs(run)
     return found
 
@@ -1500,7 +1523,7 @@ def with_bootstrap(
     columns = ("images low", "images high", "images minus low", "images minus high")
     if (summary.attrs.get("metric") or "accuracy") != "accuracy":      # an average precision is no mean over images
         return summary.assign(**{name: math.nan for name in columns})
-    tested = {unit.split: run.split(unit.split).test.ids for unit in units}
+    tested = {unit.split: run.splits[unit.split].test.ids for unit in units}
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
     control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]

@@ -211,7 +211,7 @@ def fill_study(
     todo, maps = unstudied(question, file), []
     panels = {arm: arm for arm in question.methods} if panels is None else dict(panels)
     for number in sorted({split for split, _ in todo}):
-        split = run.split(number)
+        split = run.splits[number]
         judge = train_classifier(split.train, preset=replace(run.preset, patience=None), seed=0, device=question.device)
         own = FeatureNetwork("original", judge.features)
         shared = {**run.names, "split": number, "seed": 0, "version": __version__, "device": question.device}
@@ -334,7 +334,7 @@ def fill_blends(
         run = open_run(question, source, judges, progress=False)
         found = find_jury(run.sets, judges, **({"pool": judging_pool(question.data)} if question.draws else {}), **(jury or {}))
         shared = {**run.names, **arm_fields("genmix@same_class=true"), "classifier": f"judge {found.judge.name}", "split": number, "seed": 0, "version": __version__, "device": question.device}
-        split = run.split(number)
+        split = run.splits[number]
         unseen = split.train if question.draws else split.test
         put([{**shared, "metric": metric, "part": part, "value": value, "n": count} for metric, part, value, count in blend_rows(unseen, found.judge, shares)], file)
 

@@ -7,8 +7,8 @@ __all__ = ['Learned', 'CHOICES', 'RECIPE', 'Naming', 'ClassName', 'LearnedTokens
            'load_learned', 'learn_or_load', 'PaintContext', 'Start', 'listed', 'FromNoise', 'FromPhotograph',
            'OwnLatent', 'Target', 'OwnClass', 'other_class_note', 'source_elsewhere', 'AnotherClass', 'EveryOtherClass',
            'Prompting', 'Plain', 'Suffixed', 'LabelRule', 'HardLabel', 'LabelByStrength', 'Filter', 'KeepAll', 'Finish',
-           'AsPainted', 'plan_row', 'prompt_stages', 'by_adapters', 'with_jitter', 'paint_with_concepts', 'Choices',
-           'Recipe', 'plan_slot', 'round_trip']
+           'AsPainted', 'Choices', 'Recipe', 'plan_row', 'prompt_stages', 'by_adapters', 'with_jitter',
+           'paint_with_concepts', 'plan_slot', 'round_trip']
 
 # %% ../nbs/40_recipe.ipynb #c003
 import abc
@@ -476,126 +476,6 @@ class AsPainted(Finish):
 
     def finish(self, images, rows, real): return list(images)
 
-# %% ../nbs/40_recipe.ipynb #c032
-def _peers(
-    real: LabeledImages,  # the photographs
-) -> dict[str, list[str]]:
-    "For each id, the other photographs with the same label row and different pixels."
-    by_label = {}
-    for name, row, digest in zip(real.ids, real.labels, real.sha256):
-        by_label.setdefault(row.tobytes(), []).append((name, digest))
-    return {name: [other for other, their in by_label[row.tobytes()] if their != digest]
-            for name, row, digest in zip(real.ids, real.labels, real.sha256)}
-
-
-def plan_row(
-    recipe: "Recipe",              # fitted
-    real: LabeledImages,           # the photographs
-    slot: Slot,                    # the wanted image
-    peers: Mapping[str, list[str]],  # of `_peers`
-    name: str,                     # of the wanted image in this round
-    base: str,                     # hash of seed and settings
-    alternative: int = 0,          # place in the group
-) -> PlanRow:
-    "Everything random about one image, drawn from a generator that its own name seeds."
-    rng, names = np.random.default_rng(seed_from(name, "decisions")), list(real.class_names)
-    anchor, target = recipe.target.choose_target(rng, slot, real, base)
-    source = real.labels[real.index([anchor])[0]]
-    inputs, settings = recipe.start.plan_start(rng, anchor, peers[anchor], alternative)
-    own = real.task == "multi" or target == int(source.argmax())
-    aim = source if own else np.eye(len(names), dtype=np.float32)[target]
-    shown = [names[index] for index in np.flatnonzero(source)] if real.task == "multi" else [names[target]]
-    prompts = recipe.prompting.write_prompt(rng, shown, recipe.context)
-    settings = {**settings, "anchor": anchor, "copy": slot.copy}
-    if isinstance(recipe.concept, ConceptShelf):
-        settings["adapters"] = [[key, weight] for key, weight in recipe.naming.adapters(rng, shown, anchor, peers[anchor])]
-    if recipe.jitter:
-        settings["jitter"] = float(recipe.jitter[rng.integers(len(recipe.jitter))])
-    settings |= recipe.finish.plan_finish(rng, anchor)
-    label = recipe.label.label_row(source, aim, settings)
-    grouped = recipe.start.alternatives > 1
-    return PlanRow(content_hash(name, alternative)[:16] if grouped else name, recipe.name, tuple(float(value) for value in label), inputs, prompts,
-                   seed_from(name, "noise"), settings, group=name if grouped else None, fitted_on=recipe.fitted_on)
-
-# %% ../nbs/40_recipe.ipynb #c035
-def prompt_stages(
-    backbone: Backbone,       # its text encoder embeds the prompts
-    rows: Sequence[PlanRow],  # each with one or more (prompt, fraction)
-    steps: int,               # sampler steps
-) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    "Embedded prompts by stage, each (B, L, D), and the step (B, stages - 1) at which the next stage begins."
-    texts = sorted({text for row in rows for text, _ in row.prompts})
-    embedded = backbone.embed(texts)
-    count = max(len(row.prompts) for row in rows)
-    padded = [list(row.prompts) + [(row.prompts[-1][0], 0.0)] * (count - len(row.prompts)) for row in rows]
-    stages = [embedded[[texts.index(prompts[stage][0]) for prompts in padded]] for stage in range(count)]
-    if count == 1:
-        return stages, None
-    grid = backbone.timesteps(steps)
-    ends = np.cumsum([[fraction for _, fraction in prompts] for prompts in padded], axis=1)[:, :-1]
-    return stages, torch.tensor([[suffixed_steps(min(float(end), 1.0), grid) for end in row] for row in ends])
-
-# %% ../nbs/40_recipe.ipynb #c039
-def by_adapters(
-    learned: Concept | ConceptShelf | None,  # what the naming learned
-    rows: Sequence[PlanRow],                 # of one batch
-) -> list[tuple[Concept | None, list[int]]]:  # concepts and the places of their rows
-    "The rows of a batch sorted by the concept they are painted with."
-    if not isinstance(learned, ConceptShelf):
-        return [(learned, list(range(len(rows))))]
-    places = {}
-    for place, row in enumerate(rows):
-        places.setdefault(tuple((name, float(weight)) for name, weight in row.settings["adapters"]), []).append(place)
-    return [(learned.get(adapters), found) for adapters, found in places.items()]
-
-
-def with_jitter(
-    concept: Concept | None,  # learned words
-    rows: Sequence[PlanRow],  # of one batch, some with a "jitter" among their settings
-) -> tuple[Concept | None, list[PlanRow]]:
-    "A concept that also has the rows' own noisy words, and the rows with prompts that use them."
-    if concept is None or not any(row.settings.get("jitter") for row in rows):
-        return concept, list(rows)
-    words, changed = dict(concept.tokens), []
-    for row in rows:
-        prompts = row.prompts
-        for token in (token for token in concept.tokens if row.settings.get("jitter") and any(token in text for text, _ in prompts)):
-            vectors, own = concept.tokens[token], f"{token[:-1]}-{row.id}>"
-            noise = np.random.default_rng(seed_from(row.seed, "jitter", token)).standard_normal(tuple(vectors.shape), dtype=np.float32)
-            words[own] = vectors + row.settings["jitter"] * torch.from_numpy(noise)
-            prompts = tuple((text.replace(token, own), part) for text, part in prompts)
-        changed.append(replace(row, prompts=prompts))
-    return replace(concept, tokens=words), changed
-
-# %% ../nbs/40_recipe.ipynb #c040b
-def paint_with_concepts(
-    recipe: "Recipe",         # fitted
-    rows: Sequence[PlanRow],  # of its plan
-    real: LabeledImages,      # the photographs
-) -> list[np.ndarray]:  # uint8 (H, W, C), before the last step
-    "Starting latents, prompts by stage, one denoising loop, decode; adapter by adapter."
-    images = {}
-    for concept, places in by_adapters(recipe.concept, rows):
-        images.update(zip(places, _painted(recipe, [rows[place] for place in places], real, concept)))
-    return [images[place] for place in range(len(rows))]
-
-
-@torch.no_grad()
-def _painted(
-    recipe: "Recipe",        # fitted
-    rows: list[PlanRow],     # all under one concept
-    real: LabeledImages,     # the photographs
-    concept: Learned | None,  # attached while they are painted
-) -> list[np.ndarray]:
-    "The images of some rows."
-    latents, first = recipe.start.latents(rows, real, replace(recipe.context, concept=concept))
-    concept, rows = with_jitter(concept, rows)
-    with recipe.backbone.using(concept, rows):
-        stages, switches = prompt_stages(recipe.backbone, rows, recipe.num_inference_steps)
-        settings = SamplingSettings(recipe.num_inference_steps, recipe.guidance_scale, recipe.guidance_until)
-        latents = denoise(recipe.backbone, latents, stages, switches, settings=settings, start_step=first)
-        return to_uint8(recipe.backbone.decode(latents))
-
 # %% ../nbs/40_recipe.ipynb #c042
 CHOICES = ("naming", "start", "target", "prompting", "label", "filter", "finish")  # the parts that are hashed; `use` is not
 
@@ -727,6 +607,126 @@ class Recipe(Choices):
         home = Path(folder) / "concept"
         self.concept = load_learned(home) if home.is_dir() else None
         return self._prepare(None)
+
+# %% ../nbs/40_recipe.ipynb #c032
+def _peers(
+    real: LabeledImages,  # the photographs
+) -> dict[str, list[str]]:
+    "For each id, the other photographs with the same label row and different pixels."
+    by_label = {}
+    for name, row, digest in zip(real.ids, real.labels, real.sha256):
+        by_label.setdefault(row.tobytes(), []).append((name, digest))
+    return {name: [other for other, their in by_label[row.tobytes()] if their != digest]
+            for name, row, digest in zip(real.ids, real.labels, real.sha256)}
+
+
+def plan_row(
+    recipe: Recipe,               # fitted
+    real: LabeledImages,           # the photographs
+    slot: Slot,                    # the wanted image
+    peers: Mapping[str, list[str]],  # of `_peers`
+    name: str,                     # of the wanted image in this round
+    base: str,                     # hash of seed and settings
+    alternative: int = 0,          # place in the group
+) -> PlanRow:
+    "Everything random about one image, drawn from a generator that its own name seeds."
+    rng, names = np.random.default_rng(seed_from(name, "decisions")), list(real.class_names)
+    anchor, target = recipe.target.choose_target(rng, slot, real, base)
+    source = real.labels[real.index([anchor])[0]]
+    inputs, settings = recipe.start.plan_start(rng, anchor, peers[anchor], alternative)
+    own = real.task == "multi" or target == int(source.argmax())
+    aim = source if own else np.eye(len(names), dtype=np.float32)[target]
+    shown = [names[index] for index in np.flatnonzero(source)] if real.task == "multi" else [names[target]]
+    prompts = recipe.prompting.write_prompt(rng, shown, recipe.context)
+    settings = {**settings, "anchor": anchor, "copy": slot.copy}
+    if isinstance(recipe.concept, ConceptShelf):
+        settings["adapters"] = [[key, weight] for key, weight in recipe.naming.adapters(rng, shown, anchor, peers[anchor])]
+    if recipe.jitter:
+        settings["jitter"] = float(recipe.jitter[rng.integers(len(recipe.jitter))])
+    settings |= recipe.finish.plan_finish(rng, anchor)
+    label = recipe.label.label_row(source, aim, settings)
+    grouped = recipe.start.alternatives > 1
+    return PlanRow(content_hash(name, alternative)[:16] if grouped else name, recipe.name, tuple(float(value) for value in label), inputs, prompts,
+                   seed_from(name, "noise"), settings, group=name if grouped else None, fitted_on=recipe.fitted_on)
+
+# %% ../nbs/40_recipe.ipynb #c035
+def prompt_stages(
+    backbone: Backbone,       # its text encoder embeds the prompts
+    rows: Sequence[PlanRow],  # each with one or more (prompt, fraction)
+    steps: int,               # sampler steps
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    "Embedded prompts by stage, each (B, L, D), and the step (B, stages - 1) at which the next stage begins."
+    texts = sorted({text for row in rows for text, _ in row.prompts})
+    embedded = backbone.embed(texts)
+    count = max(len(row.prompts) for row in rows)
+    padded = [list(row.prompts) + [(row.prompts[-1][0], 0.0)] * (count - len(row.prompts)) for row in rows]
+    stages = [embedded[[texts.index(prompts[stage][0]) for prompts in padded]] for stage in range(count)]
+    if count == 1:
+        return stages, None
+    grid = backbone.timesteps(steps)
+    ends = np.cumsum([[fraction for _, fraction in prompts] for prompts in padded], axis=1)[:, :-1]
+    return stages, torch.tensor([[suffixed_steps(min(float(end), 1.0), grid) for end in row] for row in ends])
+
+# %% ../nbs/40_recipe.ipynb #c039
+def by_adapters(
+    learned: Concept | ConceptShelf | None,  # what the naming learned
+    rows: Sequence[PlanRow],                 # of one batch
+) -> list[tuple[Concept | None, list[int]]]:  # concepts and the places of their rows
+    "The rows of a batch sorted by the concept they are painted with."
+    if not isinstance(learned, ConceptShelf):
+        return [(learned, list(range(len(rows))))]
+    places = {}
+    for place, row in enumerate(rows):
+        places.setdefault(tuple((name, float(weight)) for name, weight in row.settings["adapters"]), []).append(place)
+    return [(learned.get(adapters), found) for adapters, found in places.items()]
+
+
+def with_jitter(
+    concept: Concept | None,  # learned words
+    rows: Sequence[PlanRow],  # of one batch, some with a "jitter" among their settings
+) -> tuple[Concept | None, list[PlanRow]]:
+    "A concept that also has the rows' own noisy words, and the rows with prompts that use them."
+    if concept is None or not any(row.settings.get("jitter") for row in rows):
+        return concept, list(rows)
+    words, changed = dict(concept.tokens), []
+    for row in rows:
+        prompts = row.prompts
+        for token in (token for token in concept.tokens if row.settings.get("jitter") and any(token in text for text, _ in prompts)):
+            vectors, own = concept.tokens[token], f"{token[:-1]}-{row.id}>"
+            noise = np.random.default_rng(seed_from(row.seed, "jitter", token)).standard_normal(tuple(vectors.shape), dtype=np.float32)
+            words[own] = vectors + row.settings["jitter"] * torch.from_numpy(noise)
+            prompts = tuple((text.replace(token, own), part) for text, part in prompts)
+        changed.append(replace(row, prompts=prompts))
+    return replace(concept, tokens=words), changed
+
+# %% ../nbs/40_recipe.ipynb #c040b
+def paint_with_concepts(
+    recipe: Recipe,          # fitted
+    rows: Sequence[PlanRow],  # of its plan
+    real: LabeledImages,      # the photographs
+) -> list[np.ndarray]:  # uint8 (H, W, C), before the last step
+    "Starting latents, prompts by stage, one denoising loop, decode; adapter by adapter."
+    images = {}
+    for concept, places in by_adapters(recipe.concept, rows):
+        images.update(zip(places, _painted(recipe, [rows[place] for place in places], real, concept)))
+    return [images[place] for place in range(len(rows))]
+
+
+@torch.no_grad()
+def _painted(
+    recipe: Recipe,         # fitted
+    rows: list[PlanRow],     # all under one concept
+    real: LabeledImages,     # the photographs
+    concept: Learned | None,  # attached while they are painted
+) -> list[np.ndarray]:
+    "The images of some rows."
+    latents, first = recipe.start.latents(rows, real, replace(recipe.context, concept=concept))
+    concept, rows = with_jitter(concept, rows)
+    with recipe.backbone.using(concept, rows):
+        stages, switches = prompt_stages(recipe.backbone, rows, recipe.num_inference_steps)
+        settings = SamplingSettings(recipe.num_inference_steps, recipe.guidance_scale, recipe.guidance_until)
+        latents = denoise(recipe.backbone, latents, stages, switches, settings=settings, start_step=first)
+        return to_uint8(recipe.backbone.decode(latents))
 
 # %% ../nbs/40_recipe.ipynb #c045
 def plan_slot(

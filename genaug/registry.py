@@ -29,8 +29,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from .core import (FAMILIES, Augmenter, Balancer, Bound, Finding, GenaugError, Method, Mixer, Part, Summary, check_settings, content_hash,
-                         declared_methods, printable, sorted_findings, with_settings)
+from .core import (FAMILIES, Augmenter, Balancer, Bound, Budget, Finding, GenaugError, Method, Mixer, Part, Summary, check_settings, content_hash,
+                         declared_methods, printable, settings_of, sorted_findings, with_settings)
 from .diffusion import Backbone
 from .prompts import ClassPrompt, prompt_findings
 from .recipe import Naming, round_trip
@@ -273,6 +273,14 @@ class Arm:
     method: str = ""            # as rows write it: the names of method, mixer and balancer
     variant: str = ""           # as rows write it: the settings of the method
     written: tuple[str, ...] = ()  # the settings that the text sets, of all parts
+
+    def stored(self, budget: Budget) -> tuple[list | None, list | None]:
+        "What stands in the key of a stored result: the method with its images and their use; mixer and balancer."
+        amount = settings_of(budget)
+        amount = amount if len(amount) > 3 or amount["fill"] else amount["copies"]
+        painted = None if self.augmenter is None else [self.augmenter.name, self.augmenter.settings(), amount, self.use.record()]
+        mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (self.mixer, self.balancer))
+        return painted, mixer if balancer is None else [mixer, balancer]
 
     @property
     def parts(self) -> list[Part]: return [part for part in (self.augmenter, self.mixer, self.balancer) if part is not None]

@@ -186,7 +186,7 @@ def test_an_unknown_part_to_examine_on():
 
 def test_a_changed_setting_never_finds_an_old_result(tmp_path):
     bench = Run(QUESTION, SETS, None, tmp_path, False)
-    split = bench.split(0)
+    split = bench.splits[0]
     path = bench.path(bench.arm("mixup"), split, 0)
     changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path(bench.arm("mixup"), split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
     others = [bench.path(bench.arm("mixup@alpha=0.3"), split, 0), bench.path(bench.arm("mixup"), split, 1), bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0), bench.path(bench.arm("original"), split, 0)]

@@ -70,6 +70,7 @@ def plain_commands(world):
         "report": ([str(world.root / "made")], []),
         "audit": ([str(world.root / "made")], []),
         "reproduce": (["no_such_table"], ["--no-run"]),
+        "methods": (["diff-ii"], []),
     }
 
 
@@ -325,7 +326,7 @@ def test_every_command_has_a_plain_line(world):
     assert {command for command, _, _ in options()} == set(plain_commands(world))
 
 
-@pytest.mark.parametrize("command", ["check", "augment", "compare", "suffixes", "report", "audit"])
+@pytest.mark.parametrize("command", ["check", "augment", "compare", "suffixes", "report", "audit", "methods"])
 def test_the_plain_line_of_a_command_is_answered_well(world, command):
     assert judge(world, command, []).code == 0
 
@@ -334,7 +335,7 @@ def known_values(option):
     return SETTABLE.get(option, PLACES if option.startswith("argument") else WORDS[:20])
 
 
-ORDER = ("check", "augment", "suffixes", "compare", "report", "audit", "reproduce")
+ORDER = ("check", "augment", "suffixes", "compare", "report", "audit", "reproduce", "methods")
 ONCE = tuple(
     {
         option if option.startswith("--") else f"{command} {option}": (command, option)

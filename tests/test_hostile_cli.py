@@ -163,6 +163,7 @@ COMMANDS = {
             "--device",
         ],
     ),
+    "methods": (["diff-ii"], ["NAME"]),
     "report": (["OUT"], ["OUT"]),
     "audit": (["OUT"], ["OUT", "--source"]),
     "reproduce": (
@@ -199,7 +200,8 @@ def world(tmp_path, monkeypatch):
     from genaug import experiment
 
     monkeypatch.setattr(experiment, "open_sets", stop)
-    monkeypatch.setattr(experiment, "load_backbone", stop)
+    monkeypatch.setattr("genaug.diffusion.load_backbone", stop)
+    monkeypatch.setattr("genaug.cost.load_backbone", stop)
     try:
         import papermill
 
@@ -224,7 +226,7 @@ def command_line(command, option, value):
             if option not in base
             else [command, *(value if base[place - 1] == option else word for place, word in enumerate(base))]
         )
-    place = {"SOURCE": 0, "TABLE": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[option]
+    place = {"SOURCE": 0, "TABLE": 0, "NAME": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[option]
     return [
         command,
         *(["--"] if value.startswith("-") else []),

@@ -6,6 +6,7 @@ what works.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from toy_world import toy_backbone, toy_photographs
 from genaug.cli import run
 from genaug.core import (Augmenter, Bound, Budget, GenaugError, Identity, LabeledImages, Mixer, Part,
                          PartnerRule, check_settings, declare_method)
+from genaug.experiment import read_comparison
 from genaug.methods.colour_transfer import LabTransfer, colour_transfer, move_statistics
 from genaug.recipe import (AsPainted, Filter, Finish, FromPhotograph, LabelRule, Naming, Prompting, Recipe,
                            Start, Target)
@@ -133,6 +135,18 @@ def test_to_go_on_needs_the_file(made, own_file, monkeypatch, capsys):
 
 def test_with_the_file_it_goes_on_to_the_same_pictures(made):
     assert content(made / "train") == content(made.with_name("out-first") / "train")
+
+
+def test_what_is_stored_says_when_the_file_is_missing(made, tmp_path, monkeypatch, capsys):
+    "The report of a set needs no method; that of a comparison reads its arms."
+    monkeypatch.delenv("GENAUG_METHODS", raising=False)
+    shutil.copytree(made, tmp_path / "set")
+    assert run(["report", str(tmp_path / "set")]) == 0 and (tmp_path / "set" / "report.html").is_file()
+    question = {"methods": ["original", "my-transfer"], "splits": [0], "repeats": [0], "data": "digits"}
+    record = {"genaug_comparison": 1, "source": "digits", "question": question, "shared": {}}
+    (tmp_path / "comparison.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(GenaugError, match="has an arm that cannot be read here: There is no method"):
+        read_comparison(tmp_path)
 
 
 # ---------------------------------------------------------------- files that cannot be
@@ -383,10 +397,10 @@ def test_the_finished_picture_has_the_form_of_the_painted_one(photograph, painte
 
 def test_even_pictures_and_grey_ones_stay_what_they_are():
     grey, colourful = np.full((8, 8, 3), 90, np.uint8), pictures((8, 8, 3))[0]
-    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1  # an even photograph stays even
+    assert len(np.unique(finish(grey, colourful).reshape(-1, 3), axis=0)) == 1  # even stays even
     assert np.ptp(finish(colourful, grey).astype(int).mean(2)) <= 2  # and becomes so under an even edit
     noise = np.repeat(pictures((8, 8, 1))[0], 3, 2)
-    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5  # no colour of two greys
+    assert rgb2lab(finish(noise, noise[::-1]) / 255)[..., 1:].std((0, 1)).max() < 0.5  # grey stays grey
     assert np.array_equal(finish(colourful, grey, amount=0.0), colourful)
 
 

@@ -782,7 +782,7 @@ class Fusion:
 
 
 def chosen_sites(
-    method: "FeatureSpace",  # fitted
+    method,  # a fitted `FeatureSpace`, defined below
     parents: Sequence[tuple[int, int, int, int]],  # (place, class) of the tail picture and of its partner
     seeds: Sequence[int],       # of the rows
 ) -> torch.Tensor:  # (B, H, W), bool
@@ -795,7 +795,7 @@ def chosen_sites(
 
 @torch.no_grad()
 def fusion_of(
-    method: "FeatureSpace",  # fitted
+    method,  # a fitted `FeatureSpace`, defined below
     rows: Sequence[PlanRow],  # of its plan
     real: LabeledImages,      # the photographs
 ) -> Fusion:
@@ -814,7 +814,7 @@ def fusion_of(
 # %% ../../nbs/47_methods.feature_space.ipynb #c074
 @torch.no_grad()
 def touch_up(
-    method: "FeatureSpace",  # its settings
+    method,  # a `FeatureSpace`, defined below
     latents: torch.Tensor,    # (B, C, H, W)
     rows: Sequence[PlanRow],  # their plan; a row with 0 steps is returned as it came
 ) -> torch.Tensor:  # (B, C, H, W)
@@ -859,7 +859,7 @@ def wanted_class(
 
 
 def pairings(
-    method: "FeatureSpace",  # fitted
+    method,  # a fitted `FeatureSpace`, defined below
     real: LabeledImages,   # the photographs
     slots: Sequence[Slot],
 ) -> list[Pairing]:
@@ -876,7 +876,7 @@ def pairings(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c080
 def prompt_of(
-    method: "FeatureSpace",  # fitted
+    method,  # a fitted `FeatureSpace`, defined below
     real: LabeledImages,     # the photographs
     ends: tuple,             # label rows of the tail picture and its partner
     wanted: int,             # class of the row; -1: none
@@ -889,7 +889,7 @@ def prompt_of(
 
 
 def plan_row(
-    method: "FeatureSpace",  # fitted
+    method,  # a fitted `FeatureSpace`, defined below
     real: LabeledImages,   # the photographs
     pair: Pairing,
     base: str,             # hash of seed and settings: names the row
@@ -917,7 +917,7 @@ def plan_row(
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c082
 def check_fusion(
-    method: "FeatureSpace",  # its settings
+    method,  # a `FeatureSpace`, defined below
 ) -> None:
     "Raises `GenaugError` for a value that means nothing, or for two that contradict each other."
     if not (isinstance(method.neighbours, str) and method.neighbours == "inf") and not (type(method.neighbours) is int and 1 <= method.neighbours <= 1e6):
@@ -938,7 +938,7 @@ IDLE = (  # fields, when they have no effect, why
 
 
 def idle_fusion(
-    method: "FeatureSpace",  # its settings
+    method,  # a `FeatureSpace`, defined below
 ) -> dict[str, str]:
     "Settings of a fusion that have no effect as it stands."
     return {name: why for fields, holds, why in IDLE if holds(method) for name in fields.split()}
