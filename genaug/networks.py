@@ -17,6 +17,7 @@ import functools
 import hashlib
 import io
 import json
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -488,7 +489,11 @@ def usual_view(
         preset = _torchvision_tag(name).transforms()
         return View(preset.crop_size[0], max(preset.crop_size[0], preset.resize_size[0]), padding=0)
     import timm
-    known = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    bare, _, tag = name.partition(".")
+    if timm.is_model(bare) and tag and name not in timm.list_pretrained(f"{bare}.*"):
+        tags = ", ".join(one.partition(".")[2] for one in timm.list_pretrained(f"{bare}.*")) or "none"
+        raise GenaugError(f"timm has no weights '{tag}' of the network '{bare}'; its tags are {tags}.")
+    known = timm.get_pretrained_cfg(name) if timm.is_model(bare) else None
     edge, share = (known.input_size[-1], known.crop_pct) if known is not None else (224, 0.875)
     return View(edge, round(edge / share), padding=0)
 
@@ -558,8 +563,11 @@ def renamed_weights(
     if hashlib.sha256(data).hexdigest() != source.sha256:
         raise GenaugError(f"The file '{path}' is not {source.file} of {source.package}: its SHA-256 differs; download that version.")
     counted = "num_batches_tracked"
-    given = {key: value.detach() for key, value in torch.load(io.BytesIO(data), map_location="cpu", weights_only=True).items()
-             if not key.endswith(counted)}
+    try:
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise GenaugError(f"The file '{path}' holds something else than tensors, and nothing else is read.") from error
+    given = {key: value.detach() for key, value in tensors.items() if not key.endswith(counted)}
     own = {key: value for key, value in timm.create_model(name).state_dict().items() if not key.endswith(counted)}
     ends = [[key.rpartition(".")[2] for key in keys] for keys in (own, given)]
     if ends[0] != ends[1] or [value.shape for value in own.values()] != [value.shape for value in given.values()]:
