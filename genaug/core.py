@@ -150,7 +150,7 @@ def value_at(
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     return value, default is not dataclasses.MISSING and value == default
 
-# %% ../nbs/00_core.ipynb #c010b
+# %% ../nbs/00_core.ipynb #c010h
 def stored_value(
     instance: object,  # a dataclass instance
     path: str,         # a field, or fields of fields with dots between
@@ -162,7 +162,7 @@ def stored_value(
     (value, usual), stands = value_at(instance, owner), _identity(instance).values.get(owner)
     return (stands.get(value, value) if stands else value), usual
 
-
+# %% ../nbs/00_core.ipynb #c010b
 def stored_fields(
     instance: object,  # a dataclass instance
 ) -> dict[str, object]:  # by stored name
@@ -1500,6 +1500,10 @@ class Part(Identified):
         "What it cannot do with such a set, or does differently there: (kind, severity, what to say behind its name)."
         return []
 
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
+        "Names of the networks by which it keeps or weighs images made from such photographs; none of them may judge."
+        return ()
+
     def having(self, **changes) -> "Part":
         "A copy with other settings; a name may be a field, an alias, or (in a mapping) a path with dots into parts."
         return with_settings(self, changes.items(), fixed=())
@@ -1556,10 +1560,6 @@ class Augmenter(Part):
     def select(self, rows: Sequence[PlanRow], images: Sequence[np.ndarray], real: LabeledImages) -> list[Decision]:
         "Keep everything with weight one; filters override this."
         return [Decision() for _ in rows]
-
-    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
-        "Names of the networks by which it keeps or weighs images made from such photographs; none of them may judge."
-        return ()
 
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps that `fit` takes, and photographs per step."

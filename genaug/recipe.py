@@ -437,10 +437,6 @@ class Filter(Part):
         "The same filter with the networks that may examine such photographs; raises `GenaugError` for others that were named."
         return self
 
-    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
-        "Names of the networks by which it decides about images made from such photographs; none of them may judge."
-        return ()
-
     def check(self, class_prompt: ClassPrompt) -> None:
         "Raise `GenaugError` before anything is painted if the filter lacks something."
 
