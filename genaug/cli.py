@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-# %% ../nbs/62_cli.ipynb #c005a
 if TYPE_CHECKING:  # nothing of the library is imported before a command needs it
     from genaug.core import Augmenter, Budget, LabeledImages
     from genaug.diffusion import Backbone

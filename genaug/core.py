@@ -148,7 +148,7 @@ def value_at(
         return value_at(getattr(instance, owner), ".".join(inner))
     field, value = next(item for item in dataclasses.fields(instance) if item.name == owner), getattr(instance, owner)
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return value, default is not dataclasses.MISSING and value == default
+    return value, default is not dataclasses.MISSING and bool(np.array_equal(value, default) if isinstance(value, np.ndarray) else value == default)
 
 # %% ../nbs/00_core.ipynb #c010h
 def stored_value(

@@ -588,7 +588,11 @@ class Recipe(Choices):
         return [row for slot in budget.slots(real) for row in plan_slot(self, real, slot, peers, base)]
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:
-        return self.finish.finish(paint_with_concepts(self, rows, real), rows, real)
+        finished = self.finish.finish(paint_with_concepts(self, rows, real), rows, real)
+        sound = isinstance(finished, Sequence) and all(isinstance(image, np.ndarray) and image.dtype == np.uint8 for image in finished)
+        if not sound or len(finished) != len(rows):
+            raise GenaugError(f"The finish {type(self.finish).__name__} of '{self.name}' must return one uint8 image for each of {len(rows)} rows.")
+        return finished
 
     def select(self, rows, images, real) -> list[Decision]: return self.filter.suited(real).select(rows, images, real, self.context)
 

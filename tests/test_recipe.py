@@ -6,7 +6,7 @@ import torch
 
 from genaug.core import Budget, GenaugError, Identity, LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.recipe import (AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LabelByStrength, Naming, OwnLatent, Recipe,
+from genaug.recipe import (AnotherClass, ClassName, Finish, FromNoise, FromPhotograph, HardLabel, LabelByStrength, Naming, OwnLatent, Recipe,
                            Suffixed, learn_or_load, prompt_stages)
 from genaug.schedule import Append
 from genaug.prompts import ClassPrompt
@@ -160,3 +160,29 @@ def test_global_random_state_is_left_alone():
     method = recipe(start=FromPhotograph((0.5,))).fit(real)
     method.paint(method.plan(real, Budget(1), 0), real)
     assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("wrong", [None, [], [np.zeros((8, 8, 3))], [None]])
+def test_a_finish_that_returns_no_pictures_is_named(wrong):
+    @dataclasses.dataclass(frozen=True)
+    class Lost(Finish):
+        def finish(self, images, rows, real):
+            return wrong
+
+    method, real = recipe(finish=Lost()), toy_photographs()
+    rows = method.fit(real).plan(real, Budget(1), 0)[:1]
+    with pytest.raises(GenaugError, match="finish Lost of 'recipe' must return one uint8 image for each of 1 rows"):
+        method.paint(rows, real)
+
+
+def test_a_setting_that_is_an_array_is_compared_by_its_content():
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Palette(Finish):
+        colours: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
+        identity = Identity("Palette", later=("colours",))
+
+        def finish(self, images, rows, real):
+            return images
+
+    assert Palette().settings() == {}
+    assert Palette(np.ones(3)).settings()["colours"].tolist() == [1, 1, 1]
