@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import (Bound, GenaugError, Identity, LabeledImages, ScheduleRow, check_settings, content_hash, record_of,
-                         stored_fields, write_atomic)
+from .core import (Bound, GenaugError, Identity, LabeledImages, ScheduleRow, check_settings, content_hash,
+                         record_of, stored_fields, write_atomic)
 from .metrics.classification import MetricRow, evaluate
 from .networks import Normalized, View, make_network
 from .schedule import Showing, TrainingSchedule
@@ -154,7 +154,7 @@ class TrainingPreset:
         "All fields but those added later that have their default: what stands in keys of stored classifiers."
         return {name: value.changed() if name == "view" else value for name, value in stored_fields(self).items()}
 
-
+# %% ../nbs/32_classifier.ipynb #c076b
 PRESETS = MappingProxyType({preset.name: preset for preset in (
     TrainingPreset("tiny", updates=150, learning_rate=0.1, body_rate=0.03, fixed_statistics=True, view=View(padding=4, padding_mode="reflect"),
                    source="chosen on digit-scenes, splits 100-104, validated on unused pool images"),
@@ -170,8 +170,9 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
                    view=View(padding=2, padding_mode="reflect"), source="the judge of sets with several labels per image: yes or no at 0.5, so neither smoothed labels nor strong views"),
     TrainingPreset("letters", "letters", weights=None, epochs=15, batch_size=128, optimizer="adamw", learning_rate=4e-3, weight_decay=0.02, label_smoothing=0.0,
                    view=View(padding=0, strong=True), source="pretraining on the letters of the procedural corpus"),
-    TrainingPreset("photographs", "tf_efficientnet_lite0", "embedded", updates=100, batch_size=32, learning_rate=0.05, body_rate=0.1, fixed_statistics=True,
-                   view=View(224, 256, 8, flip=True), source="a first classifier of photographs on any machine: the ImageNet network that comes with genaug (notebook 29), all weights"),
+    TrainingPreset("photographs", "tf_efficientnet_lite0", "embedded", updates=100, batch_size=32,
+                   learning_rate=0.05, body_rate=0.1, fixed_statistics=True, view=View(224, 256, 8, flip=True),
+                   source="photographs on any machine: all weights of the ImageNet network that comes with genaug"),
     TrainingPreset("few_shot_resnet50", "resnet50", "tv_in1k", epochs=120, batch_size=256, learning_rate=0.05,
                    view=View(224, 256, 8, flip=True), source="Diff-Mix train_hub.py, CUB; Diff-II uses 128 epochs"),
     TrainingPreset("few_shot_vit", "vit_base_patch16_384", None, epochs=100, batch_size=32, learning_rate=1e-3,
@@ -186,7 +187,7 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (
                    schedule="constant", patience=20, view=View(224, 224, 0, flip=True), source="GenMix: epochs, batch, learning rate and early stopping as printed; Adam, the size and the flip are ours"),
 )})
 
-
+# %% ../nbs/32_classifier.ipynb #c076d
 def training_preset(
     name: str,   # "tiny", "tiny_wide", "tiny_lt", "tiny_multi", "judge", "judge_multi", "letters", "photographs", "densenet121", "few_shot_resnet50", "few_shot_vit", "lt_diffmix", "lt_diffii" or "genmix_vgg16"
     **changes,   # fields of `TrainingPreset` to replace

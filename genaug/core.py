@@ -88,13 +88,14 @@ class Identity:
     never: tuple[str, ...] = ()    # fields that never count, such as a device
     always: tuple[str, ...] = ()   # of a subclass: fields of `later` of its bases that it counts always
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further stored name -> path of the field it repeats
-    values: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # field -> {value: what is hashed and stored for it}
+    values: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # field -> {value: what counts for it}
 
     def extended(self, more: "Identity") -> "Identity":
         "This identity of a base class, with what a subclass or an instance adds to it."
         later = (*(name for name in self.later if name not in more.always), *more.later)
         never, aliases = (*self.never, *more.never), {**self.aliases, **more.aliases}
-        return Identity(more.kind, {**self.names, **more.names}, later, never, (), aliases, {**self.values, **more.values})
+        names, values = {**self.names, **more.names}, {**self.values, **more.values}
+        return Identity(more.kind, names, later, never, (), aliases, values)
 
     def path(self, name: str) -> str:
         "The field that an alias or a stored name stands for; any other name as it is."
@@ -154,7 +155,7 @@ def value_at(
 def stored_value(
     instance: object,  # a dataclass instance
     path: str,         # a field, or fields of fields with dots between
-) -> tuple[object, bool]:  # what is hashed and stored for its value; has it the default that its class declares?
+) -> tuple[object, bool]:  # what is hashed and stored for its value; has it its default?
     "As `value_at`, but a word that stands for another value, as its identity declares, is that value."
     owner, *inner = path.split(".")
     if inner:
@@ -1501,7 +1502,7 @@ class Part(Identified):
         return []
 
     def examiners(self, real: LabeledImages) -> tuple[str, ...]:
-        "Names of the networks by which it keeps or weighs images made from such photographs; none of them may judge."
+        "Names of the networks by which it keeps or weighs images of such photographs; none of them may judge."
         return ()
 
     def having(self, **changes) -> "Part":

@@ -31,9 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, check_settings, content_hash,
-                         record_of, stored_fields, to_tensor, write_atomic)
-from .datasets import DIGIT_WORDS, LESIONS, PHOTOGRAPHS, RESERVED, TEXTURES, names, open_sets, read_photograph
+from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, check_settings,
+                         content_hash, record_of, stored_fields, to_tensor, write_atomic)
+from .datasets import (DIGIT_WORDS, LESIONS, PHOTOGRAPHS, RESERVED, TEXTURES, names, open_sets,
+                             read_photograph)
 from .mixing.augmix import transform_each
 
 # %% ../nbs/29_networks.ipynb #c052
@@ -172,8 +173,9 @@ def residual_network(num_classes: int, channels: int = 3) -> SmallNetwork:
     return SmallNetwork(body, 64, num_classes)
 
 # %% ../nbs/29_networks.ipynb #c066c
-TOY = MappingProxyType({"letters": letters_network, "wide": wide_network, "residual": residual_network})  # for the embedded sets
-EMBEDDED = MappingProxyType({  # network whose pretrained weights come with genaug -> its folder among the assets
+TOY = MappingProxyType({  # networks for the embedded sets only
+    "letters": letters_network, "wide": wide_network, "residual": residual_network})
+EMBEDDED = MappingProxyType({  # network whose pretrained weights come with genaug -> its asset folder
     "letters": "letters-1", "wide": "letters-1", "tf_efficientnet_lite0": "imagenet-1"})
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # endings of names that are files, not tags
 
@@ -237,13 +239,16 @@ class HeadApart(nn.Module):
 
     def __init__(self, body: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        name, head = [(name, layer) for name, layer in body.named_modules() if isinstance(layer, nn.Linear)][-1]
+        linear = [(name, layer) for name, layer in body.named_modules() if isinstance(layer, nn.Linear)]
+        name, head = linear[-1]
         owner, _, last = name.rpartition(".")
         setattr(body.get_submodule(owner), last, nn.Identity())
         self.body, self.num_features = body, head.in_features
-        same = num_classes == head.out_features
-        self.classifier = head if same else nn.Linear(head.in_features, num_classes) if num_classes else nn.Identity()
-        self.pretrained_cfg = MappingProxyType({"mean": tuple(mean), "std": tuple(std), "classifier": "classifier"})
+        if num_classes != head.out_features:
+            head = nn.Linear(head.in_features, num_classes) if num_classes else nn.Identity()
+        self.classifier = head
+        config = {"mean": tuple(mean), "std": tuple(std), "classifier": "classifier"}
+        self.pretrained_cfg = MappingProxyType(config)
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor: return self.body(images)
 
@@ -258,7 +263,8 @@ def in_grey(
 ) -> None:
     "Let a network take one channel: its first convolution sums the three colour filters."
     name, first = next((name, layer) for name, layer in body.named_modules() if isinstance(layer, nn.Conv2d))
-    grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None)
+    grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding,
+                     bias=first.bias is not None)
     with torch.no_grad():
         grey.weight.copy_(first.weight.sum(1, keepdim=True))
         if first.bias is not None:
@@ -301,7 +307,7 @@ def _timm_network(
     return network
 
 # %% ../nbs/29_networks.ipynb #c071t
-NO_HEADS = ("googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1")  # of torchvision: two outputs, or no linear end
+NO_HEADS = ("googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1")  # two outputs, or no linear end
 
 
 def _torchvision_entry(
@@ -315,7 +321,8 @@ def _torchvision_entry(
     if bare not in known:
         near = difflib.get_close_matches(bare, known, 1, 0.6)
         hint = f"did you mean 'torchvision:{near[0]}'? O" if near else "o"
-        raise GenaugError(f"There is no network '{name}'; {hint}r use the one of timm: '{bare}' without 'torchvision:'.")
+        raise GenaugError(f"There is no network '{name}'; {hint}r use the one of timm: '{bare}' without "
+                          "'torchvision:'.")
     return get_model_weights(bare)
 
 
@@ -325,7 +332,8 @@ def _torchvision_tag(
     "The weights of torchvision that a name means: those of its tag, or the library's best."
     entry, tag = _torchvision_entry(name), name.partition(".")[2]
     if tag and tag not in entry.__members__:
-        raise GenaugError(f"torchvision has no weights '{tag}' of '{name.split('.')[0]}'; it has {', '.join(entry.__members__)}.")
+        raise GenaugError(f"torchvision has no weights '{tag}' of '{name.split('.')[0]}'; it has "
+                          f"{', '.join(entry.__members__)}.")
     return entry[tag] if tag else entry.DEFAULT
 
 # %% ../nbs/29_networks.ipynb #c071u
@@ -344,7 +352,7 @@ def _torchvision_state(
     name: str,     # of the network
     weights: str,  # a file, or a tag of torchvision
 ) -> dict[str, torch.Tensor]:
-    "The weights of a network of torchvision; raises `GenaugError` when they cannot be had. A file is never unpickled."
+    "The weights of a network of torchvision; raises `GenaugError` when they cannot be had."
     entry, path = _torchvision_entry(name), Path(weights)
     try:
         if path.is_dir() or path.is_file():
@@ -356,9 +364,9 @@ def _torchvision_state(
     except Exception as error:  # torch, safetensors and the hub each have their own
         reason = " ".join(str(error).split())[:120]
         tags = ", ".join(entry.__members__)
-        raise GenaugError(f"The weights '{weights}' of the network '{name}' cannot be loaded ({type(error).__name__}: "
-                          f"{reason}); name an existing file made for it, one of torchvision's tags ({tags}), or "
-                          "'random'.") from error
+        raise GenaugError(f"The weights '{weights}' of the network '{name}' cannot be loaded "
+                          f"({type(error).__name__}: {reason}); name an existing file made for it, one of "
+                          f"torchvision's tags ({tags}), or 'random'.") from error
 
 # %% ../nbs/29_networks.ipynb #c071f
 def _torchvision_network(
@@ -416,15 +424,16 @@ def _check_loaded(
 
 # %% ../nbs/29_networks.ipynb #c073
 def make_network(
-    name: str,                   # "letters", "wide", "residual", a name of timm, or "torchvision:" and a name of torchvision
+    name: str,                   # "letters", "wide", "residual", a name of timm, or "torchvision:<name>"
     num_classes: int,            # K; 0: no head, features only
     channels: int = 3,           # 1 or 3
     image_size: int = 32,        # edge of the images it will see
     weights: str | None = None,  # None or "random"; "embedded"; a safetensors file or folder; a tag of the library's hub
     seed: int = 0,               # of the random weights
 ) -> Normalized:
-    "A network for images in [0, 1]; global random state is left alone; raises `GenaugError` as described above."
-    weights, given = None if weights == "random" else weights, weights == "embedded" and name in EMBEDDED
+    "A network for images in [0, 1]; leaves global random state alone; raises `GenaugError` as described above."
+    weights = None if weights == "random" else weights
+    given = weights == "embedded" and name in EMBEDDED
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in TOY:
@@ -482,7 +491,7 @@ class ImageFeatures:
 def usual_view(
     name: str,  # of a network
 ) -> View:
-    "How a network is shown a picture: its own size, cut from the middle as its authors tested it; 32 pixels for a toy network."
+    "How a network is shown a picture: its own size, cut from the middle as its authors tested it."
     if name in TOY:
         return View(padding=0)
     if name.startswith("torchvision:"):
@@ -499,15 +508,17 @@ def usual_view(
 
 
 def feature_network(
-    name: str = "letters",       # as for `make_network`; from a hub with its tag ("resnet50.tv_in1k") or with `weights`
-    weights: str | None = None,  # None or "embedded": the ones that come with genaug or belong to the name's tag; or a safetensors file or folder, or a tag
+    name: str = "letters",       # as for `make_network`; with its tag ("resnet50.tv_in1k") or with `weights`
+    weights: str | None = None,  # None: those that come with genaug or belong to the name's tag; a file, or a tag
     device: str = "cpu",         # where to compute
 ) -> ImageFeatures:
-    "A pretrained network as features; raises `GenaugError` for the toy judge's architecture and for a network without weights."
+    "A pretrained network as features; raises `GenaugError` for the toy judge and for a network without weights."
     if name == "residual":
-        raise GenaugError("The network 'residual' is the judge's, and a method must not select by what examines it; use 'letters', 'wide' or a network of timm.")
+        raise GenaugError("The network 'residual' is the judge's, and a method must not select by what examines it; "
+                          "use 'letters', 'wide' or a network of timm.")
     if weights == "random" or (weights is None and name not in EMBEDDED and "." not in name):
-        raise GenaugError(f"Features of the untrained network '{name}' mean nothing; name its weights: a tag of timm ('{name}.<tag>'), or a safetensors file as `weights`.")
+        raise GenaugError(f"Features of the untrained network '{name}' mean nothing; name its weights: a tag of timm "
+                          f"('{name}.<tag>'), or a safetensors file as `weights`.")
     view = usual_view(name)
     weights = weights or ("embedded" if name in EMBEDDED else "usual")
     network = make_network(name, 26 if name in TOY else 0, image_size=view.size, weights=weights)
@@ -557,25 +568,29 @@ def renamed_weights(
     path: str | Path,  # the file of the package
     name: str,         # of the network in timm
 ) -> dict[str, torch.Tensor]:  # float32, by timm's names, without the counters of batch normalisation
-    "The tensors of a package under timm's names; raises `GenaugError` for a file with another hash or other tensors."
+    "The tensors of a package under timm's names; raises `GenaugError` for another file."
     import timm
     data, source = Path(path).read_bytes(), IMAGENET[name]
     if hashlib.sha256(data).hexdigest() != source.sha256:
-        raise GenaugError(f"The file '{path}' is not {source.file} of {source.package}: its SHA-256 differs; download that version.")
+        raise GenaugError(f"The file '{path}' is not {source.file} of {source.package}: its SHA-256 differs; "
+                          "download that version.")
     counted = "num_batches_tracked"
     try:
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        raise GenaugError(f"The file '{path}' holds something else than tensors, and nothing else is read.") from error
+        raise GenaugError(f"The file '{path}' holds something else than tensors, which is not read.") from error
     given = {key: value.detach() for key, value in tensors.items() if not key.endswith(counted)}
-    own = {key: value for key, value in timm.create_model(name).state_dict().items() if not key.endswith(counted)}
-    ends = [[key.rpartition(".")[2] for key in keys] for keys in (own, given)]
-    if ends[0] != ends[1] or [value.shape for value in own.values()] != [value.shape for value in given.values()]:
-        raise GenaugError(f"The tensors of '{path}' do not stand in the order of timm's '{name}': use another version of timm.")
+    own = timm.create_model(name).state_dict()
+    own = {key: value for key, value in own.items() if not key.endswith(counted)}
+    forms = [[(key.rpartition(".")[2], value.shape) for key, value in state.items()] for state in (own, given)]
+    if forms[0] != forms[1]:
+        raise GenaugError(f"The tensors of '{path}' do not stand in the order of timm's '{name}': "
+                          "use another version of timm.")
     return {key: value.contiguous() for key, value in zip(own, given.values())}
 
 # %% ../nbs/29_networks.ipynb #c072c
-KNOWN_PICTURES = MappingProxyType({"chelsea.png": 285, "coffee.png": 967, "rocket.jpg": 657, "motorcycle_left.png": 665})  # class
+KNOWN_PICTURES = MappingProxyType({  # picture of scikit-image -> its class in ImageNet
+    "chelsea.png": 285, "coffee.png": 967, "rocket.jpg": 657, "motorcycle_left.png": 665})
 
 
 def known_answers(
@@ -618,8 +633,9 @@ def convert_imagenet(
     view = usual_view(name)
     network = make_network(name, source.top, 3, view.size, str(Path(folder) / f"{name}.safetensors")).eval()
     record = {"network": name, "source": source._asdict(), "licence": "Apache-2.0", "precision": "float16",
-              "mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist(), "size": view.size,
-              "resize": view.resize, "answers": known_answers(network, view), "tensors": {key: list(value.shape) for key, value in halves.items()}}
+              "mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist(),
+              "size": view.size, "resize": view.resize, "answers": known_answers(network, view),
+              "tensors": {key: list(value.shape) for key, value in halves.items()}}
     write_atomic(Path(folder) / f"{name}.json", json.dumps(record, indent=1))
     return record
 
@@ -651,7 +667,7 @@ _RESNET = RoleNetwork("resnet50.tv_in1k", "usual", 224, "ImageNet-1k, from timm'
 ROLES = MappingProxyType({  # (role, kind of data) -> network
     ("classifier", "embedded"): _LETTERS,
     ("classifier", "photographs"): _LITE0,
-    ("classifier", "grey"): _LITE0._replace(source="ImageNet-1k (no medical weights come with genaug), in its assets"),
+    ("classifier", "grey"): _LITE0,
     ("filter", "embedded"): _LETTERS,
     ("filter", "photographs"): _LITE0,
     ("filter", "grey"): _LITE0,
@@ -672,7 +688,8 @@ SET_MARKS = MappingProxyType({  # embedded set -> edge, channels, form of its id
     "textures": (64, 1, r"[a-z ]+/(pool|test)-\d{3}\.png", tuple(photo.word for photo in TEXTURES)),
     "many-digits": (32, 3, r"(train|val|test)-\d+-\d{4}\.png", DIGIT_WORDS),
     "lesions": (32, 1, r"[a-z]+/(train|val|test)-\d+-\d{3}\.png", tuple(lesion.name for lesion in LESIONS))})
-LOOKED_AT, DRAWN_EDGE = 16, 16  # pictures that are looked at; the largest edge of a picture that only a program draws
+LOOKED_AT = 16   # pictures that are looked at
+DRAWN_EDGE = 16  # the largest edge of a picture that only a program draws
 
 
 def _looked_at(
@@ -711,7 +728,7 @@ def kind_of_data(
     if is_embedded(data):
         return "embedded"
     pictures = [data.image(place) for place in _looked_at(data)]
-    plain = [image.ndim == 2 or image.shape[2] == 1 or bool((image == image[:, :, :1]).all()) for image in pictures]
+    plain = [image.ndim == 2 or bool((image == image[:, :, :1]).all()) for image in pictures]
     return "grey" if plain and all(plain) else "photographs"
 
 # %% ../nbs/29_networks.ipynb #c128
@@ -740,10 +757,12 @@ def _check_apart(
 ) -> None:
     "Raise `GenaugError` for a network that would select by what judges it, or judge what it selected."
     if bare_name(name) in {bare_name(other) for other in apart}:
-        other = "a method filtered with it or learns from it" if role == "judge" else "it is the judge's"
-        remedy = "another network of timm with its tag, such as 'convnext_tiny.fb_in1k'" if role == "judge" else f"'{ROLES[role, kind].network}'"
-        raise GenaugError(f"The network '{name}' cannot be the {role} network of this comparison, since {other}, and a "
-                          f"method must not select by what examines it: name {remedy}.")
+        why, remedy = "it is the judge's", f"'{ROLES[role, kind].network}'"
+        if role == "judge":
+            why = "a method filtered with it or learns from it"
+            remedy = "another network of timm with its tag, such as 'convnext_tiny.fb_in1k'"
+        raise GenaugError(f"The network '{name}' cannot be the {role} network of this comparison, since {why}, "
+                          f"and a method must not select by what examines it: name {remedy}.")
 
 
 def before_data(
@@ -761,14 +780,15 @@ def _check_examiner(
 ) -> None:
     "Raise `GenaugError` for a toy network on pictures that are none, and for weights that nobody named."
     usual, trained = ROLES[role, kind], role in ("classifier", "judge")
-    other = f"leave it out for '{usual.network}' ({usual.source}), or name one of timm with its tag, such as 'resnet50.tv_in1k'"
+    other = (f"leave it out for '{usual.network}' ({usual.source}), or name one of timm with its tag, such as "
+             "'resnet50.tv_in1k'")
     if bare_name(entry.network) in TOY and kind != "embedded":
-        raise GenaugError(f"The network '{entry.network}' is a toy for the embedded sets of 32 pixels and cannot examine "
-                          f"{KINDS[kind]} as {ROLE_WORDS[role]}: {other}.")
+        raise GenaugError(f"The network '{entry.network}' is a toy for the embedded sets of 32 pixels and cannot "
+                          f"examine {KINDS[kind]} as {ROLE_WORDS[role]}: {other}.")
     if entry.weights is None or (entry.weights == "random" and not trained):
-        said = "'random' if it is meant" if trained else "no random ones, whose features mean nothing"
-        raise GenaugError(f"The network '{entry.network}' has no weights, as {ROLE_WORDS[role]}: name them, as a tag "
-                          f"('{bare_name(entry.network)}.<tag>') or a file, {said}; or {other}.")
+        said = "or 'random' if that is meant" if trained else "but no random ones, whose features mean nothing"
+        raise GenaugError(f"The network '{entry.network}' has no weights, as {ROLE_WORDS[role]}: name them, as a "
+                          f"tag ('{bare_name(entry.network)}.<tag>') or a file, {said}; or {other}.")
 
 # %% ../nbs/29_networks.ipynb #c128c
 def network_for(
@@ -778,17 +798,19 @@ def network_for(
     weights: str | None = None,  # its weights, if they were named; "random" only where it is trained afterwards
     apart: Sequence[str] | None = None,  # what it must not be: for the judge all that filtered or learn; None: as the table has it
 ) -> RoleNetwork:
-    "The network for a role; raises `GenaugError` for a toy network, nameless weights and one network on both sides."
+    "The network for a role; raises `GenaugError` for a toy, unnamed weights and one network on both sides."
     _check_role(role, kind)
     entry = ROLES[role, kind]
     if name != "auto":
-        usual = "embedded" if name in EMBEDDED else "usual" if "." in name else "random" if name in TOY else None
-        entry = RoleNetwork(name, weights or usual, usual_view(name).size, "named by the user")
+        usual = "usual" if "." in name else "random" if name in TOY else None
+        weights = weights or ("embedded" if name in EMBEDDED else usual)
+        entry = RoleNetwork(name, weights, usual_view(name).size, "named by the user")
     elif weights is not None:
         entry = entry._replace(weights=weights, source="named by the user")
     _check_examiner(role, kind, entry)
     sides = {"judge": ("filter", "classifier"), "filter": ("judge",)}.get(role, ())
-    _check_apart(role, kind, entry.network, [ROLES[side, kind].network for side in sides] if apart is None else apart)
+    apart = [ROLES[side, kind].network for side in sides] if apart is None else apart
+    _check_apart(role, kind, entry.network, apart)
     return entry
 
 # %% ../nbs/29_networks.ipynb #c128b

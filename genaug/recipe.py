@@ -434,7 +434,7 @@ class Filter(Part):
     rounds: ClassVar[int] = 1  # candidates per wanted image that are planned
 
     def suited(self, real: LabeledImages) -> "Filter":
-        "The same filter with the networks that may examine such photographs; raises `GenaugError` for others that were named."
+        "The same filter with networks that may examine such photographs; raises `GenaugError` for others."
         return self
 
     def check(self, class_prompt: ClassPrompt) -> None:
@@ -556,12 +556,14 @@ class Recipe(Choices):
     suiting: ClassVar[tuple[Filter, Filter] | None] = None  # the filter as it was asked for, and suited to the photographs
 
     @property
-    def asked_filter(self) -> Filter: return self.suiting[0] if self.suiting and self.suiting[1] is self.filter else self.filter
+    def asked_filter(self) -> Filter:
+        suited = self.suiting is not None and self.suiting[1] is self.filter
+        return self.suiting[0] if suited else self.filter
 
     def fresh(self) -> "Recipe": return replace(self, filter=self.asked_filter)
 
     def suit(self, real: LabeledImages) -> None:
-        "Give the filter the networks that may examine these photographs; raises `GenaugError` as `Filter.suited` does."
+        "Give the filter the networks that may examine these photographs; raises as `Filter.suited` does."
         asked = self.asked_filter
         self.filter = asked.suited(real)
         self.suiting = (asked, self.filter)
@@ -594,7 +596,8 @@ class Recipe(Choices):
             raise GenaugError(f"The finish {type(self.finish).__name__} of '{self.name}' must return one uint8 image for each of {len(rows)} rows.")
         return finished
 
-    def select(self, rows, images, real) -> list[Decision]: return self.filter.suited(real).select(rows, images, real, self.context)
+    def select(self, rows, images, real) -> list[Decision]:
+        return self.filter.suited(real).select(rows, images, real, self.context)
 
     def save(self, folder: str | Path) -> None:
         super().save(folder)

@@ -399,4 +399,7 @@ def test_parts_alone_ask_the_table_too():
     assert SoftWeight(classifier=None).suited(photographs()) == SoftWeight(classifier=None) and not SoftWeight(classifier=None).examiners(None)
     assert FeatureFilter("clip_zero_shot", clip="there").suited(photographs()).features == "auto"
     assert FeatureFilter("clip_zero_shot", clip="there").examiners(photographs()) == ("clip:there",)
+    named = SoftWeight(network=LITE).suited(photographs()).preset()
+    assert (named.network, named.weights) == (LITE, "embedded")                     # and not random weights by an empty field
+    assert SoftWeight(network="resnet18.tv_in1k").suited(photographs()).preset().weights == "usual"
     assert SoftWeight("densenet121").suited(photographs()).preset().network == "densenet121"

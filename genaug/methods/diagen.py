@@ -116,7 +116,7 @@ def load_or_fit(
 @dataclass(frozen=True)
 class SoftWeight(Filter):
     "Keep every image, weighed by how sure a classifier of the real photographs is of its class (DIAGen)."
-    classifier: Annotated[str | None, Bound(words=("auto", *PRESETS))] = "auto"  # training preset; "auto": the one for such photographs; None: no weights
+    classifier: Annotated[str | None, Bound(words=("auto", *PRESETS))] = "auto"  # preset; "auto": by the photographs; None: no weights
     network: str | None = None    # replaces the preset's network (then with `weights`)
     weights: str | None = None    # of that network
     views: Annotated[int, Bound(1, 1000)] = 5  # augmented views per image, averaged
@@ -130,7 +130,9 @@ class SoftWeight(Filter):
     def preset(self) -> TrainingPreset:
         "The settings of the training; before the photographs are known those for an embedded set."
         preset = training_preset("tiny" if self.classifier == "auto" else self.classifier)
-        return dataclasses.replace(preset, network=self.network, weights=self.weights) if self.network else preset
+        if not self.network:
+            return preset
+        return dataclasses.replace(preset, network=self.network, weights=self.weights)
 
     def suited(self, real: LabeledImages) -> "SoftWeight":
         if self.classifier is None:
@@ -138,9 +140,10 @@ class SoftWeight(Filter):
         kind, word = kind_of_data(real), self.classifier
         word = ("tiny" if kind == "embedded" else "photographs") if word == "auto" else word
         suited = dataclasses.replace(self, classifier=word)
-        preset = suited.preset()
-        network_for("classifier", kind, preset.network, preset.weights, apart=(ROLES["judge", kind].network,))
-        return suited
+        preset, judge = suited.preset(), ROLES["judge", kind].network
+        chosen = network_for("classifier", kind, preset.network, preset.weights, apart=(judge,))
+        named = self.network and kind != "embedded"
+        return dataclasses.replace(suited, weights=chosen.weights) if named else suited
 
     def examiners(self, real: LabeledImages) -> tuple[str, ...]:
         return () if self.classifier is None else (self.suited(real).preset().network,)

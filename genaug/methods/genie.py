@@ -50,10 +50,11 @@ def after_largest_step(
 @dataclass(frozen=True)
 class LargestStep(Filter):
     "Of each group of strengths the one right after the largest step towards the target class (GeNIe-Ada)."
-    features: str = "auto"      # a name for `feature_network`; "auto": the one for such photographs (notebook 29)
+    features: str = "auto"      # a name for `feature_network`; "auto": by the photographs (notebook 29)
     weights: str | None = None  # its weights
     forward: bool = False       # ours: count only steps towards the target
-    identity = Identity("LargestStep", later=("forward",), never=("weights",), values={"features": {"auto": "letters"}})
+    identity = Identity("LargestStep", later=("forward",), never=("weights",),
+                        values={"features": {"auto": "letters"}})
 
     def __post_init__(self):
         object.__setattr__(self, "weights", str(self.weights) if isinstance(self.weights, Path) else self.weights)
@@ -63,7 +64,8 @@ class LargestStep(Filter):
     def _network(self): return feature_network(before_data("filter", self.features), self.weights)
 
     def suited(self, real: LabeledImages) -> "LargestStep":
-        return replace(self, features=network_for("filter", kind_of_data(real), self.features, self.weights).network)
+        chosen = network_for("filter", kind_of_data(real), self.features, self.weights)
+        return replace(self, features=chosen.network)
 
     def examiners(self, real: LabeledImages) -> tuple[str, ...]: return (self.suited(real).features,)
 

@@ -97,7 +97,7 @@ def lowest_share(
 class FeatureFilter(Filter):
     "Paints further rounds for classes of which too few images pass a rule."
     rule: Annotated[str, Bound(words=("real_nn", "clip_zero_shot", "metaclass_percentile"))] = "real_nn"  # "real_nn", "clip_zero_shot" or "metaclass_percentile"
-    features: str = "auto"        # network of `real_nn`, a name for `feature_network`; "auto": the one for such photographs
+    features: str = "auto"        # of `real_nn`, a name for `feature_network`; "auto": by the photographs
     weights: str | None = None    # its weights
     clip: str | None = None       # folder of the CLIP model of the other two rules
     rounds: Annotated[int, Bound(1, 20)] = 20  # candidates per wanted image that are planned, 1 to 20
@@ -129,7 +129,8 @@ class FeatureFilter(Filter):
     def suited(self, real: LabeledImages) -> "FeatureFilter":
         if self.rule != "real_nn":
             return self
-        return replace(self, features=network_for("filter", kind_of_data(real), self.features, self.weights).network)
+        chosen = network_for("filter", kind_of_data(real), self.features, self.weights)
+        return replace(self, features=chosen.network)
 
     def examiners(self, real: LabeledImages) -> tuple[str, ...]:
         return (self.suited(real).features,) if self.rule == "real_nn" else (f"clip:{self.clip}",)
