@@ -1501,6 +1501,10 @@ class Part(Identified):
         "What it cannot do with such a set, or does differently there: (kind, severity, what to say behind its name)."
         return []
 
+    def suited(self, real: LabeledImages) -> "Part":
+        "The same with networks that may examine such photographs; raises `GenaugError` for others that were named."
+        return self
+
     def examiners(self, real: LabeledImages) -> tuple[str, ...]:
         "Names of the networks by which it keeps or weighs images of such photographs; none of them may judge."
         return ()

@@ -433,10 +433,6 @@ class Filter(Part):
     "Choice 6: which painted images are kept, and with which weight."
     rounds: ClassVar[int] = 1  # candidates per wanted image that are planned
 
-    def suited(self, real: LabeledImages) -> "Filter":
-        "The same filter with networks that may examine such photographs; raises `GenaugError` for others."
-        return self
-
     def check(self, class_prompt: ClassPrompt) -> None:
         "Raise `GenaugError` before anything is painted if the filter lacks something."
 
@@ -562,8 +558,10 @@ class Recipe(Choices):
 
     def fresh(self) -> "Recipe": return replace(self, filter=self.asked_filter)
 
+    def suited(self, real: LabeledImages) -> "Recipe": return replace(self, filter=self.asked_filter.suited(real))
+
     def suit(self, real: LabeledImages) -> None:
-        "Give the filter the networks that may examine these photographs; raises as `Filter.suited` does."
+        "Give the filter the networks that may examine these photographs; raises as `suited` does."
         asked = self.asked_filter
         self.filter = asked.suited(real)
         self.suiting = (asked, self.filter)

@@ -384,6 +384,7 @@ def test_on_toy_pictures_every_id_is_what_it_was(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_photographs_have_other_ids_and_a_copy_asks_again(name, tmp_path):
     toy, real = toy_photographs(), replace(photographs(6, 24), class_names=("square", "bar"))
+    assert content_hash(made(name).suited(real).settings()) == content_hash(made(name).fit(real).settings())
     method = made(name).fit(toy)
     before = method.settings()
     assert method.fresh().filter == made(name).filter and method.fresh().fit(real).settings() != before
