@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .classifier import ImageFeatures, ImageStore, TrainedClassifier, TrainingPreset, TrainingRun, feature_network, make_network
+from .classifier import ImageStore, TrainedClassifier, TrainingPreset, TrainingRun
 from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
 from .data import carve_validation, kept_together
@@ -30,6 +30,7 @@ from .experiment import arm_fields, put, read_rows
 from .methods.feature_aligned import AlignedWeights, expert_preset, generation_accuracy, train_expert
 from .metrics.classification import paired_interval
 from .metrics.images import pairwise_similarity, set_metrics
+from .networks import ImageFeatures, feature_network, make_network
 from .prompts import ClassPrompt
 from .recipe import Recipe, learn_or_load
 from .registry import make_arm

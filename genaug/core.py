@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SEVERITIES', 'FINDINGS_FILE', 'SAME_COLOUR', 'TOLERANT', 'SET_FILES', 'SPLIT_WORDS', 'MOST_COPIES', 'MOST_IMAGES',
            'WHOLE', 'FIXED', 'FAMILIES', 'GenaugError', 'expect_error', 'parse_json', 'Identity', 'identity_of',
-           'Identified', 'stored_kind', 'value_at', 'stored_fields', 'record_of', 'from_record', 'read_record',
-           'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable', 'Finding', 'sorted_findings',
-           'finding_lines', 'findings_text', 'keep_findings', 'read_findings', 'decode_image', 'picture_traits',
-           'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages', 'fitted_on_these',
-           'encode_png', 'image_path', 'metadata_record', 'write_metadata', 'read_metadata', 'reader_findings',
-           'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared', 'undecorated',
-           'check_settings', 'Setting', 'settings_table', 'as_typed', 'with_settings', 'HasFingerprint', 'settings_of',
-           'Summary', 'Decision', 'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule', 'OtherSlots', 'Mixer',
-           'Balancer', 'progress_bar', 'Method', 'declare_method', 'declared_methods']
+           'Identified', 'stored_kind', 'value_at', 'stored_value', 'stored_fields', 'record_of', 'from_record',
+           'read_record', 'content_hash', 'seed_from', 'write_atomic', 'file_name', 'printable', 'Finding',
+           'sorted_findings', 'finding_lines', 'findings_text', 'keep_findings', 'read_findings', 'decode_image',
+           'picture_traits', 'checked_image', 'to_tensor', 'NotFinite', 'finite_rows', 'to_uint8', 'LabeledImages',
+           'fitted_on_these', 'encode_png', 'image_path', 'metadata_record', 'write_metadata', 'read_metadata',
+           'reader_findings', 'PlanRow', 'Slot', 'shared_alike', 'head_and_tail', 'Budget', 'Bound', 'declared',
+           'undecorated', 'check_settings', 'Setting', 'settings_table', 'as_typed', 'with_settings', 'HasFingerprint',
+           'settings_of', 'Summary', 'Decision', 'Part', 'Augmenter', 'ScheduleRow', 'Schedule', 'PartnerRule',
+           'OtherSlots', 'Mixer', 'Balancer', 'progress_bar', 'Method', 'declare_method', 'declared_methods']
 
 # %% ../nbs/00_core.ipynb #c003
 import abc
@@ -88,11 +88,14 @@ class Identity:
     never: tuple[str, ...] = ()    # fields that never count, such as a device
     always: tuple[str, ...] = ()   # of a subclass: fields of `later` of its bases that it counts always
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further stored name -> path of the field it repeats
+    values: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # field -> {value: what counts for it}
 
     def extended(self, more: "Identity") -> "Identity":
         "This identity of a base class, with what a subclass or an instance adds to it."
         later = (*(name for name in self.later if name not in more.always), *more.later)
-        return Identity(more.kind, {**self.names, **more.names}, later, (*self.never, *more.never), (), {**self.aliases, **more.aliases})
+        never, aliases = (*self.never, *more.never), {**self.aliases, **more.aliases}
+        names, values = {**self.names, **more.names}, {**self.values, **more.values}
+        return Identity(more.kind, names, later, never, (), aliases, values)
 
     def path(self, name: str) -> str:
         "The field that an alias or a stored name stands for; any other name as it is."
@@ -148,6 +151,18 @@ def value_at(
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     return value, default is not dataclasses.MISSING and bool(np.array_equal(value, default) if isinstance(value, np.ndarray) else value == default)
 
+# %% ../nbs/00_core.ipynb #c010h
+def stored_value(
+    instance: object,  # a dataclass instance
+    path: str,         # a field, or fields of fields with dots between
+) -> tuple[object, bool]:  # what is hashed and stored for its value; has it its default?
+    "As `value_at`, but a word that stands for another value, as its identity declares, is that value."
+    owner, *inner = path.split(".")
+    if inner:
+        return stored_value(getattr(instance, owner), ".".join(inner))
+    (value, usual), stands = value_at(instance, owner), _identity(instance).values.get(owner)
+    return (stands.get(value, value) if stands else value), usual
+
 # %% ../nbs/00_core.ipynb #c010b
 def stored_fields(
     instance: object,  # a dataclass instance
@@ -159,7 +174,7 @@ def stored_fields(
     paths = {identity.names.get(item.name, item.name): item.name for item in dataclasses.fields(instance)}
     for name, path in {**paths, **identity.aliases}.items():
         if not {name, path} & set(identity.never):
-            value, usual = value_at(instance, path)
+            value, usual = stored_value(instance, path)
             if not (usual and {name, path} & set(identity.later)):
                 stored[name] = value
     return stored
@@ -1485,6 +1500,14 @@ class Part(Identified):
     def concerns(self, data: "Summary") -> list[tuple[str, str, str]]:
         "What it cannot do with such a set, or does differently there: (kind, severity, what to say behind its name)."
         return []
+
+    def suited(self, real: LabeledImages) -> "Part":
+        "The same with networks that may examine such photographs; raises `GenaugError` for others that were named."
+        return self
+
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
+        "Names of the networks by which it keeps or weighs images of such photographs; none of them may judge."
+        return ()
 
     def having(self, **changes) -> "Part":
         "A copy with other settings; a name may be a field, an alias, or (in a mapping) a path with dots into parts."

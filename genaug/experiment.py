@@ -39,8 +39,8 @@ from safetensors import SafetensorError
 
 from . import __version__
 from .answers import merge_lock, pack_answers, put_answers, unpack
-from .classifier import (PRESETS, ImageFeatures, TrainedClassifier, TrainingPreset, cached_features, check_network,
-                               embedded_weights, feature_network, train_classifier, train_judge, training_preset)
+from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, train_classifier, train_judge,
+                               training_preset)
 from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
                          head_and_tail, keep_findings, parse_json, printable, progress_bar, read_record, record_of, settings_of,
                          sorted_findings, write_atomic)
@@ -51,6 +51,7 @@ from .diffusion import Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
                                    or_nan, perceptual_distance, set_metrics)
+from .networks import ImageFeatures, cached_features, check_network, embedded_weights, feature_network
 from .painting import (Canvas, check_apart, check_writable, contents, hold_output, kept_units, make_plan, open_synthetic,
                              paint_plan, read_decisions, read_plan, source_folders)
 from .prompts import ClassPrompt

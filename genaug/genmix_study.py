@@ -21,7 +21,7 @@ import torch
 
 from . import __version__
 from .audit import audit_duplicates, audit_memory
-from .classifier import TrainedClassifier, feature_network, train_classifier
+from .classifier import TrainedClassifier, train_classifier
 from .core import GenaugError, LabeledImages, decode_image, encode_png, progress_bar, to_uint8, write_atomic
 from .datasets import judging_pool
 from .experiment import Comparison, Run, Split, arm_fields, arm_identity, arm_text, find_jury, open_run, paint_arm, put, read_rows
@@ -29,6 +29,7 @@ from .methods.genmix import GenMix, mixed_set
 from .metrics.classification import paired_interval
 from .metrics.images import FeatureNetwork, boundary_coverage, diversity, kernel_distance, manifold_scores, nearest_neighbours
 from .mixing.mixup import blend_pairs
+from .networks import feature_network
 from .registry import parse_arm
 from .show import Drawing
 

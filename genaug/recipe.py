@@ -518,6 +518,7 @@ class Choices(Augmenter):
         return replace(self, **{name: given[name] for name in ("backbone", "class_prompt") if name in given}, **suffixes)
 
     def check(self) -> None: self.filter.check(self.class_prompt)
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]: return self.filter.examiners(real)
     def doubts(self) -> list[tuple[str, str, str]]: return self.start.doubts(self.num_inference_steps)
     def concerns(self, data: Summary) -> list[tuple[str, str, str]]: return [one for name in CHOICES for one in getattr(self, name).concerns(data)]
     def effort(self, real: LabeledImages) -> tuple[int, int]: return self.naming.effort(real)
@@ -548,10 +549,27 @@ class Recipe(Choices):
     "A method as seven choices: learns what its naming needs, plans and paints."
     concept: ClassVar[Learned | None] = None       # what `fit` learned
     context: ClassVar[PaintContext | None] = None  # set by `fit`
+    suiting: ClassVar[tuple[Filter, Filter] | None] = None  # the filter as it was asked for, and suited to the photographs
+
+    @property
+    def asked_filter(self) -> Filter:
+        suited = self.suiting is not None and self.suiting[1] is self.filter
+        return self.suiting[0] if suited else self.filter
+
+    def fresh(self) -> "Recipe": return replace(self, filter=self.asked_filter)
+
+    def suited(self, real: LabeledImages) -> "Recipe": return replace(self, filter=self.asked_filter.suited(real))
+
+    def suit(self, real: LabeledImages) -> None:
+        "Give the filter the networks that may examine these photographs; raises as `suited` does."
+        asked = self.asked_filter
+        self.filter = asked.suited(real)
+        self.suiting = (asked, self.filter)
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "Recipe":
         "Decode every photograph once, learn or load the concept and prepare the pool of inversions."
         self.check()
+        self.suit(real)
         super().fit(real)
         self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny")
         folder = None if workdir is None else Path(workdir)
@@ -565,6 +583,7 @@ class Recipe(Choices):
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         self.require_fitted()
+        self.suit(real)
         peers, base = _peers(real), content_hash(seed, stored_kind(self), self.settings())
         return [row for slot in budget.slots(real) for row in plan_slot(self, real, slot, peers, base)]
 
@@ -575,7 +594,8 @@ class Recipe(Choices):
             raise GenaugError(f"The finish {type(self.finish).__name__} of '{self.name}' must return one uint8 image for each of {len(rows)} rows.")
         return finished
 
-    def select(self, rows, images, real) -> list[Decision]: return self.filter.select(rows, images, real, self.context)
+    def select(self, rows, images, real) -> list[Decision]:
+        return self.filter.suited(real).select(rows, images, real, self.context)
 
     def save(self, folder: str | Path) -> None:
         super().save(folder)

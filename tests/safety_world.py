@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from random_pipeline import random_pipeline
 
-from genaug.classifier import embedded_weights, train_classifier, train_judge, training_preset
+from genaug.classifier import train_classifier, train_judge, training_preset
 from genaug.concepts.dreambooth import FineTuned
 from genaug.core import Budget, GenaugError, LabeledImages, content_hash
 from genaug.datasets import load
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, load_backbone
 from genaug.experiment import KEY, Comparison, Run, load_rows
 from genaug.generators.common import GeneratorAugmenter
+from genaug.networks import embedded_weights
 from genaug.painting import plain_value
 from genaug.prompts import ClassPrompt
 from genaug.recipe import ClassName, LearnedAdapter, LearnedCategory, LearnedTokens

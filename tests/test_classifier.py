@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import (ImageStore, TrainedClassifier, View, make_network, prepare_training, smoothed_target, train_classifier, train_judge,
-                               training_preset, weighted_loss)
+from genaug.classifier import (ImageStore, TrainedClassifier, prepare_training, smoothed_target, train_classifier,
+                               train_judge, training_preset, weighted_loss)
 from genaug.core import GenaugError, LabeledImages
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
+from genaug.networks import View, make_network
 from genaug.schedule import USES, Showing, SwapClass, training_use
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))

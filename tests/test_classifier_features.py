@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genaug.classifier import cached_features, feature_network, make_network
 from genaug.core import GenaugError, LabeledImages
 from genaug.metrics.images import pixel_features
+from genaug.networks import cached_features, feature_network, make_network
 
 
 def pictures(count=6, seed=0, edge=32, channels=3):

@@ -11,7 +11,7 @@ from genaug.audit import audit
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.classifier import TrainingRun, train_classifier, training_preset, View
+from genaug.classifier import TrainingRun, train_classifier, training_preset
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
 from genaug.experiment import Run, Comparison, classifier_preset, make_split, put
 from genaug.genmix_study import accuracy_at, answered_shares, blend_rows, embed_together, fill_blends, gain_text, leaning_table, map_points, read_points, same_class_blends, unstudied, window_patches, write_points
@@ -20,6 +20,7 @@ from genaug.metrics.classification import class_rates, evaluate, share_interval
 from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
+from genaug.networks import View
 from genaug.registry import make_arm, parse_methods
 from genaug.schedule import Append, Partners, Showing, TrainingSchedule, epoch_plan, training_use
 from table_pages import executed

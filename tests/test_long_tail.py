@@ -10,12 +10,13 @@ from scipy.stats import chisquare
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.classifier import View, mixture_loss, train_classifier, training_preset, weighted_loss
+from genaug.classifier import mixture_loss, train_classifier, training_preset, weighted_loss
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer
 from genaug.data import Manifest, long_tail
 from genaug.datasets import load
 from genaug.experiment import Run, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
 from genaug.metrics.classification import size_groups, size_rows
+from genaug.networks import View
 from genaug.registry import groups, make_arm, parse_methods
 from genaug.schedule import Append, Showing, SwapTail, TrainingSchedule
 from genaug.tables import Places, fill_table, read_rows

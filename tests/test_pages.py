@@ -39,7 +39,7 @@ def book(tmp_path):
 @pytest.mark.parametrize("name, section, before", [
     ("54_methods.lab_transfer.ipynb", "Methods", "53_methods.colour_transfer.ipynb"),
     ("18_zebra.ipynb", "Data and schedule", "18_schedule.ipynb"),
-    ("29_concepts.last.ipynb", "Learned parts", "27_suffixes.ipynb"),
+    ("28_concepts.last.ipynb", "Learned parts", "27_suffixes.ipynb"),
     ("66_more.ipynb", "Use", "65_genmix_study.ipynb"),
     ("tables/another.ipynb", "Tables", "tables/genmix_alpha_and_ratio.ipynb"),
 ])

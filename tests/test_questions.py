@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from genaug import experiment
-from genaug.classifier import TrainingPreset, View, letters_network, make_network
+from genaug.classifier import TrainingPreset
 from genaug.core import GenaugError, LabeledImages, Mixer
 from genaug.experiment import Run, Comparison, check_classifier, compare, examine, open_sets
+from genaug.networks import View, letters_network, make_network
 from test_experiment import QUESTION, SETS, pool
 
 

@@ -5,11 +5,12 @@ import inspect
 import numpy as np
 import pytest
 
-from genaug.classifier import ImageStore, View, train_classifier, training_preset
+from genaug.classifier import ImageStore, train_classifier, training_preset
 from genaug.core import GenaugError, LabeledImages, PartnerRule, stored_kind
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
+from genaug.networks import View
 from genaug.schedule import (USES, Append, Showing, Swap, SwapOwn, TrainingSchedule, TrainingUse, TwoStage, choose, epoch_plan, slot_class,
                              training_use)
 

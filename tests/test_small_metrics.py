@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import (
-    ImageFeatures,
-    TrainedClassifier,
-    cached_features,
-    make_network,
-    train_classifier,
-    train_judge,
-    training_preset,
-    View,
-)
+from genaug.classifier import TrainedClassifier, train_classifier, train_judge, training_preset
 from genaug.core import GenaugError, LabeledImages
 from genaug.experiment import Jury, label_recall, measure_labels, measure_set, within_class_lpips
 from genaug.metrics import classification as rates
 from genaug.metrics import images as distances
+from genaug.networks import ImageFeatures, cached_features, make_network, View
 
 pytestmark = pytest.mark.filterwarnings("error")
 

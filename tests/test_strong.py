@@ -6,10 +6,11 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from genaug.classifier import View, train_classifier, training_preset
+from genaug.classifier import train_classifier, training_preset
 from genaug.core import GenaugError, LabeledImages
 from genaug.mixing.mixup import MixUp
 from genaug.mixing.strong import POLICIES, StrongAugmentation, make_policy, transform_each
+from genaug.networks import View
 from genaug.schedule import Showing, TrainingSchedule, epoch_plan
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))

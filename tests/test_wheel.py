@@ -77,9 +77,10 @@ def test_the_wheel_holds_the_package_and_equal_copies(tree, wheel):
 
 def test_the_wheel_holds_the_weights(wheel):
     names = contents(wheel)
-    for folder in ("tiny-1", "letters-1"):
+    for folder in ("tiny-1", "letters-1", "imagenet-1"):
         assert any(name.startswith(f"genaug/assets/{folder}/") and name.endswith(".safetensors") for name in names), folder
-    assert "genaug/assets/tiny-1/model_index.json" in names
+    assert {"genaug/assets/tiny-1/model_index.json", "genaug/assets/imagenet-1/NOTICE"} <= set(names)
+    assert wheel.stat().st_size <= 40e6
 
 
 def test_the_wheel_names_the_command_and_the_licence(wheel):

@@ -18,7 +18,7 @@ SECTIONS = (  # first number, name
     (10, "Classic augmentation"),
     (17, "Data and schedule"),
     (19, "Learned parts"),
-    (30, "Judging"),
+    (29, "Judging"),
     (40, "Methods"),
     (60, "Use"),
 )

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, make_network, train_classifier, training_preset
+from ..classifier import PRESETS, TrainedClassifier, TrainingPreset, train_classifier, training_preset
 from ..core import Bound, Decision, Identity, LabeledImages, PlanRow, content_hash, declare_method, parse_json, seed_from, to_tensor, write_atomic
 from ..data import carve_validation
+from ..networks import ROLES, kind_of_data, make_network, network_for
 from ..recipe import Filter, FromPhotograph, KeepAll, LearnedTokens, PaintContext, Recipe, Suffixed
 from ..schedule import SwapOwn
 
@@ -95,8 +96,8 @@ def load_or_fit(
     device: str = "cpu",     # where to compute
 ) -> Doubter:
     "The doubter of these photographs: read if it was learned before from the same photographs, settings and initial weights."
-    preset = training_preset(weigher.classifier)
-    preset = dataclasses.replace(preset, network=weigher.network, weights=weigher.weights) if weigher.network else preset
+    weigher = weigher.suited(real)
+    preset = weigher.preset()
     if folder is None:
         return Doubter.fit(real, preset, weigher.held_out, weigher.seed, device)
     begun = make_network(preset.network, len(real.class_names), 3, preset.view.size, preset.weights, weigher.seed)
@@ -115,16 +116,37 @@ def load_or_fit(
 @dataclass(frozen=True)
 class SoftWeight(Filter):
     "Keep every image, weighed by how sure a classifier of the real photographs is of its class (DIAGen)."
-    classifier: Annotated[str | None, Bound(words=tuple(PRESETS))] = "tiny"  # training preset; None: no weights
+    classifier: Annotated[str | None, Bound(words=("auto", *PRESETS))] = "auto"  # preset; "auto": by the photographs; None: no weights
     network: str | None = None    # replaces the preset's network (then with `weights`)
     weights: str | None = None    # of that network
     views: Annotated[int, Bound(1, 1000)] = 5  # augmented views per image, averaged
     trusted: Annotated[float, Bound(0, 1, above=True)] = 0.5  # confidence from which the weight is full
     held_out: Annotated[float, Bound(0, 1, below=True)] = 0.2  # share of each class's photographs from which the temperature is learned
     seed: Annotated[int, Bound(0, 2**63 - 1)] = 0  # of the training
-    identity = Identity("SoftWeight")
+    identity = Identity("SoftWeight", values={"classifier": {"auto": "tiny"}})
 
     def counted_as(self): return KeepAll() if self.classifier is None else self
+
+    def preset(self) -> TrainingPreset:
+        "The settings of the training; before the photographs are known those for an embedded set."
+        preset = training_preset("tiny" if self.classifier == "auto" else self.classifier)
+        if not self.network:
+            return preset
+        return dataclasses.replace(preset, network=self.network, weights=self.weights)
+
+    def suited(self, real: LabeledImages) -> "SoftWeight":
+        if self.classifier is None:
+            return self
+        kind, word = kind_of_data(real), self.classifier
+        word = ("tiny" if kind == "embedded" else "photographs") if word == "auto" else word
+        suited = dataclasses.replace(self, classifier=word)
+        preset, judge = suited.preset(), ROLES["judge", kind].network
+        chosen = network_for("classifier", kind, preset.network, preset.weights, apart=(judge,))
+        named = self.network and kind != "embedded"
+        return dataclasses.replace(suited, weights=chosen.weights) if named else suited
+
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
+        return () if self.classifier is None else (self.suited(real).preset().network,)
 
     def confidences(self, rows: Sequence[PlanRow], images: Sequence[np.ndarray], doubter: Doubter) -> np.ndarray:  # (n,)
         "Probability of each image's own class; several labels: their mean; no label: 1."
@@ -154,5 +176,5 @@ def diagen() -> Recipe:
     noise = (0.0, 0.005, 0.01, 0.025)   # standard deviations on a learned word, one drawn per image
     scenes = Suffixed(split_ratio=1.0)  # suffixes that a language model thought of, during all of the denoising; without them the plain prompt
     aliases = {"strengths": "start.strengths", "suffixes": "prompting.suffixes", "split_ratio": "prompting.split_ratio", "classifier": "filter.classifier"}
-    return Recipe("diagen", naming=LearnedTokens(), jitter=noise, start=FromPhotograph((0.7,)), prompting=scenes, guidance_scale=15.0, filter=SoftWeight("tiny"),
+    return Recipe("diagen", naming=LearnedTokens(), jitter=noise, start=FromPhotograph((0.7,)), prompting=scenes, guidance_scale=15.0, filter=SoftWeight(),
                   use=SwapOwn(0.7, weigh="sampling"), identity=Identity("DIAGen", always=("jitter",), aliases=aliases))

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..classifier import TrainedClassifier, TrainingPreset, View, train_classifier
+from ..classifier import TrainedClassifier, TrainingPreset, train_classifier
 from ..concepts.dreambooth import ExtraLoss, FineTuned, FineTuningSettings, Objective, Step, fine_tune
 from ..concepts.textual_inversion import Concept
 from ..core import Bound, GenaugError, Identity, LabeledImages, content_hash, declare_method, seed_from
 from ..diffusion import Backbone
+from ..networks import View
 from ..prompts import ClassPrompt
 from ..recipe import Naming, Recipe
 from ..training import LearningRate, Seed

@@ -7,14 +7,14 @@ __all__ = ['genie', 'shares_of_the_way', 'after_largest_step', 'LargestStep', 'g
 
 # %% ../../nbs/49_methods.genie.ipynb #c003
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from ..classifier import cached_features, feature_network
 from ..core import Decision, Identity, LabeledImages, PlanRow, content_hash, declare_method, stored_kind
+from ..networks import before_data, cached_features, feature_network, kind_of_data, network_for
 from ..prompts import ClassPrompt
 from ..recipe import EveryOtherClass, Filter, FromPhotograph, PaintContext, Recipe
 from ..schedule import Append
@@ -50,17 +50,24 @@ def after_largest_step(
 @dataclass(frozen=True)
 class LargestStep(Filter):
     "Of each group of strengths the one right after the largest step towards the target class (GeNIe-Ada)."
-    features: str = "letters"   # a name for `feature_network`
+    features: str = "auto"      # a name for `feature_network`; "auto": by the photographs (notebook 29)
     weights: str | None = None  # its weights
     forward: bool = False       # ours: count only steps towards the target
-    identity = Identity("LargestStep", later=("forward",), never=("weights",))
+    identity = Identity("LargestStep", later=("forward",), never=("weights",),
+                        values={"features": {"auto": "letters"}})
 
     def __post_init__(self):
         object.__setattr__(self, "weights", str(self.weights) if isinstance(self.weights, Path) else self.weights)
         super().__post_init__()
 
     @cached_property
-    def _network(self): return feature_network(self.features, self.weights)
+    def _network(self): return feature_network(before_data("filter", self.features), self.weights)
+
+    def suited(self, real: LabeledImages) -> "LargestStep":
+        chosen = network_for("filter", kind_of_data(real), self.features, self.weights)
+        return replace(self, features=chosen.network)
+
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]: return (self.suited(real).features,)
 
     def fingerprint(self) -> str: return content_hash(stored_kind(self), self.forward, self._network.fingerprint())
 
@@ -70,7 +77,7 @@ class LargestStep(Filter):
 
     def select(self, rows: Sequence[PlanRow], images: Sequence[np.ndarray], real: LabeledImages, context: PaintContext) -> list[Decision]:
         "Keep one row of each group; the reason says how far each went."
-        network = feature_network(self.features, self.weights, str(context.backbone.device))
+        network = feature_network(self.suited(real).features, self.weights, str(context.backbone.device))
         painted = LabeledImages(images, np.array([row.label for row in rows], np.float32), real.class_names, [row.id for row in rows], real.task)
         unit = lambda values: values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12)
         known, seen = unit(cached_features(network, real, context.folder)), unit(network.features(painted))

@@ -9,7 +9,7 @@ __all__ = ['nearest_similarities', 'load_clip', 'clip_probabilities', 'above_eve
 # %% ../../nbs/42_methods.real_filter.ipynb #c003
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +17,9 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from ..classifier import cached_features, feature_network
 from ..core import Bound, Decision, GenaugError, Identity, LabeledImages, PlanRow, content_hash, declare_method, stored_kind
 from ..diffusion import quiet_loading
+from ..networks import before_data, cached_features, feature_network, kind_of_data, network_for
 from ..painting import read_decisions, read_plan
 from ..prompts import ClassPrompt
 from ..recipe import Filter, PaintContext, Recipe
@@ -97,12 +97,12 @@ def lowest_share(
 class FeatureFilter(Filter):
     "Paints further rounds for classes of which too few images pass a rule."
     rule: Annotated[str, Bound(words=("real_nn", "clip_zero_shot", "metaclass_percentile"))] = "real_nn"  # "real_nn", "clip_zero_shot" or "metaclass_percentile"
-    features: str = "letters"     # network of `real_nn`, a name for `feature_network`
+    features: str = "auto"        # of `real_nn`, a name for `feature_network`; "auto": by the photographs
     weights: str | None = None    # its weights
     clip: str | None = None       # folder of the CLIP model of the other two rules
     rounds: Annotated[int, Bound(1, 20)] = 20  # candidates per wanted image that are planned, 1 to 20
     percentile: Annotated[float, Bound(0, 100, below=True)] = 10.0  # of `metaclass_percentile`: what is dropped of each round
-    identity = Identity("FeatureFilter", never=("weights", "clip"))
+    identity = Identity("FeatureFilter", never=("weights", "clip"), values={"features": {"auto": "letters"}})
 
     def __post_init__(self):
         for name in ("weights", "clip"):
@@ -117,7 +117,7 @@ class FeatureFilter(Filter):
     @cached_property
     def _model(self) -> str:  # hash of the network's or the CLIP model's content
         if self.rule == "real_nn":
-            return feature_network(self.features, self.weights).fingerprint()
+            return feature_network(before_data("filter", self.features), self.weights).fingerprint()
         load_clip(self.clip)
         digests = []
         for path in sorted(Path(self.clip).iterdir()):
@@ -125,6 +125,15 @@ class FeatureFilter(Filter):
                 with open(path, "rb") as file:
                     digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
         return content_hash(digests)
+
+    def suited(self, real: LabeledImages) -> "FeatureFilter":
+        if self.rule != "real_nn":
+            return self
+        chosen = network_for("filter", kind_of_data(real), self.features, self.weights)
+        return replace(self, features=chosen.network)
+
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]:
+        return (self.suited(real).features,) if self.rule == "real_nn" else (f"clip:{self.clip}",)
 
     def fingerprint(self) -> str:
         dropped = self.percentile if self.rule == "metaclass_percentile" else None
@@ -141,7 +150,7 @@ class FeatureFilter(Filter):
         self.check(context.class_prompt)
         painted = LabeledImages(images, np.array([row.label for row in rows], np.float32), real.class_names, [row.id for row in rows], real.task)
         judge = {"real_nn": _near_photographs, "clip_zero_shot": _read_by_clip, "metaclass_percentile": _shows_metaclass}[self.rule]
-        passed, words = judge(self, painted, real, context)
+        passed, words = judge(self.suited(real), painted, real, context)
         kinds = [" and ".join(real.class_names[index] for index in np.flatnonzero(row)) for row in painted.labels]
         counted = {kind: f"{sum(passed[place] for place, other in enumerate(kinds) if other == kind)} of {kinds.count(kind)}" for kind in set(kinds)}
         return [Decision(bool(passed[place]), 1.0, f"{self.rule}: {words[place]}; {counted[kind]} of '{kind}' passed in round {rows[place].round}")
