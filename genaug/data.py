@@ -1114,12 +1114,12 @@ def _rows_of(
 
 # %% ../nbs/01_data.ipynb #c058b
 def _look_into(
-    rows: "Mapping[str, pandas.DataFrame]",  # usable rows by split
+    rows: Mapping[str, DataFrame],  # usable rows by split
     root: Path,                  # of the data set
     limits: Mapping[str, int],   # min_size and max_pixels
     findings: list[Finding],     # what is found is added here
     progress: bool,              # show a bar
-) -> "dict[str, pandas.DataFrame]":  # by split, with the columns sha256 and thumbnail
+) -> dict[str, DataFrame]:  # by split, with the columns sha256 and thumbnail
     "Decode the pictures of all tables; the rows of those that are none are left out."
     names = [name for table in rows.values() for name in table["name"]]
     outcomes = inspect_files([root / name for name in names], limits, progress)
@@ -1157,10 +1157,10 @@ def _same_person(
 
 
 def _drop_leaks(
-    rows: "Mapping[str, pandas.DataFrame]",  # usable rows by split
+    rows: Mapping[str, DataFrame],  # usable rows by split
     names: Mapping[str, str],    # of the tables by split
     findings: list[Finding],     # what is found is added here
-) -> "dict[str, pandas.DataFrame]":  # by split
+) -> dict[str, DataFrame]:  # by split
     "Report pictures and patients that two splits share; the pictures stay in the later split only."
     kept, order = {}, [split for split in ("test", "val", "train") if split in rows]
     people = {split: {_same_person(name): name for name in sorted(set(table["patient"]) - {""})} for split, table in rows.items()}
@@ -1185,7 +1185,7 @@ def _drop_leaks(
 # %% ../nbs/01_data.ipynb #c060a
 def _report_labels(
     tables: Sequence[LabelTable],  # the training table first
-    rows: "Mapping[str, pandas.DataFrame]",  # usable rows by split
+    rows: Mapping[str, DataFrame],  # usable rows by split
     labels: Sequence[str],         # their names
     guessed: bool,                 # were they not named by the user?
     findings: list[Finding],       # what is found is added here

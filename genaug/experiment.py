@@ -497,8 +497,10 @@ class Run:
     def _made(self, text: str) -> Arm:
         several = any(images.task == "multi" for images in self.sets.values())
         asked = self.question  # with several labels per image a set is appended unless the arm or the comparison says otherwise
-        return make_arm(text, self.backbone, asked.class_prompt, asked.suffixes, asked.replace, asked.use,
-                        "append" if several else None, asked.device)
+        arm = make_arm(text, self.backbone, asked.class_prompt, asked.suffixes, asked.replace, asked.use,
+                       "append" if several else None, asked.device)
+        pool = self.sets.get("train", self.sets.get("all"))  # networks that examine are chosen by what the pictures are
+        return arm if arm.augmenter is None or pool is None else dataclasses.replace(arm, augmenter=arm.augmenter.suited(pool))
 
     @functools.cached_property
     def planned(self) -> dict[str, tuple]:

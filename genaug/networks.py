@@ -33,9 +33,9 @@ from torch import nn
 
 from .core import (Bound, GenaugError, HasFingerprint, Identity, LabeledImages, check_settings,
                          content_hash, record_of, stored_fields, to_tensor, write_atomic)
-from .datasets import (DIGIT_WORDS, LESIONS, PHOTOGRAPHS, RESERVED, TEXTURES, names, open_sets,
-                             read_photograph)
+from .datasets import (DIGIT_WORDS, LESIONS, PHOTOGRAPHS, RESERVED, TEXTURES, names, read_photograph)
 from .mixing.augmix import transform_each
+from .readers import open_sets
 
 # %% ../nbs/29_networks.ipynb #c052
 def row_numbers(

@@ -15,7 +15,9 @@ from torchvision.models import get_model
 from genaug import networks
 from genaug.core import Budget, GenaugError, LabeledImages, content_hash, encode_png, write_atomic
 from genaug.data import few_shot, long_tail
-from genaug.datasets import load, names, open_sets
+from genaug.datasets import load, names
+from genaug.experiment import Comparison, Run
+from genaug.readers import open_sets
 from genaug.methods.diagen import SoftWeight, diagen
 from genaug.methods.genie import LargestStep, genie_ada
 from genaug.methods.real_filter import FeatureFilter, real_filter
@@ -404,3 +406,14 @@ def test_parts_alone_ask_the_table_too():
     assert (named.network, named.weights) == (LITE, "embedded")                     # and not random weights by an empty field
     assert SoftWeight(network="resnet18.tv_in1k").suited(photographs()).preset().weights == "usual"
     assert SoftWeight("densenet121").suited(photographs()).preset().network == "densenet121"
+
+
+def test_the_key_of_a_result_names_the_network_that_filters(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = list(rng.integers(0, 256, (4, 40, 40, 3), dtype=np.uint8))
+    mine = LabeledImages(pictures, [0, 0, 1, 1], ("cup", "jar"), [f"{place}.png" for place in range(4)])
+    question = Comparison(("real-filter",), "mine", shots=None, splits=(0,), repeats=(0,))
+    run = Run(question, {"train": mine, "test": mine}, None, tmp_path, False)
+    assert run.arms["real-filter"].augmenter.filter.features == "tf_efficientnet_lite0"
+    with pytest.raises(GenaugError, match="letters"):
+        Run(replace(question, methods=("real-filter@features=letters",)), run.sets, None, tmp_path, False).arms
