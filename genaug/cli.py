@@ -373,7 +373,7 @@ def number_in(
 # %% ../nbs/62_cli.ipynb #c012
 LARGEST_SEED, MOST_SPLITS, MOST_IMAGES = 2**63 - 1, 10_000, 10_000_000  # what torch, numpy and the rows can hold; bounds against slips of the finger
 USES = ("swap_own", "swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage", "partners")
-Source = Annotated[str, typer.Argument(parser=words_of("SOURCE"), metavar="SOURCE", help="built-in name (digit-scenes, digits, textures, many-digits, lesions), folder with one sub-folder per class, or format:path (label-table:FOLDER, mimic-cxr-lt:FOLDER)", show_default=False)]
+Source = Annotated[str, typer.Argument(parser=words_of("SOURCE"), metavar="SOURCE", help="built-in name (digit-scenes, digits, textures, many-digits, lesions), folder with one sub-folder per class, or format:path of a published data set or a table of labels (cub:FOLDER, label-table:FOLDER, ...; all of them: notebook 17)", show_default=False)]
 Shots = Annotated[str, typer.Option(parser=lambda text: shots_text(text), metavar="N|none", help=f"training images per class ({range_of('shots').text()}), or 'none' for all")]
 Imbalance = Annotated[float | None, typer.Option(parser=number_in("--imbalance", "imbalance_factor"), metavar="FACTOR", help=f"long tail: largest class over smallest (with --shots none); {range_of('imbalance_factor').text()}")]
 Copies = Annotated[float, typer.Option(parser=number_in("--copies", "copies"), metavar="NUMBER", help=f"synthetic images per photograph; {range_of('copies').text()}")]

@@ -606,7 +606,8 @@ def split_notes(
     if question.draws:
         return [f"Every split is a fresh draw of '{question.data}': {len(split.train)} training images and {len(split.test)} to examine on."]
     if question.test_part not in sets and question.condition != "validation":
-        notes.append(f"The data have no test part: {question.test_fraction:.0%} of each class ({len(split.test)} images, drawn anew for each split) were kept back for it.")
+        whole = ", whole groups together" if kept_together(sets) else ""
+        notes.append(f"The data have no test part: {question.test_fraction:.0%} of each class ({len(split.test)} images, drawn anew for each split{whole}) were kept back for it.")
     short = split.manifest.short
     if short:
         name, count = min(short.items(), key=lambda item: item[1])
