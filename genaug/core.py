@@ -1525,15 +1525,14 @@ class Augmenter(Part):
     backbone: ClassVar[None] = None          # the diffusion model, for those that have one
     use: ClassVar[None] = None               # how a classifier trains on its images (`TrainingUse`, notebook 18); None: appended
     evaluations_per_image: ClassVar[int] = 0  # of a denoiser, for a method whose images all cost the same
+    plan_decides_cost: ClassVar[bool] = False  # do its images cost different amounts?
     fitted_on: ClassVar[str | None] = None   # fingerprint of the set that `fit` saw
 
     def placed(self, **given) -> "Augmenter":
         "A copy that has what it takes of its surroundings: backbone, class_prompt, suffixes, device."
         return dataclasses.replace(self, **{name: value for name, value in given.items() if name in self.surroundings})
 
-    def fresh(self) -> "Augmenter":
-        "A copy with the same settings that was not fitted."
-        return dataclasses.replace(self)
+    def fresh(self) -> "Augmenter": return dataclasses.replace(self)  # the same settings, not fitted
 
     def check(self) -> None:
         "Raise `GenaugError` before any work if it lacks something, such as a network's weights."
@@ -1570,9 +1569,9 @@ class Augmenter(Part):
         "Learning steps that `fit` takes, and photographs per step."
         return 0, 0
 
-    def evaluations(self, rows: Sequence[PlanRow]) -> int:
-        "Denoiser evaluations that painting these rows takes."
-        return len(rows) * self.evaluations_per_image
+    def evaluations(self, rows: Sequence[PlanRow]) -> int: return len(rows) * self.evaluations_per_image  # that painting them takes
+
+    def expected_evaluations(self, images: int, photographs: int) -> int: return images * self.evaluations_per_image  # before they are planned
 
     def untrained(self, real: LabeledImages) -> "Augmenter | None":
         "A copy that plans rows of the same cost without learning anything; None where all images cost the same."

@@ -51,7 +51,7 @@ def plans_at_once(
     real: LabeledImages,   # training images
 ) -> bool:
     "Is its plan what decides the cost, and is it known before anything is learned?"
-    return not augmenter.effort(real)[0] and augmenter.untrained(real) is not None
+    return augmenter.plan_decides_cost and not augmenter.effort(real)[0]
 
 
 def painting_cost(
@@ -103,8 +103,12 @@ def set_cost(
     budget: Budget,        # how many
     rows: Sequence[PlanRow] = (),  # the plan, where there is one already
 ) -> Cost:
-    "The cost of one synthetic set."
-    steps, batch, images, count = painting_cost(augmenter, real, budget, rows)
+    "The cost of one synthetic set; where something is learned first and there is no plan yet, what is to be expected of it."
+    if rows or plans_at_once(augmenter, real) or not augmenter.plan_decides_cost:
+        steps, batch, images, count = painting_cost(augmenter, real, budget, rows)
+    else:
+        (steps, batch), images = augmenter.effort(real), len(budget.slots(real))
+        count = augmenter.expected_evaluations(images, len(real))
     spent = training_time(augmenter, real)
     if spent is not None:
         return Cost(0, 0, steps, images, count, (spent.fit + spent.once + images * spent.picture) / 60)

@@ -197,6 +197,7 @@ class Start(Part):
     "Choice 2: where the denoising of a row begins."
     denoises: ClassVar[bool] = True  # False: its latents are decoded as they are
     alternatives: ClassVar[int] = 1  # rows of one group, of which one will be kept
+    inverts: ClassVar[bool] = False  # does it invert every photograph?
 
     @abc.abstractmethod
     def plan_start(self, rng: np.random.Generator, anchor: str, others: Sequence[str], alternative: int = 0) -> tuple[tuple, dict]:
@@ -209,6 +210,10 @@ class Start(Part):
     def first_step(self, row: PlanRow, steps: int) -> int:
         "Index of a row's first sampler step, `steps` for none at all."
         return 0
+
+    def first_steps(self, steps: int) -> Sequence[int]:
+        "The first sampler steps that rows can have, all equally often."
+        return (0,)
 
     def inverted(self, rows: Sequence[PlanRow]) -> set[str]:
         "What has to be inverted for these rows, each named once."
@@ -266,6 +271,7 @@ class FromPhotograph(Start):
         return ((anchor, 1.0),), {"strength": self.strengths[alternative if self.every else drawn]}
 
     def first_step(self, row, steps): return start_step(row.settings["strength"], steps)
+    def first_steps(self, steps): return [start_step(strength, steps) for strength in self.strengths]
 
     def doubts(self, steps):
         weak = [strength for strength in self.strengths if start_step(strength, steps) >= steps]
@@ -290,6 +296,7 @@ class OwnLatent(Start):
 
     def plan_start(self, rng, anchor, others, alternative=0): return ((anchor, 1.0),), {}
     def first_step(self, row, steps): return steps
+    def first_steps(self, steps): return (steps,)
 
     def latents(self, rows, real, context):
         return context.encode(rows, real), torch.full((len(rows),), context.num_inference_steps)
@@ -468,12 +475,12 @@ class AsPainted(Finish):
 
     def finish(self, images, rows, real): return list(images)
 
-# %% ../nbs/40_recipe.ipynb #c042
+# %% ../nbs/40_recipe.ipynb #c041a
 CHOICES = ("naming", "start", "target", "prompting", "label", "filter", "finish")  # the parts that are hashed; `use` is not
 
 RECIPE = Identity("Recipe", {"label": "labelling", "filter": "keeping"}, later=("guidance_until", "jitter", "finish"), never=("use", "identity"))
 
-
+# %% ../nbs/40_recipe.ipynb #c042
 @dataclass(kw_only=True)
 class Choices(Augmenter):
     "A diffusion method as seven choices, and what it can say about itself before anything is learned or painted."
@@ -494,6 +501,7 @@ class Choices(Augmenter):
     jitter: Annotated[tuple[float, ...], Bound(0, 10)] = ()      # standard deviations on learned words, one drawn per row
     identity: Identity = field(default=RECIPE, repr=False)       # stored names, and the words that arms use for settings of parts
     needs_backbone: ClassVar[bool] = True
+    plan_decides_cost: ClassVar[bool] = True
 
     def __post_init__(self):
         self.jitter = listed(self.jitter)
@@ -536,12 +544,20 @@ class Choices(Augmenter):
             found["label.gamma"] = "at strength 1 the target class has all the mass anyway"
         return found
 
-    def evaluations(self, rows: Sequence[PlanRow]) -> int:
-        "Sampling (twice while guided), and inverting each photograph once."
-        steps = self.num_inference_steps
+    def _sampling(self, firsts: Sequence[int]) -> int:
+        steps = self.num_inference_steps  # a guided step takes two
         guided = 0 if self.guidance_scale == 1 else suffixed_steps(self.guidance_until, leading_timesteps(steps))
-        firsts = [self.start.first_step(row, steps) for row in rows]
-        return sum(steps - first + max(0, guided - first) for first in firsts) + len(self.start.inverted(rows)) * self.start.inversion_evaluations(steps)
+        return sum(steps - first + max(0, guided - first) for first in firsts)
+
+    def evaluations(self, rows: Sequence[PlanRow]) -> int:
+        "Sampling, and inverting each photograph once."
+        firsts = [self.start.first_step(row, self.num_inference_steps) for row in rows]
+        return self._sampling(firsts) + len(self.start.inverted(rows)) * self.start.inversion_evaluations(self.num_inference_steps)
+
+    def expected_evaluations(self, images: int, photographs: int) -> int:
+        firsts, inverted = self.start.first_steps(self.num_inference_steps), photographs if self.start.inverts else 0
+        sampling = images * self.start.alternatives * self._sampling(firsts) / len(firsts)
+        return round(sampling) + inverted * self.start.inversion_evaluations(self.num_inference_steps)
 
 # %% ../nbs/40_recipe.ipynb #c042b
 @dataclass(kw_only=True)

@@ -244,7 +244,7 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
 
 
 def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
-    "The plan that is counted and shown is the one that is painted; only a method that learns has a trial plan before."
+    "The plan that is counted and shown is the one that is painted; what a method that learns will cost is said before it is planned."
     from genaug.recipe import Recipe
 
     planned, plain = [], Recipe.plan
@@ -257,7 +257,8 @@ def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
     assert "8 images painted" in said
     begin[2] = str(tmp_path / "learned")
     assert run([*begin, "--method", "diff-gen@num_inference_steps=2;naming.steps=1"]) == 0
-    assert len(planned) == 3
+    assert planned == ["real-guidance", "diff-gen"]
+    assert "1 steps of concept learning, 8 images painted (32 denoiser evaluations)" in capsys.readouterr().out
 
 
 def test_the_ranges_of_options_are_those_of_the_question():

@@ -9,6 +9,7 @@ from genaug.diffusion import ToyBackbone
 from genaug.recipe import (AnotherClass, ClassName, Finish, FromNoise, FromPhotograph, HardLabel, LabelByStrength, Naming, OwnLatent, Recipe,
                            Suffixed, learn_or_load, prompt_stages)
 from genaug.schedule import Append
+from genaug.methods.diff_ii import CircleStart
 from genaug.prompts import ClassPrompt
 from toy_world import toy_backbone, toy_photographs
 
@@ -186,3 +187,18 @@ def test_a_setting_that_is_an_array_is_compared_by_its_content():
 
     assert Palette().settings() == {}
     assert Palette(np.ones(3)).settings()["colours"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("start", [FromNoise(), OwnLatent(), FromPhotograph((0.4,)), FromPhotograph((0.2, 0.6), every=True), CircleStart(), CircleStart("noise")])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_what_is_expected_of_a_budget_is_what_its_plan_takes(start, guidance):
+    real = toy_photographs((3, 3))
+    method = recipe(start=start, guidance_scale=guidance).fit(real)
+    rows = method.plan(real, Budget(2), 0)
+    assert method.expected_evaluations(12, len(real)) == method.evaluations(rows)
+
+
+def test_drawn_strengths_cost_their_mean():
+    real, method = toy_photographs(), recipe(start=FromPhotograph((0.2, 0.8)))
+    planned = method.fit(real).evaluations(method.plan(real, Budget(200), 0))
+    assert method.expected_evaluations(200 * len(real), len(real)) == pytest.approx(planned, rel=0.03)

@@ -114,6 +114,9 @@ class CircleStart(Start):
         object.__setattr__(self, "positions", tuple(float(position) for position in self.positions))
 
     def counted_as(self): return FromNoise() if self.mode == "noise" else self
+    @property
+    def inverts(self) -> bool: return self.mode != "noise"
+
     def inversion_evaluations(self, steps): return steps * (1 + self.fixed_point_iterations)
     def concerns(self, data): return [] if self.mode == "noise" else data.pair_note(f"single={self.single} decides what is done")
 
