@@ -179,10 +179,10 @@ def check_results(
     folder: Path,  # OUT of a comparison
 ) -> None:
     "Raise `GenaugError` when results.csv is no file of rows, or was changed since `put_noted` wrote it."
-    path, note = folder / "results.csv", folder / ".genaug" / "results.json"
-    for made in (path, folder / "answers.jsonl"):
-        if made.is_dir():
-            raise GenaugError(f"'{made}' is a folder, where a comparison keeps a file: move it away.")
+    for path in (folder / "answers.jsonl", folder / "results.csv"):
+        if path.is_dir():
+            raise GenaugError(f"'{path}' is a folder, where a comparison keeps a file: move it away.")
+    note = folder / ".genaug" / "results.json"
     load_rows(path)
     try:
         known = parse_json(note.read_text(encoding="utf-8"))["sha256"] if note.is_file() else None
@@ -839,10 +839,9 @@ def shortage(
     folder: Path,  # of a synthetic set
 ) -> tuple[list[str], int, int, int] | None:  # classes without an image, classes with a budget, images missing, images wanted; None when the set cannot be read
     "What a filter turned down beyond the budget."
-    read, why = attempt(lambda: (read_plan(folder), read_decisions(folder)))
-    if why:
+    (plan, why), (decisions, damaged) = attempt(read_plan, folder), attempt(read_decisions, folder)
+    if why or damaged:
         return None
-    plan, decisions = read
     wanted, kept, names = plan.wanted(), kept_units(plan, decisions), plan.header["class_names"]
     return [names[index] if index is not None else "all" for index in wanted if wanted[index] and not kept[index]], len(wanted), sum((wanted - kept).values()), sum(wanted.values())
 
@@ -1160,10 +1159,10 @@ def written_summary(
 # %% ../nbs/60_experiment.ipynb #c081
 def image_scores(
     units: Iterable[Unit],               # of one arm
-    tested: Mapping[int, Sequence[str]],  # split -> ids of its test images in order
+    tests: Mapping[int, Sequence[str]],  # split -> ids of its test images in order
 ) -> dict[tuple[int, int], dict[str, int]]:  # (split, seed) -> id -> 1 if right
     "The answers of an arm's runs by test image."
-    return {(unit.split, unit.seed): dict(zip(tested[unit.split], map(int, unit.correct))) for unit in units if unit.correct}
+    return {(unit.split, unit.seed): dict(zip(tests[unit.split], map(int, unit.correct))) for unit in units if unit.correct}
 
 
 def bootstrap_difference(
@@ -1532,8 +1531,8 @@ def with_bootstrap(
     columns = ("images low", "images high", "images minus low", "images minus high")
     if (summary.attrs.get("metric") or "accuracy") != "accuracy":      # an average precision is no mean over images
         return summary.assign(**{name: math.nan for name in columns})
-    tested = {unit.split: run.splits[unit.split].test.ids for unit in units}
-    scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tested) for arm in summary.arm}
+    tests = {unit.split: run.splits[unit.split].test.ids for unit in units}
+    scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tests) for arm in summary.arm}
     control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]
     paired = [bootstrap_difference(scores[arm], scores[control]) if control not in (None, arm) else (math.nan,) * 3 for arm in summary.arm]
