@@ -77,8 +77,13 @@ def naming_of(
     naming = augmenter.naming if isinstance(augmenter, Recipe) else None
     if not isinstance(naming, AlignedWeights):
         raise GenaugError(f"'{arm}' does not fine-tune the denoiser; this study takes fine-tuned and feature-aligned, with settings of their naming.")
-    given = {name.removeprefix("naming.") for name in dict(part.partition("=")[::2] for part in arm.partition("@")[2].split(";") if part)}
-    return dataclasses.replace(naming, seed=run, **{name: value for name, value in study.overrides if name not in given})
+    given = {
+        name.removeprefix("naming.")
+        for name in dict(part.partition("=")[::2] for part in arm.partition("@")[2].split(";") if part)
+    }
+    return dataclasses.replace(
+        naming, seed=run, **{name: value for name, value in study.overrides if name not in given}
+    )
 
 # %% ../nbs/64_alignment.ipynb #c009
 def training_and_test(
@@ -89,7 +94,9 @@ def training_and_test(
     "The two parts of a data set; made from all images where the set has no test part."
     if "test" in sets:
         return {"train": sets.get("train", sets.get("all")), "test": sets["test"]}
-    train, test = carve_validation(sets["all"] if "all" in sets else sets["train"], share, seed, kept_together(sets))
+    train, test = carve_validation(
+        sets["all"] if "all" in sets else sets["train"], share, seed, kept_together(sets)
+    )
     return {"train": train, "test": test}
 
 # %% ../nbs/64_alignment.ipynb #c012
@@ -107,10 +114,17 @@ def paint_classes(
     keys = [(name, number) for name in words for number in range(per_class)]
     settings = SamplingSettings(num_inference_steps, guidance_scale=1.0)
     with backbone.using(concept):
-        noise = row_noise(backbone.latent_shape, [seed_from("alignment study", draw, name, number) for name, number in keys])
+        noise = row_noise(
+            backbone.latent_shape, [seed_from("alignment study", draw, name, number) for name, number in keys]
+        )
         condition = backbone.embed([words[name] for name, _ in keys])
         images = to_uint8(backbone.decode(denoise(backbone, noise, [condition], settings=settings)))
-    return LabeledImages(images, [list(class_names).index(name) for name, _ in keys], class_names, [f"{name}/{draw}-{number}.png" for name, number in keys])
+    return LabeledImages(
+        images,
+        [list(class_names).index(name) for name, _ in keys],
+        class_names,
+        [f"{name}/{draw}-{number}.png" for name, number in keys],
+    )
 
 
 def joined(
@@ -140,7 +154,9 @@ def find_panel(
     "The expert, the independent judge and the test tiles."
     naming = naming_of(study, "feature-aligned", 0, backbone)
     network, weights, edge, updates = study.judge
-    preset = expert_preset(network, weights, edge, updates=updates, learning_rate=study.judge_learning_rate, flip=True)
+    preset = expert_preset(
+        network, weights, edge, updates=updates, learning_rate=study.judge_learning_rate, flip=True
+    )
     judges = {f"expert {naming.expert_network}": naming.expert(sets["train"], work / "concepts" / "experts"),
               f"judge {network}": train_expert(sets["train"], preset, 1, work / "concepts" / "experts")}
     shown = [index for index, name in enumerate(sets["test"].class_names) if name not in study.left_out]
@@ -153,7 +169,14 @@ def through_backbone(
     images: LabeledImages,   # real tiles
 ) -> LabeledImages:
     "The tiles encoded and decoded, at the backbone's resolution: no painted tile can look better."
-    pixels = [backbone.decode(backbone.encode(images[start:start + 50].batch(size=backbone.image_size, channels=backbone.channels))) for start in range(0, len(images), 50)]
+    pixels = [
+        backbone.decode(
+            backbone.encode(
+                images[start : start + 50].batch(size=backbone.image_size, channels=backbone.channels)
+            )
+        )
+        for start in range(0, len(images), 50)
+    ]
     return LabeledImages(to_uint8(torch.cat(pixels)), images.labels, images.class_names, images.ids)
 
 # %% ../nbs/64_alignment.ipynb #c018
@@ -179,10 +202,21 @@ def expert_curve(
     channels, batch_size = 1 if train.image(0).shape[-1] == 1 else 3, min(preset.batch_size, len(train))
     per_pass = max(1, len(train) // batch_size)
     updates = preset.updates or preset.epochs * per_pass
-    network = make_network(preset.network, len(train.class_names), channels, preset.view.size, preset.weights, seed)
-    trained = TrainedClassifier(network, train.class_names, train.task, dataclasses.replace(preset, channels=channels), "cpu", seed)
+    network = make_network(
+        preset.network, len(train.class_names), channels, preset.view.size, preset.weights, seed
+    )
+    trained = TrainedClassifier(
+        network, train.class_names, train.task, dataclasses.replace(preset, channels=channels), "cpu", seed
+    )
     schedule = TrainingSchedule(train, None, seed, epochs=-(-updates // per_pass), size=preset.view.size)
-    run = CurveRun(trained, schedule, ImageStore(train, None, preset.view.resize, channels), batch_size, updates, held_out)
+    run = CurveRun(
+        trained,
+        schedule,
+        ImageStore(train, None, preset.view.resize, channels),
+        batch_size,
+        updates,
+        held_out,
+    )
     run.loop(None, False)
     return run.curve
 
@@ -227,10 +261,22 @@ def learned_weights(
     naming = naming_of(study, arm, run, backbone)
     if study.dreambooth is None:
         return learn_or_load(naming, backbone, train, study.class_prompt, work)
-    key = content_hash("dreambooth", naming, study.dreambooth, study.prior_count, train.fingerprint(), study.class_prompt.fingerprint(), backbone.fingerprint())[:24]
+    key = content_hash(
+        "dreambooth",
+        naming,
+        study.dreambooth,
+        study.prior_count,
+        train.fingerprint(),
+        study.class_prompt.fingerprint(),
+        backbone.fingerprint(),
+    )[:24]
     home = work / "concepts" / key
     if not (home / "fine_tuned.json").is_file():
-        extra = naming.alignment(naming.expert(train, work / "concepts" / "experts")) if naming.alignment_weight else None
+        extra = (
+            naming.alignment(naming.expert(train, work / "concepts" / "experts"))
+            if naming.alignment_weight
+            else None
+        )
         settings = naming.converted(
             DreamBoothSettings,
             steps=naming.effort(train)[0],

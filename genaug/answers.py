@@ -81,7 +81,11 @@ class Answers:
     @property
     def correct(self) -> np.ndarray:
         "Was the answer to each image right, in all its labels (N,)?"
-        return self.answers == self.truth if self.single else ((self.answers >= LEVELS // 2) == self.truth).all(1)
+        return (
+            self.answers == self.truth
+            if self.single
+            else ((self.answers >= LEVELS // 2) == self.truth).all(1)
+        )
 
     @property
     def accuracy(self) -> float:
@@ -101,7 +105,9 @@ class Answers:
         size = range(len(self.class_names))
         has = self.truth[:, None] == np.arange(len(size)) if self.single else self.truth == 1
         said = self.answers[:, None] == np.arange(len(size)) if self.single else self.answers >= LEVELS // 2
-        return np.array([said[has[:, index], index].mean() if has[:, index].any() else np.nan for index in size])
+        return np.array(
+            [said[has[:, index], index].mean() if has[:, index].any() else np.nan for index in size]
+        )
 
 # %% ../nbs/57_answers.ipynb #c012
 def examined(
@@ -197,8 +203,14 @@ def put_answers(
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     known = {id(test): examined(test) for _, _, test in entries}
-    fresh = {json.dumps(dict(key), sort_keys=True): {"unit": dict(key), "test": known[id(test)]["test"], "answers": packed}
-             for key, packed, test in entries}
+    fresh = {
+        json.dumps(dict(key), sort_keys=True): {
+            "unit": dict(key),
+            "test": known[id(test)]["test"],
+            "answers": packed,
+        }
+        for key, packed, test in entries
+    }
     with merge_lock(path):
         tests, units, _, _ = load_answers(path)
         units |= fresh

@@ -23,7 +23,9 @@ from .metrics.images import FeatureNetwork, nearest_neighbours, pixel_features
 
 # %% ../nbs/33_audit.ipynb #c006
 # One finding of an audit: the check, True/False/None (a measurement), the number of images at fault or the value, the images looked at, one sentence.
-AuditRow = NamedTuple("AuditRow", [("check", str), ("passed", bool | None), ("value", float), ("n", int), ("message", str)])
+AuditRow = NamedTuple(
+    "AuditRow", [("check", str), ("passed", bool | None), ("value", float), ("n", int), ("message", str)]
+)
 
 
 def _rule(
@@ -35,7 +37,9 @@ def _rule(
 ) -> AuditRow:
     "A rule's row; the first images at fault are named."
     named = ", ".join(faults[:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
-    return AuditRow(check, not faults, float(len(faults)), looked_at, f"{bad}: {named}." if faults else f"{good}.")
+    return AuditRow(
+        check, not faults, float(len(faults)), looked_at, f"{bad}: {named}." if faults else f"{good}."
+    )
 
 # %% ../nbs/33_audit.ipynb #c007b
 class Content(NamedTuple):
@@ -72,13 +76,39 @@ def audit_content(
     "Rules about the files: there, as recorded, and not blank unless photographs of the same class are."
     claimed = synthetic.digests if synthetic.digests is not None else made.sha256
     lost = [name for name, digest in zip(synthetic.ids, made.sha256) if not digest]
-    other = [name for name, digest, claim in zip(synthetic.ids, made.sha256, claimed) if digest and digest != claim]
+    other = [
+        name for name, digest, claim in zip(synthetic.ids, made.sha256, claimed) if digest and digest != claim
+    ]
     plain = real.labels[list(own.blank)].sum(0) > 0 if len(real) else np.zeros(len(real.class_names), bool)
-    blank = [name for name, label, even in zip(synthetic.ids, synthetic.labels, made.blank) if even and not plain[label > 0].any()]
+    blank = [
+        name
+        for name, label, even in zip(synthetic.ids, synthetic.labels, made.blank)
+        if even and not plain[label > 0].any()
+    ]
     count = len(synthetic)
-    return [_rule("files_readable", lost, count, "Every image can be read", "Missing or damaged; paint the set again"),
-            _rule("pixels_as_recorded", other, count, "Every image has the pixels that were recorded when it was painted", "Changed since they were painted"),
-            _rule("no_blank_images", blank, count, "No image is one even plane, except where photographs of its class are", "Of one even colour, though no photograph of the class is")]
+    return [
+        _rule(
+            "files_readable",
+            lost,
+            count,
+            "Every image can be read",
+            "Missing or damaged; paint the set again",
+        ),
+        _rule(
+            "pixels_as_recorded",
+            other,
+            count,
+            "Every image has the pixels that were recorded when it was painted",
+            "Changed since they were painted",
+        ),
+        _rule(
+            "no_blank_images",
+            blank,
+            count,
+            "No image is one even plane, except where photographs of its class are",
+            "Of one even colour, though no photograph of the class is",
+        ),
+    ]
 
 # %% ../nbs/33_audit.ipynb #c009
 def sources_of(
@@ -199,9 +229,24 @@ def audit_near(
     rows = []
     for check, images, content, what in (("test_near_apart", real, own, "training"), ("no_near_test_copy", synthetic, made, "synthetic")):
         pairs = near_copies(content.thumbnails, held_out.thumbnails, limit)
-        pairs = [(first, second, mirrored) for first, second, _, mirrored in pairs if content.sha256[first] != held_out.sha256[second]]
-        said = {first: f"{images.ids[first]} (like {test.ids[second]}{', mirrored' if mirrored else ''})" for first, second, mirrored in reversed(pairs)}
-        rows.append(_rule(check, list(said.values())[::-1], len(images), f"No {what} image is nearly equal to a test image", f"Nearly equal to a test image (look at them: repeated backgrounds are harmless), {what}"))
+        pairs = [
+            (first, second, mirrored)
+            for first, second, _, mirrored in pairs
+            if content.sha256[first] != held_out.sha256[second]
+        ]
+        said = {
+            first: f"{images.ids[first]} (like {test.ids[second]}{', mirrored' if mirrored else ''})"
+            for first, second, mirrored in reversed(pairs)
+        }
+        rows.append(
+            _rule(
+                check,
+                list(said.values())[::-1],
+                len(images),
+                f"No {what} image is nearly equal to a test image",
+                f"Nearly equal to a test image (look at them: repeated backgrounds are harmless), {what}",
+            )
+        )
     return rows
 
 # %% ../nbs/33_audit.ipynb #c018
@@ -218,10 +263,22 @@ def audit_memory(
     distance, _ = nearest_neighbours(made, own)
     fellow = np.median(nearest_neighbours(own)[0])
     copies = distance < near * fellow
-    rows = [AuditRow(f"nearest_ratio@{network.name}", None, float(np.median(distance) / max(fellow, 1e-12)), len(synthetic),
-                     "Median distance to the nearest training image, relative to the same among training images; far below 1 means copying."),
-            AuditRow(f"near_copies@{network.name}", None, float(copies.mean()), len(synthetic),
-                     f"Share of synthetic images closer to a training image than {near:.2f} of the usual distance among photographs.")]
+    rows = [
+        AuditRow(
+            f"nearest_ratio@{network.name}",
+            None,
+            float(np.median(distance) / max(fellow, 1e-12)),
+            len(synthetic),
+            "Median distance to the nearest training image, relative to the same among training images; far below 1 means copying.",
+        ),
+        AuditRow(
+            f"near_copies@{network.name}",
+            None,
+            float(copies.mean()),
+            len(synthetic),
+            f"Share of synthetic images closer to a training image than {near:.2f} of the usual distance among photographs.",
+        ),
+    ]
     if test is None:
         return rows
     closer = nearest_neighbours(made, network.features(test))[0] < distance
@@ -246,7 +303,10 @@ def audit(
         raise GenaugError("The synthetic set has other class names than the training set; audit it against the set it was made from.")
     contents = [look(images) if images is not None else None for images in (synthetic, real, test)]
     found = audit_content(synthetic, real, *contents[:2])
-    synthetic, real, test = (replace(images, digests=content.sha256) if images is not None else None for images, content in zip((synthetic, real, test), contents))
+    synthetic, real, test = (
+        replace(images, digests=content.sha256) if images is not None else None
+        for images, content in zip((synthetic, real, test), contents)
+    )
     found += audit_sources(synthetic, real, test, header) + audit_plan(synthetic, real, rows, header)
     found += (audit_folder(folder) if folder is not None else []) + audit_duplicates(synthetic, real, test)
     there = synthetic[np.array([digest != "" for digest in synthetic.sha256])]
@@ -268,6 +328,8 @@ def as_findings(
     rows: list[AuditRow],  # from `audit`
 ) -> tuple[Finding, ...]:  # errors first
     "Broken rules as errors (warnings where they are only suspicious), everything else as notes."
-    severity = lambda row: "note" if row.passed is not False else "warning" if row.check in SUSPICIOUS else "error"
+    severity = lambda row: (
+        "note" if row.passed is not False else "warning" if row.check in SUSPICIOUS else "error"
+    )
     text = lambda row: f"{row.value:.3f}. {row.message}" if row.passed is None else row.message
     return sorted_findings(Finding(row.check, severity(row), "", text(row)) for row in rows)

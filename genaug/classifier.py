@@ -46,7 +46,9 @@ class ImageStore:
     def labels(self, keys: Sequence[str]) -> torch.Tensor:
         "Label rows (n, K)."
         split = [key.split(":", 1) for key in keys]
-        return torch.from_numpy(np.stack([self.sets[kind].labels[self.sets[kind].index([name])[0]] for kind, name in split]))
+        return torch.from_numpy(
+            np.stack([self.sets[kind].labels[self.sets[kind].index([name])[0]] for kind, name in split])
+        )
 
     def _one(self, key: str) -> torch.Tensor:
         if key in self.kept:
@@ -108,10 +110,18 @@ def mixture_loss(
     "The class-weighted loss of a batch with mixtures (Eq. 3); the shares are read off the labels."
     apart, shares = labels[chosen] - partners, torch.ones_like(logits[:, 0])
     length = (apart ** 2).sum(1)
-    shares[chosen] = torch.where(length > 0, ((mixed - partners) * apart).sum(1) / length.clamp_min(1e-12), torch.ones_like(length))
+    shares[chosen] = torch.where(
+        length > 0, ((mixed - partners) * apart).sum(1) / length.clamp_min(1e-12), torch.ones_like(length)
+    )
     mass = lambda rows, targets: (rows * (class_weights * targets).sum(1)).sum().clamp_min(1e-12)
-    own = (weights * shares * class_losses(logits, labels, label_smoothing, class_weights)).sum() / mass(weights, labels)
-    theirs = (weights[chosen] * (1 - shares[chosen]) * class_losses(logits[chosen], partners, label_smoothing, class_weights)).sum() / mass(weights[chosen], partners)
+    own = (weights * shares * class_losses(logits, labels, label_smoothing, class_weights)).sum() / mass(
+        weights, labels
+    )
+    theirs = (
+        weights[chosen]
+        * (1 - shares[chosen])
+        * class_losses(logits[chosen], partners, label_smoothing, class_weights)
+    ).sum() / mass(weights[chosen], partners)
     return own + len(partners) / len(labels) * theirs
 
 # %% ../nbs/32_classifier.ipynb #c076
@@ -142,9 +152,13 @@ class TrainingPreset:
     def __post_init__(self):
         check_settings(self, f"the training preset {self.name}")
         if self.updates is None and self.epochs is None:
-            raise GenaugError(f"The training preset '{self.name}' has neither epochs nor updates; give one of them.")
+            raise GenaugError(
+                f"The training preset '{self.name}' has neither epochs nor updates; give one of them."
+            )
         if self.channels == 2:
-            raise GenaugError(f"The training preset '{self.name}' cannot have channels=2; give 1 (grey) or 3.")
+            raise GenaugError(
+                f"The training preset '{self.name}' cannot have channels=2; give 1 (grey) or 3."
+            )
 
     def record(self) -> dict:
         "All fields as they are stored with a classifier, whose number of channels stands beside them."
@@ -152,7 +166,9 @@ class TrainingPreset:
 
     def changed(self) -> dict:
         "All fields but those added later that have their default: what stands in keys of stored classifiers."
-        return {name: value.changed() if name == "view" else value for name, value in stored_fields(self).items()}
+        return {
+            name: value.changed() if name == "view" else value for name, value in stored_fields(self).items()
+        }
 
 # %% ../nbs/32_classifier.ipynb #c076b
 PRESETS = MappingProxyType({preset.name: preset for preset in (
@@ -222,7 +238,11 @@ class TrainedClassifier:
         self.network.eval()
         for start in range(0, max(1, len(images)), batch_size):
             piece = images[start:start + batch_size]
-            piece = piece.batch(size=view.resize, channels=self.channels) if isinstance(piece, LabeledImages) else _resized(piece, view.resize)
+            piece = (
+                piece.batch(size=view.resize, channels=self.channels)
+                if isinstance(piece, LabeledImages)
+                else _resized(piece, view.resize)
+            )
             results.append(answer(view.test(piece).to(self.device)).float().cpu())
         return torch.cat(results).double().numpy()
 
@@ -331,10 +351,20 @@ def _train(
         return torch.optim.SGD(groups, momentum=preset.momentum, weight_decay=preset.weight_decay)
     head = network.network.pretrained_cfg.get("classifier", "fc")
     rates = {f"network.{head}": preset.learning_rate, "network": preset.learning_rate * preset.body_rate}
-    settings = LoopSettings(run.updates, rates, momentum_sgd if preset.optimizer == "sgd" else preset.optimizer, preset.schedule,
-                            round(preset.warmup_share * run.updates), preset.weight_decay, grad_clip=0.0, seed=run.trained.seed)
+    settings = LoopSettings(
+        run.updates,
+        rates,
+        momentum_sgd if preset.optimizer == "sgd" else preset.optimizer,
+        preset.schedule,
+        round(preset.warmup_share * run.updates),
+        preset.weight_decay,
+        grad_clip=0.0,
+        seed=run.trained.seed,
+    )
     watch = run.watch if run.validation is not None else None
-    return train_loop(run.loss_at, {"network": network.network}, settings, checkpoint, progress, callback=watch)
+    return train_loop(
+        run.loss_at, {"network": network.network}, settings, checkpoint, progress, callback=watch
+    )
 
 # %% ../nbs/32_classifier.ipynb #c089
 class _Enough(Exception):

@@ -47,8 +47,14 @@ else:
     Arm = Augmenter = Backbone = Budget = Comparison = Jury = LabeledImages = Run = Any
 
 # %% ../nbs/62_cli.ipynb #c006
-app = typer.Typer(name="genaug", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="More training pictures for small or unequal sets, by published diffusion methods, and whether they help.")
+app = typer.Typer(
+    name="genaug",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="More training pictures for small or unequal sets, by published diffusion methods, and whether they help.",
+)
 
 
 @app.callback()
@@ -67,7 +73,10 @@ def shown(
     "The text as one line for a terminal: control, direction and other invisible characters as escapes."
     text = str(text)
     text = text if len(text) <= most else f"{text[:most * 2 // 3]} ... {text[-most // 4:]}"
-    return "".join(character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode() for character in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
 
 # %% ../nbs/62_cli.ipynb #c006c
 def explain(
@@ -115,7 +124,11 @@ def answer(
     text, code = explain(error)
     if text and "--json" in given:
         refusal = {"kind": "refused", "severity": "error", "where": "", "message": text}
-        record = {"genaug_findings": 1, "command": given[0], "findings": [refusal, *map(dataclasses.asdict, vars(error).get("told", ()))]}
+        record = {
+            "genaug_findings": 1,
+            "command": given[0],
+            "findings": [refusal, *map(dataclasses.asdict, vars(error).get("told", ()))],
+        }
         print(json.dumps(record, indent=1))
     if text:
         print(f"genaug: {text}", file=sys.stderr)
@@ -130,7 +143,9 @@ def run(
     with safe_streams():
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("default" if os.environ.get("GENAUG_DEBUG") else "ignore")  # of libraries; what a user must know is a finding
+                warnings.simplefilter(
+                    "default" if os.environ.get("GENAUG_DEBUG") else "ignore"
+                )  # of libraries; what a user must know is a finding
                 code = command.main(given, prog_name="genaug", standalone_mode=False)
             sys.stdout.flush()
             if code == 130:  # typer turns Ctrl-C into this code without a word
@@ -217,7 +232,13 @@ def shell_word(
     if word.isprintable():
         return shlex.quote(word)
     data = word.encode("utf-8", "surrogateescape")
-    return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in (39, 92) else f"\\x{byte:02x}" for byte in data) + "'"
+    return (
+        "$'"
+        + "".join(
+            chr(byte) if 32 <= byte < 127 and byte not in (39, 92) else f"\\x{byte:02x}" for byte in data
+        )
+        + "'"
+    )
 
 # %% ../nbs/62_cli.ipynb #c011a
 def refuse(
@@ -251,7 +272,11 @@ def whole(
     "A reader of a whole number in ASCII digits within a range."
     def read(text):
         fits = re.fullmatch(r"\+?[0-9]{1,20}", str(text).strip()) is not None
-        return int(text) if fits and low <= int(text) <= high else refuse(f"{option} is a whole number from {low:,} to {high:,}, not '{shown(text, 80)}'.")
+        return (
+            int(text)
+            if fits and low <= int(text) <= high
+            else refuse(f"{option} is a whole number from {low:,} to {high:,}, not '{shown(text, 80)}'.")
+        )
     return read
 
 
@@ -263,9 +288,14 @@ def number(
 ) -> Callable[[str], float]:  # the number, or `Refusal`
     "A reader of a finite number within a range."
     def read(text):
-        fits = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", str(text).strip().lower()) is not None
+        fits = (
+            re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", str(text).strip().lower())
+            is not None
+        )
         value = float(text) if fits and len(str(text)) < 400 else math.nan
-        inside = (low < value if open_ends in ("low", "both") else low <= value) and (value < high if open_ends in ("high", "both") else value <= high)
+        inside = (low < value if open_ends in ("low", "both") else low <= value) and (
+            value < high if open_ends in ("high", "both") else value <= high
+        )
         ends = f"{'above' if open_ends in ('low', 'both') else 'of at least'} {low:,g} and {'below' if open_ends in ('high', 'both') else 'at most'} {high:,g}"
         return value if inside else refuse(f"{option} is a number {ends}, not '{shown(text, 80)}'.")
     return read
@@ -331,7 +361,9 @@ class Range(NamedTuple):
 
     def text(self) -> str:
         "For the help of an option."
-        return f"{'above ' if self.above else ''}{self.low:,} to {'below ' if self.below else ''}{self.high:,}"
+        return (
+            f"{'above ' if self.above else ''}{self.low:,} to {'below ' if self.below else ''}{self.high:,}"
+        )
 
 
 @functools.cache
@@ -342,10 +374,21 @@ def declared_ranges(
     "The ranges that a class declares with its fields, as `Annotated[..., Bound(...)]`, read from the source."
     tree = ast.parse((files("genaug") / f"{module}.py").read_text(encoding="utf-8"))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind)
-    bounds = {line.target.id: call for line in body if isinstance(line, ast.AnnAssign)
-              for call in ast.walk(line.annotation) if isinstance(call, ast.Call) and ast.unparse(call.func) == "Bound"}
-    return {field: Range(*map(ast.literal_eval, call.args), **{word.arg: ast.literal_eval(word.value) for word in call.keywords})
-            for field, call in bounds.items() if all(word.arg != "words" for word in call.keywords)}
+    bounds = {
+        line.target.id: call
+        for line in body
+        if isinstance(line, ast.AnnAssign)
+        for call in ast.walk(line.annotation)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Bound"
+    }
+    return {
+        field: Range(
+            *map(ast.literal_eval, call.args),
+            **{word.arg: ast.literal_eval(word.value) for word in call.keywords},
+        )
+        for field, call in bounds.items()
+        if all(word.arg != "words" for word in call.keywords)
+    }
 
 # %% ../nbs/62_cli.ipynb #c011k
 def range_of(
@@ -396,7 +439,11 @@ def read_shots(
         return None
     low, high = map(int, range_of("shots")[:2])
     fits = re.fullmatch(r"[0-9]{1,20}", text.strip()) is not None and low <= int(text) <= high
-    return int(text) if fits else refuse(f"--shots is a number from {low:,} to {high:,} or 'none', not '{shown(text, 80)}'.")
+    return (
+        int(text)
+        if fits
+        else refuse(f"--shots is a number from {low:,} to {high:,} or 'none', not '{shown(text, 80)}'.")
+    )
 
 
 def read_numbers(
@@ -436,7 +483,13 @@ def device_text(
 ) -> str:
     "The device if it is of a kind that can be named; whether it is there is asked later."
     word = text.strip().lower()
-    return word if re.fullmatch(r"(cpu|cuda|mps)(:[0-9]{1,3})?", word) else refuse(f"There is no device '{shown(text, 80)}': --device is cpu, cuda, cuda:1 (the second GPU) or mps.")
+    return (
+        word
+        if re.fullmatch(r"(cpu|cuda|mps)(:[0-9]{1,3})?", word)
+        else refuse(
+            f"There is no device '{shown(text, 80)}': --device is cpu, cuda, cuda:1 (the second GPU) or mps."
+        )
+    )
 
 # %% ../nbs/62_cli.ipynb #c018
 def find_suffixes(
@@ -479,7 +532,9 @@ def check_device(
     usable_device(device, torch.float32)
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if index and int(index) >= count:
-        refuse(f"There is no device '{device}': this machine has {count} of the kind '{kind}', counted from 0.")
+        refuse(
+            f"There is no device '{device}': this machine has {count} of the kind '{kind}', counted from 0."
+        )
 
 
 def check_backbone(
@@ -545,7 +600,10 @@ def part_counts(
 ) -> dict[str, dict[str, int]]:  # class -> part -> pictures that have it
     "How many pictures each class has in each part."
     names = list(dict.fromkeys(name for images in sets.values() for name in images.class_names))
-    has = {part: dict(zip(images.class_names, (images.labels > 0).sum(0).tolist())) for part, images in sets.items()}
+    has = {
+        part: dict(zip(images.class_names, (images.labels > 0).sum(0).tolist()))
+        for part, images in sets.items()
+    }
     return {name: {part: int(has[part].get(name, 0)) for part in sets} for name in names}
 
 
@@ -575,11 +633,23 @@ def check(
     from genaug.prompts import ClassPrompt, prompt_findings
     with Terminal("check", as_json) as terminal:
         found = check_source(source)
-        report = examine(source, progress=not quiet, **({"min_size": min_size} if found.kind == "folder" else {}))
-        counts, named = part_counts(report.sets), prompt_findings(report.class_names, ClassPrompt(), naming="tokens") if report.sets else []
+        report = examine(
+            source, progress=not quiet, **({"min_size": min_size} if found.kind == "folder" else {})
+        )
+        counts, named = (
+            part_counts(report.sets),
+            prompt_findings(report.class_names, ClassPrompt(), naming="tokens") if report.sets else [],
+        )
         errors = sum(finding.severity == "error" for finding in report.findings)
         width = max(map(len, counts), default=0)
-        terminal.say(*(f"{name:<{width}}  {', '.join(f'{count:4d} {part}' for part, count in parts.items())}" for name, parts in counts.items()) if counts else ["no usable picture"])
+        terminal.say(
+            *(
+                f"{name:<{width}}  {', '.join(f'{count:4d} {part}' for part, count in parts.items())}"
+                for name, parts in counts.items()
+            )
+            if counts
+            else ["no usable picture"]
+        )
         terminal.tell([*report.findings, *named])
         terminal.say(f"{sum(map(len, report.sets.values()))} usable pictures in {len(counts)} classes, {errors} errors.")
         follow = "" if errors else next_command(source, report.sets)
@@ -600,7 +670,13 @@ def chosen_training(
         refuse(f"There are no training images (only {', '.join(sets)}): add a train folder.")
     if shots is not None and imbalance is not None:
         refuse("Give either a number of shots or an imbalance: use --shots none together with --imbalance.")
-    return few_shot(pool, shots, seed) if shots is not None else long_tail(pool, imbalance, seed) if imbalance is not None else pool
+    return (
+        few_shot(pool, shots, seed)
+        if shots is not None
+        else long_tail(pool, imbalance, seed)
+        if imbalance is not None
+        else pool
+    )
 
 # %% ../nbs/62_cli.ipynb #c029
 def first_prompts(
@@ -615,9 +691,19 @@ def first_prompts(
     told = {}
     for row in rows:
         index = max(range(len(row.label)), key=row.label.__getitem__)
-        told.setdefault(index, []).append("; then ".join(f"'{text}'" + (f" for {part:.0%}" if part < 1 else "") for text, part in row.prompts) or "no prompt")
-    lines = [f"  {class_names[index]}: {' | '.join(prompts[:each])}" for index, prompts in sorted(told.items())[:classes]]
-    return [shown(line, 2000) for line in lines] + ([f"  ... and {len(told) - classes} more classes"] if len(told) > classes else [])
+        told.setdefault(index, []).append(
+            "; then ".join(
+                f"'{text}'" + (f" for {part:.0%}" if part < 1 else "") for text, part in row.prompts
+            )
+            or "no prompt"
+        )
+    lines = [
+        f"  {class_names[index]}: {' | '.join(prompts[:each])}"
+        for index, prompts in sorted(told.items())[:classes]
+    ]
+    return [shown(line, 2000) for line in lines] + (
+        [f"  ... and {len(told) - classes} more classes"] if len(told) > classes else []
+    )
 
 # %% ../nbs/62_cli.ipynb #c032
 def check_out(
@@ -640,7 +726,9 @@ def read_budget(
 ):  # Budget
     "How many images; raises `Refusal` when two rules are asked for."
     if fill + even + (total is not None) > 1:
-        refuse("Give one of --fill, --even and --total: each says in its own way how many images a class gets.")
+        refuse(
+            "Give one of --fill, --even and --total: each says in its own way how many images a class gets."
+        )
     from genaug.core import Budget
     return Budget(copies, fill=fill, total=total, even=even)
 
@@ -797,11 +885,21 @@ def tell_about_options(
     from genaug.tiny import backbone_note
     asked, reasons = context.params, idle_reasons([arm.augmenter])
     amount = "--fill" if asked["fill"] else "--total" if asked["total"] is not None else ""
-    idle_options(terminal, context, copies=f"{amount} says how many images there will be" if amount else "", condition="only `genaug compare` tunes" if asked["condition"] == "validation" else "",
-                 device="" if not reasons["backbone"] or takes(arm.augmenter, "device") else f"{arm.augmenter.name} computes on the CPU", **reasons)
+    idle_options(
+        terminal,
+        context,
+        copies=f"{amount} says how many images there will be" if amount else "",
+        condition="only `genaug compare` tunes" if asked["condition"] == "validation" else "",
+        device=""
+        if not reasons["backbone"] or takes(arm.augmenter, "device")
+        else f"{arm.augmenter.name} computes on the CPU",
+        **reasons,
+    )
     words = find_suffixes(asked["suffixes"], asked["source"])
     terminal.note("settings", suffix_note(arm.augmenter, words), feed_note(arm))
-    terminal.note("backbone", backbone_note(None if reasons["backbone"] else asked["backbone"], asked["source"]))
+    terminal.note(
+        "backbone", backbone_note(None if reasons["backbone"] else asked["backbone"], asked["source"])
+    )
 
 # %% ../nbs/62_cli.ipynb #c043b
 def fewer_images(
@@ -811,8 +909,16 @@ def fewer_images(
     "Which classes got fewer images than asked for, since a filter turned the rest down."
     if made.task == "multi":
         return []
-    wanted = {order.real.class_names[index]: count for index, count in order.budget.wanted(order.real).items() if index is not None}
-    fewer = {name: (int(count), wanted.get(name, 0)) for name, count in made.counts().items() if int(count) < wanted.get(name, 0)}
+    wanted = {
+        order.real.class_names[index]: count
+        for index, count in order.budget.wanted(order.real).items()
+        if index is not None
+    }
+    fewer = {
+        name: (int(count), wanted.get(name, 0))
+        for name, count in made.counts().items()
+        if int(count) < wanted.get(name, 0)
+    }
     words = ", ".join(f"{name} {count} of {asked}" for name, (count, asked) in list(fewer.items())[:10])
     return [f"{len(fewer)} classes got fewer images than asked for ({words}{', ...' if len(fewer) > 10 else ''}): the filter turned down the rest; loosen it, or raise its rounds."] if fewer else []
 
@@ -830,14 +936,19 @@ def paint_order(
     from genaug.cost import plans_at_once, set_cost
     from genaug.painting import Canvas, hold_output, make_plan, paint_plan
     real, budget, augmenter = order.real, order.budget, order.augmenter
-    begin, soon = f"{len(real)} photographs in {len(real.class_names)} classes.", plans_at_once(augmenter, real)
+    begin, soon = (
+        f"{len(real)} photographs in {len(real.class_names)} classes.",
+        plans_at_once(augmenter, real),
+    )
     terminal.say(*[] if soon else [f"{begin} {set_cost(augmenter, real, budget).sentence()}"])
     with hold_output(out):
         augmenter.fit(real, out / ".genaug" / "work", progress)
         plan = make_plan(augmenter, real, budget, seed)
         terminal.say(*[f"{begin} {set_cost(augmenter, real, budget, plan.rows).sentence()}"] if soon else [])
         terminal.say("First prompts:", *first_prompts(plan.rows, real.class_names))
-        return paint_plan(augmenter, real, Canvas(out, plan), batch_size, progress=progress, allow_fewer=allow_fewer)
+        return paint_plan(
+            augmenter, real, Canvas(out, plan), batch_size, progress=progress, allow_fewer=allow_fewer
+        )
 
 # %% ../nbs/62_cli.ipynb #c043g
 def close_order(
@@ -913,10 +1024,21 @@ def ask(
     from genaug.prompts import ClassPrompt
     from genaug.registry import parse_methods
     start = TUNING_SEEDS[0] if rest["condition"] == "validation" else 0
-    name, count = Path(source).expanduser().name if Path(source).expanduser().exists() else source, read_shots(shots)
+    name, count = (
+        Path(source).expanduser().name if Path(source).expanduser().exists() else source,
+        read_shots(shots),
+    )
     rest = {"draws": name in drawn_sets() and count is None and rest.get("imbalance_factor") is None, **rest}
-    return Comparison(tuple(parse_methods(methods)), name or source, count, splits=read_numbers(seeds, start), repeats=tuple(range(repeats)),
-                      class_prompt=ClassPrompt(metaclass=metaclass), suffixes=find_suffixes(suffixes, source), **rest)
+    return Comparison(
+        tuple(parse_methods(methods)),
+        name or source,
+        count,
+        splits=read_numbers(seeds, start),
+        repeats=tuple(range(repeats)),
+        class_prompt=ClassPrompt(metaclass=metaclass),
+        suffixes=find_suffixes(suffixes, source),
+        **rest,
+    )
 
 # %% ../nbs/62_cli.ipynb #c051
 def seat_jury(
@@ -929,7 +1051,9 @@ def seat_jury(
     if all(arm.augmenter is None for arm in run.arms.values()):
         return None
     pool = judging_pool(run.question.data) if run.question.draws else None
-    return find_jury(run.sets, run.folder / "work" / "judges", progress=run.progress, stored=stored, pool=pool)
+    return find_jury(
+        run.sets, run.folder / "work" / "judges", progress=run.progress, stored=stored, pool=pool
+    )
 
 # %% ../nbs/62_cli.ipynb #c052b3
 def idle_in_compare(
@@ -943,11 +1067,21 @@ def idle_in_compare(
     augmenters = [arm.augmenter for arm in arms if arm.augmenter is not None]
     none, reasons = "" if augmenters else "no arm makes images", idle_reasons(augmenters)
     swaps = any(arm.use is not None and arm.use.word.startswith("swap") for arm in arms)
-    idle_options(terminal, context, **{name: none for name in ("copies", "even", "use", "batch_size")}, **reasons,
-                 measure=none if context.params["measure"] else "",
-                 replace=none or ("" if swaps else "no arm puts its images in the place of photographs"))
-    terminal.note("settings", *dict.fromkeys(suffix_note(augmenter, run.question.suffixes) for augmenter in augmenters))
-    terminal.note("backbone", backbone_note(None if reasons["backbone"] else context.params["backbone"], context.params["source"]))
+    idle_options(
+        terminal,
+        context,
+        **{name: none for name in ("copies", "even", "use", "batch_size")},
+        **reasons,
+        measure=none if context.params["measure"] else "",
+        replace=none or ("" if swaps else "no arm puts its images in the place of photographs"),
+    )
+    terminal.note(
+        "settings", *dict.fromkeys(suffix_note(augmenter, run.question.suffixes) for augmenter in augmenters)
+    )
+    terminal.note(
+        "backbone",
+        backbone_note(None if reasons["backbone"] else context.params["backbone"], context.params["source"]),
+    )
     return not reasons["backbone"]
 
 # %% ../nbs/62_cli.ipynb #c052e
@@ -1014,7 +1148,9 @@ def compare(
     "Train classifiers with several methods on the same splits and report the differences with intervals."
     with Terminal("compare", as_json) as terminal:
         asked = take_question(terminal, context, not quiet)
-        answer_question(terminal, asked, source, None if measure is False else lambda: seat_jury(asked, not measure))
+        answer_question(
+            terminal, asked, source, None if measure is False else lambda: seat_jury(asked, not measure)
+        )
 
 # %% ../nbs/62_cli.ipynb #c054a
 def other_arms(
@@ -1100,9 +1236,18 @@ def prepare_suffixes(
         refuse("Give either a number of shots or an imbalance: use --shots none together with --imbalance.")
     found = () if asked["published"] is None else lists.published_suffixes(asked["published"])
     check_device(asked["device"])
-    models = suffix_makers(asked["captioner"], asked["llm"], asked["llm_model"], asked["published"], asked["device"])
+    models = suffix_makers(
+        asked["captioner"], asked["llm"], asked["llm_model"], asked["published"], asked["device"]
+    )
     drawn = "a published list is taken as it is" if found else ""
-    idle_options(terminal, context, shots=drawn, imbalance=drawn, seed=drawn, device="" if any(models) else "no model computes")
+    idle_options(
+        terminal,
+        context,
+        shots=drawn,
+        imbalance=drawn,
+        seed=drawn,
+        device="" if any(models) else "no model computes",
+    )
     if models[0] is None and not found and asked["source"] != "" and check_source(asked["source"]).kind != "built-in":
         refuse("Pictures of a folder bring no captions: name a captioner (--captioner, a BLIP folder or hub id), or take a published list (--published).")
     return found, *models
@@ -1145,7 +1290,12 @@ def list_suffixes(
         terminal.finish(out=str(out), suffixes=list(kept), left_out=dropped, next=follow)
 
 # %% ../nbs/62_cli.ipynb #c067
-Made = Annotated[Path, typer.Argument(parser=path_of("OUT"), metavar="OUT", help="folder that augment or compare wrote", show_default=False)]
+Made = Annotated[
+    Path,
+    typer.Argument(
+        parser=path_of("OUT"), metavar="OUT", help="folder that augment or compare wrote", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -1213,7 +1363,15 @@ def audit(
             mark = marks[row.check] if row.passed is False and row.check in marks else marks[row.passed]
             terminal.say(f"{mark} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
         failed = any(finding.severity == "error" for finding in terminal.findings)
-        table = [{"check": row.check, "passed": row.passed, "value": row.value if math.isfinite(row.value) else None, "n": row.n} for row in rows]
+        table = [
+            {
+                "check": row.check,
+                "passed": row.passed,
+                "value": row.value if math.isfinite(row.value) else None,
+                "n": row.n,
+            }
+            for row in rows
+        ]
         terminal.finish(2 if failed else 0, out=str(out), rows=table)
 
 # %% ../nbs/62_cli.ipynb #c072
@@ -1240,7 +1398,11 @@ def own_kernel() -> Iterator[str]:  # name of the kernel
         name = f"genaug-{os.getpid()}"
         place = Path(home) / "kernels" / name
         place.mkdir(parents=True)
-        record = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Python of genaug", "language": "python"}
+        record = {
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "Python of genaug",
+            "language": "python",
+        }
         (place / "kernel.json").write_text(json.dumps(record), encoding="utf-8")
         before = os.environ.get("JUPYTER_PATH")
         os.environ["JUPYTER_PATH"] = os.pathsep.join([home, *([before] if before else [])])
@@ -1258,7 +1420,9 @@ def table_data(
     for pair in pairs:
         name, equals, source = pair.partition("=")
         if not equals or not name.strip() or not source.strip():
-            refuse(f"--data is NAME=SOURCE, the name in the rows and the photographs, not '{shown(pair, 80)}'.")
+            refuse(
+                f"--data is NAME=SOURCE, the name in the rows and the photographs, not '{shown(pair, 80)}'."
+            )
         check_source(source)
         named[name.strip()] = source
     return named
@@ -1276,13 +1440,27 @@ def table_settings(
         for text in parse_methods(asked["methods"]):
             make_arm(text)
     check_device(asked["device"])
-    lacking = [option for option, value in (("--data NAME=SOURCE", data), ("--backbone NAME", backbone)) if not value]
+    lacking = [
+        option for option, value in (("--data NAME=SOURCE", data), ("--backbone NAME", backbone)) if not value
+    ]
     if scale == "paper" and asked["run_it"] and lacking:
         refuse(f"At the scale 'paper' the table needs the paper's photographs and model, not the embedded ones: name them with {' and '.join(lacking)}.")
     given_ones = {"data": data, "backbone": backbone, "classifier_weights": asked["classifier_weights"]}
     numbers = None if asked["seeds"] is None else list(read_numbers(asked["seeds"]))
-    methods = None if asked["methods"] is None else [arm.strip() for arm in asked["methods"].split(",") if arm.strip()]
-    return {"scale": scale, "run": asked["run_it"], "methods": methods, "seeds": numbers, "device": asked["device"], "results": str(asked["out"].resolve()), **{name: value for name, value in given_ones.items() if value}}
+    methods = (
+        None
+        if asked["methods"] is None
+        else [arm.strip() for arm in asked["methods"].split(",") if arm.strip()]
+    )
+    return {
+        "scale": scale,
+        "run": asked["run_it"],
+        "methods": methods,
+        "seeds": numbers,
+        "device": asked["device"],
+        "results": str(asked["out"].resolve()),
+        **{name: value for name, value in given_ones.items() if value},
+    }
 
 # %% ../nbs/62_cli.ipynb #c072d
 @app.command()
@@ -1314,7 +1492,9 @@ def reproduce(
     target = out / f"{notebook.stem}.{scale}.ipynb"
     try:
         with own_kernel() as kernel:
-            papermill.execute_notebook(str(notebook), str(target), chosen, kernel_name=kernel, progress_bar=False, cwd=str(out))
+            papermill.execute_notebook(
+                str(notebook), str(target), chosen, kernel_name=kernel, progress_bar=False, cwd=str(out)
+            )
     except papermill.exceptions.PapermillExecutionError as error:
         refuse(f"The notebook stopped with {error.ename} ({' '.join(str(error.evalue).split())[:300]}); see the last cell of '{target}', then run the same command again: finished rows are kept.")
     Terminal("reproduce").say(f"Executed notebook: {target}. Rows: {out}")
@@ -1361,11 +1541,24 @@ def list_methods(
     with Terminal("methods", as_json) as terminal:
         from genaug.registry import methods
         fields = ("setting", "allowed", "value", "comment") if name else ("name", "kind", "summary")
-        lines = method_lines(name) if name else [(method.name, method.kind, method.summary) for method in methods()]
+        lines = (
+            method_lines(name)
+            if name
+            else [(method.name, method.kind, method.summary) for method in methods()]
+        )
         widths = [max((len(line[place]) for line in lines), default=0) for place in range(len(fields) - 1)]
-        terminal.say(*("  ".join([*(word.ljust(width) for word, width in zip(line, widths)), line[-1]]).rstrip() for line in lines))
+        terminal.say(
+            *(
+                "  ".join([*(word.ljust(width) for word, width in zip(line, widths)), line[-1]]).rstrip()
+                for line in lines
+            )
+        )
         settable = [line for line in lines if line[1] != "part"]
         head, plus, behind = (name or "").partition("+")
-        arm = f"An arm: {shell_word(f'{head}@{settable[0][0]}={settable[0][2]}{plus}{behind}')}" if settable else "It has no settings."
+        arm = (
+            f"An arm: {shell_word(f'{head}@{settable[0][0]}={settable[0][2]}{plus}{behind}')}"
+            if settable
+            else "It has no settings."
+        )
         terminal.say(arm if name else "Next: genaug methods diff-ii")
         terminal.finish(name=name, lines=[dict(zip(fields, line)) for line in lines])

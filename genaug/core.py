@@ -147,9 +147,14 @@ def value_at(
     owner, *inner = path.split(".")
     if inner:
         return value_at(getattr(instance, owner), ".".join(inner))
-    field, value = next(item for item in dataclasses.fields(instance) if item.name == owner), getattr(instance, owner)
+    field, value = (
+        next(item for item in dataclasses.fields(instance) if item.name == owner),
+        getattr(instance, owner),
+    )
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return value, default is not dataclasses.MISSING and bool(np.array_equal(value, default) if isinstance(value, np.ndarray) else value == default)
+    return value, default is not dataclasses.MISSING and bool(
+        np.array_equal(value, default) if isinstance(value, np.ndarray) else value == default
+    )
 
 # %% ../nbs/00_core.ipynb #c010h
 def stored_value(
@@ -186,7 +191,10 @@ def record_of(
     "All fields by their stored names, as a file keeps them; dataclasses within too."
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = _identity(value).names
-        return {names.get(item.name, item.name): record_of(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {
+            names.get(item.name, item.name): record_of(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+        }
     if isinstance(value, (list, tuple)):
         return type(value)(record_of(item) for item in value)
     return {key: record_of(item) for key, item in value.items()} if isinstance(value, Mapping) else value
@@ -321,7 +329,9 @@ class Finding:
 
     def __post_init__(self):
         if not all(isinstance(text, str) for text in (self.kind, self.where, self.message)):
-            raise GenaugError("The kind, the place and the message of a finding are texts: give str(...) of each.")
+            raise GenaugError(
+                "The kind, the place and the message of a finding are texts: give str(...) of each."
+            )
         if self.severity not in SEVERITIES:
             raise GenaugError(f"A finding is one of {', '.join(SEVERITIES)}, not '{self.severity}'.")
 
@@ -348,7 +358,9 @@ def finding_lines(
         seen[finding.kind] = seen.get(finding.kind, 0) + 1
         if seen[finding.kind] <= limit:
             lines.append(finding.line())
-    return lines + [f"... and {count - limit} more of the kind '{kind}'" for kind, count in seen.items() if count > limit]
+    return lines + [
+        f"... and {count - limit} more of the kind '{kind}'" for kind, count in seen.items() if count > limit
+    ]
 
 
 def findings_text(
@@ -394,13 +406,19 @@ def _transform(
     mode: str,       # RGB, CMYK or L
 ) -> ImageCms.ImageCmsTransform | None:  # None: the values are sRGB as they are
     "The way from a profile to sRGB; raises `ImageCms.PyCMSError` for a profile that is damaged or of another kind of picture."
-    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0)  # the short cut is coarse in dark grey
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | (
+        ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0
+    )  # the short cut is coarse in dark grey
     source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-    transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags)
+    transform = ImageCms.buildTransform(
+        source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags
+    )
     if mode == "CMYK":
         return transform
     steps = np.linspace(0, 255, 9 if mode == "RGB" else 256).round().astype(np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3) if mode == "RGB" else steps[None]
+    colours = (
+        np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3) if mode == "RGB" else steps[None]
+    )
     seen = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform)).astype(int)
     wanted = colours if mode == "RGB" else np.repeat(colours[:, :, None], 3, 2)
     return transform if np.abs(seen - wanted).max() > SAME_COLOUR else None
@@ -422,7 +440,11 @@ def _in_srgb(
         return picture, ""
     grey, colour = picture.mode in ("L", "LA"), picture.mode if picture.mode == "CMYK" else "RGB"
     try:
-        mode = "L" if grey and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip() == "GRAY" else colour
+        mode = (
+            "L"
+            if grey and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip() == "GRAY"
+            else colour
+        )
         transform = _transform(profile, mode)
         if transform is None:
             return picture, ""
@@ -443,7 +465,9 @@ def _grey_of_16_bits(
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("it holds integers outside 0..65535")
     grey, clear = np.round(values / 257).astype(np.uint8), picture.info.get("transparency")
-    return Image.fromarray(np.where(values == clear, 255, grey).astype(np.uint8) if isinstance(clear, int) else grey)
+    return Image.fromarray(
+        np.where(values == clear, 255, grey).astype(np.uint8) if isinstance(clear, int) else grey
+    )
 
 
 def _simple_mode(
@@ -593,12 +617,19 @@ def to_tensor(
     for array in arrays:
         array = checked_image(array)
         array = array[:, :, None] if array.ndim == 2 else array
-        plane = torch.from_numpy(np.ascontiguousarray(array if array.flags.writeable else array.copy())).permute(2, 0, 1).float().div(255)
+        plane = (
+            torch.from_numpy(np.ascontiguousarray(array if array.flags.writeable else array.copy()))
+            .permute(2, 0, 1)
+            .float()
+            .div(255)
+        )
         if plane.shape[0] != channels:
             luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
             plane = plane.expand(3, -1, -1) if channels == 3 else (plane * luma).sum(0, keepdim=True)
         if size is not None and plane.shape[1:] != (size, size):
-            plane = F.interpolate(plane[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+            plane = F.interpolate(
+                plane[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
+            )[0]
         planes.append(plane)
     if len({plane.shape for plane in planes}) > 1:
         raise GenaugError("The images have different sizes; give `size` to bring them to one.")
@@ -629,13 +660,19 @@ def to_uint8(
 ) -> list[np.ndarray]:  # N arrays (H, W, C), uint8
     "Float images as arrays for storing; the exact inverse of `to_tensor` without resizing. Raises `NotFinite` for NaN and infinity."
     if not (isinstance(images, torch.Tensor) and images.is_floating_point() and images.ndim == 4 and images.shape[1] in (1, 3)):
-        found = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else f"a {type(images).__name__}"
+        found = (
+            f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
+            if isinstance(images, torch.Tensor)
+            else f"a {type(images).__name__}"
+        )
         raise GenaugError(f"to_uint8 wants a torch tensor of floats in [0, 1] of shape (N, 1 or 3, H, W), not {found}: permute channels to the front, divide 0..255 by 255.")
     good = finite_rows(images)
     images = images.detach().float().cpu().clamp(0, 1).mul(255).nan_to_num(0).round().to(torch.uint8)
     arrays = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
     if not good.all():
-        raise NotFinite(np.flatnonzero(~good).tolist(), [array if fine else None for array, fine in zip(arrays, good)])
+        raise NotFinite(
+            np.flatnonzero(~good).tolist(), [array if fine else None for array, fine in zip(arrays, good)]
+        )
     return arrays
 
 # %% ../nbs/00_core.ipynb #c025
@@ -696,15 +733,26 @@ def _checked_names(
     whole = (str, int, np.integer) if kind == "ids" else str
     wrong = next((name for name in names if not isinstance(name, whole) or isinstance(name, bool)), None)
     if wrong is not None or None in names:
-        raise GenaugError(f"The {kind} are texts, not {printable(repr(wrong))[:60]}: give str(name) for each.")
+        raise GenaugError(
+            f"The {kind} are texts, not {printable(repr(wrong))[:60]}: give str(name) for each."
+        )
     names = tuple(str(name) for name in names)
-    torn = next((name for name in names if not name.isascii() and any(0xD800 <= ord(character) < 0xE000 for character in name)), None)
+    torn = next(
+        (
+            name
+            for name in names
+            if not name.isascii() and any(0xD800 <= ord(character) < 0xE000 for character in name)
+        ),
+        None,
+    )
     if torn is not None:
         raise GenaugError(f"The name '{printable(torn)}' among the {kind} is not valid Unicode, so no file can hold it: rename it.")
     plain = [unicodedata.normalize("NFC", name) for name in names]
     if len(set(plain)) != len(plain):
         same = next(name for name in plain if plain.count(name) > 1)
-        raise GenaugError(f"The {kind} must be distinct; rename the repeated ones, such as '{printable(same)}'.")
+        raise GenaugError(
+            f"The {kind} must be distinct; rename the repeated ones, such as '{printable(same)}'."
+        )
     return tuple(plain) if kind == "ids" else names
 
 
@@ -715,7 +763,9 @@ def _checked_pixels(
     if isinstance(pixels, _Known):
         return pixels
     if isinstance(pixels, np.ndarray) and (isinstance(pixels, np.ma.MaskedArray) or pixels.ndim not in (1, 3, 4) or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
-        checked_image(pixels if isinstance(pixels, np.ma.MaskedArray) else pixels[None][None], "The set of pixels")
+        checked_image(
+            pixels if isinstance(pixels, np.ma.MaskedArray) else pixels[None][None], "The set of pixels"
+        )
     if isinstance(pixels, (str, bytes, Path, torch.Tensor, Image.Image, set, frozenset, Mapping)) or not isinstance(pixels, Iterable):
         raise GenaugError(f"The pixels are one array or path per image in a list, not {_conversion(pixels) if isinstance(pixels, (torch.Tensor, Image.Image, bytes)) else 'a ' + type(pixels).__name__}.")
     if isinstance(pixels, Sequence) and not isinstance(pixels, (list, tuple)):
@@ -737,7 +787,14 @@ def _checked_words(
     if isinstance(words, (str, bytes, Mapping, set, frozenset)) or not isinstance(words, Iterable):
         raise GenaugError(f"The {kind} are a list with one text per image, not a {type(words).__name__}.")
     words = [word.item() if isinstance(word, np.integer) else word for word in words]
-    wrong = next((word for word in words if not (word is None or isinstance(word, (str, int))) or isinstance(word, bool)), None)
+    wrong = next(
+        (
+            word
+            for word in words
+            if not (word is None or isinstance(word, (str, int))) or isinstance(word, bool)
+        ),
+        None,
+    )
     if wrong is not None:
         raise GenaugError(f"The {kind} are texts, not {printable(repr(wrong))[:60]}: give str(...) of each, and '' where it is not known.")
     return words
@@ -793,7 +850,9 @@ class LabeledImages:
         set_field("_positions", {name: position for position, name in enumerate(ids)})
         for field in ("pixels", "origins", "groups", "info", "digests"):
             if getattr(self, field) is not None and len(getattr(self, field)) != len(ids):
-                raise GenaugError(f"{len(ids)} ids but {len(getattr(self, field))} {field}; give one per image.")
+                raise GenaugError(
+                    f"{len(ids)} ids but {len(getattr(self, field))} {field}; give one per image."
+                )
 
     def __len__(self) -> int: return len(self.ids)
     def __repr__(self) -> str: return f"LabeledImages({len(self)} images, {len(self.class_names)} classes, task={self.task!r})"
@@ -808,13 +867,19 @@ class LabeledImages:
 
     @functools.cached_property
     def sha256(self) -> tuple[str, ...]:  # per image, of the decoded pixels and their shape
-        return tuple(self.digests) if self.digests is not None else tuple(content_hash(self.image(position)) for position in range(len(self)))
+        return (
+            tuple(self.digests)
+            if self.digests is not None
+            else tuple(content_hash(self.image(position)) for position in range(len(self)))
+        )
 
     def index(self, ids: Iterable[str]) -> list[int]:
         "Positions of ids; raises `GenaugError` naming an id that is not in the set."
         missing = [name for name in ids if name not in self._positions]
         if missing:
-            raise GenaugError(f"No image has the id '{missing[0]}' ({len(missing)} ids are unknown); use ids of this set.")
+            raise GenaugError(
+                f"No image has the id '{missing[0]}' ({len(missing)} ids are unknown); use ids of this set."
+            )
         return [self._positions[name] for name in ids]
 
     def select(self, ids: Iterable[str]) -> "LabeledImages": return self[self.index(list(ids))]
@@ -963,10 +1028,15 @@ def write_metadata(
     if (task or (records[0]["task"] if records else "single")) == "single":
         for name in class_names:
             (folder / file_name(name)).mkdir(parents=True, exist_ok=True)
-        beside = folder.parent if (folder.parent / "plan.jsonl").is_file() else folder  # a set that was painted lies in a part of OUT
+        beside = (
+            folder.parent if (folder.parent / "plan.jsonl").is_file() else folder
+        )  # a set that was painted lies in a part of OUT
         write_atomic(beside / "class_map.txt", "".join(file_name(name) + "\n" for name in class_names))
     write_atomic(folder / "classes.json", json.dumps(list(class_names), ensure_ascii=False))
-    write_atomic(folder / "metadata.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write_atomic(
+        folder / "metadata.jsonl",
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+    )
 
 # %% ../nbs/00_core.ipynb #c039
 def _save_images(
@@ -1018,9 +1088,22 @@ def _open_images(
     try:
         class_names = parse_json((folder / "classes.json").read_text(encoding="utf-8"))
         infos = [parse_json(text) if text else {} for text in column("info")]
-        labels = np.array(column("labels"), np.float32).reshape(len(records), -1) if records else np.zeros((0, len(class_names)))
-        return LabeledImages([folder / name for name in column("file_name")], labels, class_names, column("id"), records[0].get("task") if records else "single", column("origin"),
-                             optional(column("group")), infos if any(column("info")) else None, column("sha256"))
+        labels = (
+            np.array(column("labels"), np.float32).reshape(len(records), -1)
+            if records
+            else np.zeros((0, len(class_names)))
+        )
+        return LabeledImages(
+            [folder / name for name in column("file_name")],
+            labels,
+            class_names,
+            column("id"),
+            records[0].get("task") if records else "single",
+            column("origin"),
+            optional(column("group")),
+            infos if any(column("info")) else None,
+            column("sha256"),
+        )
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = str(error) if isinstance(error, GenaugError) else type(error).__name__
         raise GenaugError(f"The set in '{folder}' is damaged ({printable(reason)[:120]}); repeat the run that makes it, or copy the folder again.") from None
@@ -1078,9 +1161,22 @@ def _timm_findings(
     if torn is not None:
         found.append(Finding("reader", "warning", "timm", f"timm cannot find the class '{torn}', because it drops the unusual space at its end: rename the class."))
     moved = _moved(class_names, sorted(there, key=_natural))
-    same = next((folder for place, folder in enumerate(there) if keys[place] in keys[:place] or (folder.isdigit() and not folder.isdecimal())), None)
+    same = next(
+        (
+            folder
+            for place, folder in enumerate(there)
+            if keys[place] in keys[:place] or (folder.isdigit() and not folder.isdecimal())
+        ),
+        None,
+    )
     if moved is not None or empty or same is not None:
-        why = f"so the class '{moved}' gets another number" if moved is not None else f"so it cannot place '{same}'" if same is not None else "so a class may get another number"
+        why = (
+            f"so the class '{moved}' gets another number"
+            if moved is not None
+            else f"so it cannot place '{same}'"
+            if same is not None
+            else "so a class may get another number"
+        )
         found.append(Finding("reader", "warning" if moved is not None or same is not None else "note", "timm", f"timm sorts names as people do (2 before 10, no difference of case) and passes over empty folders, {why}: give it the file class_map.txt, which is written with the set, as class_map."))
     return found
 
@@ -1095,9 +1191,14 @@ def reader_findings(
     if task == "multi":
         return [Finding("reader", "note", "ImageFolder", "A set with several labels per image has no class folders, so ImageFolder refuses it and timm takes it for one class: use the column `labels` of metadata.jsonl (datasets reads it), or genaug's LabeledImages.open.")]
     empty = [name for name, count in zip(class_names, counts) if not count > 0]
-    found, there = _folder_findings(class_names, empty), [file_name(name) for name in class_names if name not in empty]
+    found, there = (
+        _folder_findings(class_names, empty),
+        [file_name(name) for name in class_names if name not in empty],
+    )
     word = re.compile(rf"(.*[-._ 0-9])?({'|'.join(SPLIT_WORDS)})([-._ 0-9].*)?")
-    split = next((name for name in class_names if word.fullmatch(file_name(name))), None) or next((f"{name}.png" for name in ids if word.fullmatch(f"{file_name(name)}.png")), None)
+    split = next((name for name in class_names if word.fullmatch(file_name(name))), None) or next(
+        (f"{name}.png" for name in ids if word.fullmatch(f"{file_name(name)}.png")), None
+    )
     if split is not None:
         found.append(Finding("reader", "warning", "datasets", f"Hugging Face datasets takes '{split}' for a split and leaves other images out: load with data_files={{\"train\": \"FOLDER/**\"}} instead of data_dir."))
     if empty or _moved(class_names, sorted(there)) is not None:
@@ -1126,7 +1227,14 @@ class PlanRow:
     @classmethod
     def from_json(cls, record: dict) -> "PlanRow":
         pairs = lambda key: tuple((text, float(number)) for text, number in record[key])
-        return cls(**{**from_record(cls, record), "label": tuple(record["label"]), "inputs": pairs("inputs"), "prompts": pairs("prompts")})
+        return cls(
+            **{
+                **from_record(cls, record),
+                "label": tuple(record["label"]),
+                "inputs": pairs("inputs"),
+                "prompts": pairs("prompts"),
+            }
+        )
 
 # %% ../nbs/00_core.ipynb #c046a
 MOST_COPIES, MOST_IMAGES = 1_000_000, 100_000_000
@@ -1279,7 +1387,9 @@ def declared(
 ) -> dict[str, tuple[object, Bound | None]]:  # field -> its type, and its bound where one is declared
     "What the fields of a class may be."
     found = {}
-    as_text = any(isinstance(field.type, str) for field in dataclasses.fields(kind))  # from __future__ import annotations
+    as_text = any(
+        isinstance(field.type, str) for field in dataclasses.fields(kind)
+    )  # from __future__ import annotations
     hints = typing.get_type_hints(kind, include_extras=True) if as_text else {}
     for field in dataclasses.fields(kind):
         hint = hints.get(field.name, field.type)
@@ -1335,7 +1445,11 @@ def check_settings(
 ) -> None:
     "Raise `GenaugError` for the first field whose value has another type than declared or lies outside its bounds."
     kinds = declared(type(instance))
-    owner = owner or (instance.name if "name" in kinds and isinstance(instance.name, str) else "") or type(instance).__name__
+    owner = (
+        owner
+        or (instance.name if "name" in kinds and isinstance(instance.name, str) else "")
+        or type(instance).__name__
+    )
     for field in dataclasses.fields(instance):
         if "setting" in field.metadata:
             raise TypeError(f"{field.name} of {type(instance).__name__} is marked with metadata: declare it in the class's identity, as `later` or `never`.")
@@ -1408,7 +1522,14 @@ def _changed_field(
     current = getattr(instance, name)
     if dataclasses.is_dataclass(current) and not dataclasses.is_dataclass(value):
         inner = [item.name for item in dataclasses.fields(current) if item.init]
-        raise GenaugError(f"'{name}' is made of parts; " + (f"set one of them, such as {name}.{inner[0]}=value." if inner else "this one has none that could be set."))
+        raise GenaugError(
+            f"'{name}' is made of parts; "
+            + (
+                f"set one of them, such as {name}.{inner[0]}=value."
+                if inner
+                else "this one has none that could be set."
+            )
+        )
     return as_typed(value, declared(type(instance))[name][0], current)
 
 # %% ../nbs/00_core.ipynb #c048k
@@ -1434,7 +1555,11 @@ def with_settings(
         else:
             changes[name] = _changed_field(instance, name, value)
     bases = {name: changes.pop(name, getattr(instance, name)) for name in parts}
-    return dataclasses.replace(instance, **changes, **{name: with_settings(bases[name], inner, fixed) for name, inner in parts.items()})
+    return dataclasses.replace(
+        instance,
+        **changes,
+        **{name: with_settings(bases[name], inner, fixed) for name, inner in parts.items()},
+    )
 
 # %% ../nbs/00_core.ipynb #c050
 @typing.runtime_checkable
@@ -1447,7 +1572,10 @@ def settings_of(
     instance: object,  # a dataclass instance
 ) -> dict:  # by stored name
     "Its fields as hashable settings: objects with a fingerprint replaced by it."
-    return {name: value.fingerprint() if isinstance(value, HasFingerprint) else value for name, value in stored_fields(instance).items()}
+    return {
+        name: value.fingerprint() if isinstance(value, HasFingerprint) else value
+        for name, value in stored_fields(instance).items()
+    }
 
 # %% ../nbs/00_core.ipynb #c050e
 @dataclass(frozen=True)
@@ -1665,9 +1793,11 @@ class PartnerRule(Part):
     def check_reach(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when no synthetic image can become a partner."
         if not self.reaches_synthetic or self.synthetic_share == 0:
-            raise GenaugError("No synthetic image was used: use='partners' shows photographs, and synthetic images "
-                              "only as partners of a mixer that takes them; add such a mixer (genmix), or choose "
-                              "another use.")
+            raise GenaugError(
+                "No synthetic image was used: use='partners' shows photographs, and synthetic images "
+                "only as partners of a mixer that takes them; add such a mixer (genmix), or choose "
+                "another use."
+            )
 
 
 class OtherSlots(PartnerRule):
@@ -1747,7 +1877,15 @@ def progress_bar(
     total: int | None = None,  # number of items, if the iterable does not know
 ) -> Iterator:
     "The items one by one, with a bar on standard error that shows rate and time left."
-    return tqdm(iterable, desc=description, total=total, disable=not enabled, file=sys.stderr, leave=False, mininterval=0.5)
+    return tqdm(
+        iterable,
+        desc=description,
+        total=total,
+        disable=not enabled,
+        file=sys.stderr,
+        leave=False,
+        mininterval=0.5,
+    )
 
 # %% ../nbs/00_core.ipynb #c056b
 FAMILIES = ("control", "generator-free", "generator", "diffusion")  # the order in which methods are listed
@@ -1769,7 +1907,9 @@ class Method:
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
             raise TypeError(f"a method cannot be called {self.name!r}: use lower-case letters, digits and hyphens between them")
         if self.family not in FAMILIES:
-            raise TypeError(f"'{self.name}' cannot have family={self.family!r}: it must be one of {', '.join(FAMILIES)}")
+            raise TypeError(
+                f"'{self.name}' cannot have family={self.family!r}: it must be one of {', '.join(FAMILIES)}"
+            )
         if self.embedded:
             self.build().having(**self.embedded)  # refuses what is no setting of the method
 
@@ -1788,7 +1928,9 @@ def _kind_of(
     if not found:
         raise TypeError(f"a method is an Augmenter, a Mixer or a Balancer, not a {kind.__name__}")
     if undecorated(kind):
-        raise TypeError(f"a method is a dataclass: write @dataclass(kw_only=True) above the class {kind.__name__}")
+        raise TypeError(
+            f"a method is a dataclass: write @dataclass(kw_only=True) above the class {kind.__name__}"
+        )
     return found[0], made.name
 
 
@@ -1817,5 +1959,9 @@ def declared_methods(
 ) -> list[Method]:
     "The methods that a module declares, in its order; those it only imports are left out."
     own = names.get("__name__")
-    decorated = [value for value in names.values() if isinstance(value, (type, types.FunctionType)) and value.__module__ == own]
+    decorated = [
+        value
+        for value in names.values()
+        if isinstance(value, (type, types.FunctionType)) and value.__module__ == own
+    ]
     return [vars(value)["method"] for value in decorated if isinstance(vars(value).get("method"), Method)]

@@ -82,7 +82,9 @@ class Cost:
     def sentence(self) -> str:
         "The cost in words."
         parts = [f"{self.steps:,} steps of concept learning"] * bool(self.steps)
-        parts += [f"{self.images:,} images painted ({self.evaluations:,} denoiser evaluations)"] * bool(self.images)
+        parts += [f"{self.images:,} images painted ({self.evaluations:,} denoiser evaluations)"] * bool(
+            self.images
+        )
         parts += [f"{self.runs} classifiers trained ({self.updates:,} updates)"] * bool(self.runs)
         words = ", ".join(parts) or "nothing left to do"
         return f"Estimated cost: {words}; about {self.minutes:.1f} minutes on this machine."
@@ -94,7 +96,11 @@ def training_time(
     workdir: Path | None = None,  # where `fit` would find what is there already
 ) -> GeneratorTime | None:  # None where no generator is trained
     "How long a generator without a backbone takes here, from a few steps and pictures."
-    return generator_time(augmenter, real, workdir=workdir) if isinstance(augmenter, GeneratorAugmenter) else None
+    return (
+        generator_time(augmenter, real, workdir=workdir)
+        if isinstance(augmenter, GeneratorAugmenter)
+        else None
+    )
 
 
 def set_cost(

@@ -83,7 +83,9 @@ class FolderReport:
     def table(self) -> DataFrame:
         "The findings as a data frame with the columns severity, kind, where and message."
         import pandas as pd
-        return pd.DataFrame([asdict(finding) for finding in self.findings], columns=["severity", "kind", "where", "message"])
+        return pd.DataFrame(
+            [asdict(finding) for finding in self.findings], columns=["severity", "kind", "where", "message"]
+        )
 
     def lines(self, limit: int = 5) -> list[str]: return finding_lines(self.findings, limit)
 
@@ -147,7 +149,14 @@ def list_folder(
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         name = relative_id(folder, root)
-        findings.append(Finding("unreadable", "error", name, f"The folder '{name}' cannot be read ({error.strerror}): change its permissions."))
+        findings.append(
+            Finding(
+                "unreadable",
+                "error",
+                name,
+                f"The folder '{name}' cannot be read ({error.strerror}): change its permissions.",
+            )
+        )
         return [], []
     for entry in entries:
         finding = entry_problem(entry, root)
@@ -181,7 +190,11 @@ def split_folders(
     is_train = any(SPLIT_NAMES[folder.name.casefold()] == "train" for folder in deep)
     if not (is_train or (deep and len(named) == len(folders))):
         if named:
-            how = "lies among folders that are no parts of a data set" if named[0] in deep else "holds no class folders"
+            how = (
+                "lies among folders that are no parts of a data set"
+                if named[0] in deep
+                else "holds no class folders"
+            )
             findings.append(Finding("split-name", "warning", named[0].name, f"'{named[0].name}' {how} and is read as a class: if it is a part of the data, put class folders in it and all other class folders into train/."))
         list_folder(root, root, findings)
         return {"all": root}
@@ -302,9 +315,17 @@ def _parts_inside(
             text = f"'{first}' and '{second}' are both read as pictures of one class, {danger}: make train and test the top folders, with one sub-folder per class in each."
         found.append(Finding("parts-inside", "error", here, text))
     if not found and not has_parts:
-        below = [depth for depth, name in enumerate(way) if split_role(name)[0] and split_role(name)[1] == "" and (depth or way in tree)]
+        below = [
+            depth
+            for depth, name in enumerate(way)
+            if split_role(name)[0] and split_role(name)[1] == "" and (depth or way in tree)
+        ]
         if below:
-            remedy = f"give '{Path(source, *way[:below[0]])}' as the source" if below[0] else f"call it {split_role(way[0])[0]}"
+            remedy = (
+                f"give '{Path(source, *way[: below[0]])}' as the source"
+                if below[0]
+                else f"call it {split_role(way[0])[0]}"
+            )
             found.append(Finding("parts-inside", "error", "/".join(way), f"'{'/'.join(way[:below[0] + 1])}' looks like a part of a data set but is read as a class: {remedy}."))
         for name in sorted(tree.get((), ())):
             if split_role(name)[0] and tree.get((name,), set()) & tree[()] and len(tree[()]) > 1:
@@ -414,7 +435,12 @@ def inspect_file(
             if min(width, height) < min_size:
                 return None, "too-small", (f"{width} x {height}",), None
         array = decode_image(path)
-        return content_hash(array), "", picture_traits(path) + (("blank",) if is_blank(array) else ()), thumbnail(array) if min(width, height) >= 8 else None
+        return (
+            content_hash(array),
+            "",
+            picture_traits(path) + (("blank",) if is_blank(array) else ()),
+            thumbnail(array) if min(width, height) >= 8 else None,
+        )
     except Image.DecompressionBombError:
         return None, "too-large", (f"over {2 * Image.MAX_IMAGE_PIXELS // 1_000_000} million pixels",), None
     except (UnidentifiedImageError, SyntaxError):
@@ -491,13 +517,22 @@ def inspect_all(
     "Decode every picture once; raises nothing, everything found goes into `findings`."
     outcomes = inspect_files([path for _, _, path in files], limits, progress)
     names = [relative_id(path, root) for _, _, path in files]
-    findings += file_findings(names, outcomes, limits, [f"{split}/{name}" if split != "all" else name for split, name, _ in files])
+    findings += file_findings(
+        names, outcomes, limits, [f"{split}/{name}" if split != "all" else name for split, name, _ in files]
+    )
     images, seen = [], set()
     for (split, class_name, path), name, (digest, kind, _, small) in zip(files, names, outcomes):
         if kind:
             continue
         if name in seen:
-            findings.append(Finding("same-name", "error", name, f"Two files are named '{name}' with differently stored accents: rename one."))
+            findings.append(
+                Finding(
+                    "same-name",
+                    "error",
+                    name,
+                    f"Two files are named '{name}' with differently stored accents: rename one.",
+                )
+            )
             continue
         seen.add(name)
         images.append(FoundImage(path, name, split, class_name, digest, small))
@@ -513,7 +548,14 @@ def find_copies(
     for image in images:
         by_content[image.sha256].append(image)
     for same in by_content.values():
-        first, splits = same[0], [split for split in ("shifted", "test", "val", "train", "all") if any(image.split == split for image in same)]
+        first, splits = (
+            same[0],
+            [
+                split
+                for split in ("shifted", "test", "val", "train", "all")
+                if any(image.split == split for image in same)
+            ],
+        )
         other = next((image for image in same[1:] if image.split != first.split or len(splits) == 1), None)
         if len(splits) > 1:
             leaked |= {image.id for image in same if image.split != splits[0]}
@@ -522,7 +564,14 @@ def find_copies(
             other = next(image for image in same if image.class_name != first.class_name)
             findings.append(Finding("two-labels", "warning", first.id, f"'{first.id}' and '{other.id}' are the same picture with two labels: keep the right one."))
         elif other is not None:
-            findings.append(Finding("duplicate", "warning", other.id, f"'{other.id}' is a copy of '{first.id}': remove one of them."))
+            findings.append(
+                Finding(
+                    "duplicate",
+                    "warning",
+                    other.id,
+                    f"'{other.id}' is a copy of '{first.id}': remove one of them.",
+                )
+            )
     return [image for image in images if image.id not in leaked]
 
 # %% ../nbs/01_data.ipynb #c032b
@@ -531,11 +580,15 @@ def _directions(
 ) -> np.ndarray:  # (N, 256), float32; rows of length one, zero for a picture without contrast
     "Thumbnails without even light (a surface of second degree) and without contrast."
     across, down = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1, 1, THUMBNAIL)] * 2))
-    light = np.linalg.qr(np.stack([across ** 0, across, down, across * down, across ** 2, down ** 2], axis=1))[0].astype(np.float32)
+    light = np.linalg.qr(np.stack([across**0, across, down, across * down, across**2, down**2], axis=1))[
+        0
+    ].astype(np.float32)
     flat = np.asarray(thumbnails, np.float32).reshape(len(thumbnails), THUMBNAIL ** 2)
     flat = flat - (flat @ light) @ light.T
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.where(length >= flat.shape[1] ** 0.5, flat / np.maximum(length, 1e-6), 0)  # a spread below one level of 255 says nothing
+    return np.where(
+        length >= flat.shape[1] ** 0.5, flat / np.maximum(length, 1e-6), 0
+    )  # a spread below one level of 255 says nothing
 
 
 def near_limit(
@@ -545,7 +598,9 @@ def near_limit(
     sample: int = 1000,      # pictures looked at, evenly chosen
 ) -> float:
     "The distance below which two pictures of this data are called near copies."
-    chosen = _directions(thumbnails[np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), sample)).astype(int)])
+    chosen = _directions(
+        thumbnails[np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), sample)).astype(int)]
+    )
     fellow = min(5, len(chosen) - 1)
     if fellow < 2:
         return largest
@@ -782,7 +837,16 @@ def _by_suffix(
     return [file for file in files if file[2].suffix.lower() in PICTURE_SUFFIXES]
 
 # %% ../nbs/01_data.ipynb #c037b
-FATAL_KINDS = ("source", "no-images", "no-classes", "same-name", "split-twice", "parts-inside", "folds", "no-class-folders")
+FATAL_KINDS = (
+    "source",
+    "no-images",
+    "no-classes",
+    "same-name",
+    "split-twice",
+    "parts-inside",
+    "folds",
+    "no-class-folders",
+)
 
 
 def refuse_first(
@@ -792,7 +856,13 @@ def refuse_first(
     command: str = "genaug check",  # lists them all
 ) -> None:
     "Raise `GenaugError` with the first error and the number of others; nothing where there is none."
-    stopping = [finding for finding in findings if finding.severity == "error" and finding.kind not in passed and (strict or finding.kind in FATAL_KINDS)]
+    stopping = [
+        finding
+        for finding in findings
+        if finding.severity == "error"
+        and finding.kind not in passed
+        and (strict or finding.kind in FATAL_KINDS)
+    ]
     if stopping:
         more = f" ({len(stopping) - 1} more: `{command}` lists them all.)" if len(stopping) > 1 else ""
         raise GenaugError(printable(stopping[0].message) + more)
@@ -840,12 +910,19 @@ def _sets_of(
     "The usable pictures as sets by split; with groups where a picture has one."
     sets, grouped = {}, any(image.group for image in report.images)
     for name in ("train", "val", "test", "shifted", "all"):
-        images = [image for image in report.images if image.split == name and image.class_name in report.class_names]
+        images = [
+            image for image in report.images if image.split == name and image.class_name in report.class_names
+        ]
         if images:
             targets = np.array([report.class_names.index(image.class_name) for image in images])
-            sets[name] = LabeledImages([image.path for image in images], targets, report.class_names,
-                                       [image.id for image in images],
-                                       groups=[image.group for image in images] if grouped else None, digests=[image.sha256 for image in images])
+            sets[name] = LabeledImages(
+                [image.path for image in images],
+                targets,
+                report.class_names,
+                [image.id for image in images],
+                groups=[image.group for image in images] if grouped else None,
+                digests=[image.sha256 for image in images],
+            )
     return sets
 
 
@@ -895,7 +972,11 @@ def find_tables(
         raise GenaugError(f"The folder '{root}' cannot be read: change its permissions.")
     tables = _tables_in(root)
     if not tables:
-        below = sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".") and readable(entry.path))
+        below = sorted(
+            Path(entry.path)
+            for entry in os.scandir(root)
+            if entry.is_dir() and not entry.name.startswith(".") and readable(entry.path)
+        )
         homes = {folder.name: found for folder in below if (found := _tables_in(folder))}
         if len(homes) > 1:
             raise GenaugError(f"Tables of labels lie in {' and in '.join(repr(name) for name in homes)}: give one of these folders, or move the other out of the way.")
@@ -906,7 +987,20 @@ def find_tables(
 
 # %% ../nbs/01_data.ipynb #c048
 MOST_COLUMNS = 5_000
-OTHER_COLUMNS = ("", "id", "index", "studyid", "imageid", "age", "sex", "gender", "split", "fold", "view", "viewposition")
+OTHER_COLUMNS = (
+    "",
+    "id",
+    "index",
+    "studyid",
+    "imageid",
+    "age",
+    "sex",
+    "gender",
+    "split",
+    "fold",
+    "view",
+    "viewposition",
+)
 
 
 @dataclass(frozen=True)
@@ -1035,7 +1129,9 @@ def locate_pictures(
         raise GenaugError(printable(f"'{table.name}' names '{outside.iloc[0]}', which leads out of the folder: write paths relative to it."))
     home = table.name.rpartition("/")[0]
     tops = ("", f"{home}/") if home else ("",)
-    places = [(top + below, "") for top in tops for below in ("", "files/")] + [(top, "files/") for top in tops]
+    places = [(top + below, "") for top in tops for below in ("", "files/")] + [
+        (top, "files/") for top in tops
+    ]
     start, found = f"{root}/", []
     for name in progress_bar(written.tolist(), f"looking for the pictures of {table.name}", progress):
         for place in places if name else ():
@@ -1064,7 +1160,18 @@ def _leading_out(
         folder = os.path.dirname(name)
         if folder not in known:
             known[folder] = inside(os.path.realpath(root / folder))
-    return np.array([bool(name) and not (inside(os.path.realpath(root / name)) if os.path.islink(root / name) else known[os.path.dirname(name)]) for name in names], bool)
+    return np.array(
+        [
+            bool(name)
+            and not (
+                inside(os.path.realpath(root / name))
+                if os.path.islink(root / name)
+                else known[os.path.dirname(name)]
+            )
+            for name in names
+        ],
+        bool,
+    )
 
 
 def _file_key(
@@ -1091,8 +1198,12 @@ def _rows_of(
     located = locate_pictures(table, root, progress)
     outside = _leading_out(located, root, table.may_link)
     written = table.rows[table.path_column].fillna("")
-    values = table.rows[list(names)].apply(lambda column: pd.to_numeric(column, errors="coerce").astype(np.float64))
-    rows = pd.DataFrame({"name": pd.Series(located, dtype=str)}).assign(id=lambda frame: frame["name"].str.normalize("NFC"), file=[_file_key(root, name) for name in located])
+    values = table.rows[list(names)].apply(
+        lambda column: pd.to_numeric(column, errors="coerce").astype(np.float64)
+    )
+    rows = pd.DataFrame({"name": pd.Series(located, dtype=str)}).assign(
+        id=lambda frame: frame["name"].str.normalize("NFC"), file=[_file_key(root, name) for name in located]
+    )
     rows["patient"] = table.rows[table.patient_column].fillna("").str.strip() if table.patient_column else ""
     there, good = rows["name"] != "", values.isin((0, 1)).to_numpy()
     repeated = there & (rows["id"].duplicated() | rows["file"].duplicated())
@@ -1110,7 +1221,9 @@ def _rows_of(
         first = rows[repeated].iloc[0]
         other = rows["id"][rows["file"] == first["file"]].iloc[0]
         add("repeated", first["id"], f"'{table.name}' has two rows for '{first['id']}'{'' if other == first['id'] else f', which is also named {other!r}'} ({int(repeated.sum())} rows too many): keep one row per picture.")
-    return rows.join(values.add_prefix("label ").astype(np.float32))[there & good.all(1) & ~repeated & ~outside]
+    return rows.join(values.add_prefix("label ").astype(np.float32))[
+        there & good.all(1) & ~repeated & ~outside
+    ]
 
 # %% ../nbs/01_data.ipynb #c058b
 def _look_into(
@@ -1163,7 +1276,10 @@ def _drop_leaks(
 ) -> dict[str, DataFrame]:  # by split
     "Report pictures and patients that two splits share; the pictures stay in the later split only."
     kept, order = {}, [split for split in ("test", "val", "train") if split in rows]
-    people = {split: {_same_person(name): name for name in sorted(set(table["patient"]) - {""})} for split, table in rows.items()}
+    people = {
+        split: {_same_person(name): name for name in sorted(set(table["patient"]) - {""})}
+        for split, table in rows.items()
+    }
     for position, split in enumerate(order):
         shared = np.zeros(len(rows[split]), bool)
         for other in order[:position]:
@@ -1171,7 +1287,9 @@ def _drop_leaks(
             both = np.any([rows[split][key].isin(rows[other][key]) for key in keys], axis=0)
             if both.any():
                 row = rows[split][both].iloc[0]
-                twin = rows[other]["id"][np.any([rows[other][key] == row[key] for key in keys], axis=0)].iloc[0]
+                twin = rows[other]["id"][np.any([rows[other][key] == row[key] for key in keys], axis=0)].iloc[
+                    0
+                ]
                 also = "" if twin == row["id"] else f" as '{twin}'"
                 findings.append(Finding("leak", "error", row["id"], f"'{row['id']}' is in '{names[split]}' and in '{names[other]}'{also} ({int(both.sum())} pictures are in both): remove it from one of them."))
             if common := sorted(people[split].keys() & people[other].keys()):
@@ -1194,7 +1312,10 @@ def _report_labels(
     add = lambda kind, severity, where, text: findings.append(Finding(kind, severity, where, text))
     for table in tables:
         marks = rows[table.split][[f"label {name}" for name in labels]].to_numpy()
-        empty, full = ([name for name, count in zip(labels, marks.sum(0)) if count == wanted] for wanted in (0, len(marks)))
+        empty, full = (
+            [name for name, count in zip(labels, marks.sum(0)) if count == wanted]
+            for wanted in (0, len(marks))
+        )
         if empty and len(marks):
             add("empty-label", "warning", empty[0], f"No picture of '{table.name}' has the label {_listed(empty, 20)}: {'nothing can be learned of it' if table.split == 'train' else 'it cannot be measured there'}; add some or leave the label out.")
         if full and len(marks) > (1 if table.split == "train" else 4):
@@ -1210,7 +1331,12 @@ def _report_labels(
         reasons = _listed([f"'{name}' ({why})" for name, why in doubtful.items()])
         add("no-labels", "warning", next(iter(doubtful)), f"Taken as labels are {_listed(labels, 40)}; probably none is {reasons}: name the labels in Python (labels=[...]), or take the column out of the tables.")
     if unused := [name for name in tables[0].rows.columns if name not in (*labels, tables[0].path_column, tables[0].patient_column)]:
-        add("other-column", "note", tables[0].name, f"{len(unused)} column(s) of '{tables[0].name}' are not used as labels: {_listed(unused)}.")
+        add(
+            "other-column",
+            "note",
+            tables[0].name,
+            f"{len(unused)} column(s) of '{tables[0].name}' are not used as labels: {_listed(unused)}.",
+        )
 
 # %% ../nbs/01_data.ipynb #c061b
 def _table_images(
@@ -1220,8 +1346,15 @@ def _table_images(
     has_patients: bool,     # does the table name patients?
 ) -> LabeledImages:
     "The pictures of one table as a set; the pixels stay on disk."
-    return LabeledImages([f"{root}/{name}" for name in rows["name"]], rows[[f"label {name}" for name in names]].to_numpy(), names, rows["id"].tolist(), "multi",
-                         groups=rows["patient"].tolist() if has_patients else None, digests=rows["sha256"].tolist() if "sha256" in rows else None)
+    return LabeledImages(
+        [f"{root}/{name}" for name in rows["name"]],
+        rows[[f"label {name}" for name in names]].to_numpy(),
+        names,
+        rows["id"].tolist(),
+        "multi",
+        groups=rows["patient"].tolist() if has_patients else None,
+        digests=rows["sha256"].tolist() if "sha256" in rows else None,
+    )
 
 # %% ../nbs/01_data.ipynb #c062
 @dataclass(frozen=True)
@@ -1234,7 +1367,10 @@ class TableReport(FolderReport):
     def counts(self) -> DataFrame:
         "Number of usable pictures with each label, one row per label, one column per split."
         import pandas as pd
-        return pd.DataFrame({split: images.labels.sum(0).astype(np.int64) for split, images in self.images.items()}, index=pd.Index(self.class_names, name="label"))
+        return pd.DataFrame(
+            {split: images.labels.sum(0).astype(np.int64) for split, images in self.images.items()},
+            index=pd.Index(self.class_names, name="label"),
+        )
 
 # %% ../nbs/01_data.ipynb #c062b
 def _check_tables(
@@ -1246,7 +1382,14 @@ def _check_tables(
     may_link: tuple[str, ...] = (),    # folders below that may be links
 ) -> TableReport:
     "Read, judge and gather."
-    findings, tables = [], [replace(read_table(paths[split], root, split), may_link=may_link) for split in ("train", "val", "test") if split in paths]
+    findings, tables = (
+        [],
+        [
+            replace(read_table(paths[split], root, split), may_link=may_link)
+            for split in ("train", "val", "test")
+            if split in paths
+        ],
+    )
     names = label_columns(tables, labels)
     rows = {table.split: _rows_of(table, names, root, findings, progress) for table in tables}
     contents = []
@@ -1254,11 +1397,19 @@ def _check_tables(
         rows = _look_into(rows, root, limits, contents, progress)
         for table in tables:
             _equal_rows(rows[table.split], table.name, names, contents)
-        small = [FoundImage(root, name, split, "", digest, thumb) for split, frame in rows.items() for name, digest, thumb in zip(frame["id"], frame["sha256"], frame["thumbnail"])]
+        small = [
+            FoundImage(root, name, split, "", digest, thumb)
+            for split, frame in rows.items()
+            for name, digest, thumb in zip(frame["id"], frame["sha256"], frame["thumbnail"])
+        ]
         contents += similar_findings(small)
     rows = _drop_leaks(rows, {table.split: table.name for table in tables}, findings)
     _report_labels(tables, rows, names, labels is None, findings)
-    images = {table.split: _table_images(rows[table.split], root, names, table.patient_column is not None) for table in tables if len(rows[table.split])}
+    images = {
+        table.split: _table_images(rows[table.split], root, names, table.patient_column is not None)
+        for table in tables
+        if len(rows[table.split])
+    }
     if "train" not in images:
         findings.append(Finding("no-images", "error", "", f"'{root}' has no training picture that can be used: correct the tables, or copy the pictures there."))
     return TableReport(str(root), MappingProxyType(images), sorted_findings([*findings, *contents]), names)
@@ -1274,7 +1425,13 @@ def check_label_tables(
 ) -> TableReport:
     "Look at tables of labels and their pictures once; raises `GenaugError` only when the tables cannot be read at all."
     root = _root_of(folder, "the tables of labels and the pictures")
-    return _check_tables(root, find_tables(root), labels, progress, {"min_size": min_size, "max_pixels": max_pixels} if decode else None)
+    return _check_tables(
+        root,
+        find_tables(root),
+        labels,
+        progress,
+        {"min_size": min_size, "max_pixels": max_pixels} if decode else None,
+    )
 
 
 def open_label_tables(
@@ -1296,11 +1453,22 @@ def _opened(
     return report.sets()
 
 # %% ../nbs/01_data.ipynb #c069
-MIMIC_RELEASES = MappingProxyType({
-    "miccai-2023_mimic-cxr-lt": MappingProxyType({split: f"miccai2023_mimic-cxr-lt_labels_{split}.csv" for split in ("train", "val", "test")}),
-    "cxr-lt-2023": MappingProxyType({"train": "train.csv", "val": "development.csv", "test": "test.csv"})})
+MIMIC_RELEASES = MappingProxyType(
+    {
+        "miccai-2023_mimic-cxr-lt": MappingProxyType(
+            {split: f"miccai2023_mimic-cxr-lt_labels_{split}.csv" for split in ("train", "val", "test")}
+        ),
+        "cxr-lt-2023": MappingProxyType({"train": "train.csv", "val": "development.csv", "test": "test.csv"}),
+    }
+)
 MIMIC_HEADS = ("Support Devices", "Lung Opacity", "Cardiomegaly", "Pleural Effusion", "Atelectasis")
-MIMIC_TAILS = ("Pneumothorax", "Fracture", "Enlarged Cardiomediastinum", "Tortuous Aorta", "Pneumomediastinum")
+MIMIC_TAILS = (
+    "Pneumothorax",
+    "Fracture",
+    "Enlarged Cardiomediastinum",
+    "Tortuous Aorta",
+    "Pneumomediastinum",
+)
 
 
 def _mimic_tables(
@@ -1309,11 +1477,15 @@ def _mimic_tables(
 ) -> dict[str, Path]:
     "The tables of a release by split, in its own folder or directly in the given one; raises `GenaugError` when there are none."
     if release is not None and release not in MIMIC_RELEASES:
-        raise GenaugError(f"There is no release '{release}' of MIMIC-CXR-LT: choose {' or '.join(MIMIC_RELEASES)}.")
+        raise GenaugError(
+            f"There is no release '{release}' of MIMIC-CXR-LT: choose {' or '.join(MIMIC_RELEASES)}."
+        )
     wanted = tuple(MIMIC_RELEASES) if release is None else (release,)
     for name in wanted:
         for home in (root / name, root):
-            tables = {split: home / file for split, file in MIMIC_RELEASES[name].items() if (home / file).is_file()}
+            tables = {
+                split: home / file for split, file in MIMIC_RELEASES[name].items() if (home / file).is_file()
+            }
             if "train" in tables:
                 return tables
     files = " or ".join(f"{name}/{MIMIC_RELEASES[name]['train']}" for name in wanted)
@@ -1333,7 +1505,9 @@ def check_mimic_cxr_lt(
     "Look at MIMIC-CXR-LT with the paper's ten labels; raises `GenaugError` that lists labels which the release lacks."
     root = _root_of(folder, "MIMIC-CXR-LT")
     limits = {"min_size": min_size, "max_pixels": max_pixels} if decode else None
-    return _check_tables(root, _mimic_tables(root, release), (*heads, *tails), progress, limits, may_link=("files",))
+    return _check_tables(
+        root, _mimic_tables(root, release), (*heads, *tails), progress, limits, may_link=("files",)
+    )
 
 
 def open_mimic_cxr_lt(
@@ -1373,10 +1547,21 @@ def parse_source(
             if not path:
                 raise GenaugError(f"Give the folder behind '{name}:'.")
             return Source("format", name, path)
-        known = f"known formats are {', '.join(formats)}" if formats else "this version reads no official distribution"
-        raise GenaugError(f"'{name}' is not a known format: {known}; give a folder with one sub-folder per class.")
+        known = (
+            f"known formats are {', '.join(formats)}"
+            if formats
+            else "this version reads no official distribution"
+        )
+        raise GenaugError(
+            f"'{name}' is not a known format: {known}; give a folder with one sub-folder per class."
+        )
     close = get_close_matches(text, built_in, 1)
-    hint = f"did you mean the built-in '{close[0]}'?" if close else "give a folder with one sub-folder per class" + (f" or one of {', '.join(built_in)}." if built_in else ".")
+    hint = (
+        f"did you mean the built-in '{close[0]}'?"
+        if close
+        else "give a folder with one sub-folder per class"
+        + (f" or one of {', '.join(built_in)}." if built_in else ".")
+    )
     raise GenaugError(f"'{text}' does not exist: {hint}")
 
 
@@ -1391,7 +1576,12 @@ class Format:
 
 def formats() -> Mapping[str, Format]:
     "The tables of labels that this module reads, by the name before the colon of `format:path`; `readers.formats` adds official distributions."
-    return MappingProxyType({"label-table": Format(open_label_tables, check_label_tables), "mimic-cxr-lt": Format(open_mimic_cxr_lt, check_mimic_cxr_lt)})
+    return MappingProxyType(
+        {
+            "label-table": Format(open_label_tables, check_label_tables),
+            "mimic-cxr-lt": Format(open_mimic_cxr_lt, check_mimic_cxr_lt),
+        }
+    )
 
 # %% ../nbs/01_data.ipynb #c072b
 @dataclass(frozen=True)
@@ -1421,7 +1611,10 @@ class SourceReport:
         import pandas as pd
         if self.report is not None:
             return self.report.counts()
-        return pd.DataFrame({split: images.labels.sum(0).round(2) for split, images in self.sets.items()}, index=pd.Index(self.class_names, name="class"))
+        return pd.DataFrame(
+            {split: images.labels.sum(0).round(2) for split, images in self.sets.items()},
+            index=pd.Index(self.class_names, name="class"),
+        )
 
     def lines(self, limit: int = 5) -> list[str]: return finding_lines(self.findings, limit)
 
@@ -1491,7 +1684,9 @@ def rank_classes(
         members[pool.class_names[target]].append(name)
     empty = [name for name in pool.class_names if name not in members]
     if empty:
-        raise GenaugError(f"The class '{empty[0]}' has no image to choose from: add some or leave the class out.")
+        raise GenaugError(
+            f"The class '{empty[0]}' has no image to choose from: add some or leave the class out."
+        )
     return {name: rank_ids(members[name], seed) for name in pool.class_names}
 
 
@@ -1521,7 +1716,9 @@ def long_tail_counts(
         raise GenaugError("Give the number of classes together with a mean count.")
     mean = float(np.mean(counts))
     position = np.arange(num_classes)
-    return np.maximum(np.floor(mean * (1 / imbalance_factor) ** (position / max(num_classes - 2, 1))), 1).astype(np.int64)
+    return np.maximum(
+        np.floor(mean * (1 / imbalance_factor) ** (position / max(num_classes - 2, 1))), 1
+    ).astype(np.int64)
 
 # %% ../nbs/01_data.ipynb #c083
 def long_tail(
@@ -1706,7 +1903,9 @@ def _manifest_fields(
     "The fields of a saved manifest; raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` when it is none."
     if record.pop("genaug_manifest") != 1:
         raise KeyError("version")
-    json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, which no name can hold, is a ValueError
+    json.dumps(record, ensure_ascii=False).encode(
+        "utf-8"
+    )  # half of a surrogate pair, which no name can hold, is a ValueError
     names = {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"}
     if record.keys() != names or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
         raise KeyError("fields")
@@ -1756,8 +1955,11 @@ class Manifest:
 
     def sets(self, sources: Mapping[str, LabeledImages]) -> dict[str, LabeledImages]:
         "The images of train, val (if any) and test; raises `GenaugError` when one is missing or its pixels changed."
-        return {part: _checked_part(ids, sources, self.sha256, part)
-                for part, ids in (("train", self.train), ("val", self.val), ("test", self.test)) if ids or part == "train"}
+        return {
+            part: _checked_part(ids, sources, self.sha256, part)
+            for part, ids in (("train", self.train), ("val", self.val), ("test", self.test))
+            if ids or part == "train"
+        }
 
     def fingerprint(self) -> str: return content_hash(self)
     def save(self, path: str | Path) -> None: write_atomic(path, json.dumps({"genaug_manifest": 1, **record_of(self)}, ensure_ascii=False, indent=1))
@@ -1770,7 +1972,9 @@ class Manifest:
         except FileNotFoundError:
             raise GenaugError(f"There is no manifest '{path}': build one or check the path.") from None
         except (OSError, KeyError, ValueError, TypeError, AttributeError):
-            raise GenaugError(f"'{path}' is not a manifest of this version of genaug: build a new one.") from None
+            raise GenaugError(
+                f"'{path}' is not a manifest of this version of genaug: build a new one."
+            ) from None
 
 # %% ../nbs/01_data.ipynb #c097
 def assert_only(
@@ -1782,7 +1986,11 @@ def assert_only(
     inside = set(allowed.train if isinstance(allowed, Manifest) else allowed)
     outside = sorted({str(name) for name in ids} - inside)
     if outside:
-        where = "a test image" if isinstance(allowed, Manifest) and outside[0] in allowed.test else "not a training image"
+        where = (
+            "a test image"
+            if isinstance(allowed, Manifest) and outside[0] in allowed.test
+            else "not a training image"
+        )
         raise GenaugError(f"The stage '{stage}' was given '{outside[0]}', {where} of the manifest ({len(outside)} in all): give it the training part only.")
 
 # %% ../nbs/01_data.ipynb #c100
@@ -1796,7 +2004,13 @@ def unused(
     "The pool images that the manifest uses for nothing, by id and by content."
     used = {*manifest.train, *manifest.val, *manifest.test}
     content = {manifest.sha256[name] for name in used}
-    return pool[[position for position, name in enumerate(pool.ids) if name not in used and pool.sha256[position] not in content]]
+    return pool[
+        [
+            position
+            for position, name in enumerate(pool.ids)
+            if name not in used and pool.sha256[position] not in content
+        ]
+    ]
 
 
 def tuning_sets(
@@ -1811,7 +2025,9 @@ def tuning_sets(
         raise GenaugError(f"Tuning uses the seeds {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]}, not {seed}: the other splits are for the final run.")
     train, rule = _training_images(pool, seed, shots, imbalance_factor)
     nothing = pool[[]]
-    manifest = Manifest(rule, seed, pool.class_names, train.ids, (), (), {}, dict(zip(nothing.ids + train.ids, train.sha256)))
+    manifest = Manifest(
+        rule, seed, pool.class_names, train.ids, (), (), {}, dict(zip(nothing.ids + train.ids, train.sha256))
+    )
     test = unused(pool, manifest)
     if by_group and pool.groups is not None:
         seen = set(train.groups) - {""}

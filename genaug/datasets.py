@@ -40,16 +40,26 @@ class Photograph(NamedTuple):
 
 PHOTOGRAPHS = (
     Photograph("grass", "on grass", "grass.png", (0, 512, 0, 512), (40, 110), (0.45, 0.75, 0.25), "outdoors"),
-    Photograph("gravel", "on gravel", "gravel.png", (0, 512, 0, 512), (40, 120), (0.62, 0.62, 0.66), "outdoors"),
-    Photograph("bricks", "on bricks", "brick.png", (0, 512, 0, 512), (60, 160), (0.85, 0.52, 0.40), "outdoors"),
-    Photograph("moon", "on the moon", "moon.png", (0, 512, 0, 512), (60, 200), (0.66, 0.66, 0.60), "outdoors"),
+    Photograph(
+        "gravel", "on gravel", "gravel.png", (0, 512, 0, 512), (40, 120), (0.62, 0.62, 0.66), "outdoors"
+    ),
+    Photograph(
+        "bricks", "on bricks", "brick.png", (0, 512, 0, 512), (60, 160), (0.85, 0.52, 0.40), "outdoors"
+    ),
+    Photograph(
+        "moon", "on the moon", "moon.png", (0, 512, 0, 512), (60, 200), (0.66, 0.66, 0.60), "outdoors"
+    ),
     Photograph("stars", "on stars", "hubble_deep_field.jpg", (0, 872, 0, 1000), (60, 200), None, "outdoors"),
     Photograph("coins", "on coins", "coins.png", (0, 303, 0, 384), (60, 150), (0.85, 0.68, 0.35), "close-up"),
     Photograph("fur", "on fur", "chelsea.png", (0, 300, 0, 450), (50, 150), None, "close-up"),
-    Photograph("space suit", "on a space suit", "astronaut.png", (150, 512, 0, 512), (60, 180), None, "close-up"),
+    Photograph(
+        "space suit", "on a space suit", "astronaut.png", (150, 512, 0, 512), (60, 180), None, "close-up"
+    ),
     Photograph("tissue", "on tissue", "ihc.png", (0, 512, 0, 512), (60, 180), None, "close-up"),
     Photograph("retina", "on a retina", "retina.jpg", (200, 1200, 200, 1200), (180, 450), None, "close-up"),
-    Photograph("motorcycle", "on a motorcycle", "motorcycle_left.png", (0, 500, 0, 740), (60, 200), None, "close-up"),
+    Photograph(
+        "motorcycle", "on a motorcycle", "motorcycle_left.png", (0, 500, 0, 740), (60, 200), None, "close-up"
+    ),
 )
 RESERVED = (
     Photograph("temple", "on a temple", "china.jpg", (0, 427, 0, 640), (80, 250), None, "outdoors"),
@@ -95,7 +105,12 @@ def _photographs(
     if part not in ("train", "test", "reserved"):
         raise GenaugError(f"There is no part '{part}' of the photographs; use 'train', 'test' or 'reserved'.")
     chosen = RESERVED if part == "reserved" else PHOTOGRAPHS
-    pixels = [read_photograph(photo) if part == "reserved" else np.ascontiguousarray(half(read_photograph(photo), part)) for photo in chosen]
+    pixels = [
+        read_photograph(photo)
+        if part == "reserved"
+        else np.ascontiguousarray(half(read_photograph(photo), part))
+        for photo in chosen
+    ]
     for array in pixels:
         array.setflags(write=False)
     return tuple(zip(chosen, pixels))
@@ -125,7 +140,9 @@ def random_crop(
     height, width = pixels.shape[:2]
     side = rng.uniform(scale[0], min(scale[1], height, width))
     left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    crop = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    crop = Image.fromarray(pixels).resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
     return np.asarray(crop, np.float32) / 255
 
 # %% ../nbs/02_datasets.ipynb #c021
@@ -146,7 +163,9 @@ def place(
     offset = np.array([glyph.shape[1], glyph.shape[0]]) / 2 - inverse @ (np.asarray(center) * oversample)
     matrix = (inverse[0, 0], inverse[0, 1], offset[0], inverse[1, 0], inverse[1, 1], offset[1])
     canvas = (size * oversample, size * oversample)
-    drawn = Image.fromarray(glyph).transform(canvas, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    drawn = Image.fromarray(glyph).transform(
+        canvas, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
     return np.asarray(drawn.reduce(oversample), np.float32) / 255
 
 # %% ../nbs/02_datasets.ipynb #c025
@@ -235,7 +254,9 @@ def draw_scene(
     stretch = min(1.0, 26 * glyph.shape[0] / (glyph.shape[1] * height))
     width = height * glyph.shape[1] / glyph.shape[0] * stretch
     room = np.maximum(0, np.array([15.5 - width / 2, 15.5 - height / 2]))
-    mask = place(glyph, height, 16 + rng.uniform(-1, 1, 2) * room, rng.normal(0, 5), rng.uniform(-0.1, 0.1), stretch)
+    mask = place(
+        glyph, height, 16 + rng.uniform(-1, 1, 2) * room, rng.normal(0, 5), rng.uniform(-0.1, 0.1), stretch
+    )
     image = composite(image, mask, rng, rng.uniform(0.2, 0.45), rng.uniform(0.8, 1.0), rng.random() < 0.2)
     return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
@@ -247,10 +268,18 @@ def _digit_scenes(
 ) -> LabeledImages:
     "All scenes of a part."
     scans, labels = _scans()
-    name, which = ("pool", split_digits(labels)[0]) if part == "train" else ("shifted" if part == "reserved" else "test", split_digits(labels)[1])
+    name, which = (
+        ("pool", split_digits(labels)[0])
+        if part == "train"
+        else ("shifted" if part == "reserved" else "test", split_digits(labels)[1])
+    )
     images, ids, groups, info = [], [], [], []
     for number in which.tolist():
-        rng, digit, photos = np.random.default_rng([2, ("train", "test", "reserved").index(part), number]), int(labels[number]), _photographs(part)
+        rng, digit, photos = (
+            np.random.default_rng([2, ("train", "test", "reserved").index(part), number]),
+            int(labels[number]),
+            _photographs(part),
+        )
         if condition == "correlated" and part == "train":
             usual = "outdoors" if (digit < 5) == (rng.random() < 0.95) else "close-up"
             photos = [entry for entry in photos if entry[0].group == usual]
@@ -258,12 +287,22 @@ def _digit_scenes(
         images.append(draw_scene(scans[number], photo, pixels, rng))
         ids.append(f"{DIGIT_WORDS[digit]}/{name}-{number:04d}.png")
         groups.append(f"digits {'0-4' if digit < 5 else '5-9'}, {photo.group}")
-        info.append({"digit": number, "background": photo.word, "caption": f"a photo of a {DIGIT_WORDS[digit]} {photo.suffix}"})
+        info.append(
+            {
+                "digit": number,
+                "background": photo.word,
+                "caption": f"a photo of a {DIGIT_WORDS[digit]} {photo.suffix}",
+            }
+        )
     return LabeledImages(images, labels[which], DIGIT_WORDS, ids, groups=groups, info=info)
 
 # %% ../nbs/02_datasets.ipynb #c038
-TEXTURES = tuple(photo._replace(scale=(128, 320) if photo.word == "retina" else (64, 160), tint=None)
-                 for word in ("bricks", "grass", "gravel", "tissue", "fur", "stars", "retina") for photo in PHOTOGRAPHS if photo.word == word)
+TEXTURES = tuple(
+    photo._replace(scale=(128, 320) if photo.word == "retina" else (64, 160), tint=None)
+    for word in ("bricks", "grass", "gravel", "tissue", "fur", "stars", "retina")
+    for photo in PHOTOGRAPHS
+    if photo.word == word
+)
 TEXTURES += (Photograph("empty", "of nothing", "camera.png", (0, 62, 0, 512), (32, 60), None, "outdoors"),)
 
 
@@ -297,7 +336,13 @@ def _textures(
             images.append(texture_tile(pixels, photo.scale, rng, 0.25 if photo.word == "empty" else 1.0))
             labels.append(label)
             ids.append(f"{photo.word}/{'pool' if part == 'train' else 'test'}-{number:03d}.png")
-            info.append({"photograph": photo.file, "background": "grey", "caption": f"a photo of {photo.word} in grey"})
+            info.append(
+                {
+                    "photograph": photo.file,
+                    "background": "grey",
+                    "caption": f"a photo of {photo.word} in grey",
+                }
+            )
     return LabeledImages(images, labels, [photo.word for photo in TEXTURES], ids, info=info)
 
 # %% ../nbs/02_datasets.ipynb #c048
@@ -327,7 +372,9 @@ def draw_canvas(
         stretch = min(1.0, (26 if len(scans) == 1 else 15) * glyph.shape[0] / (glyph.shape[1] * height))
         center = np.add(cell, rng.uniform(-1.5, 1.5, 2))
         mask = place(glyph, height, center, rng.normal(0, 5), rng.uniform(-0.1, 0.1), stretch)
-        image = composite(image, mask, rng, rng.uniform(0.25, 0.45), rng.uniform(0.85, 1.0), rng.random() < 0.2)
+        image = composite(
+            image, mask, rng, rng.uniform(0.25, 0.45), rng.uniform(0.85, 1.0), rng.random() < 0.2
+        )
     return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 # %% ../nbs/02_datasets.ipynb #c051
@@ -339,7 +386,14 @@ def _many_digits(
     "All canvases of a part."
     scans, labels = _scans()
     pool, test = split_digits(labels)
-    mine = {digit: pool[labels[pool] == digit][:70] if part in ("train", "judging") else pool[labels[pool] == digit][70:] if part == "val" else test[labels[test] == digit] for digit in range(10)}
+    mine = {
+        digit: pool[labels[pool] == digit][:70]
+        if part in ("train", "judging")
+        else pool[labels[pool] == digit][70:]
+        if part == "val"
+        else test[labels[test] == digit]
+        for digit in range(10)
+    }
     photos, images, chosen, info = _photographs("test" if part == "test" else "train"), [], [], []
     for number in range({"train": 400, "val": 200, "test": 600, "judging": 3000}[part]):
         rng = np.random.default_rng([4, ("train", "val", "test", "judging").index(part), draw, number])
@@ -350,9 +404,18 @@ def _many_digits(
         chosen.append(digits)
         names = [f"a {DIGIT_WORDS[digit]}" for digit in sorted(digits)]
         words = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-        info.append({"digits": which, "background": photo.word, "caption": f"a photo of {words} {photo.suffix}"})
+        info.append(
+            {"digits": which, "background": photo.word, "caption": f"a photo of {words} {photo.suffix}"}
+        )
     rows = np.array([[float(digit in digits) for digit in range(10)] for digits in chosen], np.float32)
-    return LabeledImages(images, rows, DIGIT_WORDS, [f"{part}-{draw}-{number:04d}.png" for number in range(len(images))], "multi", info=info)
+    return LabeledImages(
+        images,
+        rows,
+        DIGIT_WORDS,
+        [f"{part}-{draw}-{number:04d}.png" for number in range(len(images))],
+        "multi",
+        info=info,
+    )
 
 # %% ../nbs/02_datasets.ipynb #c056
 class Lesion(NamedTuple):
@@ -388,7 +451,9 @@ def draw_patient(
     rng: np.random.Generator,  # of the patient
 ) -> LesionPatient:
     "A patient and the settings of the scanner."
-    return LesionPatient(rng.normal(110, 10), rng.normal(160, 12), rng.normal(0, 8), rng.uniform(3, 5), rng.uniform(11, 20))
+    return LesionPatient(
+        rng.normal(110, 10), rng.normal(160, 12), rng.normal(0, 8), rng.uniform(3, 5), rng.uniform(11, 20)
+    )
 
 # %% ../nbs/02_datasets.ipynb #c059
 def slab_share(
@@ -465,8 +530,14 @@ def with_vessels(
 ) -> np.ndarray:  # (n, n)
     "Vessels, 0.8 on average per 20 x 20 mm, from round to long."
     for _ in range(rng.poisson(0.8 * (field / 20) ** 2)):
-        grid = patch_grid(len(hounsfield), field, rng.uniform(-field / 2, field / 2, 2), rng.uniform(0, np.pi))
-        radius, stretch, depth = rng.uniform(0.8, 2.0), np.exp(rng.uniform(0, 2.5)), rng.uniform(-0.5, 0.5) * patient.thickness
+        grid = patch_grid(
+            len(hounsfield), field, rng.uniform(-field / 2, field / 2, 2), rng.uniform(0, np.pi)
+        )
+        radius, stretch, depth = (
+            rng.uniform(0.8, 2.0),
+            np.exp(rng.uniform(0, 2.5)),
+            rng.uniform(-0.5, 0.5) * patient.thickness,
+        )
         share = slab_share(*grid, (radius * stretch, radius, radius), depth, patient.thickness)
         hounsfield = hounsfield + share * (patient.blood - hounsfield)
     return hounsfield
@@ -481,7 +552,9 @@ def lobed_outline(
     "How far the edge lies in each direction: one plus four waves around the lesion."
     angle, edge = np.arctan2(along, across), 1.0
     for wave in (2, 3, 4, 5):
-        edge = edge + lobes / np.sqrt(wave - 1) * rng.normal() * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+        edge = edge + lobes / np.sqrt(wave - 1) * rng.normal() * np.cos(
+            wave * angle + rng.uniform(0, 2 * np.pi)
+        )
     return np.clip(edge, 0.6, 1.4)
 
 # %% ../nbs/02_datasets.ipynb #c068
@@ -497,16 +570,29 @@ def lesion_inside(
     across, along, axes, depth, outline = body
     part = lambda piece: np.minimum(piece, share) / np.maximum(share, 1e-9)
     core = rng.normal(*lesion.core) + (lesion.atypical[1] if rng.random() < lesion.atypical[0] else 0)
-    core = max(core, -5.0) if lesion.name == "cyst" else min(core + (patient.tumour if lesion.rim[0] else 0), patient.liver - 15)
+    core = (
+        max(core, -5.0)
+        if lesion.name == "cyst"
+        else min(core + (patient.tumour if lesion.rim[0] else 0), patient.liver - 15)
+    )
     inside = core + lesion.mottle * unevenness
     if rng.random() < lesion.rim[0]:
         brighter, width = rng.normal(*lesion.rim[1:3]), rng.uniform(*lesion.rim[3:])
-        inside = inside + brighter * (1 - part(slab_share(across, along, np.multiply(axes, 1 - width), depth, patient.thickness, outline)))
+        inside = inside + brighter * (
+            1
+            - part(slab_share(across, along, np.multiply(axes, 1 - width), depth, patient.thickness, outline))
+        )
     filled = core + rng.uniform(0.4, 0.95) * (patient.blood - core)
     for _ in range(rng.integers(lesion.nodules[0], lesion.nodules[1] + 1)):
         angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.42)
         middle = (1 - 0.8 * radius) * np.array([np.cos(angle), np.sin(angle)]) * axes[:2]
-        nodule = slab_share(across - middle[0], along - middle[1], np.array([1, 1, 1.5]) * radius * np.prod(axes[:2]) ** 0.5, depth, patient.thickness)
+        nodule = slab_share(
+            across - middle[0],
+            along - middle[1],
+            np.array([1, 1, 1.5]) * radius * np.prod(axes[:2]) ** 0.5,
+            depth,
+            patient.thickness,
+        )
         inside = inside + part(nodule) * (filled - inside)
     return inside
 
@@ -522,16 +608,27 @@ def draw_phantom(
     "A patch around one lesion."
     radius = float(np.clip(lesion.radius[0] * np.exp(lesion.radius[1] * rng.standard_normal()), 2.0, 16.0))
     field, count, stretch = max(20.0, 3.6 * radius), size * oversample, np.exp(rng.uniform(-0.18, 0.18))
-    axes, pixel = radius * np.array([stretch, 1 / stretch, np.exp(rng.uniform(-0.2, 0.2))]), field / (size * oversample)
+    axes, pixel = (
+        radius * np.array([stretch, 1 / stretch, np.exp(rng.uniform(-0.2, 0.2))]),
+        field / (size * oversample),
+    )
     hounsfield = with_vessels(patient.liver + 4 * texture_field(rng, count, pixel, 1.6), patient, field, rng)
     grid = patch_grid(count, field, rng.uniform(-2, 2, 2), rng.uniform(0, np.pi))
     outline, depth = lobed_outline(*grid, lesion.lobes, rng), rng.uniform(-0.5, 0.5) * patient.thickness
     share = slab_share(*grid, axes, depth, patient.thickness, outline)
-    inside = lesion_inside(lesion, patient, (*grid, axes, depth, outline), share, texture_field(rng, count, pixel, 1.2), rng)
-    hounsfield = filtered(hounsfield + share * (inside - hounsfield), pixel, lambda frequency: blur_gain(frequency, 0.6))
+    inside = lesion_inside(
+        lesion, patient, (*grid, axes, depth, outline), share, texture_field(rng, count, pixel, 1.2), rng
+    )
+    hounsfield = filtered(
+        hounsfield + share * (inside - hounsfield), pixel, lambda frequency: blur_gain(frequency, 0.6)
+    )
     hounsfield = hounsfield.reshape(size, oversample, size, oversample).mean((1, 3))
     noise = ct_noise(rng, size, field / size, patient.noise) if noisy else 0.0
-    return hounsfield + noise, {"radius_mm": round(radius, 2), "pixel_mm": round(field / size, 3), "fills": round(float(share.max()), 2)}
+    return hounsfield + noise, {
+        "radius_mm": round(radius, 2),
+        "pixel_mm": round(field / size, 3),
+        "fills": round(float(share.max()), 2),
+    }
 
 # %% ../nbs/02_datasets.ipynb #c072
 def show_window(
@@ -543,7 +640,9 @@ def show_window(
     return np.round(255 * np.clip(shown, 0, 1)).astype(np.uint8)[..., None]
 
 # %% ../nbs/02_datasets.ipynb #c075
-LESION_COUNTS = MappingProxyType({"train": (433, 70, 178), "val": (115, 30, 157), "test": (128, 30, 149), "judging": (1000, 1000, 1000)})
+LESION_COUNTS = MappingProxyType(
+    {"train": (433, 70, 178), "val": (115, 30, 157), "test": (128, 30, 149), "judging": (1000, 1000, 1000)}
+)
 LESION_PATIENTS = MappingProxyType({"train": 265, "val": 117, "test": 120, "judging": 1000})
 
 
@@ -554,7 +653,10 @@ def _lesions(
 ) -> LabeledImages:
     "All phantoms of a part, class by class."
     place = tuple(LESION_COUNTS).index(part)
-    patients = [draw_patient(np.random.default_rng([5, draw, place, 0, number])) for number in range(LESION_PATIENTS[part])]
+    patients = [
+        draw_patient(np.random.default_rng([5, draw, place, 0, number]))
+        for number in range(LESION_PATIENTS[part])
+    ]
     images, labels, ids, groups, info = [], [], [], [], []
     for label, lesion in enumerate(LESIONS):
         for number in range(LESION_COUNTS[part][label]):
@@ -565,7 +667,9 @@ def _lesions(
             labels.append(label)
             ids.append(f"{lesion.name}/{part}-{draw}-{number:03d}.png")
             groups.append(f"{part}-{draw}-patient-{who:03d}")
-            info.append({**drawn, "background": "liver", "caption": f"a photo of a {lesion.name} on a CT scan"})
+            info.append(
+                {**drawn, "background": "liver", "caption": f"a photo of a {lesion.name} on a CT scan"}
+            )
     return LabeledImages(images, labels, [lesion.name for lesion in LESIONS], ids, groups=groups, info=info)
 
 # %% ../nbs/02_datasets.ipynb #c080
@@ -576,10 +680,30 @@ def _plain_digits(
     "The scans of a part, white on black, enlarged smoothly."
     scans, labels = _scans()
     which = split_digits(labels)[part != "train"]
-    images = [np.repeat(np.asarray(Image.fromarray(np.round(scans[number] * 15.9375).astype(np.uint8)).resize((32, 32), Image.Resampling.BILINEAR))[..., None], 3, 2)
-              for number in which]
-    ids = [f"{DIGIT_WORDS[labels[number]]}/{'pool' if part == 'train' else 'test'}-{number:04d}.png" for number in which]
-    info = [{"digit": int(number), "background": "plain", "caption": f"a photo of a {DIGIT_WORDS[labels[number]]} on a plain background"} for number in which]
+    images = [
+        np.repeat(
+            np.asarray(
+                Image.fromarray(np.round(scans[number] * 15.9375).astype(np.uint8)).resize(
+                    (32, 32), Image.Resampling.BILINEAR
+                )
+            )[..., None],
+            3,
+            2,
+        )
+        for number in which
+    ]
+    ids = [
+        f"{DIGIT_WORDS[labels[number]]}/{'pool' if part == 'train' else 'test'}-{number:04d}.png"
+        for number in which
+    ]
+    info = [
+        {
+            "digit": int(number),
+            "background": "plain",
+            "caption": f"a photo of a {DIGIT_WORDS[labels[number]]} on a plain background",
+        }
+        for number in which
+    ]
     return LabeledImages(images, labels[which], DIGIT_WORDS, ids, info=info)
 
 # %% ../nbs/02_datasets.ipynb #c083
@@ -618,7 +742,9 @@ def suffixes(
     "The backgrounds of a set's training images in the words of a caption; raises `GenaugError` for an unknown name."
     if name not in names():
         raise GenaugError(f"There is no embedded set '{name}'; use one of {', '.join(names())}.")
-    return {"digits": ["on a plain background"], "textures": ["in grey"], "lesions": ["on a CT scan"]}.get(name) or list(caption_words().values())
+    return {"digits": ["on a plain background"], "textures": ["in grey"], "lesions": ["on a CT scan"]}.get(
+        name
+    ) or list(caption_words().values())
 
 
 def judging_pool(
@@ -642,4 +768,6 @@ def known_word(
     if word not in known:
         near = difflib.get_close_matches(str(word), known, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise GenaugError(f"There is no {what} '{printable(str(word))[:60]}'; {hint}choose one of {', '.join(known)}.")
+        raise GenaugError(
+            f"There is no {what} '{printable(str(word))[:60]}'; {hint}choose one of {', '.join(known)}."
+        )

@@ -252,7 +252,9 @@ def fit_images(
     if images.ndim != 4 or images.shape[1] not in (1, channels):
         raise GenaugError(f"This model takes images of shape (B, {channels}, H, W), not {tuple(images.shape)}; use `batch(..., channels={channels})`.")
     if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+        images = F.interpolate(
+            images, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        ).clamp(0, 1)
     return images.expand(-1, channels, -1, -1)
 
 def named_classes(
@@ -283,7 +285,9 @@ def gaussian_flow(
 
 # %% ../nbs/05_diffusion.ipynb #c038
 MODEL_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-MOVED_MODELS = (("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),)  # hub ids that were deleted -> their mirror
+MOVED_MODELS = (
+    ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+)  # hub ids that were deleted -> their mirror
 
 def locate_model(
     path, # a folder in the diffusers layout, or a hub id "owner/name"
@@ -292,7 +296,11 @@ def locate_model(
     text = str(path)
     try:
         folder = Path(text).expanduser()
-        is_folder, is_file, begins_here = folder.is_dir(), folder.exists(), len(folder.parts) > 1 and Path(folder.parts[0]).exists()
+        is_folder, is_file, begins_here = (
+            folder.is_dir(),
+            folder.exists(),
+            len(folder.parts) > 1 and Path(folder.parts[0]).exists(),
+        )
     except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, a NUL character, no such home
         raise GenaugError(f"'{text}' cannot be a model folder ({isinstance(error, OSError) and error.strerror or error}); give an existing folder, a hub id such as owner/name, or 'tiny'.") from error
     if is_folder:
@@ -333,7 +341,11 @@ def loading_fault(
 )->str:
     "Our own words, or the kind of a library's error and the beginning of what it says."
     said = " ".join(str(error).split())
-    return said if type(error) is ValueError and said.startswith("the ") else f"{type(error).__name__}{f': {said[:100]}' if said else ''}"
+    return (
+        said
+        if type(error) is ValueError and said.startswith("the ")
+        else f"{type(error).__name__}{f': {said[:100]}' if said else ''}"
+    )
 
 def loading_remedy(
     path, # a folder or hub id
@@ -355,7 +367,10 @@ def check_part(
 )->None:
     "`ValueError` naming the tensor when the weights of a part are not exactly those of its network, or no numbers."
     report = report if isinstance(report, dict) else vars(report)
-    harmless = lambda key: key.endswith("position_ids") or key.split(".")[0] in ("vision_model", "visual_projection", "text_projection", "logit_scale")
+    harmless = lambda key: (
+        key.endswith("position_ids")
+        or key.split(".")[0] in ("vision_model", "visual_projection", "text_projection", "logit_scale")
+    )
     for words, keys in (("lacks", report["missing_keys"]), ("has another shape for", report["mismatched_keys"]), ("has, besides what the network needs,", [key for key in report["unexpected_keys"] if not harmless(str(key))])):
         if keys:
             raise ValueError(f"the {name} {words} '{sorted(map(str, keys))[0]}'")
@@ -372,7 +387,9 @@ def check_words(
     if not 3 <= len(tokenizer) <= encoder.vocab_size:
         raise ValueError(f"the tokenizer knows {len(tokenizer)} words and the text encoder {encoder.vocab_size}; a file of the tokenizer may be missing")
     if not 3 <= tokenizer.model_max_length <= encoder.max_position_embeddings:
-        raise ValueError("the tokenizer does not say how long a prompt may be; its tokenizer_config.json may be missing")
+        raise ValueError(
+            "the tokenizer does not say how long a prompt may be; its tokenizer_config.json may be missing"
+        )
     if schedule.get("trained_betas") is None and {"beta_start", "beta_end", "beta_schedule"} - set(schedule):
         raise ValueError("the scheduler names no betas; its scheduler_config.json may be of another model")
 
@@ -456,7 +473,9 @@ class StableDiffusionBackbone(Backbone):
     def from_folder(cls, path, device="cpu", dtype=torch.float32, variant=None, name=None):
         "Load from a folder or hub id; `GenaugError` with the remedy if that fails."
         usable_device(device, dtype)
-        return cls(**load_parts(path, dtype, variant), name=name or Path(path).name, device=device, dtype=dtype)
+        return cls(
+            **load_parts(path, dtype, variant), name=name or Path(path).name, device=device, dtype=dtype
+        )
 
     @property
     def modules(self):
@@ -472,7 +491,9 @@ class StableDiffusionBackbone(Backbone):
 
     def decode(self, latents):
         "The autoencoder's image, clipped to [0, 1]."
-        pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.device, self.dtype)).sample
+        pixels = self.vae.decode(
+            (latents / self.vae.config.scaling_factor).to(self.device, self.dtype)
+        ).sample
         return ((pixels.float() + 1) / 2).clamp(0, 1)
 
     def embed(self, prompts):
@@ -484,7 +505,9 @@ class StableDiffusionBackbone(Backbone):
     def predict_noise(self, latents, timesteps, condition):
         "The UNet's estimate, converted to noise if the network predicts v."
         timesteps = timesteps.to(self.device)
-        output = self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.dtype)).sample
+        output = self.unet(
+            latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.dtype)
+        ).sample
         return noise_from_output(output.to(latents), latents, self.alpha_at(timesteps), self.prediction_type)
 
     def _hash(self):
@@ -507,9 +530,13 @@ def usable_device(
     try:
         device = torch.device(device)
     except RuntimeError:
-        raise GenaugError(f"There is no device '{device}'; use 'cpu', or 'cuda' where there is a GPU.") from None
+        raise GenaugError(
+            f"There is no device '{device}'; use 'cpu', or 'cuda' where there is a GPU."
+        ) from None
     if device.type == "cpu" and dtype == torch.float16:
-        raise GenaugError("Half precision (float16) on a CPU is very slow; use dtype=torch.float32 there, or a GPU.")
+        raise GenaugError(
+            "Half precision (float16) on a CPU is very slow; use dtype=torch.float32 there, or a GPU."
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise GenaugError(f"There is no GPU for device='{device}'; use device='cpu'.")
     return device
@@ -533,7 +560,9 @@ def token_ids(
     "Prompts as padded token ids; what is too long is cut (`cut_prompts` says which)."
     expanded = [expand_tokens(prompt, tokenizer.added_tokens_encoder) for prompt in prompts]
     length = tokenizer.model_max_length
-    return tokenizer(expanded, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    return tokenizer(
+        expanded, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
 
 def cut_prompts(
     tokenizer, # CLIPTokenizer

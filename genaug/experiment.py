@@ -98,11 +98,19 @@ def checked_row(
     row: Mapping,  # field -> value
 ) -> dict:  # all fields, in the order of `COLUMNS`
     "A row with every field in its type; raises `GenaugError` when a field is missing or unknown."
-    missing, unknown = [name for name in (*KEY, "value", "n") if name not in row], {str(name) for name in row} - set(COLUMNS)
+    missing, unknown = (
+        [name for name in (*KEY, "value", "n") if name not in row],
+        {str(name) for name in row} - set(COLUMNS),
+    )
     if missing or unknown:
         raise GenaugError(f"A result row {'lacks' if missing else 'has the unknown field'} '{missing[0] if missing else min(unknown)}'; its fields are {', '.join(COLUMNS)}.")
     try:
-        numbers = {"value": float(row["value"]), "n": int(row["n"]), "wall_s": round(float(row.get("wall_s") or 0), 3), "evaluations": int(row.get("evaluations") or 0)}
+        numbers = {
+            "value": float(row["value"]),
+            "n": int(row["n"]),
+            "wall_s": round(float(row.get("wall_s") or 0), 3),
+            "evaluations": int(row.get("evaluations") or 0),
+        }
     except (TypeError, ValueError, OverflowError):
         raise GenaugError(f"A result row has value={printable(str(row['value']))[:40]}, n={printable(str(row['n']))[:40]} and wall_s={printable(str(row.get('wall_s')))[:40]}, which must be numbers.") from None
     if math.isinf(numbers["value"]):
@@ -197,7 +205,11 @@ def put_noted(
     folder: Path,             # OUT of a comparison
 ) -> None:
     "`put` into results.csv, with its hash on record; wherever this is broken off, the record fits the file."
-    path, note, fresh = folder / "results.csv", folder / ".genaug" / "results.json", folder / ".genaug" / "results.csv"
+    path, note, fresh = (
+        folder / "results.csv",
+        folder / ".genaug" / "results.json",
+        folder / ".genaug" / "results.csv",
+    )
     fresh.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(fresh.with_name("results.lock")):
         old = [path.read_bytes()] if path.is_file() else []
@@ -224,7 +236,13 @@ def missing_units(
     for name, value in fixed.items():
         chosen = chosen[chosen[name] == value]
     there = {(arm_text(row.method, row.variant), row.split, row.seed) for row in chosen.itertuples()}
-    return [(arm, split, one) for arm in parse_methods(",".join(methods)) for split in splits for one in seeds if (arm, str(split), str(one)) not in there]
+    return [
+        (arm, split, one)
+        for arm in parse_methods(",".join(methods))
+        for split in splits
+        for one in seeds
+        if (arm, str(split), str(one)) not in there
+    ]
 
 # %% ../nbs/60_experiment.ipynb #c016
 def foreign_backbones(
@@ -233,7 +251,11 @@ def foreign_backbones(
 ) -> list[str]:  # names such as "tiny@ab12..."; empty when all is well
     "The embedded backbones that rows were measured with and that are not the shipped one."
     short = shipped[:12]
-    return sorted(name for name in set(rows.backbone) if name.partition("@")[0].startswith("tiny") and name.partition("@")[2][:12] != short)
+    return sorted(
+        name
+        for name in set(rows.backbone)
+        if name.partition("@")[0].startswith("tiny") and name.partition("@")[2][:12] != short
+    )
 
 # %% ../nbs/60_experiment.ipynb #c019
 @dataclass(frozen=True)
@@ -279,12 +301,18 @@ def _check_lists(
 ) -> None:
     "Raise `GenaugError` for lists of arms, splits or repeats that are empty, too long or hold something twice."
     if not question.splits or not question.repeats:
-        raise GenaugError("A comparison needs at least one split and one repeat; raise --seeds or --repeats to 1 or more.")
+        raise GenaugError(
+            "A comparison needs at least one split and one repeat; raise --seeds or --repeats to 1 or more."
+        )
     for name, words in (("methods", "arms"), ("splits", "splits"), ("repeats", "repeats")):
         given = getattr(question, name)
         if not isinstance(given, (tuple, list)) or len(given) > MOST_NUMBERS:
             raise GenaugError(f"The {words} of a comparison are a tuple of at most {MOST_NUMBERS:,}{f', not of {len(given):,}' if hasattr(given, '__len__') and not isinstance(given, range) else ''}; give fewer.")
-        twice = next((value for place, value in enumerate(given) if value in given[:place]), None) if len(set(given)) < len(given) else None
+        twice = (
+            next((value for place, value in enumerate(given) if value in given[:place]), None)
+            if len(set(given)) < len(given)
+            else None
+        )
         if twice is not None:
             raise GenaugError(f"{twice!r} stands twice among the {words}; name each once.")
     if not isinstance(question.suffixes, (tuple, list)):
@@ -313,7 +341,9 @@ def _check_question(
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
         raise GenaugError(f"Tuning uses the splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} only; the others are for the final run.")
     if question.condition != "validation" and set(question.splits) & set(TUNING_SEEDS) and question.table != "compare":
-        raise GenaugError(f"The splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} are for tuning; a table uses others.")
+        raise GenaugError(
+            f"The splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} are for tuning; a table uses others."
+        )
 
 # %% ../nbs/60_experiment.ipynb #c028
 @dataclass(frozen=True)
@@ -334,23 +364,34 @@ def make_split(
     "Draw the training images of a split; in condition `validation` the examination uses unused images of the pool."
     if question.draws:
         parts = load(question.data, draw=number)
-        sets = {"train": parts["train"], "test": parts["val" if question.condition == "validation" else question.test_part]}
+        sets = {
+            "train": parts["train"],
+            "test": parts["val" if question.condition == "validation" else question.test_part],
+        }
         manifest = Manifest.build(sets, number)
         assert_only(sets["train"].ids, manifest, "splitting")
         return Split(number, sets["train"], sets["test"], manifest, parts.get("val"))
     pool, validation = sets.get("train", sets.get("all")), sets.get("val")
     if question.test_part != "test":
         if question.test_part not in sets:
-            raise GenaugError(f"The data have no part '{question.test_part}' to examine on: they have {', '.join(sets)}.")
+            raise GenaugError(
+                f"The data have no part '{question.test_part}' to examine on: they have {', '.join(sets)}."
+            )
         sets = {"train": pool, "test": sets[question.test_part]}
     if question.condition == "validation":
         parts = tuning_sets(pool, number, question.shots, question.imbalance_factor, kept_together(sets))
         if not len(parts.get("test", ())):
-            raise GenaugError("The training pool has no unused images to tune on: lower the number of shots or add images.")
+            raise GenaugError(
+                "The training pool has no unused images to tune on: lower the number of shots or add images."
+            )
         hashes = {name: digest for part in parts.values() for name, digest in zip(part.ids, part.sha256)}
-        manifest = Manifest("tuning", number, pool.class_names, parts["train"].ids, (), parts["test"].ids, {}, hashes)
+        manifest = Manifest(
+            "tuning", number, pool.class_names, parts["train"].ids, (), parts["test"].ids, {}, hashes
+        )
     else:
-        manifest = Manifest.build(sets, number, question.shots, question.imbalance_factor, test_fraction=question.test_fraction)
+        manifest = Manifest.build(
+            sets, number, question.shots, question.imbalance_factor, test_fraction=question.test_fraction
+        )
         parts = manifest.sets(sets)
     assert_only(parts["train"].ids, manifest, "splitting")
     return Split(number, parts["train"], parts["test"], manifest, validation)
@@ -400,7 +441,12 @@ def classifier_preset(
     elif name in PRESETS:
         preset = training_preset(name)
     else:
-        preset = dataclasses.replace(training_preset("few_shot_resnet50"), name="timm", network=name, weights="usual" if "." in name else None)
+        preset = dataclasses.replace(
+            training_preset("few_shot_resnet50"),
+            name="timm",
+            network=name,
+            weights="usual" if "." in name else None,
+        )
     if weights is not None:
         preset = dataclasses.replace(preset, weights=None if weights == "random" else weights)
     return preset if updates is None else dataclasses.replace(preset, updates=updates, epochs=None)
@@ -415,7 +461,11 @@ def classifier_identity(
         return f"{preset.network}@random"
     if weights == "embedded":
         return f"{preset.network}@{content_hash(embedded_weights(preset.network))[:12]}"
-    return f"{preset.network}@{content_hash(Path(weights).read_bytes())[:12]}" if Path(weights).is_file() else f"{preset.network}@{weights}"
+    return (
+        f"{preset.network}@{content_hash(Path(weights).read_bytes())[:12]}"
+        if Path(weights).is_file()
+        else f"{preset.network}@{weights}"
+    )
 
 # %% ../nbs/60_experiment.ipynb #c033n
 def check_preset(
@@ -436,7 +486,10 @@ def check_classifier(
     question: Comparison,  # names a classifier and its weights
 ) -> list[Finding]:
     "As `check_preset`, before the data are opened."
-    return check_preset(classifier_preset(question.classifier, question.classifier_weights, question.updates), question.classifier_weights)
+    return check_preset(
+        classifier_preset(question.classifier, question.classifier_weights, question.updates),
+        question.classifier_weights,
+    )
 
 # %% ../nbs/60_experiment.ipynb #c034a
 def _is_number(
@@ -451,7 +504,9 @@ def _metric_rows(
     lines: object,  # read from a file
 ) -> list[tuple]:
     "Lines (metric, part, value, n) as tuples; raises `ValueError` when they have another form."
-    good = isinstance(lines, list) and lines and all(isinstance(line, list) and len(line) == 4 for line in lines)
+    good = (
+        isinstance(lines, list) and lines and all(isinstance(line, list) and len(line) == 4 for line in lines)
+    )
     if not good or not all(isinstance(metric, str) and isinstance(part, str) and _is_number(value) and not math.isinf(value) and _is_number(count, True) and count >= 0 for metric, part, value, count in lines):
         raise ValueError("no metric rows")
     return [tuple(line) for line in lines]
@@ -466,8 +521,14 @@ def _unit_fields(
         raise ValueError("no stored result")
     metrics, correct = _metric_rows(record["metrics"]), record["correct"]
     main = [line for line in metrics if line[0] in MAIN_METRICS and line[1] == ""]
-    good = [isinstance(record["arm"], str), isinstance(record["settings"], dict), isinstance(correct, str) and set(correct) <= {"0", "1"}, all(_is_number(record[name], True) for name in ("split", "seed", "evaluations")),
-            _is_number(record["wall_s"]) and math.isfinite(record["wall_s"]), len(main) == 1]
+    good = [
+        isinstance(record["arm"], str),
+        isinstance(record["settings"], dict),
+        isinstance(correct, str) and set(correct) <= {"0", "1"},
+        all(_is_number(record[name], True) for name in ("split", "seed", "evaluations")),
+        _is_number(record["wall_s"]) and math.isfinite(record["wall_s"]),
+        len(main) == 1,
+    ]
     if not all(good) or not math.isfinite(main[0][2]) or main[0][3] != len(correct):
         raise ValueError("no stored result")
     return {**record, "metrics": tuple(metrics)}
@@ -559,13 +620,27 @@ class Unit:
 
     def key(self, run: Run) -> dict[str, str]:
         "The key fields of its rows, without metric and part."
-        return {**run.names, **arm_identity(run.arm(self.arm)), "split": str(self.split), "seed": str(self.seed)}
+        return {
+            **run.names,
+            **arm_identity(run.arm(self.arm)),
+            "split": str(self.split),
+            "seed": str(self.seed),
+        }
 
     def rows(self, run: Run) -> list[dict]:
         "As result rows."
-        shared = {**self.key(run), "wall_s": self.wall_s, "evaluations": self.evaluations, "version": __version__,
-                  "settings": json.dumps(self.settings, sort_keys=True), "device": run.question.device}
-        return [checked_row(shared | dict(zip(("metric", "part", "value", "n"), metric))) for metric in self.metrics]
+        shared = {
+            **self.key(run),
+            "wall_s": self.wall_s,
+            "evaluations": self.evaluations,
+            "version": __version__,
+            "settings": json.dumps(self.settings, sort_keys=True),
+            "device": run.question.device,
+        }
+        return [
+            checked_row(shared | dict(zip(("metric", "part", "value", "n"), metric)))
+            for metric in self.metrics
+        ]
 
     @property
     def why(self) -> str:
@@ -592,7 +667,9 @@ def keep_answers(
     path: str | Path,      # a file of answers
 ) -> int:  # runs in the file afterwards; 0 when nothing was put
     "Merge the answers of some units into a file."
-    return put_answers([(unit.key(run), unit.answers, run.splits[unit.split].test) for unit in units if unit.answers], path)
+    return put_answers(
+        [(unit.key(run), unit.answers, run.splits[unit.split].test) for unit in units if unit.answers], path
+    )
 
 # %% ../nbs/60_experiment.ipynb #c037h
 def split_notes(
@@ -613,7 +690,11 @@ def split_notes(
         name, count = min(short.items(), key=lambda item: item[1])
         notes.append(f"{len(short)} of {len(split.train.class_names)} classes have fewer than {question.shots} training images (the fewest, {count}, has '{name}'): all that they have are used.")
     if "val" in sets:
-        notes.append("The epoch of every classifier is chosen on the validation part of the data." if run.preset.patience else "The validation part of the data is not used: nothing is selected on it.")
+        notes.append(
+            "The epoch of every classifier is chosen on the validation part of the data."
+            if run.preset.patience
+            else "The validation part of the data is not used: nothing is selected on it."
+        )
     return notes
 
 # %% ../nbs/60_experiment.ipynb #c037b
@@ -639,7 +720,10 @@ def note_arm(
     home: Path,     # its synthetic set
 ) -> None:
     "Put on record which folder holds an arm's images of a split."
-    write_atomic(folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json", json.dumps({"arm": name, "folder": home.name}))
+    write_atomic(
+        folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json",
+        json.dumps({"arm": name, "folder": home.name}),
+    )
 
 # %% ../nbs/60_experiment.ipynb #c039
 def _clear_unreadable(
@@ -676,9 +760,13 @@ def paint_arm(
     place, name = run.folder / "synthetic" / f"split-{split.number}", file_name(augmenter.name)
     home = place / f"{name}-{content_hash(augmenter.fingerprint(), settings_of(budget), split.number)[:12]}"
     _clear_unreadable(home)
-    others = tuple(sorted(other for other in place.glob(f"{name}-*") if other != home)) if place.is_dir() else ()
+    others = (
+        tuple(sorted(other for other in place.glob(f"{name}-*") if other != home)) if place.is_dir() else ()
+    )
     canvas = Canvas(home, make_plan(augmenter, split.train, budget, split.number), others)
-    images = paint_plan(augmenter, split.train, canvas, run.question.batch_size, progress=run.progress, allow_fewer=True)
+    images = paint_plan(
+        augmenter, split.train, canvas, run.question.batch_size, progress=run.progress, allow_fewer=True
+    )
     note_arm(run.folder, arm.text, split.number, home)
     if not len(images):
         raise GenaugError(f"No synthetic image was used: '{arm.text}' turned down all its candidates on split {split.number}; "
@@ -793,7 +881,11 @@ def stored_unit(
     "The stored result of a run, None where there is none or it is damaged."
     path = run.path(arm, split, seed)
     unit = Unit.load(path)
-    sound = unit is not None and (unit.split, unit.seed, len(unit.correct)) == (split.number, seed, len(split.test))
+    sound = unit is not None and (unit.split, unit.seed, len(unit.correct)) == (
+        split.number,
+        seed,
+        len(split.test),
+    )
     if sound and _sound_answers(unit, split.test):
         return dataclasses.replace(unit, arm=arm.text)  # another text may stand for the same arm
     if path.exists():
@@ -938,11 +1030,22 @@ def within_class_lpips(
         return []
     draw, classes = np.random.default_rng(seed), images.labels.argmax(1)
     first = draw.permutation(len(images))[:pairs]
-    second = [draw.choice(others) if len(others := np.setdiff1d(np.flatnonzero(classes == classes[one]), [one])) else -1 for one in first]
+    second = [
+        draw.choice(others)
+        if len(others := np.setdiff1d(np.flatnonzero(classes == classes[one]), [one]))
+        else -1
+        for one in first
+    ]
     kept = [(one, other) for one, other in zip(first, second) if other >= 0]
     size = max(64, images.image(0).shape[0])
     try:
-        values = perceptual_distance(*(images.batch([pair[side] for pair in kept], size=size, channels=3) for side in (0, 1))) if kept else []
+        values = (
+            perceptual_distance(
+                *(images.batch([pair[side] for pair in kept], size=size, channels=3) for side in (0, 1))
+            )
+            if kept
+            else []
+        )
     except GenaugError:
         return []
     return [("lpips_within_class", "", 100 * float(np.mean(values)), len(kept))] if len(values) else []
@@ -1087,11 +1190,20 @@ def _summed_cost(
     seconds = sum(spent.fit for spent in times.values())
     seconds += sum(painted * times[who].picture for who, painted, _ in sets if who in times)
     updates, training = unit_seconds(run) if runs else (0, 0.0)
-    denoised = sum(evaluated for who, _, evaluated in sets if who not in times) + sum(work for _, work in learned)
+    denoised = sum(evaluated for who, _, evaluated in sets if who not in times) + sum(
+        work for _, work in learned
+    )
     seconds += runs * training + (denoised * denoiser_seconds(run.backbone) if denoised else 0.0)
     splits, once = len(run.question.splits), max((spent.once for spent in times.values()), default=0.0)
     steps = sum(steps for steps, _ in learned)
-    return Cost(runs * splits, updates * runs * splits, steps * splits, images * splits, count * splits, (seconds * splits + once) / 60)
+    return Cost(
+        runs * splits,
+        updates * runs * splits,
+        steps * splits,
+        images * splits,
+        count * splits,
+        (seconds * splits + once) / 60,
+    )
 
 # %% ../nbs/60_experiment.ipynb #c071
 CONTROLS = ("original", "round-trip")
@@ -1109,7 +1221,9 @@ def run_table(
     arms = [arm_text(row.method, row.variant) for row in chosen.itertuples()]
     if not len(chosen):
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["split", "seed"]))
-    return chosen.assign(arm=arms, split=chosen.split.astype(int), seed=chosen.seed.astype(int)).pivot(index=["split", "seed"], columns="arm", values="value")
+    return chosen.assign(arm=arms, split=chosen.split.astype(int), seed=chosen.seed.astype(int)).pivot(
+        index=["split", "seed"], columns="arm", values="value"
+    )
 
 
 def _over_splits(
@@ -1129,14 +1243,23 @@ def summarise(
 ) -> pd.DataFrame:  # one row per arm, values as fractions
     "Mean with 95 % interval, and the paired difference to each control with its interval, over the splits that both have; where runs failed, a column counts them."
     table, lines = run_table(rows, metric), []
-    gaps = [arm_text(row.method, row.variant) for row in rows[(rows.metric == FAILED) & ~rows.classifier.str.startswith("judge")].itertuples()]
+    gaps = [
+        arm_text(row.method, row.variant)
+        for row in rows[(rows.metric == FAILED) & ~rows.classifier.str.startswith("judge")].itertuples()
+    ]
     for arm in [name for name in (methods or sorted({*table.columns, *gaps})) if name in table.columns or name in gaps]:
         values = table[arm].dropna() if arm in table.columns else pd.Series(dtype=float)
         mean, low, high, splits = _over_splits(values)
         line = {"arm": arm, "splits": splits, "runs": len(values), "mean": mean, "low": low, "high": high}
         for control in (name for name in controls if name in table.columns):
-            difference = (table[arm] - table[control]).dropna() if arm != control and len(values) else pd.Series(dtype=float)
-            line |= dict(zip((f"minus {control}", f"{control} low", f"{control} high"), _over_splits(difference)[:3]))
+            difference = (
+                (table[arm] - table[control]).dropna()
+                if arm != control and len(values)
+                else pd.Series(dtype=float)
+            )
+            line |= dict(
+                zip((f"minus {control}", f"{control} low", f"{control} high"), _over_splits(difference)[:3])
+            )
         lines.append(line | ({"failed": gaps.count(arm)} if gaps else {}))
     summary = pd.DataFrame(lines)
     summary.attrs["metric"] = metric
@@ -1150,11 +1273,26 @@ def written_summary(
     def words(line, name, low, high, sign):
         if math.isnan(line[name]):
             return "–"
-        interval = "" if math.isnan(line[low]) else f" [{100 * line[low]:{sign}.1f}, {100 * line[high]:{sign}.1f}]"
+        interval = (
+            "" if math.isnan(line[low]) else f" [{100 * line[low]:{sign}.1f}, {100 * line[high]:{sign}.1f}]"
+        )
         return f"{100 * line[name]:{sign}.1f}{interval}"
     controls = [name.removeprefix("minus ") for name in summary.columns if name.startswith("minus ")]
-    return pd.DataFrame([{"arm": line["arm"], "mean, 95 % interval": words(line, "mean", "low", "high", ""), "splits x repeats": f"{line['splits']} x {line['runs'] / max(1, line['splits']):g}" + (f" ({line['failed']:g} failed)" if line.get("failed", 0) > 0 else ""),
-                          **{f"minus {name}": words(line, f"minus {name}", f"{name} low", f"{name} high", "+") for name in controls}} for line in summary.to_dict("records")])
+    return pd.DataFrame(
+        [
+            {
+                "arm": line["arm"],
+                "mean, 95 % interval": words(line, "mean", "low", "high", ""),
+                "splits x repeats": f"{line['splits']} x {line['runs'] / max(1, line['splits']):g}"
+                + (f" ({line['failed']:g} failed)" if line.get("failed", 0) > 0 else ""),
+                **{
+                    f"minus {name}": words(line, f"minus {name}", f"{name} low", f"{name} high", "+")
+                    for name in controls
+                },
+            }
+            for line in summary.to_dict("records")
+        ]
+    )
 
 # %% ../nbs/60_experiment.ipynb #c081
 def image_scores(
@@ -1162,7 +1300,11 @@ def image_scores(
     tests: Mapping[int, Sequence[str]],  # split -> ids of its test images in order
 ) -> dict[tuple[int, int], dict[str, int]]:  # (split, seed) -> id -> 1 if right
     "The answers of an arm's runs by test image."
-    return {(unit.split, unit.seed): dict(zip(tests[unit.split], map(int, unit.correct))) for unit in units if unit.correct}
+    return {
+        (unit.split, unit.seed): dict(zip(tests[unit.split], map(int, unit.correct)))
+        for unit in units
+        if unit.correct
+    }
 
 
 def bootstrap_difference(
@@ -1187,19 +1329,38 @@ def summary_figure(
     label: str = "test accuracy (%)",  # of the axis
 ) -> Drawing:
     "Means with 95 % intervals on the left, paired differences to the first control on the right."
-    control = next((name.removeprefix("minus ") for name in summary.columns if name.startswith("minus ")), None)
-    panels = [("mean", "low", "high", label)] + ([(f"minus {control}", f"{control} low", f"{control} high", f"minus {control} (points)")] if control else [])
-    figure = Drawing(figsize=(3.3 * len(panels) + 1.2, 0.28 * len(summary) + 0.8), dpi=80, layout="constrained")
+    control = next(
+        (name.removeprefix("minus ") for name in summary.columns if name.startswith("minus ")), None
+    )
+    panels = [("mean", "low", "high", label)] + (
+        [(f"minus {control}", f"{control} low", f"{control} high", f"minus {control} (points)")]
+        if control
+        else []
+    )
+    figure = Drawing(
+        figsize=(3.3 * len(panels) + 1.2, 0.28 * len(summary) + 0.8), dpi=80, layout="constrained"
+    )
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     places = np.arange(len(summary))[::-1]
     for axis, (name, low, high, text) in zip(axes, panels):
-        values, reach = 100 * summary[name].to_numpy(float), 100 * (summary[high] - summary[name]).to_numpy(float)
-        axis.errorbar(values, places, xerr=np.nan_to_num(reach), fmt="o", markersize=4, capsize=2, linewidth=1)
-        axis.axvline(0 if name != "mean" else values[list(summary.arm).index(control)] if control else np.nan, color="grey", linewidth=0.7)
+        values, reach = (
+            100 * summary[name].to_numpy(float),
+            100 * (summary[high] - summary[name]).to_numpy(float),
+        )
+        axis.errorbar(
+            values, places, xerr=np.nan_to_num(reach), fmt="o", markersize=4, capsize=2, linewidth=1
+        )
+        axis.axvline(
+            0 if name != "mean" else values[list(summary.arm).index(control)] if control else np.nan,
+            color="grey",
+            linewidth=0.7,
+        )
         axis.set_xlabel(text, fontsize=8, parse_math=False)
         axis.tick_params(labelsize=8)
     axes[0].set_ylim(-0.6, len(summary) - 0.4)
-    axes[0].set_yticks(places, [name if len(name) <= 44 else name[:43] + "…" for name in summary.arm], parse_math=False)
+    axes[0].set_yticks(
+        places, [name if len(name) <= 44 else name[:43] + "…" for name in summary.arm], parse_math=False
+    )
     return figure
 
 # %% ../nbs/60_experiment.ipynb #c086a
@@ -1218,9 +1379,27 @@ def _check_feeding(
 ) -> None:
     "Feed an arm's parts with stand-ins for its images; raises `GenaugError` when it could not train."
     train, preset = _few_of_each(run.first.train), run.preset
-    made = None if arm.use is None else LabeledImages(train.pixels, train.labels, train.class_names, [f"stand-in {place}" for place in range(len(train))], train.task, info=[{"sources": [[name, 1.0]]} for name in train.ids])
+    made = (
+        None
+        if arm.use is None
+        else LabeledImages(
+            train.pixels,
+            train.labels,
+            train.class_names,
+            [f"stand-in {place}" for place in range(len(train))],
+            train.task,
+            info=[{"sources": [[name, 1.0]]} for name in train.ids],
+        )
+    )
     try:
-        TrainingSchedule(train, made, showing=_showing(arm), epochs=10, size=preset.view.size, batch_size=min(preset.batch_size, len(train))).plan(0)
+        TrainingSchedule(
+            train,
+            made,
+            showing=_showing(arm),
+            epochs=10,
+            size=preset.view.size,
+            batch_size=min(preset.batch_size, len(train)),
+        ).plan(0)
     except GenaugError as error:
         raise GenaugError(f"The arm '{arm.text}' cannot train on these data: {error}") from None
 
@@ -1287,8 +1466,12 @@ def examine(
     "Everything about a comparison that can be known before any work, in seconds and without writing; raises `GenaugError` for what cannot be asked at all."
     usable_device(run.question.device, None)
     if "train" not in run.sets and "all" not in run.sets:
-        raise GenaugError(f"There are no training images (only {', '.join(run.sets) or 'nothing'}): add a train folder.")
-    findings = _data_findings(run) + check_preset(run.preset, run.question.classifier_weights, len(run.first.train.class_names))
+        raise GenaugError(
+            f"There are no training images (only {', '.join(run.sets) or 'nothing'}): add a train folder."
+        )
+    findings = _data_findings(run) + check_preset(
+        run.preset, run.question.classifier_weights, len(run.first.train.class_names)
+    )
     return list(sorted_findings(findings + _arm_findings(run)))
 
 
@@ -1317,9 +1500,23 @@ class ComparisonResult:
 
 
 FREE = ("methods", "splits", "repeats", "test_part", "table", "scale", "batch_size", "device")  # what may differ between two comparisons in one folder: it stands in the key of a row, or changes no number
-WORDS = MappingProxyType({"data": "the data", "shots": "the number of shots", "imbalance_factor": "the imbalance", "condition": "the condition", "test_fraction": "the share kept back for the test",
-                          "copies": "the number of copies", "replace": "the replacement probability", "updates": "the number of updates", "classifier_weights": "the classifier's weights",
-                          "class_prompt": "the prompt of the classes", "use": "the use of the images", "even": "the rule --even", "draws": "the way of drawing"})
+WORDS = MappingProxyType(
+    {
+        "data": "the data",
+        "shots": "the number of shots",
+        "imbalance_factor": "the imbalance",
+        "condition": "the condition",
+        "test_fraction": "the share kept back for the test",
+        "copies": "the number of copies",
+        "replace": "the replacement probability",
+        "updates": "the number of updates",
+        "classifier_weights": "the classifier's weights",
+        "class_prompt": "the prompt of the classes",
+        "use": "the use of the images",
+        "even": "the rule --even",
+        "draws": "the way of drawing",
+    }
+)
 
 
 def same_source(
@@ -1379,10 +1576,28 @@ def _sound_record(
     question, shared = record["question"], record.get("shared") or {}
     json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is a ValueError
     lists = (("methods", str), ("splits", int), ("repeats", int))
-    sound = all(isinstance(question[name], list) and question[name] and all(type(item) is kind for item in question[name]) for name, kind in lists)
-    sound = sound and all(isinstance(question.get(name, ""), str) for name in ("data", "condition", "test_part", "classifier", "device", "table", "scale"))
-    sound = sound and isinstance(shared, dict) and set(shared) <= set(KEY) and isinstance(record["source"], str) and "data" in question
-    return sound and record["genaug_comparison"] == 1 and all(parse_arm(text) is not None for text in question["methods"])
+    sound = all(
+        isinstance(question[name], list)
+        and question[name]
+        and all(type(item) is kind for item in question[name])
+        for name, kind in lists
+    )
+    sound = sound and all(
+        isinstance(question.get(name, ""), str)
+        for name in ("data", "condition", "test_part", "classifier", "device", "table", "scale")
+    )
+    sound = (
+        sound
+        and isinstance(shared, dict)
+        and set(shared) <= set(KEY)
+        and isinstance(record["source"], str)
+        and "data" in question
+    )
+    return (
+        sound
+        and record["genaug_comparison"] == 1
+        and all(parse_arm(text) is not None for text in question["methods"])
+    )
 
 # %% ../nbs/60_experiment.ipynb #c089
 def read_comparison(
@@ -1395,11 +1610,15 @@ def read_comparison(
         if not _sound_record(record):
             raise ValueError
     except FileNotFoundError:
-        raise GenaugError(f"'{folder}' holds no comparison: give the folder that `genaug compare` wrote.") from None
+        raise GenaugError(
+            f"'{folder}' holds no comparison: give the folder that `genaug compare` wrote."
+        ) from None
     except GenaugError as error:  # a method of one's own, mostly
         raise GenaugError(f"'{path}' has an arm that cannot be read here: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and compare again.") from None
+        raise GenaugError(
+            f"'{path}' is damaged or from another version of genaug: choose another folder and compare again."
+        ) from None
     usual = Comparison(("original",)).record()  # of fields that an earlier version lacked
     return {**record, "question": usual | record["question"]}
 
@@ -1412,8 +1631,12 @@ def asked_rows(
     question, shared = record["question"], record.get("shared") or {}
     arms = {(fields["method"], fields["variant"]) for fields in map(arm_fields, question["methods"])}
     judged = rows.classifier.str.startswith("judge ")
-    chosen = pd.Series([(row.method, row.variant) in arms for row in rows.itertuples()], rows.index, dtype=bool)
-    chosen &= rows.split.isin([str(number) for number in question["splits"]]) & (judged | rows.seed.isin([str(number) for number in question["repeats"]]))
+    chosen = pd.Series(
+        [(row.method, row.variant) in arms for row in rows.itertuples()], rows.index, dtype=bool
+    )
+    chosen &= rows.split.isin([str(number) for number in question["splits"]]) & (
+        judged | rows.seed.isin([str(number) for number in question["repeats"]])
+    )
     for name, value in shared.items():
         chosen &= (rows[name] == str(value)) | (judged if name == "classifier" else False)
     return rows[chosen].reset_index(drop=True)
@@ -1469,8 +1692,15 @@ def _result(
 ) -> ComparisonResult:
     "Summarise what the folder holds, and keep summary and findings in it."
     folder, everything = run.folder, read_rows(run.folder / "results.csv")
-    table, made = asked_rows(everything, record), [name for name, arm in run.arms.items() if arm.augmenter is not None]
-    late = [*failure_findings(units), *set_findings(folder, made, run.question.splits), *_other_arms(everything, table)]
+    table, made = (
+        asked_rows(everything, record),
+        [name for name, arm in run.arms.items() if arm.augmenter is not None],
+    )
+    late = [
+        *failure_findings(units),
+        *set_findings(folder, made, run.question.splits),
+        *_other_arms(everything, table),
+    ]
     for finding in late:
         say(finding.line())
     metric = "accuracy" if run.first.train.task == "single" else "mean_average_precision"
@@ -1478,7 +1708,10 @@ def _result(
     findings = sorted_findings([*found, *late])
     loud = [finding.message for finding in findings if finding.severity != "note"]
     notes = list(dict.fromkeys([*notes, *(finding.message for finding in late), *loud]))
-    write_atomic(folder / "summary.json", json.dumps({"metric": metric, "notes": notes, "summary": summary.to_dict("records")}))
+    write_atomic(
+        folder / "summary.json",
+        json.dumps({"metric": metric, "notes": notes, "summary": summary.to_dict("records")}),
+    )
     keep_findings(folder, findings, command="compare")
     return ComparisonResult(folder, table, summary, metric, tuple(notes), findings)
 
@@ -1489,7 +1722,12 @@ def _refusals(
 ) -> list[Finding]:
     "All that can be found before any work; raises `GenaugError` for what the user can put right, and writes nothing."
     found = examine(run)
-    check_claim(run.folder, run.question, source, [folder for images in run.sets.values() for folder in source_folders(images)])
+    check_claim(
+        run.folder,
+        run.question,
+        source,
+        [folder for images in run.sets.values() for folder in source_folders(images)],
+    )
     _check_photographs(run)
     return found
 
@@ -1516,7 +1754,9 @@ def compare(
         units, rows = [unit for unit, _ in done], [row for _, lines in done for row in lines]
         jury = jury() if callable(jury) else jury
         failed = [(unit.arm, unit.split) for unit in units if unit.why]
-        rows += [row for lines in (() if jury is None else measure_experiment(run, jury, failed)) for row in lines]
+        rows += [
+            row for lines in (() if jury is None else measure_experiment(run, jury, failed)) for row in lines
+        ]
         put_noted(rows, run.folder)
         keep_answers(run, units, run.folder / "answers.jsonl")
         return _result(run, record, units, found, [*remarks, *fresh], say)
@@ -1535,8 +1775,16 @@ def with_bootstrap(
     scores = {arm: image_scores([unit for unit in units if unit.arm == arm], tests) for arm in summary.arm}
     control = next((name for name in CONTROLS if scores.get(name)), None)
     own = [bootstrap_difference(scores[arm], None) for arm in summary.arm]
-    paired = [bootstrap_difference(scores[arm], scores[control]) if control not in (None, arm) else (math.nan,) * 3 for arm in summary.arm]
-    values = ([one[1] for one in own], [one[2] for one in own], [one[1] for one in paired], [one[2] for one in paired])
+    paired = [
+        bootstrap_difference(scores[arm], scores[control]) if control not in (None, arm) else (math.nan,) * 3
+        for arm in summary.arm
+    ]
+    values = (
+        [one[1] for one in own],
+        [one[2] for one in own],
+        [one[1] for one in paired],
+        [one[2] for one in paired],
+    )
     return summary.assign(**dict(zip(columns, values)))
 
 # %% ../nbs/60_experiment.ipynb #c097

@@ -46,8 +46,12 @@ def embed_together(
     points = np.concatenate(parts)
     if len(points) < 4:
         raise GenaugError(f"A map needs at least four images, not {len(points)}.")
-    kept = PCA(min(components, len(points), points.shape[1]), random_state=seed, svd_solver="full").fit_transform(points)
-    flat = TSNE(perplexity=min(perplexity, (len(points) - 1) / 3), init="pca", random_state=seed).fit_transform(kept)
+    kept = PCA(
+        min(components, len(points), points.shape[1]), random_state=seed, svd_solver="full"
+    ).fit_transform(points)
+    flat = TSNE(
+        perplexity=min(perplexity, (len(points) - 1) / 3), init="pca", random_state=seed
+    ).fit_transform(kept)
     return np.split(flat, np.cumsum([len(part) for part in parts])[:-1])
 
 # %% ../nbs/65_genmix_study.ipynb #c010
@@ -63,15 +67,33 @@ def study_rows(
     one, two = foreign.features(real), foreign.features(images)
     mine, theirs = own.features(real), own.features(images)
     near = min(neighbours, len(real) - 1)
-    rows = [(f"boundary_coverage@{own.name}", boundary_coverage(theirs, mine, classes, near, own=same), len(images)), (f"diversity@{foreign.name}", diversity(two, images.labels.argmax(1)), len(images))]
+    rows = [
+        (
+            f"boundary_coverage@{own.name}",
+            boundary_coverage(theirs, mine, classes, near, own=same),
+            len(images),
+        ),
+        (f"diversity@{foreign.name}", diversity(two, images.labels.argmax(1)), len(images)),
+    ]
     if same:
         return rows
     precision, recall = manifold_scores(one, two, min(3, len(real) - 1, len(images) - 1))
-    checks = {row.check: row.value / row.n for row in audit_duplicates(images, real) if row.check in ("no_training_copy", "no_repeats")}
+    checks = {
+        row.check: row.value / row.n
+        for row in audit_duplicates(images, real)
+        if row.check in ("no_training_copy", "no_repeats")
+    }
     copied = next(row for row in audit_memory(images, real) if row.check.startswith("near_copies"))
     ratio = np.median(nearest_neighbours(two, one)[0]) / max(np.median(nearest_neighbours(one)[0]), 1e-12)
-    values = {f"kid@{foreign.name}": kernel_distance(one, two), f"precision@{foreign.name}": precision, f"recall@{foreign.name}": recall, f"nearest_ratio@{foreign.name}": ratio,
-              copied.check: copied.value, "training_copies": checks["no_training_copy"], "repeats": checks["no_repeats"]}
+    values = {
+        f"kid@{foreign.name}": kernel_distance(one, two),
+        f"precision@{foreign.name}": precision,
+        f"recall@{foreign.name}": recall,
+        f"nearest_ratio@{foreign.name}": ratio,
+        copied.check: copied.value,
+        "training_copies": checks["no_training_copy"],
+        "repeats": checks["no_repeats"],
+    }
     return rows + [(name, float(value), len(images)) for name, value in values.items()]
 
 # %% ../nbs/65_genmix_study.ipynb #c014
@@ -86,10 +108,18 @@ def map_points(
     most: int | None = None,               # images of each set, evenly spaced; None: all
 ) -> list[tuple]:  # rows of POINT_FIELDS
     "One joint map as points; a mixed image is of the class of its largest label."
-    sets = {name: images if most is None or len(images) <= most else images[np.linspace(0, len(images) - 1, most).astype(int)] for name, images in sets.items()}
+    sets = {
+        name: images
+        if most is None or len(images) <= most
+        else images[np.linspace(0, len(images) - 1, most).astype(int)]
+        for name, images in sets.items()
+    }
     maps = embed_together([network.features(images) for images in sets.values()], seed)
-    return [(panel, name, images.class_names[index], *(round(float(value), 1) for value in place))
-            for (name, images), flat in zip(sets.items(), maps) for index, place in zip(images.labels.argmax(1), flat)]
+    return [
+        (panel, name, images.class_names[index], *(round(float(value), 1) for value in place))
+        for (name, images), flat in zip(sets.items(), maps)
+        for index, place in zip(images.labels.argmax(1), flat)
+    ]
 
 
 def write_points(
@@ -130,12 +160,21 @@ def maps_figure(
     rows = -(-len(panels) // columns)
     figure = Drawing(figsize=(width * columns, width * rows + 0.1), dpi=72, layout="constrained")
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    colours = dict(zip(dict.fromkeys(points["class"]), ("tab:blue", "tab:green", "tab:red", "tab:purple", "tab:orange", "tab:brown")))
+    colours = dict(
+        zip(
+            dict.fromkeys(points["class"]),
+            ("tab:blue", "tab:green", "tab:red", "tab:purple", "tab:orange", "tab:brown"),
+        )
+    )
     styles = {"real": (".", 14, 0.55), "synthetic": ("^", 8, 0.8), "genmix": ("o", 8, 0.8)}
     for letter, axis, panel in zip("abcdefghijklmnop", axes, panels):
         for (kind, name), part in points[points.panel == panel].groupby(["set", "class"], sort=False):
             marker, size, strength = styles[kind]
-            hollow = {"facecolors": "none", "edgecolors": colours[name], "linewidths": 0.5} if kind != "real" else {"color": colours[name], "linewidths": 0}
+            hollow = (
+                {"facecolors": "none", "edgecolors": colours[name], "linewidths": 0.5}
+                if kind != "real"
+                else {"color": colours[name], "linewidths": 0}
+            )
             axis.scatter(part.x, part.y, marker=marker, s=size, alpha=strength, **hollow)
         axis.set_title(f"({letter}) {panel}", fontsize=7)
     for axis in axes:
@@ -158,8 +197,14 @@ def sheet_figure(
     sheet = np.ones((size * len(lines), size * longest, 3), np.float32)
     for row, images in enumerate(lines.values()):
         for column, image in enumerate(images):
-            sheet[row * size:(row + 1) * size, column * size:(column + 1) * size] = to_tensor([image], size, 3)[0].permute(1, 2, 0).numpy()
-    figure = Drawing(figsize=(scale * longest + 0.068 * max(map(len, lines)) + 0.2, scale * len(lines) + 0.1), dpi=76, layout="constrained")
+            sheet[row * size : (row + 1) * size, column * size : (column + 1) * size] = (
+                to_tensor([image], size, 3)[0].permute(1, 2, 0).numpy()
+            )
+    figure = Drawing(
+        figsize=(scale * longest + 0.068 * max(map(len, lines)) + 0.2, scale * len(lines) + 0.1),
+        dpi=76,
+        layout="constrained",
+    )
     axis = figure.subplots()
     axis.imshow(sheet, interpolation="nearest", aspect="equal")
     axis.set_xticks([])
@@ -174,7 +219,11 @@ def pictures_of_each(
 ) -> list[np.ndarray]:
     "The first pictures of every class, class by class; a class by its largest label."
     classes = images.labels.argmax(1)
-    return [images.image(int(place)) for index in range(len(images.class_names)) for place in np.flatnonzero(classes == index)[:each]]
+    return [
+        images.image(int(place))
+        for index in range(len(images.class_names))
+        for place in np.flatnonzero(classes == index)[:each]
+    ]
 
 # %% ../nbs/65_genmix_study.ipynb #c025
 def unstudied(
@@ -183,9 +232,19 @@ def unstudied(
 ) -> list[tuple[int, str]]:  # (split, arm)
     "Arms of a draw without their rows."
     rows = read_rows(file)
-    rows = rows[(rows.table == question.table) & (rows.scale == question.scale) & (rows.data == question.data) & (rows.part == "set=genmix")]
+    rows = rows[
+        (rows.table == question.table)
+        & (rows.scale == question.scale)
+        & (rows.data == question.data)
+        & (rows.part == "set=genmix")
+    ]
     there = {(row.split, arm_text(row.method, row.variant)) for row in rows.itertuples()}
-    return [(split, arm) for split in question.splits for arm in question.methods if (str(split), parse_arm(arm).canonical()) not in there]
+    return [
+        (split, arm)
+        for split in question.splits
+        for arm in question.methods
+        if (str(split), parse_arm(arm).canonical()) not in there
+    ]
 
 
 def studied_sets(
@@ -240,8 +299,12 @@ def class_table(
 ) -> pd.DataFrame:  # index (split, seed), columns (arm, class)
     "One number per run and class."
     chosen = points[(points.metric == metric) & points.part.str.startswith("class=")]
-    return chosen.assign(arm=[arm_text(row.method, row.variant) for row in chosen.itertuples()], split=chosen.split.astype(int), seed=chosen.seed.astype(int),
-                         kind=chosen.part.str.removeprefix("class=")).pivot(index=["split", "seed"], columns=["arm", "kind"], values="value")
+    return chosen.assign(
+        arm=[arm_text(row.method, row.variant) for row in chosen.itertuples()],
+        split=chosen.split.astype(int),
+        seed=chosen.seed.astype(int),
+        kind=chosen.part.str.removeprefix("class="),
+    ).pivot(index=["split", "seed"], columns=["arm", "kind"], values="value")
 
 
 def accuracy_at(
@@ -259,7 +322,14 @@ def answered_shares(
 ) -> pd.DataFrame:  # index (split, seed), columns (class, arm)
     "The share of answers that each class gets (Eq. 1 right)."
     found, spared, whole = class_table(points), class_table(points, "specificity"), sum(shares.values())
-    return pd.concat({name: share / whole * found.xs(name, axis=1, level="kind") + (1 - share / whole) * (1 - spared.xs(name, axis=1, level="kind")) for name, share in shares.items()}, axis=1)
+    return pd.concat(
+        {
+            name: share / whole * found.xs(name, axis=1, level="kind")
+            + (1 - share / whole) * (1 - spared.xs(name, axis=1, level="kind"))
+            for name, share in shares.items()
+        },
+        axis=1,
+    )
 
 # %% ../nbs/65_genmix_study.ipynb #c035
 def gain_text(
@@ -345,7 +415,12 @@ def window_patches(
     window: tuple[float, float] = (-50.0, 200.0),  # Hounsfield units shown as black and as white, for .npy
 ) -> dict[str, int]:  # part -> images
     "Write CT patches as 8-bit grey pictures; raises `GenaugError` for a patient in two parts, a broken array or an empty folder."
-    files = sorted(path for part in ("train", "val", "test") for kind in ("npy", "png") for path in (Path(source) / part).glob(f"*/*.{kind}"))
+    files = sorted(
+        path
+        for part in ("train", "val", "test")
+        for kind in ("npy", "png")
+        for path in (Path(source) / part).glob(f"*/*.{kind}")
+    )
     if not files or Path(target).exists():
         raise GenaugError(f"'{source}' has no part/class/*.npy or *.png to read, or '{target}' exists already; give root/train/<class> and a new folder.")
     homes, counts = {}, {}
@@ -358,7 +433,9 @@ def window_patches(
         if path.suffix == ".npy":
             if values.ndim != 2 or not np.isfinite(values).all():
                 raise GenaugError(f"'{path}' is no grey patch: its shape is {values.shape}, or it has values that are not finite.")
-            values = np.round(255 * np.clip((values - window[0]) / (window[1] - window[0]), 0, 1)).astype(np.uint8)[:, :, None]
+            values = np.round(255 * np.clip((values - window[0]) / (window[1] - window[0]), 0, 1)).astype(
+                np.uint8
+            )[:, :, None]
         write_atomic(Path(target) / path.relative_to(source).with_suffix(".png"), encode_png(values))
         counts[path.parent.parent.name] = counts.get(path.parent.parent.name, 0) + 1
     return counts

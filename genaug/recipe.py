@@ -95,7 +95,15 @@ class LearnedCategory(CategorySettings, Naming):
 
     @classmethod
     def for_embedded(cls) -> "LearnedCategory":
-        return cls(steps=300, learning_rate=1e-4, token_learning_rate=5e-4, batch_size=32, rank=8, initial=None, flip=False)
+        return cls(
+            steps=300,
+            learning_rate=1e-4,
+            token_learning_rate=5e-4,
+            batch_size=32,
+            rank=8,
+            initial=None,
+            flip=False,
+        )
 
     def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False) -> Concept:
         return learn_category_concept(backbone, real, class_prompt, self, checkpoint, progress)
@@ -129,7 +137,9 @@ class LearnedAdapter(AdapterSettings, Naming):
 
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps and photographs per step."
-        return self.steps * {"set": 1, "class": len(real.class_names), "image": len(real)}[self.scope], self.batch_size
+        return self.steps * {"set": 1, "class": len(real.class_names), "image": len(real)}[
+            self.scope
+        ], self.batch_size
 
     def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False) -> Concept | ConceptShelf:
         if self.scope == "set":
@@ -163,7 +173,13 @@ def learn_or_load(
     "The concept of these photographs: read if it was learned before with the same content, learned (resuming) otherwise."
     if folder is None or isinstance(naming, ClassName):
         return naming.learn(backbone, real, class_prompt, None, progress)
-    key = content_hash(stored_kind(naming), settings_of(naming), real.fingerprint(), class_prompt.fingerprint(), backbone.fingerprint())
+    key = content_hash(
+        stored_kind(naming),
+        settings_of(naming),
+        real.fingerprint(),
+        class_prompt.fingerprint(),
+        backbone.fingerprint(),
+    )
     home = Path(folder) / "concepts" / key[:24]
     if not (home / "complete").is_file():
         with disk_errors_explained(home), alone_in(home):  # of several processes one learns, the others wait
@@ -186,11 +202,19 @@ class PaintContext:
 
     def text(self, class_names: Sequence[str]) -> str:
         "The plain prompt of some classes, with learned words where there are any."
-        return self.class_prompt.text(class_names, self.concept.placeholder if self.concept is not None else None)
+        return self.class_prompt.text(
+            class_names, self.concept.placeholder if self.concept is not None else None
+        )
 
     def encode(self, rows: Sequence[PlanRow], real: LabeledImages) -> torch.Tensor:
         "Latents (B, C, h, w) of the rows' first photographs (posterior mean)."
-        return self.backbone.encode(real.batch([row.inputs[0][0] for row in rows], size=self.backbone.image_size, channels=self.backbone.channels))
+        return self.backbone.encode(
+            real.batch(
+                [row.inputs[0][0] for row in rows],
+                size=self.backbone.image_size,
+                channels=self.backbone.channels,
+            )
+        )
 
 
 class Start(Part):
@@ -245,7 +269,9 @@ class FromNoise(Start):
     def plan_start(self, rng, anchor, others, alternative=0): return (), {}
 
     def latents(self, rows, real, context):
-        noise = row_noise(context.backbone.latent_shape, [row.seed for row in rows]).to(context.backbone.device)
+        noise = row_noise(context.backbone.latent_shape, [row.seed for row in rows]).to(
+            context.backbone.device
+        )
         return noise, torch.zeros(len(rows), dtype=torch.long)
 
 
@@ -260,7 +286,9 @@ class FromPhotograph(Start):
         object.__setattr__(self, "strengths", listed(self.strengths))
         super().__post_init__()
         if not self.strengths:
-            raise GenaugError("An edit needs one strength or several, each in (0, 1], and strengths=() has none.")
+            raise GenaugError(
+                "An edit needs one strength or several, each in (0, 1], and strengths=() has none."
+            )
         object.__setattr__(self, "strengths", tuple(float(strength) for strength in self.strengths))
 
     @property
@@ -368,7 +396,9 @@ class EveryOtherClass(Target):
         if slot.aimed or real.task == "multi" or len(real.class_names) < 2:
             return AnotherClass().choose_target(rng, slot, real, base)
         others = [index for index in range(len(real.class_names)) if index != slot.class_index]
-        order = np.random.default_rng(seed_from(base, "every other class", slot.anchor)).permutation(len(others))
+        order = np.random.default_rng(seed_from(base, "every other class", slot.anchor)).permutation(
+            len(others)
+        )
         return slot.anchor, others[order[slot.copy % len(others)]]
 
 # %% ../nbs/40_recipe.ipynb #c025
@@ -476,9 +506,22 @@ class AsPainted(Finish):
     def finish(self, images, rows, real): return list(images)
 
 # %% ../nbs/40_recipe.ipynb #c041a
-CHOICES = ("naming", "start", "target", "prompting", "label", "filter", "finish")  # the parts that are hashed; `use` is not
+CHOICES = (
+    "naming",
+    "start",
+    "target",
+    "prompting",
+    "label",
+    "filter",
+    "finish",
+)  # the parts that are hashed; `use` is not
 
-RECIPE = Identity("Recipe", {"label": "labelling", "filter": "keeping"}, later=("guidance_until", "jitter", "finish"), never=("use", "identity"))
+RECIPE = Identity(
+    "Recipe",
+    {"label": "labelling", "filter": "keeping"},
+    later=("guidance_until", "jitter", "finish"),
+    never=("use", "identity"),
+)
 
 # %% ../nbs/40_recipe.ipynb #c042
 @dataclass(kw_only=True)
@@ -594,7 +637,9 @@ class Recipe(Choices):
 
     def _prepare(self, folder: Path | None) -> "Recipe":
         pool = InversionPool(None if folder is None else folder / "inversions")
-        self.context = PaintContext(self.backbone, self.concept, self.class_prompt, self.num_inference_steps, pool, folder)
+        self.context = PaintContext(
+            self.backbone, self.concept, self.class_prompt, self.num_inference_steps, pool, folder
+        )
         return self
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
@@ -605,7 +650,9 @@ class Recipe(Choices):
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:
         finished = self.finish.finish(paint_with_concepts(self, rows, real), rows, real)
-        sound = isinstance(finished, Sequence) and all(isinstance(image, np.ndarray) and image.dtype == np.uint8 for image in finished)
+        sound = isinstance(finished, Sequence) and all(
+            isinstance(image, np.ndarray) and image.dtype == np.uint8 for image in finished
+        )
         if not sound or len(finished) != len(rows):
             raise GenaugError(f"The finish {type(self.finish).__name__} of '{self.name}' must return one uint8 image for each of {len(rows)} rows.")
         return finished
@@ -694,7 +741,9 @@ def by_adapters(
         return [(learned, list(range(len(rows))))]
     places = {}
     for place, row in enumerate(rows):
-        places.setdefault(tuple((name, float(weight)) for name, weight in row.settings["adapters"]), []).append(place)
+        places.setdefault(
+            tuple((name, float(weight)) for name, weight in row.settings["adapters"]), []
+        ).append(place)
     return [(learned.get(adapters), found) for adapters, found in places.items()]
 
 
@@ -710,7 +759,9 @@ def with_jitter(
         prompts = row.prompts
         for token in (token for token in concept.tokens if row.settings.get("jitter") and any(token in text for text, _ in prompts)):
             vectors, own = concept.tokens[token], f"{token[:-1]}-{row.id}>"
-            noise = np.random.default_rng(seed_from(row.seed, "jitter", token)).standard_normal(tuple(vectors.shape), dtype=np.float32)
+            noise = np.random.default_rng(seed_from(row.seed, "jitter", token)).standard_normal(
+                tuple(vectors.shape), dtype=np.float32
+            )
             words[own] = vectors + row.settings["jitter"] * torch.from_numpy(noise)
             prompts = tuple((text.replace(token, own), part) for text, part in prompts)
         changed.append(replace(row, prompts=prompts))
@@ -758,7 +809,10 @@ def plan_slot(
     rows = []
     for turn in range(recipe.filter.rounds):
         name = content_hash(base, class_name, slot.anchor, slot.copy, *([turn] if turn else []))[:16]
-        rows += [replace(plan_row(recipe, real, slot, peers, name, base, alternative), round=turn) for alternative in range(recipe.start.alternatives)]
+        rows += [
+            replace(plan_row(recipe, real, slot, peers, name, base, alternative), round=turn)
+            for alternative in range(recipe.start.alternatives)
+        ]
     return rows
 
 # %% ../nbs/40_recipe.ipynb #c053b

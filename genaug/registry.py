@@ -77,18 +77,29 @@ def _named_methods(
 ) -> tuple[Method, ...]:
     "The methods of the user's modules and of installed packages."
     modules = [own_module(text.strip()) for text in named.split(",") if text.strip()]
-    modules += [own_module(entry.value) for entry in sorted(entry_points(group="genaug.methods"), key=lambda entry: entry.name)]
+    modules += [
+        own_module(entry.value)
+        for entry in sorted(entry_points(group="genaug.methods"), key=lambda entry: entry.name)
+    ]
     return tuple(one for module in modules for one in declared_methods(vars(module)))
 
 
 def methods() -> tuple[Method, ...]:
     "All methods that are known here, controls first, then by kind and year; raises `GenaugError` when two have one name."
-    own = (*_named_methods(os.environ.get("GENAUG_METHODS", "")), *declared_methods(vars(sys.modules["__main__"])))
+    own = (
+        *_named_methods(os.environ.get("GENAUG_METHODS", "")),
+        *declared_methods(vars(sys.modules["__main__"])),
+    )
     found = {method.name: method for method in shipped_methods()}
     for method in own:
         if found.setdefault(method.name, method) is not method and method.build.__module__ != "__main__":
             raise GenaugError(f"Two methods are called '{method.name}': give yours another name.")
-    return tuple(sorted((found | {method.name: method for method in own}).values(), key=lambda method: (FAMILIES.index(method.family), method.year, method.name)))
+    return tuple(
+        sorted(
+            (found | {method.name: method for method in own}).values(),
+            key=lambda method: (FAMILIES.index(method.family), method.year, method.name),
+        )
+    )
 
 # %% ../nbs/59_registry.ipynb #c009
 def groups() -> Mapping[str, tuple[str, ...]]:
@@ -198,9 +209,14 @@ def parse_parts(
     text: str,             # the whole arm, for the message
 ) -> tuple[str, ...]:  # mixer, then balancer, in canonical text
     "Check what an arm is composed of; raises `GenaugError` when it has two mixers, two balancers or something that is neither."
-    shown = {name.strip(): show_settings(name.strip(), parse_settings(fields, text)) for name, _, fields in (part.partition("@") for part in behind)}
+    shown = {
+        name.strip(): show_settings(name.strip(), parse_settings(fields, text))
+        for name, _, fields in (part.partition("@") for part in behind)
+    }
     names = [part.partition("@")[0].strip() for part in behind]
-    parts = {name: find_method(name).kind if find_method(name).kind == "balancer" else "mixer" for name in names}
+    parts = {
+        name: find_method(name).kind if find_method(name).kind == "balancer" else "mixer" for name in names
+    }
     wrong = next((name for name in parts if find_method(name).part is None), None)
     if wrong is not None:
         raise GenaugError(f"Only a mixer or a balancer can follow '+' in '{text}'; '{wrong}' is neither.")
@@ -236,7 +252,9 @@ def parse_methods(
     parts = [one for part in text.split(",") if part.strip() for one in groups().get(part.strip(), (part,))]
     arms = [parse_arm(part).canonical() for part in parts]
     if not arms:
-        raise GenaugError(f"No method was given; name one or more of {', '.join(method_names())}, separated by commas.")
+        raise GenaugError(
+            f"No method was given; name one or more of {', '.join(method_names())}, separated by commas."
+        )
     return list(dict.fromkeys(arms))
 
 # %% ../nbs/59_registry.ipynb #c020
@@ -251,7 +269,9 @@ def naming_parts(
     tiny: bool,  # settings for the embedded backbone, or the papers'
 ) -> Mapping[str, Naming]:
     "The ways to name a class, by the word that chooses them in an arm (`naming=words`)."
-    return MappingProxyType({kind.word: kind.for_embedded() if tiny else kind() for kind in _kinds(Naming) if kind.word})
+    return MappingProxyType(
+        {kind.word: kind.for_embedded() if tiny else kind() for kind in _kinds(Naming) if kind.word}
+    )
 
 
 def tiny_settings(
@@ -278,8 +298,14 @@ class Arm:
         "What stands in the key of a stored result: the method with its images and their use; mixer and balancer."
         amount = settings_of(budget)
         amount = amount if len(amount) > 3 or amount["fill"] else amount["copies"]
-        painted = None if self.augmenter is None else [self.augmenter.name, self.augmenter.settings(), amount, self.use.record()]
-        mixer, balancer = ([part.name, part.settings()] if part is not None else None for part in (self.mixer, self.balancer))
+        painted = (
+            None
+            if self.augmenter is None
+            else [self.augmenter.name, self.augmenter.settings(), amount, self.use.record()]
+        )
+        mixer, balancer = (
+            [part.name, part.settings()] if part is not None else None for part in (self.mixer, self.balancer)
+        )
         return painted, mixer if balancer is None else [mixer, balancer]
 
     @property
@@ -305,11 +331,20 @@ def chosen_use(
 ) -> TrainingUse:
     "How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes synthetic partners, then what is usual for the data, then the method."
     kind = kind or ("partners" if mixer is not None and mixer.partner_rule.reaches_synthetic else usual)
-    kind, number = asked.get("use", kind or own.word), lambda value: float(value) if type(value) is int else value
+    kind, number = (
+        asked.get("use", kind or own.word),
+        lambda value: float(value) if type(value) is int else value,
+    )
     if kind not in (*USES, own.word):
-        raise GenaugError(f"An arm cannot have use={printable(show_value(kind))[:80]}: it must be one of {', '.join(USES)}.")
+        raise GenaugError(
+            f"An arm cannot have use={printable(show_value(kind))[:80]}: it must be one of {', '.join(USES)}."
+        )
     share = asked.get("replace", replace if replace is not None else own.replace)
-    settings = {"replace": number(share), "weigh": asked.get("weigh", own.weigh), "real_share": number(asked.get("real_share", own.real_share))}
+    settings = {
+        "replace": number(share),
+        "weigh": asked.get("weigh", own.weigh),
+        "real_share": number(asked.get("real_share", own.real_share)),
+    }
     return own.having(**settings) if kind == own.word else training_use(kind, **settings)
 
 # %% ../nbs/59_registry.ipynb #c028b
@@ -486,7 +521,12 @@ def examine_arms(
         found += [*arm_notes(arm), *data_findings(arm, class_names, task, counts)]
         if arm.augmenter is not None:
             told.add((arm.augmenter.said_as, arm.augmenter.suffixes))
-    prompts = [one for naming, behind in sorted(told - {(None, ())}, key=str) if naming for one in prompt_findings(class_names, class_prompt, behind, count_tokens, naming=naming)]
+    prompts = [
+        one
+        for naming, behind in sorted(told - {(None, ())}, key=str)
+        if naming
+        for one in prompt_findings(class_names, class_prompt, behind, count_tokens, naming=naming)
+    ]
     if count_tokens is not None and task == "multi" and any(naming for naming, _ in told) and count_tokens(class_prompt.text(list(class_names))) > 77:
         prompts.append(Finding("cut-enumeration", "note", "", "The names of all classes do not fit into one prompt: an image with very many labels would not be told the last ones."))
     strongest = {}

@@ -62,9 +62,18 @@ def html_table(
     safe: Sequence[str] = (),          # columns whose cells are HTML made by this page
 ) -> str:
     "A table; every other cell and every heading is escaped, numbers stand to the right."
-    cell = lambda name, value: f"<td>{value}</td>" if name in safe else f'<td class="number">{escape(value)}</td>' if isinstance(value, (int, float, np.number)) else f"<td>{escape(value)}</td>"
+    cell = lambda name, value: (
+        f"<td>{value}</td>"
+        if name in safe
+        else f'<td class="number">{escape(value)}</td>'
+        if isinstance(value, (int, float, np.number))
+        else f"<td>{escape(value)}</td>"
+    )
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    body = "".join("<tr>" + "".join(cell(name, value) for name, value in zip(table.columns, line)) + "</tr>" for line in table.itertuples(index=False, name=None))
+    body = "".join(
+        "<tr>" + "".join(cell(name, value) for name, value in zip(table.columns, line)) + "</tr>"
+        for line in table.itertuples(index=False, name=None)
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -74,8 +83,13 @@ def make_page(
 ) -> str:
     "The whole HTML file."
     parts = list(sections)
-    links = "".join(f'<a href="#part{number}">{escape(part.heading)}</a>' for number, part in enumerate(parts))
-    body = "".join(f'<section id="part{number}"><h2>{escape(part.heading)}</h2>{part.body}</section>' for number, part in enumerate(parts))
+    links = "".join(
+        f'<a href="#part{number}">{escape(part.heading)}</a>' for number, part in enumerate(parts)
+    )
+    body = "".join(
+        f'<section id="part{number}"><h2>{escape(part.heading)}</h2>{part.body}</section>'
+        for number, part in enumerate(parts)
+    )
     return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport" content="width=device-width">'
             f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1><nav>{links}</nav>{body}"
             f'<p class="muted">Made by genaug {escape(__version__)}.</p></body></html>\n')
@@ -91,8 +105,21 @@ def findings_section(
     except GenaugError as error:
         kept, said = (), f"The findings are not shown: {error}"
     found = sorted_findings([*kept, *more])
-    table = pd.DataFrame([{"severity": finding.severity, "where": finding.where or "all", "what was found, and what to do": finding.message} for finding in found])
-    words = (paragraph(said, "note") if said else "") + ("" if found else paragraph("No findings." if not said else "Nothing was found while this page was made."))
+    table = pd.DataFrame(
+        [
+            {
+                "severity": finding.severity,
+                "where": finding.where or "all",
+                "what was found, and what to do": finding.message,
+            }
+            for finding in found
+        ]
+    )
+    words = (paragraph(said, "note") if said else "") + (
+        ""
+        if found
+        else paragraph("No findings." if not said else "Nothing was found while this page was made.")
+    )
     return Section("What you must know", words + (html_table(table) if found else ""))
 
 # %% ../nbs/61_report.ipynb #c011
@@ -128,7 +155,9 @@ def class_members(
     index: int,             # of the class
 ) -> np.ndarray:  # positions
     "The images that show a class: their largest label (single) or at least one half of it."
-    return np.flatnonzero(images.targets == index if images.task == "single" else images.labels[:, index] >= 0.5)
+    return np.flatnonzero(
+        images.targets == index if images.task == "single" else images.labels[:, index] >= 0.5
+    )
 
 
 def picture(
@@ -146,8 +175,14 @@ def row_words(
     info: Mapping,  # metadata of a synthetic image
 ) -> str:
     "Prompts in the order of their rule and the numbers of a row, as text."
-    prompts = "; then ".join(f"“{text}” for {part:.0%}" if part < 1 else f"“{text}”" for text, part in info.get("prompts", []))
-    numbers = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in info.get("settings", {}).items() if key not in ("anchor", "copy"))
+    prompts = "; then ".join(
+        f"“{text}” for {part:.0%}" if part < 1 else f"“{text}”" for text, part in info.get("prompts", [])
+    )
+    numbers = ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in info.get("settings", {}).items()
+        if key not in ("anchor", "copy")
+    )
     weight = f", weight {info['weight']:.2g}" if info.get("weight", 1) != 1 else ""
     return " · ".join(part for part in (prompts, f"{numbers}{weight}".strip(", ")) if part)
 
@@ -165,14 +200,31 @@ def exhibit(
         if images is not None:
             positions = class_members(images, index)[:count]
             names = [images.ids[position] for position in positions]
-            strips.append(f"<div>{paragraph(name, 'muted')}{html_strip(images[positions], names, size_px=96)}</div>")
+            strips.append(
+                f"<div>{paragraph(name, 'muted')}{html_strip(images[positions], names, size_px=96)}</div>"
+            )
     for position in class_members(synthetic, index)[:count]:
         name, info = synthetic.ids[position], (synthetic.info or [{}] * len(synthetic))[position] or {}
         close = nearest.get(name)
-        sources = "".join(f'<div class="side">{picture(real, source)}</div>' for source, _ in info.get("sources", [])) or escape("noise")
-        lines.append({"synthetic": picture(synthetic, name), "made from": sources, "nearest training image": f"{picture(real, close[0])}<br>{escape(f'distance {close[1]:.3f}')}" if close else "–", "prompts and numbers": row_words(info)})
+        sources = "".join(
+            f'<div class="side">{picture(real, source)}</div>' for source, _ in info.get("sources", [])
+        ) or escape("noise")
+        lines.append(
+            {
+                "synthetic": picture(synthetic, name),
+                "made from": sources,
+                "nearest training image": f"{picture(real, close[0])}<br>{escape(f'distance {close[1]:.3f}')}"
+                if close
+                else "–",
+                "prompts and numbers": row_words(info),
+            }
+        )
     head = f"<h3>{escape(synthetic.class_names[index])}</h3>" + f'<div class="pair">{"".join(strips)}</div>'
-    return head + (html_table(pd.DataFrame(lines), safe=("synthetic", "made from", "nearest training image")) if lines else paragraph("No synthetic image of this class.", "muted"))
+    return head + (
+        html_table(pd.DataFrame(lines), safe=("synthetic", "made from", "nearest training image"))
+        if lines
+        else paragraph("No synthetic image of this class.", "muted")
+    )
 
 # %% ../nbs/61_report.ipynb #c021
 def nearest_images(
@@ -184,7 +236,10 @@ def nearest_images(
     network = pixel_features(size)
     made, looked = network.features(images), network.features(training)
     distances, positions = nearest_neighbours(made, looked)
-    return {name: (training.ids[position], float(distance)) for name, position, distance in zip(images.ids, positions, distances / made.shape[1] ** 0.5)}
+    return {
+        name: (training.ids[position], float(distance))
+        for name, position, distance in zip(images.ids, positions, distances / made.shape[1] ** 0.5)
+    }
 
 # %% ../nbs/61_report.ipynb #c024
 def content_overlap(
@@ -318,10 +373,19 @@ def image_sections(
     chosen = [int(position) for index in shown for position in class_members(synthetic, index)[:4]]
     names = list(dict.fromkeys(synthetic.ids[position] for position in chosen))
     nearest = nearest_images(synthetic.select(names), real) if real is not None and names else {}
-    more = paragraph(f"The first {classes} of {len(synthetic.class_names)} classes.", "muted") if len(synthetic.class_names) > classes else ""
-    audited = audit_section(real, synthetic, [distance for _, distance in nearest.values()], training, test, exam, plan, folder)
-    return [Section("Counts", html_table(table) + figure_svg(counts_figure(table))),
-            Section("Images", more + "".join(exhibit(real, synthetic, nearest, index) for index in shown)), audited]
+    more = (
+        paragraph(f"The first {classes} of {len(synthetic.class_names)} classes.", "muted")
+        if len(synthetic.class_names) > classes
+        else ""
+    )
+    audited = audit_section(
+        real, synthetic, [distance for _, distance in nearest.values()], training, test, exam, plan, folder
+    )
+    return [
+        Section("Counts", html_table(table) + figure_svg(counts_figure(table))),
+        Section("Images", more + "".join(exhibit(real, synthetic, nearest, index) for index in shown)),
+        audited,
+    ]
 
 # %% ../nbs/61_report.ipynb #c034
 def stored_note(
@@ -366,10 +430,20 @@ def verdicts(
     sentences = []
     for control in [name.removeprefix("minus ") for name in summary.columns if name.startswith("minus ")]:
         for line in summary[~summary.arm.isin(CONTROLS[:CONTROLS.index(control) + 1])].to_dict("records"):
-            value, low, high = (100 * float(line[name]) for name in (f"minus {control}", f"{control} low", f"{control} high"))
+            value, low, high = (
+                100 * float(line[name]) for name in (f"minus {control}", f"{control} low", f"{control} high")
+            )
             if np.isnan(value):
                 continue
-            seen = "one split gives no interval" if np.isnan(low) else "better" if low > 0 else "worse" if high < 0 else "not distinguishable from zero"
+            seen = (
+                "one split gives no interval"
+                if np.isnan(low)
+                else "better"
+                if low > 0
+                else "worse"
+                if high < 0
+                else "not distinguishable from zero"
+            )
             interval = "" if np.isnan(low) else f", 95 % interval [{low:+.1f}, {high:+.1f}]"
             sentences.append(f"{line['arm']} minus {control}: {value:+.1f} points{interval}: {seen}.")
     return sentences
@@ -382,10 +456,18 @@ def class_table(
 ) -> pd.DataFrame:
     "Mean sensitivity of each class by arm, in percent, both in the given order."
     chosen = rows[(rows.metric == "sensitivity") & rows.part.str.startswith("class=")]
-    arms, classes = [arm_text(row.method, row.variant) for row in chosen.itertuples()], chosen.part.str.removeprefix("class=")
-    table = 100 * chosen.assign(arm=arms, **{"class": classes}).pivot_table(index="class", columns="arm", values="value", sort=False)
+    arms, classes = (
+        [arm_text(row.method, row.variant) for row in chosen.itertuples()],
+        chosen.part.str.removeprefix("class="),
+    )
+    table = 100 * chosen.assign(arm=arms, **{"class": classes}).pivot_table(
+        index="class", columns="arm", values="value", sort=False
+    )
     order = {part_of(class_=name).removeprefix("class="): name for name in class_names}
-    table = table.reindex(index=[name for name in order if name in table.index], columns=[name for name in methods if name in table.columns])
+    table = table.reindex(
+        index=[name for name in order if name in table.index],
+        columns=[name for name in methods if name in table.columns],
+    )
     return table.round(1).rename(index=order).rename_axis(columns=None).reset_index()
 
 # %% ../nbs/61_report.ipynb #c041b
@@ -435,10 +517,25 @@ def made_table(
     measured = set_table(rows, methods)
     if not len(measured):
         return []
-    words = {"judge_accuracy": "recognised by the judge (%)", "judge_label_mass": "label mass on the judge's answer (%)", "lpips_within_class": "LPIPS within a class", "clip_score": "CLIP score"}
-    shown = measured.assign(**{name: 100 * measured[name] for name in ("judge_accuracy", "judge_label_mass") if name in measured}).round(2)
+    words = {
+        "judge_accuracy": "recognised by the judge (%)",
+        "judge_label_mass": "label mass on the judge's answer (%)",
+        "lpips_within_class": "LPIPS within a class",
+        "clip_score": "CLIP score",
+    }
+    shown = measured.assign(
+        **{name: 100 * measured[name] for name in ("judge_accuracy", "judge_label_mass") if name in measured}
+    ).round(2)
     said = paragraph("The judge is a network of another architecture, trained on the whole training pool; it has no part in filtering or selection. A nearest_ratio far below 1 means copying: synthetic images are closer to a training image than training images are to each other.", "muted")
-    return [Section("The synthetic sets", html_table(shown.rename(columns=words).rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()) + said)]
+    return [
+        Section(
+            "The synthetic sets",
+            html_table(
+                shown.rename(columns=words).rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()
+            )
+            + said,
+        )
+    ]
 
 # %% ../nbs/61_report.ipynb #c045a
 def stored_summary(
@@ -452,14 +549,32 @@ def stored_summary(
         stored = parse_json(path.read_text(encoding="utf-8"))
         summary = pd.DataFrame(stored["summary"])
         lines, notes = summary.to_dict("records"), stored["notes"]
-        sound = stored["metric"] in MAIN_METRICS and isinstance(notes, list) and all(isinstance(note, str) for note in notes) and len(lines)
-        sound = sound and {"arm", "splits", "runs", "mean", "low", "high", "images low", "images high"} <= set(summary.columns)
-        controls = [str(name).removeprefix("minus ") for name in summary.columns if str(name).startswith("minus ")]
+        sound = (
+            stored["metric"] in MAIN_METRICS
+            and isinstance(notes, list)
+            and all(isinstance(note, str) for note in notes)
+            and len(lines)
+        )
+        sound = sound and {
+            "arm",
+            "splits",
+            "runs",
+            "mean",
+            "low",
+            "high",
+            "images low",
+            "images high",
+        } <= set(summary.columns)
+        controls = [
+            str(name).removeprefix("minus ") for name in summary.columns if str(name).startswith("minus ")
+        ]
         sound = sound and all({f"{name} low", f"{name} high"} <= set(summary.columns) for name in controls)
         if not sound or not all(isinstance(value, str if name in words else (int, float)) for line in lines for name, value in line.items()):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise GenaugError(f"'{path}' is damaged: run the same `genaug compare` command again, which writes it anew.") from None
+        raise GenaugError(
+            f"'{path}' is damaged: run the same `genaug compare` command again, which writes it anew."
+        ) from None
     return summary, stored["metric"], notes
 
 # %% ../nbs/61_report.ipynb #c046

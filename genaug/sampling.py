@@ -21,7 +21,10 @@ def row_noise(
     seeds:list, # B integers, one per row
 )->torch.Tensor: # (B, C, h, w) float32, standard normal
     "Gaussian noise, each row from its own CPU generator that uses all bits of its seed."
-    rows = [torch.from_numpy(np.random.default_rng(int(seed)).standard_normal(tuple(shape), dtype=np.float32)) for seed in seeds]
+    rows = [
+        torch.from_numpy(np.random.default_rng(int(seed)).standard_normal(tuple(shape), dtype=np.float32))
+        for seed in seeds
+    ]
     return torch.stack(rows) if rows else torch.zeros(0, *shape)
 
 # %% ../nbs/06_sampling.ipynb #c009
@@ -87,7 +90,9 @@ def start_step(
 )->int: # index into the grid; S means that no step is run
     "The first step of an edit: S - int(S * strength), as in diffusers. `GenaugError` outside [0, 1]."
     if not 0 <= strength <= 1:
-        raise GenaugError(f"A strength must be between 0 (keep the photograph) and 1 (forget it), not {strength}.")
+        raise GenaugError(
+            f"A strength must be between 0 (keep the photograph) and 1 (forget it), not {strength}."
+        )
     return num_inference_steps - int(num_inference_steps * strength)
 
 # %% ../nbs/06_sampling.ipynb #c022
@@ -129,7 +134,10 @@ def denoise(
     timesteps, count = backbone.timesteps(settings.num_inference_steps), len(latents)
     stride = len(backbone.alphas_cumprod) // settings.num_inference_steps
     latents, stacked = latents.to(backbone.device).clone(), stack_stages(stages, count)
-    starts, scale = per_row(start_step, count, torch.int64), per_row(settings.guidance_scale, count, torch.float64)
+    starts, scale = (
+        per_row(start_step, count, torch.int64),
+        per_row(settings.guidance_scale, count, torch.float64),
+    )
     switches = switch_table(switch_steps, count, len(stages))
     guided = suffixed_steps(settings.guidance_until, timesteps, len(backbone.alphas_cumprod))
     if unconditional is None and (scale != 1).any():
@@ -140,7 +148,9 @@ def denoise(
         condition = stacked[(switches[rows] <= step).sum(1), rows]
         level = timestep.expand(len(rows))
         current, guide = latents[rows], unconditional is not None and step < guided
-        noise = guided_noise(backbone, current, level, condition, unconditional[rows] if guide else None, scale[rows])
+        noise = guided_noise(
+            backbone, current, level, condition, unconditional[rows] if guide else None, scale[rows]
+        )
         latents[rows] = ddim_step(current, noise, backbone.alpha_at(level), backbone.alpha_at(level - stride))
         if callback is not None:
             callback(dict(step=step, timestep=int(timestep), rows=rows, noise=noise, latents=latents))
@@ -153,7 +163,9 @@ def stack_stages(
 )->torch.Tensor: # (stages, B, L, D)
     "The embeddings of all stages as one tensor; `GenaugError` if there is none or a stage has another number of rows."
     if isinstance(stages, torch.Tensor) or len(stages) == 0 or any(len(stage) != rows for stage in stages):
-        raise GenaugError(f"Give a list of prompt embeddings, each with one row for each of the {rows} latents.")
+        raise GenaugError(
+            f"Give a list of prompt embeddings, each with one row for each of the {rows} latents."
+        )
     return torch.stack(list(stages))
 
 def switch_table(
@@ -162,7 +174,11 @@ def switch_table(
     stages:int, # number of prompt stages
 )->torch.Tensor: # (B, stages - 1) int64
     "The steps at which prompts change, one line per row; `GenaugError` if they do not fit the stages."
-    table = torch.zeros(rows, 0, dtype=torch.int64) if switch_steps is None else torch.as_tensor(switch_steps).cpu().to(torch.int64)
+    table = (
+        torch.zeros(rows, 0, dtype=torch.int64)
+        if switch_steps is None
+        else torch.as_tensor(switch_steps).cpu().to(torch.int64)
+    )
     if table.ndim < 2 and stages == 2:
         table = table.reshape(-1, 1).expand(rows, 1)
     if table.shape != (rows, stages - 1):

@@ -72,7 +72,9 @@ def html_strip(
     captions = [""] * len(arrays) if captions is None else list(captions)
     hints = captions if hints is None else list(hints)
     if not len(arrays) == len(captions) == len(hints):
-        raise GenaugError(f"{len(arrays)} pictures need as many captions and hints, not {len(captions)} and {len(hints)}.")
+        raise GenaugError(
+            f"{len(arrays)} pictures need as many captions and hints, not {len(captions)} and {len(hints)}."
+        )
     figures = [f'<figure><img src="{to_data_uri(array, size_px)}" alt="{escape(caption)}" title="{escape(hint)}"><figcaption>{escape(caption)}</figcaption></figure>'
                for array, caption, hint in zip(arrays, captions, hints)]
     return '<div class="strip">' + "".join(figures) + "</div>"
@@ -115,7 +117,11 @@ def show_images(
     columns = max(1, min(columns, len(arrays)))
     rows = max(1, -(-len(arrays) // columns))
     edge = size_px / 80
-    figure = Drawing(figsize=(columns * edge * 1.08, rows * (edge * 1.08 + (0.2 if titles is not None else 0))), dpi=80, layout="constrained")
+    figure = Drawing(
+        figsize=(columns * edge * 1.08, rows * (edge * 1.08 + (0.2 if titles is not None else 0))),
+        dpi=80,
+        layout="constrained",
+    )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for position, axis in enumerate(grid):
         axis.axis("off")
@@ -138,15 +144,26 @@ def show_beside(
         raise GenaugError("The two sets have different class names: open them from the same source.")
     classes = list(real.class_names[:6] if classes is None else classes)
     edge = size_px / 80
-    figure = Drawing(figsize=((2 * columns + 0.5) * edge * 1.08 + 1, max(1, len(classes)) * edge * 1.08 + 0.3), dpi=80, layout="constrained")
-    grid = figure.subplots(max(1, len(classes)), 2 * columns + 1, squeeze=False, width_ratios=[1] * columns + [0.15] + [1] * columns)
+    figure = Drawing(
+        figsize=((2 * columns + 0.5) * edge * 1.08 + 1, max(1, len(classes)) * edge * 1.08 + 0.3),
+        dpi=80,
+        layout="constrained",
+    )
+    grid = figure.subplots(
+        max(1, len(classes)),
+        2 * columns + 1,
+        squeeze=False,
+        width_ratios=[1] * columns + [0.15] + [1] * columns,
+    )
     for axis in grid.ravel():
         axis.set(xticks=[], yticks=[], frame_on=False)
     for row, name in enumerate(classes):
         for images, start in ((real, 0), (synthetic, columns + 1)):
             chosen = np.flatnonzero(images.labels[:, images.class_names.index(name)] >= 0.5)[:columns]
             for offset, position in enumerate(chosen):
-                grid[row, start + offset].imshow(images.image(int(position)), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                grid[row, start + offset].imshow(
+                    images.image(int(position)), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+                )
         grid[row, 0].set_ylabel(name[:16], fontsize=8, rotation=0, ha="right", va="center", parse_math=False)
     literal_title(grid[0, 0], "real", 9)
     literal_title(grid[0, columns + 1], "synthetic", 9)
@@ -180,9 +197,13 @@ def show_curves(
     axis = figure.subplots()
     for name, (places, values) in curves.items():
         mean, half = mean_interval(values)
-        line, = axis.plot(places, mean, marker="o" if len(mean) <= 12 else None, markersize=3, label=str(name))
+        (line,) = axis.plot(
+            places, mean, marker="o" if len(mean) <= 12 else None, markersize=3, label=str(name)
+        )
         if not np.isnan(half).any():
-            axis.fill_between(places, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0)
+            axis.fill_between(
+                places, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0
+            )
     if log_x:
         axis.set_xscale("log")
     axis.set_xlabel(xlabel, parse_math=False)
@@ -203,7 +224,12 @@ def figure_svg(
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "genaug"}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that the measuring font lacks is still drawn by the browser
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    short = lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])  # a hundredth of a point is enough
-    allowed = "".join(letter if letter.isprintable() or letter == "\n" else escape(printable(letter)) for letter in buffer.getvalue())
+    short = lambda attribute: re.sub(
+        r"(\d\.\d\d)\d+", r"\1", attribute[0]
+    )  # a hundredth of a point is enough
+    allowed = "".join(
+        letter if letter.isprintable() or letter == "\n" else escape(printable(letter))
+        for letter in buffer.getvalue()
+    )
     text = re.sub(r'="[^"]*"', short, allowed)
     return text[text.index("<svg"):]

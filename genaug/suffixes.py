@@ -39,7 +39,9 @@ from .prompts import class_words, clean_suffixes, read_suffixes
 # %% ../nbs/27_suffixes.ipynb #c006
 def _list_files() -> dict[str, Path]:  # name -> file
     "The text files of the published lists."
-    return {path.stem: path for path in sorted((Path(str(files("genaug"))) / "assets" / "suffixes").glob("*.txt"))}
+    return {
+        path.stem: path for path in sorted((Path(str(files("genaug"))) / "assets" / "suffixes").glob("*.txt"))
+    }
 
 
 def published_lists() -> tuple[str, ...]:
@@ -54,7 +56,14 @@ def published_suffixes(
     lists = _list_files()
     if name not in lists:
         close = get_close_matches(name.lower(), lists, 3, 0.4)
-        raise GenaugError(f"There is no published list '{name}': " + (f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(lists) or 'none in this installation'}."))
+        raise GenaugError(
+            f"There is no published list '{name}': "
+            + (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"there are {', '.join(lists) or 'none in this installation'}."
+            )
+        )
     return read_suffixes(lists[name])
 
 # %% ../nbs/27_suffixes.ipynb #c009
@@ -75,8 +84,16 @@ def setting_of(
 ) -> str:
     "What a caption says behind the class: 'a photo of a seven on grass' -> 'on grass'; empty when it says nothing or names no class."
     names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True) if word)
-    found = re.search(rf"(?<!\w)(?:(?:{names})(?:e?s)?(?!\w)\s*)+(.*)", " ".join(caption.split()), re.IGNORECASE) if names else None
-    return "".join(character for character in found[1] if character.isprintable())[:300].strip(" ,.:;-") if found else ""
+    found = (
+        re.search(rf"(?<!\w)(?:(?:{names})(?:e?s)?(?!\w)\s*)+(.*)", " ".join(caption.split()), re.IGNORECASE)
+        if names
+        else None
+    )
+    return (
+        "".join(character for character in found[1] if character.isprintable())[:300].strip(" ,.:;-")
+        if found
+        else ""
+    )
 
 
 def suffixes_from_captions(
@@ -113,7 +130,9 @@ def load_pretrained(
         raise
     except Exception as error:
         remedy = "the folder needs config.json, a tokenizer and safetensors weights, as save_pretrained writes them" if options else "check the spelling and the network connection, or download the model once and give its folder"
-        raise GenaugError(f"The {purpose} '{path}' could not be loaded ({type(error).__name__}): {remedy}.") from error
+        raise GenaugError(
+            f"The {purpose} '{path}' could not be loaded ({type(error).__name__}): {remedy}."
+        ) from error
     if len(info["missing_keys"]) > len(model.state_dict()) // 10:
         raise GenaugError(f"'{path}' lacks the weights of a {purpose} ({len(info['missing_keys'])} tensors are missing): choose another model.")
     return helper, model.eval().requires_grad_(False)
@@ -125,7 +144,9 @@ def load_blip(
 ) -> tuple:  # (processor, model, loading info)
     "A BLIP captioner with its processor."
     from transformers import BlipForConditionalGeneration, BlipProcessor
-    model, info = BlipForConditionalGeneration.from_pretrained(where, use_safetensors=True, output_loading_info=True, **options)
+    model, info = BlipForConditionalGeneration.from_pretrained(
+        where, use_safetensors=True, output_loading_info=True, **options
+    )
     return BlipProcessor.from_pretrained(where, **options), model, info
 
 # %% ../nbs/27_suffixes.ipynb #c015
@@ -366,7 +387,9 @@ def open_language_model(
     if re.match(r"[a-z]+://", where.lower()):
         return ServerLanguageModel(where, model)
     if model:
-        raise GenaugError("--llm-model belongs to an address (--llm https://...); a folder holds one model only.")
+        raise GenaugError(
+            "--llm-model belongs to an address (--llm https://...); a folder holds one model only."
+        )
     return LocalLanguageModel(where, device)
 
 # %% ../nbs/27_suffixes.ipynb #c036
@@ -438,7 +461,9 @@ def answer_lines(
     answer: str,  # of a language model
 ) -> list[str]:
     "The lines of an answer, thoughts and code fences left out; the items, where it is a JSON list."
-    visible = lambda text: "".join(character if character.isprintable() else " " for character in text).strip()
+    visible = lambda text: "".join(
+        character if character.isprintable() else " " for character in text
+    ).strip()
     answer = without_thoughts(answer)[:100_000]
     listed = re.search(r"\[.*\]", answer, re.DOTALL)
     try:
@@ -484,7 +509,11 @@ def summarize(
     "Suffixes that a language model finds in captions (Diff-II v1, 3.3); raises `GenaugError` when it finds none."
     if not captions:
         raise GenaugError("There are no captions to summarise: give at least one training image.")
-    return parse_suffixes(model.complete(instruction(draw_captions(captions, most_captions, seed), metaclass, most)), metaclass, most)
+    return parse_suffixes(
+        model.complete(instruction(draw_captions(captions, most_captions, seed), metaclass, most)),
+        metaclass,
+        most,
+    )
 
 # %% ../nbs/27_suffixes.ipynb #c046
 COMMON_WORDS = tuple("""and the with for from back big black blue brown common desert eastern field fish forest garden gold golden gray great green grey ground hill house island lake large least lesser light
@@ -503,7 +532,9 @@ def stem(
         return word[:-3] + "y"
     if len(word) > 4 and re.search(r"(s|x|z|ch|sh)es$", word):
         return word[:-2]
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+    return (
+        word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+    )
 
 
 def stems(
@@ -553,7 +584,9 @@ def reason_against(
 ) -> str:  # in words, or empty
     "Why a suffix should not be used for every class; empty when no rule speaks against it."
     words, named = re.findall(r"[\w'’]+", suffix), named_class(suffix, class_names, metaclass)
-    capital = next((word for position, word in enumerate(words) if re.search("[A-Z]", word[not position:])), None)
+    capital = next(
+        (word for position, word in enumerate(words) if re.search("[A-Z]", word[not position :])), None
+    )
     number = next((word for word in words if re.search(r"\d", word)), None)
     marking = next((word for word in words if stem(word) in MARKINGS), None)
     found = (named and f"'{named[0]}' names the class '{class_words(named[1])}'",
@@ -573,8 +606,12 @@ def filter_suffixes(
 ) -> tuple[tuple[str, ...], dict[str, str]]:  # kept, and left out with the reason
     "Leave out suffixes that name a class or describe a single object or image."
     known = tuple(frozenset(stems(caption)) for caption in captions or ())
-    reasons = {suffix: reason_against(suffix, class_names, known, metaclass) for suffix in clean_suffixes(suffixes)}
-    return tuple(suffix for suffix, reason in reasons.items() if not reason), {suffix: reason for suffix, reason in reasons.items() if reason}
+    reasons = {
+        suffix: reason_against(suffix, class_names, known, metaclass) for suffix in clean_suffixes(suffixes)
+    }
+    return tuple(suffix for suffix, reason in reasons.items() if not reason), {
+        suffix: reason for suffix, reason in reasons.items() if reason
+    }
 
 # %% ../nbs/27_suffixes.ipynb #c062
 def check_free(
@@ -585,7 +622,9 @@ def check_free(
     if Path(path).is_dir():
         raise GenaugError(f"'{path}' is a folder: name a text file for the suffixes.")
     if Path(path).exists() and not replace:
-        raise GenaugError(f"'{path}' exists and may hold edits of yours: name another file, or say --replace.")
+        raise GenaugError(
+            f"'{path}' exists and may hold edits of yours: name another file, or say --replace."
+        )
     if Path(path).exists() and not Path(path).is_file():
         raise GenaugError(f"'{path}' is a device or pipe, not a file: name a text file for the suffixes.")
     home = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
@@ -630,7 +669,11 @@ def open_suffixes(
         raise GenaugError(f"The suffix file '{path}' has {len(suffixes):,} suffixes, more than {max_suffixes:,}: a few settings suffice, each image takes one of them.")
     odd = next((text for text in suffixes if not text.isprintable() or len(text) > max_length), None)
     if odd is not None:
-        fault = "holds control or invisible characters" if not odd.isprintable() else f"has {len(odd):,} characters, more than {max_length}"
+        fault = (
+            "holds control or invisible characters"
+            if not odd.isprintable()
+            else f"has {len(odd):,} characters, more than {max_length}"
+        )
         raise GenaugError(f"A suffix in '{path}' {fault}: '{printable(odd[:80])}'; write each as a short phrase, such as 'on grass'.")
     return suffixes
 
@@ -653,4 +696,6 @@ def make_suffixes(
         captions = captioner.captions(images, allowed, cache, progress=progress)
     if model is not None:
         return summarize(captions, model, metaclass, seed), captions
-    return suffixes_from_captions(captions, [*map(class_words, images.class_names), *([metaclass] if metaclass else [])]), captions
+    return suffixes_from_captions(
+        captions, [*map(class_words, images.class_names), *([metaclass] if metaclass else [])]
+    ), captions

@@ -41,8 +41,22 @@ class Places:
 
     def home(self, question: Comparison) -> Path:
         "The working folder of one draw of training images; classifiers and arms share what lies there."
-        size = f"{question.shots}-shot" if question.shots is not None else f"imbalance-{question.imbalance_factor:g}" if question.imbalance_factor else f"{question.data}-draws" if question.draws else "all"
-        return self.work / "-".join([size, *([question.condition] if question.condition != "natural" else []), *(["smoke"] if question.scale == "seconds" else [])])
+        size = (
+            f"{question.shots}-shot"
+            if question.shots is not None
+            else f"imbalance-{question.imbalance_factor:g}"
+            if question.imbalance_factor
+            else f"{question.data}-draws"
+            if question.draws
+            else "all"
+        )
+        return self.work / "-".join(
+            [
+                size,
+                *([question.condition] if question.condition != "natural" else []),
+                *(["smoke"] if question.scale == "seconds" else []),
+            ]
+        )
 
 
 def table_places(
@@ -54,7 +68,9 @@ def table_places(
     start = Path(start)
     project = start / "../results" if start.resolve().name == "tables" else start / "nbs/results"
     place = Path(results) if results is not None else project if project.is_dir() else start / "results"
-    return Places(place / f"{table}.csv", (place.parent if place.name == "results" else place) / "_runs" / "shared")
+    return Places(
+        place / f"{table}.csv", (place.parent if place.name == "results" else place) / "_runs" / "shared"
+    )
 
 # %% ../nbs/63_tables.ipynb #c007b
 SCALES = ("seconds", "hour", "paper")
@@ -97,7 +113,9 @@ def _identity(
     question: Comparison,  # names a classifier
 ) -> str:
     "The classifier as it stands in the rows."
-    return classifier_identity(classifier_preset(question.classifier, question.classifier_weights, question.updates))
+    return classifier_identity(
+        classifier_preset(question.classifier, question.classifier_weights, question.updates)
+    )
 
 
 def _splits(
@@ -113,8 +131,17 @@ def unfinished(
     backbone: str,         # as it stands in the rows
 ) -> tuple[int, ...]:  # splits
     "The splits that lack a run."
-    absent = missing_units(read_rows(file), question.methods, question.splits, question.repeats, scale=question.scale, data=question.data, condition=condition_name(question), backbone=backbone,
-                           classifier=_identity(question))
+    absent = missing_units(
+        read_rows(file),
+        question.methods,
+        question.splits,
+        question.repeats,
+        scale=question.scale,
+        data=question.data,
+        condition=condition_name(question),
+        backbone=backbone,
+        classifier=_identity(question),
+    )
     return tuple(sorted({split for _, split, _ in absent}))
 
 # %% ../nbs/63_tables.ipynb #c012
@@ -130,8 +157,13 @@ def bootstrap_rows(
     shared |= dict(split="all", seed="all", wall_s=0, evaluations=0, settings=_splits(run.question))
     columns = (("images low", "", "low"), ("images high", "", "high"),
                ("images minus low", "minus=control", "low"), ("images minus high", "minus=control", "high"))
-    return [shared | arm_fields(arm) | {"metric": f"accuracy_bootstrap_{end}", "part": part, "value": value, "n": len(units[0].correct)}
-            for column, part, end in columns for arm, value in zip(summary.arm, summary[column])]
+    return [
+        shared
+        | arm_fields(arm)
+        | {"metric": f"accuracy_bootstrap_{end}", "part": part, "value": value, "n": len(units[0].correct)}
+        for column, part, end in columns
+        for arm, value in zip(summary.arm, summary[column])
+    ]
 
 # %% ../nbs/63_tables.ipynb #c013
 def lacks_bootstrap(
@@ -143,7 +175,15 @@ def lacks_bootstrap(
     rows = read_rows(file)
     if len(question.splits) < 2 or unfinished(question, file, backbone) or "accuracy" not in set(rows.metric):
         return False
-    rows = rows[(rows.metric == "accuracy_bootstrap_low") & (rows.part == "") & (rows.scale == question.scale) & (rows.data == question.data) & (rows.condition == condition_name(question)) & (rows.classifier == _identity(question)) & (rows.settings == _splits(question))]
+    rows = rows[
+        (rows.metric == "accuracy_bootstrap_low")
+        & (rows.part == "")
+        & (rows.scale == question.scale)
+        & (rows.data == question.data)
+        & (rows.condition == condition_name(question))
+        & (rows.classifier == _identity(question))
+        & (rows.settings == _splits(question))
+    ]
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
 
 # %% ../nbs/63_tables.ipynb #c016
@@ -161,17 +201,24 @@ def fill_table(
     for question in questions:
         whole = open_run(question, source, places.home(question), backbone, progress=False)
         todo = unfinished(question, places.file, whole.names["backbone"])
-        asked = dataclasses.replace(whole, question=dataclasses.replace(question, splits=todo or question.splits))
+        asked = dataclasses.replace(
+            whole, question=dataclasses.replace(question, splits=todo or question.splits)
+        )
         for unit, rows in run_experiment(asked) if todo else ():
             kind = [row["part"].partition("=")[0] if "," not in row["part"] else "cells" for row in rows]
             put([row for row, one in zip(rows, kind) if one in ("", *parts)], places.file)
-            put([row | {"settings": ""} for row, one in zip(rows, kind) if (row["metric"], one) in points], places.points) if points else None
+            put(
+                [row | {"settings": ""} for row, one in zip(rows, kind) if (row["metric"], one) in points],
+                places.points,
+            ) if points else None
             keep_answers(asked, [unit], places.answers)
         if todo and measure and any(arm.augmenter is not None for arm in asked.arms.values()):
             pool = {"pool": judging_pool(question.data)} if question.draws else {}
             for rows in measure_experiment(asked, find_jury(asked.sets, places.work / "judges", **pool, **(jury or {}))):
                 put(rows, places.file)
-        drawn = all(manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits)
+        drawn = all(
+            manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits
+        )
         if drawn and lacks_bootstrap(question, places.file, whole.names["backbone"]):
             put(bootstrap_rows(whole, *zip(*run_experiment(whole))), places.file)
 
@@ -182,7 +229,9 @@ def scales_shown(
 ) -> list[str]:
     "Scales that have rows, the largest last; a smoke run is shown only when it was asked for."
     there = set(read_rows(file).scale)
-    return [one for one in ("seconds", "hour", "paper") if one in there and (one == scale or one != "seconds")]
+    return [
+        one for one in ("seconds", "hour", "paper") if one in there and (one == scale or one != "seconds")
+    ]
 
 
 def table_rows(
@@ -194,7 +243,9 @@ def table_rows(
 ) -> pd.DataFrame:
     "The rows of one view of a table, of its newest backbone."
     rows = read_rows(file)
-    rows = rows[(rows.scale == scale) & (rows.condition == condition) & ((rows.data == data) | (data is None))]
+    rows = rows[
+        (rows.scale == scale) & (rows.condition == condition) & ((rows.data == data) | (data is None))
+    ]
     if classifier is not None:
         rows = rows[rows.classifier.str.startswith(classifier) | rows.classifier.str.startswith("judge")]
     return rows[rows.backbone == rows.backbone.iloc[-1]] if len(rows) else rows
@@ -210,9 +261,30 @@ def beside_paper(
     for line in summary.to_dict("records"):
         paper = printed.get(line["arm"], np.nan)
         ours = [line.get(name, np.nan) for name in ("minus original", "original low", "original high")]
-        gain = f"{100 * ours[0]:+.1f}" + (f" [{100 * ours[1]:+.1f}, {100 * ours[2]:+.1f}]" if np.isfinite(ours[1]) else "") if np.isfinite(ours[0]) else "–"
-        lines.append({"arm": line["arm"], "paper": "–" if np.isnan(paper) else f"{paper:.2f}", "paper's gain": "–" if np.isnan(paper - base) or line["arm"] == "original" else f"{paper - base:+.2f}",
-                      "ours": f"{100 * line['mean']:.1f}" + (f" [{100 * line['low']:.1f}, {100 * line['high']:.1f}]" if np.isfinite(line["low"]) else ""), "our gain": gain, "splits": line["splits"], "what differs": (differs or {}).get(line["arm"], "")})
+        gain = (
+            f"{100 * ours[0]:+.1f}"
+            + (f" [{100 * ours[1]:+.1f}, {100 * ours[2]:+.1f}]" if np.isfinite(ours[1]) else "")
+            if np.isfinite(ours[0])
+            else "–"
+        )
+        lines.append(
+            {
+                "arm": line["arm"],
+                "paper": "–" if np.isnan(paper) else f"{paper:.2f}",
+                "paper's gain": "–"
+                if np.isnan(paper - base) or line["arm"] == "original"
+                else f"{paper - base:+.2f}",
+                "ours": f"{100 * line['mean']:.1f}"
+                + (
+                    f" [{100 * line['low']:.1f}, {100 * line['high']:.1f}]"
+                    if np.isfinite(line["low"])
+                    else ""
+                ),
+                "our gain": gain,
+                "splits": line["splits"],
+                "what differs": (differs or {}).get(line["arm"], ""),
+            }
+        )
     return pd.DataFrame(lines)
 
 # %% ../nbs/63_tables.ipynb #c025
@@ -227,9 +299,26 @@ def map_figure(
     axis = figure.subplots()
     colours = [gains.get(arm, np.nan) for arm in sets.index]
     reach = max([1.0, *np.abs([value for value in colours if np.isfinite(value)])])
-    points = axis.scatter(sets[diversity], 100 * sets["judge_accuracy"], c=colours, cmap="RdYlGn", vmin=-reach, vmax=reach, s=60, edgecolor="black", linewidth=0.5)
+    points = axis.scatter(
+        sets[diversity],
+        100 * sets["judge_accuracy"],
+        c=colours,
+        cmap="RdYlGn",
+        vmin=-reach,
+        vmax=reach,
+        s=60,
+        edgecolor="black",
+        linewidth=0.5,
+    )
     for arm, across, up in zip(sets.index, sets[diversity], 100 * sets["judge_accuracy"]):
-        axis.annotate(arm if len(arm) < 30 else arm[:29] + "…", (across, up), xytext=(5, 4), textcoords="offset points", fontsize=7, parse_math=False)
+        axis.annotate(
+            arm if len(arm) < 30 else arm[:29] + "…",
+            (across, up),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=7,
+            parse_math=False,
+        )
     axis.set_xlabel("diversity within a class (feature distance)", fontsize=8)
     axis.set_ylabel("recognised by the judge (%)", fontsize=8)
     axis.tick_params(labelsize=8)
@@ -248,13 +337,26 @@ def sweep_figure(
     figure = Drawing(figsize=(3.1 * len(panels), 2.5), dpi=80, layout="constrained")
     for axis, (metric, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         part = rows[rows.metric == metric]
-        summary = summarise(part, metric=metric, controls=()).set_index("arm") if len(part) else pd.DataFrame()
+        summary = (
+            summarise(part, metric=metric, controls=()).set_index("arm") if len(part) else pd.DataFrame()
+        )
         factor = 1 if metric.startswith("diversity") else 100
         for name, points in series.items():
             there = [(position, summary.loc[arm]) for position, arm in points if arm in summary.index]
             if there:
-                heights = np.array([[line["mean"], line["mean"] - line["low"]] for _, line in there], float) * factor
-                axis.errorbar([position for position, _ in there], heights[:, 0], yerr=np.nan_to_num(heights[:, 1]), marker="o", markersize=4, linewidth=1, label=name)
+                heights = (
+                    np.array([[line["mean"], line["mean"] - line["low"]] for _, line in there], float)
+                    * factor
+                )
+                axis.errorbar(
+                    [position for position, _ in there],
+                    heights[:, 0],
+                    yerr=np.nan_to_num(heights[:, 1]),
+                    marker="o",
+                    markersize=4,
+                    linewidth=1,
+                    label=name,
+                )
         axis.set_title(title, fontsize=8)
         axis.set_xlabel(label, fontsize=8)
         axis.tick_params(labelsize=8)

@@ -40,9 +40,14 @@ def glyph_variants(
 ) -> list[np.ndarray]:  # four masks, uint8, cut to the ink
     "A character of one face: as it is, thinner if the face is bold (else as it is), thicker, much thicker."
     canvas = Image.new("L", (160, 160))
-    ImageDraw.Draw(canvas).text((80, 80), character, fill=255, font=ImageFont.truetype(str(font_path), 88), anchor="mm")
+    ImageDraw.Draw(canvas).text(
+        (80, 80), character, fill=255, font=ImageFont.truetype(str(font_path), 88), anchor="mm"
+    )
     thinner = ImageFilter.MinFilter(5) if "Bold" in font_path.name else None
-    changed = [canvas if change is None else canvas.filter(change) for change in (None, thinner, ImageFilter.MaxFilter(5), ImageFilter.MaxFilter(9))]
+    changed = [
+        canvas if change is None else canvas.filter(change)
+        for change in (None, thinner, ImageFilter.MaxFilter(5), ImageFilter.MaxFilter(9))
+    ]
     return [np.asarray(image.crop(image.getbbox())) for image in changed]
 
 
@@ -53,7 +58,10 @@ def glyph_masks() -> dict[str, list[np.ndarray]]:  # character -> masks, uint8, 
     faces = [path for path in sorted(fonts.glob("DejaVu*.ttf")) if "Display" not in path.name]
     if not faces:
         raise GenaugError("matplotlib's DejaVu fonts are missing; reinstall matplotlib from PyPI.")
-    return {character: [mask for path in faces for mask in glyph_variants(character, path)] for character in DIGITS + LETTERS}
+    return {
+        character: [mask for path in faces for mask in glyph_variants(character, path)]
+        for character in DIGITS + LETTERS
+    }
 
 # %% ../nbs/09_tiny.ipynb #c010
 def glyph_name(
@@ -74,7 +82,11 @@ def make_caption(
     words = listed[0] if len(listed) == 1 else ", a ".join(listed[:-1]) + " and a " + listed[-1]
     if len(listed) == 1 and characters.isdigit() and rng.random() < 0.3:
         words += " digit"
-    text = ("a photo of a ", "a photo of a ", "a photo of a ", "a picture of a ", "a ")[rng.integers(5)] + words + (" " + suffix if suffix else "")
+    text = (
+        ("a photo of a ", "a photo of a ", "a photo of a ", "a picture of a ", "a ")[rng.integers(5)]
+        + words
+        + (" " + suffix if suffix else "")
+    )
     return text.replace("a photo", "a grey photo").replace("a picture", "a grey picture") if grey else text
 
 # %% ../nbs/09_tiny.ipynb #c013
@@ -87,10 +99,18 @@ def _background(
         low, high = rng.uniform(0, 1, 3), rng.uniform(0, 1, 3)
         ramp = np.linspace(0, rng.uniform(0, 0.4), 32, dtype=np.float32)
         ramp = ramp[None, :, None] if rng.random() < 0.5 else ramp[:, None, None]
-        image, word, suffix = low + (high - low) * np.broadcast_to(ramp, (32, 32, 1)), "plain", "on a plain background"
+        image, word, suffix = (
+            low + (high - low) * np.broadcast_to(ramp, (32, 32, 1)),
+            "plain",
+            "on a plain background",
+        )
     else:
         photo = PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))]
-        image, word, suffix = random_crop(photographs("train")[photo.word][0], photo.scale, rng), photo.word, photo.suffix
+        image, word, suffix = (
+            random_crop(photographs("train")[photo.word][0], photo.scale, rng),
+            photo.word,
+            photo.suffix,
+        )
     gain, shift = rng.uniform(0.75, 1.15), rng.uniform(-0.08, 0.08)
     return np.clip((image - 0.5) * gain + 0.5 + shift, 0, 1), word, suffix
 
@@ -107,14 +127,19 @@ def _stamp(
     "The image with one more glyph on it, inside its place."
     options = glyph_masks()[character]
     glyph, stretch = options[rng.integers(len(options))], rng.uniform(0.8, 1.2)
-    height = rng.uniform(*((20, 28) if clear else (14, 27) if count == 1 else (11, 15) if count > 2 else (13, 20)))
+    height = rng.uniform(
+        *((20, 28) if clear else (14, 27) if count == 1 else (11, 15) if count > 2 else (13, 20))
+    )
     width, limit = height * glyph.shape[1] / glyph.shape[0] * stretch, 28 if count == 1 else 15
     if width > limit:
         stretch, width = stretch * limit / width, limit
     room = (max(0.0, 15 - width / 2), max(0.0, 15.5 - height / 2)) if count == 1 else (1.5, 1.5)
     center = [middle + rng.uniform(-reach, reach) * 0.9 for middle, reach in zip(cell, room)]
     mask = place(glyph, height, center, rng.normal(0, 7), rng.uniform(-0.2, 0.2), stretch)
-    contrast, opacity = rng.uniform(*((0.45, 0.6) if clear else (0.3, 0.5))), rng.uniform(0.95 if clear else 0.85, 1.0)
+    contrast, opacity = (
+        rng.uniform(*((0.45, 0.6) if clear else (0.3, 0.5))),
+        rng.uniform(0.95 if clear else 0.85, 1.0),
+    )
     return composite(image, mask, rng, contrast, opacity, grey or rng.random() < 0.25)
 
 # %% ../nbs/09_tiny.ipynb #c019
@@ -130,9 +155,18 @@ def draw_image(
     if grey:
         image = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, 2)
     count = 1 if clear or most == 1 or rng.random() < 0.82 else int(rng.integers(2, most + 1))
-    pools = [{"digits": DIGITS, "letters": LETTERS}.get(glyphs) or (DIGITS if rng.random() < (0.8 if clear else 0.6) else LETTERS) for _ in range(count)]
+    pools = [
+        {"digits": DIGITS, "letters": LETTERS}.get(glyphs)
+        or (DIGITS if rng.random() < (0.8 if clear else 0.6) else LETTERS)
+        for _ in range(count)
+    ]
     characters = "".join(pool[rng.integers(len(pool))] for pool in pools)
-    cells = {1: ((16, 16),), 2: ((9, 16), (23, 16)), 3: ((9, 9), (23, 9), (16, 23)), 4: ((9, 9), (23, 9), (9, 23), (23, 23))}[count]
+    cells = {
+        1: ((16, 16),),
+        2: ((9, 16), (23, 16)),
+        3: ((9, 9), (23, 9), (16, 23)),
+        4: ((9, 9), (23, 9), (9, 23), (23, 23)),
+    }[count]
     for character, cell in zip(characters, cells):
         image = _stamp(image, character, cell, count, grey, clear, rng)
     caption = make_caption(characters, suffix if rng.random() < 0.8 else "", grey, rng)
@@ -157,7 +191,9 @@ def corpus(
     "The first N images of a seed, about a millisecond each; raises `GenaugError` for unknown glyphs or an impossible number of them."
     if glyphs not in ("all", "digits", "letters") or not 1 <= most <= 4:
         raise GenaugError(f"The corpus has no glyphs {glyphs!r} with at most {most} per image; use 'all', 'digits' or 'letters', and 1 to 4.")
-    drawn = [draw_image(np.random.default_rng([seed, position]), glyphs, most, clear) for position in range(number)]
+    drawn = [
+        draw_image(np.random.default_rng([seed, position]), glyphs, most, clear) for position in range(number)
+    ]
     images, captions, characters, words = zip(*drawn)
     return Corpus(np.stack(images), list(captions), list(characters), list(words))
 
@@ -215,7 +251,9 @@ def train_autoencoder(
         with torch.autocast("cpu", torch.bfloat16):
             posterior = autoencoder.encode(batch).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-            output = autoencoder.decode(mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)).sample
+            output = autoencoder.decode(
+                mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
+            ).sample
         return autoencoder_loss(output.float(), batch, mean, log_variance)
 
     settings = LoopSettings(
@@ -243,7 +281,9 @@ def encode_corpus(
     latents = []
     for start in range(0, len(images), batch_size):
         with torch.autocast("cpu", torch.bfloat16):
-            latents.append(autoencoder.encode(to_model(images[start:start + batch_size])).latent_dist.mean.half())
+            latents.append(
+                autoencoder.encode(to_model(images[start : start + batch_size])).latent_dist.mean.half()
+            )
     latents = torch.cat(latents)
     return latents, 1 / float(latents[:8192].float().std())
 
@@ -380,14 +420,22 @@ def thinned(
     points: int = 100,        # at most so many
 ) -> list[float]:
     "Means of equal stretches of a curve."
-    return [round(float(stretch.mean()), 5) for stretch in np.array_split(np.asarray(losses), min(points, len(losses))) if len(stretch)]
+    return [
+        round(float(stretch.mean()), 5)
+        for stretch in np.array_split(np.asarray(losses), min(points, len(losses)))
+        if len(stretch)
+    ]
 
 
 def folder_hash(
     folder: str | Path,  # a pipeline
 ) -> str:  # 64 hexadecimal digits
     "Hash of all files of a pipeline but its card and its read-me."
-    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name not in ("card.json", "README.md"))
+    paths = sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name not in ("card.json", "README.md")
+    )
     return content_hash([[path.relative_to(folder).as_posix(), path.read_bytes()] for path in paths])
 
 # %% ../nbs/09_tiny.ipynb #c052
@@ -401,13 +449,24 @@ def save_pipeline(
     from diffusers.utils.logging import disable_progress_bar
     disable_progress_bar()
     autoencoder.register_to_config(scaling_factor=factor)
-    pipeline = StableDiffusionPipeline(autoencoder, text_encoder, tokenizer, unet, make_scheduler(), None, None, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline(
+        autoencoder,
+        text_encoder,
+        tokenizer,
+        unet,
+        make_scheduler(),
+        None,
+        None,
+        requires_safety_checker=False,
+    )
     pipeline.to(torch.float16).save_pretrained(folder)
     for path in Path(folder).rglob("*.json"):
         settings = parse_json(path.read_text(encoding="utf-8"))
         settings.pop("_name_or_path", None)
         if "dtype" in settings:
-            settings["dtype"] = "float32"   # else transformers computes in half precision while diffusers does not
+            settings["dtype"] = (
+                "float32"  # else transformers computes in half precision while diffusers does not
+            )
         write_atomic(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     return Path(folder)
 
@@ -464,10 +523,17 @@ def make_reader(
 ) -> torch.nn.Module:
     "An untrained network of three convolutions that tells ten digits apart in 32x32 pictures in [0, 1]."
     def block(channels_in, channels_out):
-        return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.GroupNorm(8, channels_out), nn.ReLU(), nn.MaxPool2d(2))
+        return nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            nn.GroupNorm(8, channels_out),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(block(3, 32), block(32, 64), block(64, 128), nn.Flatten(), nn.Dropout(0.2), nn.Linear(2048, 10))
+        return nn.Sequential(
+            block(3, 32), block(32, 64), block(64, 128), nn.Flatten(), nn.Dropout(0.2), nn.Linear(2048, 10)
+        )
 
 # %% ../nbs/09_tiny.ipynb #c071
 def train_reader(

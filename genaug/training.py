@@ -69,7 +69,9 @@ def named_tensors(
     for name, part in parameters.items():
         if isinstance(part, nn.Module):
             state |= {f"{name}.{key}": value for key, value in part.state_dict(keep_vars=True).items()}
-            trained |= {f"{name}.{key}": value for key, value in part.named_parameters() if value.requires_grad}
+            trained |= {
+                f"{name}.{key}": value for key, value in part.named_parameters() if value.requires_grad
+            }
         else:
             trained[name] = state[name] = part
     if not trained:
@@ -105,10 +107,15 @@ def disk_reason(
     error: BaseException,  # what a write raised
 ) -> str | None:  # None: it was not the disk
     "What is wrong with the disk and what to do, as part of a sentence."
-    reasons = {errno.ENOSPC: "the disk is full: free some space", errno.EDQUOT: "your quota is used up: free some space",
-               errno.EACCES: "no permission: change it or choose another folder", errno.EPERM: "no permission: change it or choose another folder",
-               errno.EROFS: "the disk is read-only: choose another folder", errno.ENAMETOOLONG: "a name is too long: choose a shorter folder name",
-               errno.EIO: "the disk gave an error: check it, or choose another one"}
+    reasons = {
+        errno.ENOSPC: "the disk is full: free some space",
+        errno.EDQUOT: "your quota is used up: free some space",
+        errno.EACCES: "no permission: change it or choose another folder",
+        errno.EPERM: "no permission: change it or choose another folder",
+        errno.EROFS: "the disk is read-only: choose another folder",
+        errno.ENAMETOOLONG: "a name is too long: choose a shorter folder name",
+        errno.EIO: "the disk gave an error: check it, or choose another one",
+    }
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return reasons.get(error.errno)
@@ -129,7 +136,9 @@ def disk_errors_explained(
         reason = None if isinstance(error, GenaugError) else disk_reason(error)
         if reason is None:
             raise
-        raise GenaugError(f"Cannot write into '{folder}', {reason}, then run the same command again; finished work is kept.") from error
+        raise GenaugError(
+            f"Cannot write into '{folder}', {reason}, then run the same command again; finished work is kept."
+        ) from error
 
 # %% ../nbs/08_training.ipynb #c016
 def save_checkpoint(
@@ -243,10 +252,16 @@ def load_checkpoint(
         return 0, []
     progress, tensors, changer = read_checkpoint(newest)
     check_continuation(folder, progress, settings, steps)
-    saved = {name.removeprefix("parameter."): value for name, value in tensors.items() if name.startswith("parameter.")}
+    saved = {
+        name.removeprefix("parameter."): value
+        for name, value in tensors.items()
+        if name.startswith("parameter.")
+    }
     averages = [tensors.get(f"ema.{position}") for position in range(len(ema.shadow_params) if ema else 0)]
     if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in state.items()} or any(value is None for value in averages):
-        raise GenaugError(f"The checkpoint in '{folder}' holds other parameters; use another checkpoint folder.")
+        raise GenaugError(
+            f"The checkpoint in '{folder}' holds other parameters; use another checkpoint folder."
+        )
     optimizer.load_state_dict(changer)
     with torch.no_grad():
         for value, kept in [*((value, saved[name]) for name, value in state.items()), *zip(ema.shadow_params if ema else (), averages)]:
@@ -313,7 +328,9 @@ def join_team() -> tuple[int, int]:  # (index, count) of this process
     if count == "1":
         return 0, 1
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7)
+        )
     except (ValueError, RuntimeError) as error:
         raise GenaugError(f"The environment says WORLD_SIZE={count}, but the other processes cannot be found ({' '.join(str(error).split())[:120]}); start all of them with torchrun, or unset WORLD_SIZE.") from error
     return distributed.get_rank(), distributed.get_world_size()

@@ -67,5 +67,7 @@ def violations(package, nbs):
                 if known[name] >= known[module]:
                     found.append(f"{module} ({known[module]:02d}) imports {name} ({known[name]:02d}), which is not lower")
                 elif is_method(name) and is_method(module):
-                    found.append(f"{module} ({known[module]:02d}) imports the method {name} ({known[name]:02d})")
+                    found.append(
+                        f"{module} ({known[module]:02d}) imports the method {name} ({known[name]:02d})"
+                    )
     return found

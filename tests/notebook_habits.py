@@ -23,8 +23,10 @@ ASSERT_WITHIN_CELLS = 3
 LARGEST_KB, LARGEST_TABLE_KB = 300, 100
 MOST_FIGURES, LARGEST_FIGURE_KB = 6, 40
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
-MUTABLE_MAKERS = ("list dict set bytearray defaultdict OrderedDict Counter deque array zeros ones empty full arange "
-                  "tensor default_rng Generator").split()
+MUTABLE_MAKERS = (
+    "list dict set bytearray defaultdict OrderedDict Counter deque array zeros ones empty full arange "
+    "tensor default_rng Generator"
+).split()
 PAPER_FAMILIES = ("mixing.", "balance.", "concepts.", "generators.", "methods.")
 IMPORTS = (ast.Import, ast.ImportFrom)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -35,7 +37,9 @@ PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b|\r(?!\n)")
 def is_import(node):
     "an import, or imports that only annotations need: `if TYPE_CHECKING:`, with Any for them otherwise"
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        otherwise = all(isinstance(inner, ast.Assign) and ast.unparse(inner.value) == "Any" for inner in node.orelse)
+        otherwise = all(
+            isinstance(inner, ast.Assign) and ast.unparse(inner.value) == "Any" for inner in node.orelse
+        )
         return otherwise and all(isinstance(inner, IMPORTS) for inner in node.body)
     return isinstance(node, IMPORTS)
 
@@ -115,8 +119,19 @@ class Notebook:
     def read(cls, path):
         path = Path(path)
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return cls(path, [Cell(position, cell["cell_type"], "".join(cell["source"]), cell.get("outputs", []),
-                               tuple(cell["metadata"].get("tags", ()))) for position, cell in enumerate(raw["cells"])])
+        return cls(
+            path,
+            [
+                Cell(
+                    position,
+                    cell["cell_type"],
+                    "".join(cell["source"]),
+                    cell.get("outputs", []),
+                    tuple(cell["metadata"].get("tags", ())),
+                )
+                for position, cell in enumerate(raw["cells"])
+            ],
+        )
 
     @property
     def kind(self):
@@ -236,7 +251,10 @@ def is_expected(node):
 
 def has_assert(cell):
     "Whether a cell asserts something, or expects an error."
-    return any(isinstance(node, ast.Assert) or is_expected(node) for node in ast.walk(cell.tree or ast.Module([], [])))
+    return any(
+        isinstance(node, ast.Assert) or is_expected(node)
+        for node in ast.walk(cell.tree or ast.Module([], []))
+    )
 
 
 def only_shows(handler):
@@ -369,7 +387,10 @@ def check_outputs(notebook):
 
 def check_sizes(notebook):
     "the file is at most 300 kB (a table notebook 100) with at most 6 figures of at most 40 kB each"
-    size, limit = notebook.path.stat().st_size / 1000, LARGEST_TABLE_KB if notebook.kind == "table" else LARGEST_KB
+    size, limit = (
+        notebook.path.stat().st_size / 1000,
+        LARGEST_TABLE_KB if notebook.kind == "table" else LARGEST_KB,
+    )
     if size > limit:
         yield f"the notebook has {size:.0f} kB, at most {limit}"
     figures = [(cell.position, size / 1000) for cell in notebook.cells for size in cell.figures()]
@@ -391,11 +412,24 @@ def check_parameters(notebook):
 
 
 EVERY, LIBRARY, TABLE = ("library", "table", "index"), ("library",), ("table",)
-CHECKS = ((check_name, LIBRARY), (check_opening, LIBRARY), (check_closing, LIBRARY), (check_ratio, LIBRARY),
-          (check_cell_lengths, LIBRARY), (check_asserts, LIBRARY), (check_shown_errors, EVERY),
-          (check_star_imports, EVERY), (check_names, LIBRARY),
-          (check_state, LIBRARY), (check_mixed_imports, EVERY), (check_docstrings, LIBRARY), (check_safety, EVERY),
-          (check_outputs, EVERY), (check_sizes, EVERY), (check_parameters, TABLE))
+CHECKS = (
+    (check_name, LIBRARY),
+    (check_opening, LIBRARY),
+    (check_closing, LIBRARY),
+    (check_ratio, LIBRARY),
+    (check_cell_lengths, LIBRARY),
+    (check_asserts, LIBRARY),
+    (check_shown_errors, EVERY),
+    (check_star_imports, EVERY),
+    (check_names, LIBRARY),
+    (check_state, LIBRARY),
+    (check_mixed_imports, EVERY),
+    (check_docstrings, LIBRARY),
+    (check_safety, EVERY),
+    (check_outputs, EVERY),
+    (check_sizes, EVERY),
+    (check_parameters, TABLE),
+)
 
 
 def violations(path):
@@ -419,7 +453,9 @@ def all_notebooks(root):
 
 
 def main(arguments):
-    paths = [Path(argument) for argument in arguments] or all_notebooks(Path(__file__).resolve().parent.parent)
+    paths = [Path(argument) for argument in arguments] or all_notebooks(
+        Path(__file__).resolve().parent.parent
+    )
     count = 0
     for path in paths:
         for found in violations(path):

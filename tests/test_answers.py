@@ -6,7 +6,16 @@ import json
 import numpy as np
 import pytest
 from genaug import experiment
-from genaug.answers import Answers, examined, load_answers, pack, pack_answers, put_answers, read_answers, unpack
+from genaug.answers import (
+    Answers,
+    examined,
+    load_answers,
+    pack,
+    pack_answers,
+    put_answers,
+    read_answers,
+    unpack,
+)
 from genaug.core import GenaugError, LabeledImages
 from genaug.experiment import Comparison, Run, Unit, compare, read_rows, run_experiment
 from genaug.metrics.classification import evaluate
@@ -21,7 +30,11 @@ def some_test(count=30, classes=3, task="single", seed=0):
     "Pictures of one pixel, as a test part."
     draw = np.random.default_rng(seed)
     names = tuple(f"class {index}" for index in range(classes))
-    labels = draw.integers(classes, size=count) if task == "single" else draw.integers(2, size=(count, classes)).astype(np.float32)
+    labels = (
+        draw.integers(classes, size=count)
+        if task == "single"
+        else draw.integers(2, size=(count, classes)).astype(np.float32)
+    )
     ids = [f"exam/{place}.png" for place in range(count)]
     return LabeledImages([np.zeros((1, 1, 1), np.uint8)] * count, labels, names, ids, task)
 
@@ -49,7 +62,9 @@ def test_a_text_of_another_size_is_refused():
 
 
 def test_scores_keep_yes_and_no_exactly():
-    scores = np.concatenate([np.nextafter(np.full(9, 0.5), 0), np.full(9, 0.5), [0.0, 1.0, 0.999999]]).reshape(-1, 3)
+    scores = np.concatenate(
+        [np.nextafter(np.full(9, 0.5), 0), np.full(9, 0.5), [0.0, 1.0, 0.999999]]
+    ).reshape(-1, 3)
     levels = unpack(pack_answers(scores, "multi"), *scores.shape)
     assert ((levels >= 8) == (scores >= 0.5)).all()
 
@@ -71,7 +86,10 @@ def test_metrics_of_one_label_are_those_of_the_rows(seed, tmp_path):
     test, scores = some_test(97, 7, seed=seed), np.random.default_rng(seed).random((97, 7))
     put_answers([(KEY, pack_answers(scores, "single"), test)], tmp_path / "a.jsonl")
     (found,) = read_answers(tmp_path / "a.jsonl")
-    rows = {(metric, part): value for metric, part, value, _ in evaluate(scores, test.labels, "single", test.class_names)}
+    rows = {
+        (metric, part): value
+        for metric, part, value, _ in evaluate(scores, test.labels, "single", test.class_names)
+    }
     assert found.accuracy == rows["accuracy", ""]
     assert found.recall().tolist() == [rows["sensitivity", f"class={name}"] for name in test.class_names]
     assert np.diag(found.confusion()).sum() == found.correct.sum()
@@ -116,7 +134,18 @@ def test_test_images_that_nobody_names_any_more_go(tmp_path):
     assert len(units) == 3
 
 
-GARBAGE = ["{", "[]", "7", "null", '"text"', "{}", '{"ids": 1}', '{"unit": {}, "test": "x", "answers": ""}', "<<<<<<< HEAD", "\x00"]
+GARBAGE = [
+    "{",
+    "[]",
+    "7",
+    "null",
+    '"text"',
+    "{}",
+    '{"ids": 1}',
+    '{"unit": {}, "test": "x", "answers": ""}',
+    "<<<<<<< HEAD",
+    "\x00",
+]
 
 
 @pytest.mark.parametrize("line", GARBAGE)
@@ -145,7 +174,9 @@ def test_a_class_that_does_not_exist_is_damage(tmp_path):
     path = tmp_path / "a.jsonl"
     three_runs(path)
     first, second, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([first, json.dumps(json.loads(second) | {"answers": pack(np.full(30, 9))}), *rest]))
+    path.write_text(
+        "\n".join([first, json.dumps(json.loads(second) | {"answers": pack(np.full(30, 9))}), *rest])
+    )
     with pytest.raises(GenaugError, match="Line 2 of"):
         read_answers(path)
 
@@ -156,7 +187,15 @@ def test_a_class_that_does_not_exist_is_damage(tmp_path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("answers") / "out"
-    compare(Run(dataclasses.replace(QUESTION, methods=("original", "mixup"), splits=(0, 1)), SETS, None, out, False))
+    compare(
+        Run(
+            dataclasses.replace(QUESTION, methods=("original", "mixup"), splits=(0, 1)),
+            SETS,
+            None,
+            out,
+            False,
+        )
+    )
     return out
 
 
@@ -186,7 +225,9 @@ def test_damaged_answers_do_not_stop_the_page(folder, tmp_path):
 
 
 def test_a_result_of_an_earlier_version_is_read_and_not_run_again(folder, tmp_path, monkeypatch):
-    run = Run(dataclasses.replace(QUESTION, methods=("original", "mixup"), splits=(0,)), SETS, None, folder, False)
+    run = Run(
+        dataclasses.replace(QUESTION, methods=("original", "mixup"), splits=(0,)), SETS, None, folder, False
+    )
     for arm in run.arms.values():
         for seed in run.question.repeats:
             record = json.loads(run.path(arm, run.first, seed).read_text())
@@ -216,11 +257,23 @@ def test_answers_that_do_not_fit_make_a_stored_result_damaged(answers, folder, t
 
 def test_a_table_keeps_answers_beside_its_rows(tmp_path):
     places = Places(tmp_path / "demo.csv", tmp_path / "work")
-    question = Comparison(("original", "mixup"), "digits", 1, splits=(0, 1), repeats=(0,), updates=2, table="demo", scale="seconds")
+    question = Comparison(
+        ("original", "mixup"),
+        "digits",
+        1,
+        splits=(0, 1),
+        repeats=(0,),
+        updates=2,
+        table="demo",
+        scale="seconds",
+    )
     for split in (0, 1):
         fill_table([dataclasses.replace(question, splits=(split,))], "digits", places)
     assert places.answers == tmp_path / "answers" / "demo.jsonl"
-    kept = {(one.key["method"], one.key["split"], one.key["seed"]): one.accuracy for one in read_answers(places.answers)}
+    kept = {
+        (one.key["method"], one.key["split"], one.key["seed"]): one.accuracy
+        for one in read_answers(places.answers)
+    }
     assert kept == accuracies(read_rows(places.file))
 
 
@@ -235,7 +288,13 @@ def test_a_failed_run_has_no_answers():
 
 @pytest.mark.parametrize("kind", ["folder", "loop", "elsewhere"])
 def test_a_file_of_answers_that_is_none_is_refused_or_replaced(kind, tmp_path):
-    run = Run(dataclasses.replace(QUESTION, methods=("original",), splits=(0,), repeats=(0,)), SETS, None, tmp_path / "out", False)
+    run = Run(
+        dataclasses.replace(QUESTION, methods=("original",), splits=(0,), repeats=(0,)),
+        SETS,
+        None,
+        tmp_path / "out",
+        False,
+    )
     compare(run)
     place = run.folder / "answers.jsonl"
     kept = place.read_bytes()

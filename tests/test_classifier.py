@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import (ImageStore, TrainedClassifier, prepare_training, smoothed_target, train_classifier,
-                               train_judge, training_preset, weighted_loss)
+from genaug.classifier import (
+    ImageStore,
+    TrainedClassifier,
+    prepare_training,
+    smoothed_target,
+    train_classifier,
+    train_judge,
+    training_preset,
+    weighted_loss,
+)
 from genaug.core import GenaugError, LabeledImages
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
@@ -19,7 +27,14 @@ QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View
 
 def make(labels, prefix, info=None, task="single", classes=3, size=8, seed=0):
     pixels = list(np.random.default_rng(seed).integers(0, 256, (len(labels), size, size, 3)).astype(np.uint8))
-    return LabeledImages(pixels, np.array(labels), tuple("abc"[:classes]), [f"{prefix}{i}" for i in range(len(labels))], task, info=info)
+    return LabeledImages(
+        pixels,
+        np.array(labels),
+        tuple("abc"[:classes]),
+        [f"{prefix}{i}" for i in range(len(labels))],
+        task,
+        info=info,
+    )
 
 
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
@@ -31,21 +46,31 @@ def test_views_do_not_depend_on_the_batch_and_flip_only_when_asked():
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for view in (View(8, 8, 2), View(6, 8, 1, "reflect", flip=True), View(8, 8, 0, strong=True)):
         together = view.train(images, [5, 6, 7, 8])
-        assert torch.allclose(together[2], view.train(images[2:3], [7])[0], atol=1e-6) and together.shape[-1] == view.size
+        assert (
+            torch.allclose(together[2], view.train(images[2:3], [7])[0], atol=1e-6)
+            and together.shape[-1] == view.size
+        )
     plain = View(8, 8, 0).train(images.expand(4, -1, -1, -1), range(4))
     assert torch.equal(plain, images)
     flips = View(8, 8, 0, flip=True).train(images[:1].expand(400, -1, -1, -1), range(400))
     mirrored = [torch.equal(one, images[0].flip(2)) for one in flips]
-    assert 0.4 < np.mean(mirrored) < 0.6 and all(now or torch.equal(one, images[0]) for now, one in zip(mirrored, flips))
+    assert 0.4 < np.mean(mirrored) < 0.6 and all(
+        now or torch.equal(one, images[0]) for now, one in zip(mirrored, flips)
+    )
 
 
 def test_the_target_has_mass_one_and_one_class_works():
     soft = torch.softmax(torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), 1)
-    assert torch.allclose(smoothed_target(soft, 0.1).sum(1), torch.ones(5)) and torch.equal(smoothed_target(torch.ones(2, 1), 0.0), torch.ones(2, 1))
+    assert torch.allclose(smoothed_target(soft, 0.1).sum(1), torch.ones(5)) and torch.equal(
+        smoothed_target(torch.ones(2, 1), 0.0), torch.ones(2, 1)
+    )
 
 
 def test_multi_label_loss_is_binary_cross_entropy():
-    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([[1.0, 0, 1]] * 4)
+    logits, labels = (
+        torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([[1.0, 0, 1]] * 4),
+    )
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
     assert torch.isclose(weighted_loss(logits, labels, torch.full((4,), 2.0), "multi"), expected)
 
@@ -54,9 +79,18 @@ def test_multi_label_loss_is_binary_cross_entropy():
 def test_every_use_trains_with_equal_updates(use):
     torch.manual_seed(7)
     state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    trained = train_classifier(REAL, MADE, QUICK, Showing(training_use(use), GenMix() if use == "partners" else CutMix()))
-    assert trained.fed["updates"] == 3 and trained.fed["epochs"] == 3 and len(trained.losses) == 3 and trained.fed["mixed"] > 0
-    assert torch.equal(state, torch.random.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
+    trained = train_classifier(
+        REAL, MADE, QUICK, Showing(training_use(use), GenMix() if use == "partners" else CutMix())
+    )
+    assert (
+        trained.fed["updates"] == 3
+        and trained.fed["epochs"] == 3
+        and len(trained.losses) == 3
+        and trained.fed["mixed"] > 0
+    )
+    assert (
+        torch.equal(state, torch.random.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
+    )
 
 
 def test_the_same_seed_gives_the_same_classifier_and_another_does_not():
@@ -66,15 +100,23 @@ def test_the_same_seed_gives_the_same_classifier_and_another_does_not():
 
 
 def test_no_replacement_is_the_baseline_bit_for_bit():
-    answers = [train_classifier(REAL, synthetic, QUICK, Showing(SwapClass(replace=0.0))).predict(REAL) for synthetic in (None, MADE)]
+    answers = [
+        train_classifier(REAL, synthetic, QUICK, Showing(SwapClass(replace=0.0))).predict(REAL)
+        for synthetic in (None, MADE)
+    ]
     assert np.array_equal(*answers)
 
 
 def test_multi_label_training_and_metrics():
     scans = make([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]], "scan", task="multi")
-    trained = train_classifier(scans, make([[1, 0, 1], [0, 1, 0]], "row", task="multi"), QUICK, Showing(SwapClass(replace=1.0)))
+    trained = train_classifier(
+        scans, make([[1, 0, 1], [0, 1, 0]], "row", task="multi"), QUICK, Showing(SwapClass(replace=1.0))
+    )
     found = {row.metric for row in trained.evaluate(scans)}
-    assert trained.fed["synthetic"] > 0 and {"mean_average_precision", "average_precision", "exact_match"} <= found
+    assert (
+        trained.fed["synthetic"] > 0
+        and {"mean_average_precision", "average_precision", "exact_match"} <= found
+    )
     assert trained.predict(scans).shape == (6, 3)
 
 
@@ -102,13 +144,22 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "_batch_loss", failing)
-        patch.setattr(classifier, "train_loop", lambda loss_at, parameters, settings, *rest, **named: original(
-            loss_at, parameters, dataclasses.replace(settings, checkpoint_every=2), *rest, **named))
+        patch.setattr(
+            classifier,
+            "train_loop",
+            lambda loss_at, parameters, settings, *rest, **named: original(
+                loss_at, parameters, dataclasses.replace(settings, checkpoint_every=2), *rest, **named
+            ),
+        )
         from genaug.training import train_loop as original
         with pytest.raises(Stop):
             prepare_training(REAL, MADE, preset).finish(tmp_path)
     resumed = prepare_training(REAL, MADE, preset).finish(tmp_path)
-    assert np.array_equal(whole.predict(REAL), resumed.predict(REAL)) and whole.fed == resumed.fed and whole.losses == resumed.losses
+    assert (
+        np.array_equal(whole.predict(REAL), resumed.predict(REAL))
+        and whole.fed == resumed.fed
+        and whole.losses == resumed.losses
+    )
 
 
 def test_divergence_is_a_sentence():
@@ -117,15 +168,22 @@ def test_divergence_is_a_sentence():
 
 
 def test_grey_images_and_other_sizes():
-    grey = LabeledImages([np.full((5 + i, 9, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz"))
+    grey = LabeledImages(
+        [np.full((5 + i, 9, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz")
+    )
     trained = train_classifier(grey, preset=dataclasses.replace(QUICK, channels=1))
-    assert np.allclose(trained.predict(grey).sum(1), 1) and np.allclose(trained.predict(torch.rand(2, 1, 20, 20)).sum(1), 1)
+    assert np.allclose(trained.predict(grey).sum(1), 1) and np.allclose(
+        trained.predict(torch.rand(2, 1, 20, 20)).sum(1), 1
+    )
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_networks_of_timm(name):
     network = make_network(name, 5, image_size=64)
-    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 5) and network.features(torch.rand(2, 3, 64, 64)).ndim == 2
+    assert (
+        network(torch.rand(2, 3, 64, 64)).shape == (2, 5)
+        and network.features(torch.rand(2, 3, 64, 64)).ndim == 2
+    )
 
 
 def test_local_weights_of_timm(tmp_path):
@@ -134,14 +192,22 @@ def test_local_weights_of_timm(tmp_path):
     source = timm.create_model("test_resnet", num_classes=1000)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     network = make_network("test_resnet", 5, image_size=64, weights=str(tmp_path))
-    assert torch.equal(network.network.state_dict()["conv1.0.weight" if "conv1.0.weight" in source.state_dict() else next(iter(source.state_dict()))],
-                       source.state_dict()["conv1.0.weight" if "conv1.0.weight" in source.state_dict() else next(iter(source.state_dict()))])
+    assert torch.equal(
+        network.network.state_dict()[
+            "conv1.0.weight" if "conv1.0.weight" in source.state_dict() else next(iter(source.state_dict()))
+        ],
+        source.state_dict()[
+            "conv1.0.weight" if "conv1.0.weight" in source.state_dict() else next(iter(source.state_dict()))
+        ],
+    )
     with pytest.raises(GenaugError, match="timm.list_models"):
         make_network("resnet5000", 5)
 
 
 def test_the_number_of_channels_is_stored_beside_the_preset(tmp_path):
-    grey = LabeledImages([np.full((8, 8, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz"))
+    grey = LabeledImages(
+        [np.full((8, 8, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz")
+    )
     trained = train_classifier(grey, preset=dataclasses.replace(QUICK, channels=1))
     trained.save(tmp_path)
     record = json.loads((tmp_path / "classifier.json").read_text())
@@ -156,7 +222,11 @@ def test_saved_classifiers_answer_the_same(tmp_path):
     trained = train_classifier(REAL, preset=QUICK)
     trained.save(tmp_path)
     loaded = TrainedClassifier.load(tmp_path)
-    assert np.array_equal(trained.predict(MADE), loaded.predict(MADE)) and loaded.fed == trained.fed and loaded.preset == trained.preset
+    assert (
+        np.array_equal(trained.predict(MADE), loaded.predict(MADE))
+        and loaded.fed == trained.fed
+        and loaded.preset == trained.preset
+    )
     with pytest.raises(GenaugError, match="no finished classifier"):
         TrainedClassifier.load(tmp_path / "elsewhere")
 
@@ -164,20 +234,34 @@ def test_saved_classifiers_answer_the_same(tmp_path):
 def test_the_judge_is_read_back_for_the_same_pool_only(tmp_path):
     preset = training_preset("judge", updates=2, view=View(8, 8, 0))
     first = train_judge(REAL, cache=tmp_path, preset=preset)
-    assert np.array_equal(train_judge(REAL, cache=tmp_path, preset=preset).predict(MADE), first.predict(MADE)) and len(list(tmp_path.iterdir())) == 1
+    assert (
+        np.array_equal(train_judge(REAL, cache=tmp_path, preset=preset).predict(MADE), first.predict(MADE))
+        and len(list(tmp_path.iterdir())) == 1
+    )
     train_judge(REAL[[0, 1, 3, 5]], cache=tmp_path, preset=preset)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_store_decodes_again_when_memory_is_short():
     keys = [f"real:{name}" for name in REAL.ids] + ["synthetic:row1"]
-    assert torch.equal(ImageStore(REAL, MADE, 4).images(keys), ImageStore(REAL, MADE, 4, megabytes=0).images(keys))
+    assert torch.equal(
+        ImageStore(REAL, MADE, 4).images(keys), ImageStore(REAL, MADE, 4, megabytes=0).images(keys)
+    )
 
 
 def test_the_stronger_student_differs_in_its_network_only():
     letters, wide = (make_network(name, 10, weights="embedded") for name in ("letters", "wide"))
-    count = {network.name: sum(parameter.numel() for parameter in network.parameters()) for network in (letters, wide)}
+    count = {
+        network.name: sum(parameter.numel() for parameter in network.parameters())
+        for network in (letters, wide)
+    }
     assert 3 * count["letters"] < count["wide"] < 1_100_000 and wide.network.num_features == 256
-    assert dataclasses.replace(training_preset("tiny_wide"), name="tiny", network="letters", source=training_preset("tiny").source) == training_preset("tiny")
+    assert dataclasses.replace(
+        training_preset("tiny_wide"), name="tiny", network="letters", source=training_preset("tiny").source
+    ) == training_preset("tiny")
     trained = train_classifier(REAL, preset=dataclasses.replace(training_preset("tiny_wide"), updates=2))
-    assert trained.name == "wide" and trained.features(REAL).shape == (6, 256) and not np.allclose(trained.predict(REAL)[0], 1 / 3, atol=1e-3)
+    assert (
+        trained.name == "wide"
+        and trained.features(REAL).shape == (6, 256)
+        and not np.allclose(trained.predict(REAL)[0], 1 / 3, atol=1e-3)
+    )

@@ -12,8 +12,12 @@ from genaug.networks import cached_features, feature_network, make_network
 
 
 def pictures(count=6, seed=0, edge=32, channels=3):
-    pixels = list(np.random.default_rng(seed).integers(0, 256, (count, edge, edge, channels)).astype(np.uint8))
-    return LabeledImages(pixels, np.arange(count) % 2, ("a", "b"), [f"{seed}-{position}" for position in range(count)])
+    pixels = list(
+        np.random.default_rng(seed).integers(0, 256, (count, edge, edge, channels)).astype(np.uint8)
+    )
+    return LabeledImages(
+        pixels, np.arange(count) % 2, ("a", "b"), [f"{seed}-{position}" for position in range(count)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,12 @@ def test_it_is_the_pretrained_network_before_its_head(letters):
     with torch.inference_mode():
         expected = network.features(images.batch())
     found = letters.features(images)
-    assert found.shape == (6, 128) and found.dtype == np.float64 and np.allclose(found, expected.numpy(), atol=1e-5) and not letters.network.training
+    assert (
+        found.shape == (6, 128)
+        and found.dtype == np.float64
+        and np.allclose(found, expected.numpy(), atol=1e-5)
+        and not letters.network.training
+    )
 
 
 def test_features_do_not_depend_on_the_company(letters):
@@ -37,7 +46,9 @@ def test_features_do_not_depend_on_the_company(letters):
 
 
 def test_other_sizes_grey_images_and_none(letters):
-    mixed = LabeledImages([np.full((9, 14, 3), 7, np.uint8), np.full((40, 32), 90, np.uint8)], [0, 1], ("a", "b"), ["x", "y"])
+    mixed = LabeledImages(
+        [np.full((9, 14, 3), 7, np.uint8), np.full((40, 32), 90, np.uint8)], [0, 1], ("a", "b"), ["x", "y"]
+    )
     assert letters.features(mixed).shape == (2, 128) and letters.features(mixed[[]]).shape == (0, 128)
     assert letters.features(pictures(3, channels=1)).shape == (3, 128)
 
@@ -45,9 +56,17 @@ def test_other_sizes_grey_images_and_none(letters):
 def test_the_fingerprint_is_of_the_weights(letters, tmp_path):
     other = feature_network("letters", device="cpu")
     state = other.network.network.state_dict()
-    save_file({name: value + 0.1 if name == "body.0.0.weight" else value for name, value in state.items()}, tmp_path / "other.safetensors")
+    save_file(
+        {name: value + 0.1 if name == "body.0.0.weight" else value for name, value in state.items()},
+        tmp_path / "other.safetensors",
+    )
     changed = feature_network("letters", str(tmp_path / "other.safetensors"))
-    assert letters.fingerprint() == other.fingerprint() == feature_network("letters", "embedded").fingerprint() != changed.fingerprint()
+    assert (
+        letters.fingerprint()
+        == other.fingerprint()
+        == feature_network("letters", "embedded").fingerprint()
+        != changed.fingerprint()
+    )
     assert not np.allclose(letters.features(pictures()), changed.features(pictures()))
 
 
@@ -74,7 +93,9 @@ def test_a_network_of_timm_from_a_file(name, tmp_path):
     found = network.features(pictures(2, edge=20))
     with torch.inference_mode():
         view = network.view.test(pictures(2, edge=20).batch(size=network.view.resize))
-        expected = made.eval().forward_head(made.forward_features(network.network.prepared(view)), pre_logits=True)
+        expected = made.eval().forward_head(
+            made.forward_features(network.network.prepared(view)), pre_logits=True
+        )
     assert view.shape[-1] == edge and np.allclose(found, expected.numpy(), atol=1e-4)
 
 
@@ -88,7 +109,11 @@ def test_kept_features_are_read_back_without_the_network(letters, tmp_path):
 
     first, second = (cached_features(Counting(), images, tmp_path) for _ in range(2))
     renamed = dataclasses.replace(images, ids=list("uvwxyz"), labels=np.zeros(6, int))
-    assert calls == [6] and np.array_equal(first, second) and np.array_equal(first, cached_features(letters, renamed, tmp_path))
+    assert (
+        calls == [6]
+        and np.array_equal(first, second)
+        and np.array_equal(first, cached_features(letters, renamed, tmp_path))
+    )
     assert np.array_equal(first, cached_features(letters, images, None)) and first.dtype == np.float64
     assert len(list((tmp_path / "features").iterdir())) == 1
 
@@ -99,7 +124,9 @@ def test_a_changed_image_another_order_and_another_network_are_other_files(lette
     turned = cached_features(letters, images[[5, 4, 3, 2, 1, 0]], tmp_path)
     assert np.allclose(turned[::-1], whole, atol=1e-5)
     cached_features(letters, pictures(seed=1), tmp_path)
-    cached_features(dataclasses.replace(letters, view=dataclasses.replace(letters.view, resize=36)), images, tmp_path)
+    cached_features(
+        dataclasses.replace(letters, view=dataclasses.replace(letters.view, resize=36)), images, tmp_path
+    )
     assert len(list((tmp_path / "features").iterdir())) == 4
 
 

@@ -16,7 +16,19 @@ from genaug.cli import explain, find_table, run
 from genaug.core import GenaugError
 
 ROOT = Path(__file__).resolve().parent.parent
-QUICK = ["--shots", "2", "--seeds", "1", "--repeats", "1", "--updates", "2", "--classifier-weights", "random", "--quiet"]
+QUICK = [
+    "--shots",
+    "2",
+    "--seeds",
+    "1",
+    "--repeats",
+    "1",
+    "--updates",
+    "2",
+    "--classifier-weights",
+    "random",
+    "--quiet",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +56,12 @@ def sentence(capsys):
     "What stands on standard error: exactly one line that begins with genaug."
     text = capsys.readouterr().err
     lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("genaug: ") and lines[0].endswith((".", "?", ")")) and "Traceback" not in text, text
+    assert (
+        len(lines) == 1
+        and lines[0].startswith("genaug: ")
+        and lines[0].endswith((".", "?", ")"))
+        and "Traceback" not in text
+    ), text
     return lines[0]
 
 
@@ -60,21 +77,73 @@ MISTAKES = {
     "known format, no folder": (["check", "cub:/no/such/data"], "does not exist"),
     "unknown method": (["augment", "digits", "OUT", "--method", "diff-i"], "did you mean 'diff-ii'"),
     "mixer as augmenter": (["augment", "digits", "OUT", "--method", "mixup"], "makes no images"),
-    "balancer behind an augmenter": (["augment", "digits", "OUT", "--method", "round-trip+drw"], "works while a classifier trains"),
-    "budget in the method": (["augment", "digits", "OUT", "--method", "smote@fill=true"], "Say how many images with --copies"),
-    "two budgets": (["augment", "digits", "OUT", "--method", "smote", "--fill", "--total", "9"], "Give one of --fill, --even and --total"),
+    "balancer behind an augmenter": (
+        ["augment", "digits", "OUT", "--method", "round-trip+drw"],
+        "works while a classifier trains",
+    ),
+    "budget in the method": (
+        ["augment", "digits", "OUT", "--method", "smote@fill=true"],
+        "Say how many images with --copies",
+    ),
+    "two budgets": (
+        ["augment", "digits", "OUT", "--method", "smote", "--fill", "--total", "9"],
+        "Give one of --fill, --even and --total",
+    ),
     "unknown use": (["compare", "digits", "--out", "OUT", "--use", "swapping"], "There is no use 'swapping'"),
     "two methods": (["augment", "digits", "OUT", "--method", "round-trip,diff-ii"], "one method"),
-    "unknown field": (["augment", "digits", "OUT", "--method", "diff-ii@guidance=3"], "has no field 'guidance'"),
-    "unknown condition": (["augment", "digits", "OUT", "--method", "round-trip", "--condition", "sunny"], "no condition 'sunny'"),
+    "unknown field": (
+        ["augment", "digits", "OUT", "--method", "diff-ii@guidance=3"],
+        "has no field 'guidance'",
+    ),
+    "unknown condition": (
+        ["augment", "digits", "OUT", "--method", "round-trip", "--condition", "sunny"],
+        "no condition 'sunny'",
+    ),
     "shots": (["compare", "digits", "--shots", "few", "--out", "OUT"], "--shots is a number"),
-    "shots and imbalance": (["compare", "digits", "--imbalance", "10", "--out", "OUT"], "--shots none together with --imbalance"),
+    "shots and imbalance": (
+        ["compare", "digits", "--imbalance", "10", "--out", "OUT"],
+        "--shots none together with --imbalance",
+    ),
     "seeds": (["compare", "digits", "--seeds", "3-", "--out", "OUT"], "--seeds is a count"),
-    "no repeats": (["compare", "digits", "--repeats", "0", "--out", "OUT"], "--repeats is a whole number from 1"),
-    "replace": (["compare", "digits", "--replace", "2", "--out", "OUT"], "--replace is a number of at least 0 and at most 1"),
+    "no repeats": (
+        ["compare", "digits", "--repeats", "0", "--out", "OUT"],
+        "--repeats is a whole number from 1",
+    ),
+    "replace": (
+        ["compare", "digits", "--replace", "2", "--out", "OUT"],
+        "--replace is a number of at least 0 and at most 1",
+    ),
     "suffix file": (["compare", "digits", "--suffixes", "nowhere.txt", "--out", "OUT"], "does not exist"),
-    "classifier": (["compare", "digits", "--methods", "original", "--classifier", "resnet51", "--seeds", "1", "--out", "OUT", "--quiet"], "no network 'resnet51'"),
-    "backbone": (["compare", "digits", "--methods", "round-trip", "--backbone", "no/such/model/folder", "--out", "OUT", "--quiet"], "no/such/model/folder"),
+    "classifier": (
+        [
+            "compare",
+            "digits",
+            "--methods",
+            "original",
+            "--classifier",
+            "resnet51",
+            "--seeds",
+            "1",
+            "--out",
+            "OUT",
+            "--quiet",
+        ],
+        "no network 'resnet51'",
+    ),
+    "backbone": (
+        [
+            "compare",
+            "digits",
+            "--methods",
+            "round-trip",
+            "--backbone",
+            "no/such/model/folder",
+            "--out",
+            "OUT",
+            "--quiet",
+        ],
+        "no/such/model/folder",
+    ),
     "report of nothing": (["report", "nothing"], "does not exist"),
     "audit of nothing": (["audit", "nothing"], "holds no plan"),
     "unknown table": (["reproduce", "table_nine"], "There is no table 'table_nine'"),
@@ -95,7 +164,22 @@ def test_a_device_that_is_not_there(capsys, tmp_path, pipeline):
     import torch
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    assert run(["augment", "digits", str(tmp_path / "out"), "--method", "round-trip", "--backbone", pipeline, "--device", "cuda"]) == 2
+    assert (
+        run(
+            [
+                "augment",
+                "digits",
+                str(tmp_path / "out"),
+                "--method",
+                "round-trip",
+                "--backbone",
+                pipeline,
+                "--device",
+                "cuda",
+            ]
+        )
+        == 2
+    )
     assert "cuda" in sentence(capsys).lower()
 
 
@@ -105,13 +189,24 @@ def test_a_folder_in_use_is_refused_and_left_alone(command, capsys, tmp_path, ph
     (tmp_path / "out" / "letter.txt").write_text("mine")
     options = [str(tmp_path / "out")] if command == "augment" else ["--out", str(tmp_path / "out")]
     assert run([command, str(photos), *options]) == 2
-    assert "not empty" in sentence(capsys) and [path.name for path in (tmp_path / "out").iterdir()] == ["letter.txt"]
+    assert "not empty" in sentence(capsys) and [path.name for path in (tmp_path / "out").iterdir()] == [
+        "letter.txt"
+    ]
 
 
 @pytest.mark.parametrize("command", ["augment", "compare"])
 def test_a_file_as_result_folder_is_refused(command, capsys, tmp_path, photos):
     (tmp_path / "out").write_text("")
-    assert run([command, str(photos), *([str(tmp_path / "out")] if command == "augment" else ["--out", str(tmp_path / "out")])]) == 2
+    assert (
+        run(
+            [
+                command,
+                str(photos),
+                *([str(tmp_path / "out")] if command == "augment" else ["--out", str(tmp_path / "out")]),
+            ]
+        )
+        == 2
+    )
     assert "is a file" in sentence(capsys)
 
 
@@ -135,9 +230,24 @@ def test_what_is_said_about_an_error(error, code, words):
 def test_help_answers_at_once_and_names_every_command():
     began = time.process_time()
     usage = os.times().children_user
-    shown = subprocess.run([sys.executable, "-X", "importtime", "-c", "import sys; from genaug.cli import main; sys.argv = ['genaug', '--help']; main()"], capture_output=True, text=True, cwd=ROOT)
-    assert shown.returncode == 0 and all(name in shown.stdout for name in ("check", "augment", "compare", "report", "reproduce", "audit"))
-    assert not re.search(r"\| +(torch|diffusers|transformers|timm|pandas|matplotlib|numpy)$", shown.stderr, re.MULTILINE)
+    shown = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-c",
+            "import sys; from genaug.cli import main; sys.argv = ['genaug', '--help']; main()",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert shown.returncode == 0 and all(
+        name in shown.stdout for name in ("check", "augment", "compare", "report", "reproduce", "audit")
+    )
+    assert not re.search(
+        r"\| +(torch|diffusers|transformers|timm|pandas|matplotlib|numpy)$", shown.stderr, re.MULTILINE
+    )
     assert os.times().children_user - usage < 1.5 and time.process_time() - began < 1
 
 
@@ -159,14 +269,68 @@ def test_check_names_faults_and_the_next_step(photos, capsys, tmp_path):
 
 def test_augment_report_audit(photos, capsys, tmp_path, pipeline):
     out = tmp_path / "new" / "set"
-    assert run(["augment", str(photos), str(out), "--method", "round-trip", "--copies", "2", "--backbone", pipeline, "--metaclass", "bird", "--quiet"]) == 0
+    assert (
+        run(
+            [
+                "augment",
+                str(photos),
+                str(out),
+                "--method",
+                "round-trip",
+                "--copies",
+                "2",
+                "--backbone",
+                pipeline,
+                "--metaclass",
+                "bird",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert "Estimated cost" in text and "'a photo of a wren bird'" in text and "16 images" in text
     record = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
     assert len(record) == 16 and all(line["sources"][0].startswith("train/") for line in record)
-    assert run(["augment", str(photos), str(out), "--method", "round-trip", "--copies", "2", "--backbone", pipeline, "--metaclass", "bird", "--quiet"]) == 0      # finished: nothing to do
+    assert (
+        run(
+            [
+                "augment",
+                str(photos),
+                str(out),
+                "--method",
+                "round-trip",
+                "--copies",
+                "2",
+                "--backbone",
+                pipeline,
+                "--metaclass",
+                "bird",
+                "--quiet",
+            ]
+        )
+        == 0
+    )  # finished: nothing to do
     capsys.readouterr()
-    assert run(["augment", str(photos), str(out), "--method", "round-trip", "--copies", "3", "--backbone", pipeline, "--metaclass", "bird", "--quiet"]) == 2
+    assert (
+        run(
+            [
+                "augment",
+                str(photos),
+                str(out),
+                "--method",
+                "round-trip",
+                "--copies",
+                "3",
+                "--backbone",
+                pipeline,
+                "--metaclass",
+                "bird",
+                "--quiet",
+            ]
+        )
+        == 2
+    )
     assert "the budget changed" in sentence(capsys)
     assert run(["report", str(out)]) == 0 and (out / "report.html").is_file()
     assert run(["audit", str(out)]) == 0
@@ -174,7 +338,21 @@ def test_augment_report_audit(photos, capsys, tmp_path, pipeline):
 
 
 def test_own_photographs_with_the_toy_backbone_are_told_the_truth(photos, capsys, tmp_path):
-    assert run(["augment", str(photos), str(tmp_path / "set"), "--method", "round-trip", "--copies", "1", "--quiet"]) == 0
+    assert (
+        run(
+            [
+                "augment",
+                str(photos),
+                str(tmp_path / "set"),
+                "--method",
+                "round-trip",
+                "--copies",
+                "1",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert "knows only its own small world" in text and "--backbone" in text
     assert {Image.open(path).size for path in (tmp_path / "set" / "train").rglob("*.png")} == {(32, 32)}
@@ -182,11 +360,25 @@ def test_own_photographs_with_the_toy_backbone_are_told_the_truth(photos, capsys
 
 def test_compare_prints_the_table_and_writes_everything(photos, capsys, tmp_path, pipeline):
     out = tmp_path / "out"
-    arguments = ["compare", str(photos), "--methods", "original,round-trip,mixup", "--backbone", pipeline, "--copies", "1", *QUICK, "--out", str(out)]
+    arguments = [
+        "compare",
+        str(photos),
+        "--methods",
+        "original,round-trip,mixup",
+        "--backbone",
+        pipeline,
+        "--copies",
+        "1",
+        *QUICK,
+        "--out",
+        str(out),
+    ]
     assert run(arguments) == 0
     text = capsys.readouterr().out
     assert "minus original" in text and "minus round-trip" in text and "Estimated cost" in text
-    assert {"results.csv", "report.html", "comparison.json", "splits", "runs"} <= {path.name for path in out.iterdir()}
+    assert {"results.csv", "report.html", "comparison.json", "splits", "runs"} <= {
+        path.name for path in out.iterdir()
+    }
     runs = {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
     assert run(arguments) == 0 and "nothing left to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()} == runs
@@ -196,8 +388,27 @@ def test_compare_prints_the_table_and_writes_everything(photos, capsys, tmp_path
 
 def test_a_method_without_suffixes_is_told(photos, capsys, tmp_path, pipeline, monkeypatch):
     from genaug import experiment
-    monkeypatch.setattr(experiment, "compare", lambda *_, **__: (_ for _ in ()).throw(GenaugError("Enough seen.")))
-    assert run(["compare", str(photos), "--methods", "diff-ii", "--backbone", pipeline, "--suffixes", "none", *QUICK, "--out", str(tmp_path / "out")]) == 2
+    monkeypatch.setattr(
+        experiment, "compare", lambda *_, **__: (_ for _ in ()).throw(GenaugError("Enough seen."))
+    )
+    assert (
+        run(
+            [
+                "compare",
+                str(photos),
+                "--methods",
+                "diff-ii",
+                "--backbone",
+                pipeline,
+                "--suffixes",
+                "none",
+                *QUICK,
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert "the split ratio has no effect" in capsys.readouterr().out
 
 
@@ -208,10 +419,33 @@ def test_an_interrupted_augment_continues(photos, tmp_path, pipeline):
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a shell inherits that SIGINT is ignored
             "def write(path, data):\n    whole(path, data)\n    if str(path).endswith('.png') and not sent: sent.append(1); os.kill(os.getpid(), signal.SIGINT)\n"
             "painting.write_atomic = write; main()")
-    arguments = ["augment", str(photos), str(out), "--method", "round-trip", "--copies", "1", "--backbone", pipeline, "--quiet"]
-    stopped = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert stopped.returncode == 130 and "run the same command again" in stopped.stderr and "Traceback" not in stopped.stderr
-    assert len(list(out.rglob("*.png"))) >= 1 and not (out / "train" / "metadata.jsonl").exists()      # what was being written is finished, no more
+    arguments = [
+        "augment",
+        str(photos),
+        str(out),
+        "--method",
+        "round-trip",
+        "--copies",
+        "1",
+        "--backbone",
+        pipeline,
+        "--quiet",
+    ]
+    stopped = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (
+        stopped.returncode == 130
+        and "run the same command again" in stopped.stderr
+        and "Traceback" not in stopped.stderr
+    )
+    assert (
+        len(list(out.rglob("*.png"))) >= 1 and not (out / "train" / "metadata.jsonl").exists()
+    )  # what was being written is finished, no more
     assert run(["report", str(out)]) == 2
     assert run(arguments) == 0 and len(list((out / "train").rglob("*.png"))) == 8
 
@@ -228,16 +462,59 @@ def test_reproduce_without_papermill_says_what_to_install(monkeypatch, capsys):
 
 def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
     out = tmp_path / "set"
-    assert run(["augment", "digits", str(out), "--method", "smote", "--imbalance", "20", "--total", "33", "--quiet"]) == 0
-    rows = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (
+        run(
+            [
+                "augment",
+                "digits",
+                str(out),
+                "--method",
+                "smote",
+                "--imbalance",
+                "20",
+                "--total",
+                "33",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    rows = [
+        json.loads(line)
+        for line in (out / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     counts = [sum(row["class_name"] == name for row in rows) for name in {row["class_name"] for row in rows}]
     assert len(rows) == 33 and sorted(counts) == [3] * 7 + [4] * 3 and all(row["sources"] for row in rows)
     found = tmp_path / "compared"
-    assert run(["compare", "digits", "--shots", "none", "--imbalance", "20", "--methods", "original,smote@fill=true,cmo-drw,oversampling+strong-augmentation", "--use", "append",
-                "--seeds", "1", "--repeats", "1", "--updates", "2", "--out", str(found), "--quiet"]) == 0
+    assert (
+        run(
+            [
+                "compare",
+                "digits",
+                "--shots",
+                "none",
+                "--imbalance",
+                "20",
+                "--methods",
+                "original,smote@fill=true,cmo-drw,oversampling+strong-augmentation",
+                "--use",
+                "append",
+                "--seeds",
+                "1",
+                "--repeats",
+                "1",
+                "--updates",
+                "2",
+                "--out",
+                str(found),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "cmo+drw" in said and "oversampling+strong-augmentation" in said and "smote@fill=true" in said
-    assert "tiny" not in (found / "results.csv").read_text(encoding="utf-8")            # no backbone was needed
+    assert "tiny" not in (found / "results.csv").read_text(encoding="utf-8")  # no backbone was needed
 
 
 # one plan, declared ranges, methods
@@ -258,7 +535,9 @@ def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
     begin[2] = str(tmp_path / "learned")
     assert run([*begin, "--method", "diff-gen@num_inference_steps=2;naming.steps=1"]) == 0
     assert planned == ["real-guidance", "diff-gen"]
-    assert "1 steps of concept learning, 8 images painted (32 denoiser evaluations)" in capsys.readouterr().out
+    assert (
+        "1 steps of concept learning, 8 images painted (32 denoiser evaluations)" in capsys.readouterr().out
+    )
 
 
 def test_the_ranges_of_options_are_those_of_the_question():
@@ -266,7 +545,11 @@ def test_the_ranges_of_options_are_those_of_the_question():
     from genaug.core import declared
     from genaug.experiment import Comparison
 
-    bounds = {field: bound for field, (_, bound) in declared(Comparison).items() if bound is not None and not bound.words}
+    bounds = {
+        field: bound
+        for field, (_, bound) in declared(Comparison).items()
+        if bound is not None and not bound.words
+    }
     read = declared_ranges("experiment", "Comparison")
     assert {field: (bound.low, bound.high, bound.above, bound.below) for field, bound in bounds.items()} == {
         field: tuple(found) for field, found in read.items()

@@ -8,10 +8,34 @@ import safetensors.torch
 import torch
 
 from genaug.concepts.category import CategorySettings, learn_category_concept
-from genaug.concepts.lora import TARGETS, TEXT_TARGETS, AdapterSettings, ConceptShelf, fuse_concepts, layer_scale, learn_lora, learn_shelf, trainable_adapter
-from genaug.concepts.textual_inversion import (Concept, TokenSettings, adapter_attached, concept_from_files, concept_loss, draw_positions, initial_rows,
-                                               learn_tokens, learning_set, noise_prediction_loss, placeholder_names, read_adapter, read_embedding,
-                                               text_layers, tokens_attached)
+from genaug.concepts.lora import (
+    TARGETS,
+    TEXT_TARGETS,
+    AdapterSettings,
+    ConceptShelf,
+    fuse_concepts,
+    layer_scale,
+    learn_lora,
+    learn_shelf,
+    trainable_adapter,
+)
+from genaug.concepts.textual_inversion import (
+    Concept,
+    TokenSettings,
+    adapter_attached,
+    concept_from_files,
+    concept_loss,
+    draw_positions,
+    initial_rows,
+    learn_tokens,
+    learning_set,
+    noise_prediction_loss,
+    placeholder_names,
+    read_adapter,
+    read_embedding,
+    text_layers,
+    tokens_attached,
+)
 from genaug.core import GenaugError, LabeledImages
 from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
 from genaug.prompts import ClassPrompt
@@ -24,7 +48,12 @@ TEXT_CONFIG = {"r": 3, "lora_alpha": 2, "target_modules": list(TEXT_TARGETS)}
 
 def make_backbone(**options):
     pipeline = random_pipeline(**options)
-    return StableDiffusionBackbone(**{name: getattr(pipeline, name) for name in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")})
+    return StableDiffusionBackbone(
+        **{
+            name: getattr(pipeline, name)
+            for name in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +67,12 @@ def backbone():
 @pytest.fixture(scope="module")
 def real():
     pixels = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
-    return LabeledImages(list(pixels), np.array([0, 0, 0, 1, 1, 2]), ["auk", "dodo", "moa"], [f"{position}.png" for position in range(6)])
+    return LabeledImages(
+        list(pixels),
+        np.array([0, 0, 0, 1, 1, 2]),
+        ["auk", "dodo", "moa"],
+        [f"{position}.png" for position in range(6)],
+    )
 
 
 def random_matrices(module, targets, rank, drawn):
@@ -47,7 +81,9 @@ def random_matrices(module, targets, rank, drawn):
         if name.endswith(tuple(targets)):
             size_out, size_in, *kernel = layer.weight.shape  # a linear layer, or a convolution
             matrices[f"{name}.lora_A.weight"] = torch.randn(rank, size_in, *kernel, generator=drawn) / 4
-            matrices[f"{name}.lora_B.weight"] = torch.randn(size_out, rank, *([1] * len(kernel)), generator=drawn) / 4
+            matrices[f"{name}.lora_B.weight"] = (
+                torch.randn(size_out, rank, *([1] * len(kernel)), generator=drawn) / 4
+            )
     return matrices
 
 
@@ -55,7 +91,11 @@ def random_concept(backbone, seed, count=2, lora=True, text=False):
     drawn = torch.Generator().manual_seed(seed)
     tokens = {token: torch.randn(count, WIDTH, generator=drawn) for token in ("<c000>", "<c001>")}
     adapter = (random_matrices(backbone.unet, TARGETS, 2, drawn), CONFIG) if lora else (None, None)
-    text = (random_matrices(text_layers(backbone.text_encoder), TEXT_TARGETS, 3, drawn), TEXT_CONFIG) if text else (None, None)
+    text = (
+        (random_matrices(text_layers(backbone.text_encoder), TEXT_TARGETS, 3, drawn), TEXT_CONFIG)
+        if text
+        else (None, None)
+    )
     return Concept({"auk": "<c000>", "dodo": "<c001>"}, tokens, *adapter, {}, *text)
 
 
@@ -66,10 +106,15 @@ def seen(backbone, prompt="a photo of a <c001> bird"):
 
 
 def state_of(backbone):
-    return ({name: id(module) for part in backbone.modules.values() for name, module in part.named_modules()},
-            [parameter.requires_grad for part in backbone.modules.values() for parameter in part.parameters()],
-            id(backbone.tokenizer), len(backbone.tokenizer), backbone.fingerprint(),
-            getattr(backbone.unet, "peft_config", None), getattr(text_layers(backbone.text_encoder), "peft_config", None))
+    return (
+        {name: id(module) for part in backbone.modules.values() for name, module in part.named_modules()},
+        [parameter.requires_grad for part in backbone.modules.values() for parameter in part.parameters()],
+        id(backbone.tokenizer),
+        len(backbone.tokenizer),
+        backbone.fingerprint(),
+        getattr(backbone.unet, "peft_config", None),
+        getattr(text_layers(backbone.text_encoder), "peft_config", None),
+    )
 
 
 # attaching
@@ -95,7 +140,10 @@ def test_the_text_adapter_is_the_formula_and_touches_only_the_text_encoder(backb
     concept = random_concept(backbone, 6, lora=False, text=True)
     layers, name = text_layers(backbone.text_encoder), "encoder.layers.0.self_attn.v_proj"
     change = 2 / 3 * concept.text_lora[f"{name}.lora_B.weight"] @ concept.text_lora[f"{name}.lora_A.weight"]
-    wanted, others = layers.get_submodule(name).weight + change, {key: id(layer) for key, layer in backbone.unet.named_modules()}
+    wanted, others = (
+        layers.get_submodule(name).weight + change,
+        {key: id(layer) for key, layer in backbone.unet.named_modules()},
+    )
     with torch.no_grad(), concept.attached(backbone):
         assert torch.allclose(layers.get_submodule(name).weight, wanted, atol=1e-6)
         assert {key: id(layer) for key, layer in backbone.unet.named_modules()} == others
@@ -106,7 +154,10 @@ def test_the_text_adapter_is_the_formula_and_touches_only_the_text_encoder(backb
 
 @pytest.mark.parametrize("texts", [(False, False), (True, True), (True, False)])
 def test_two_concepts_with_the_same_words_interleaved_and_nested(backbone, texts):
-    first, second = random_concept(backbone, 1, text=texts[0]), random_concept(backbone, 2, count=1, lora=False, text=texts[1])
+    first, second = (
+        random_concept(backbone, 1, text=texts[0]),
+        random_concept(backbone, 2, count=1, lora=False, text=texts[1]),
+    )
     with backbone.using(first): alone = seen(backbone)
     with backbone.using(second): other = seen(backbone)
     assert not torch.equal(alone, other)
@@ -140,8 +191,12 @@ def test_a_concept_that_does_not_fit_changes_nothing(backbone):
     odd = Concept({}, {}, {name: matrix[..., :1] for name, matrix in good.lora.items()}, CONFIG)
     known = Concept({"auk": "a"}, {"a": torch.zeros(1, WIDTH)})
     text = random_concept(backbone, 1, text=True).text_lora
-    narrow = Concept({}, {}, good.lora, CONFIG, {}, {name: matrix[..., :1] for name, matrix in text.items()}, TEXT_CONFIG)
-    foreign = Concept({}, {}, None, None, {}, {f"other.{name}": matrix for name, matrix in text.items()}, TEXT_CONFIG)
+    narrow = Concept(
+        {}, {}, good.lora, CONFIG, {}, {name: matrix[..., :1] for name, matrix in text.items()}, TEXT_CONFIG
+    )
+    foreign = Concept(
+        {}, {}, None, None, {}, {f"other.{name}": matrix for name, matrix in text.items()}, TEXT_CONFIG
+    )
     for concept, message in ((wide, "width 33"), (odd, "not fit this denoiser"), (known, "already has a word"),
                              (narrow, "not fit this text encoder"), (foreign, "not fit this text encoder")):
         with pytest.raises(GenaugError, match=message), backbone.using(concept):
@@ -198,7 +253,9 @@ def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
     plain = toy.embed(["a photo of a dodo"])
     assert learn_lora(toy, real, settings=AdapterSettings(text_encoder=True, warmup=3)).lora is None
     for scope in ("class", "image"):
-        shelf = learn_shelf(toy, real, settings=AdapterSettings(text_encoder=True), scope=scope, checkpoint=tmp_path)
+        shelf = learn_shelf(
+            toy, real, settings=AdapterSettings(text_encoder=True), scope=scope, checkpoint=tmp_path
+        )
         assert list(shelf.concepts) == list(real.class_names if scope == "class" else real.ids)
         keys = list(shelf.concepts)[:2]
         for adapters in ([(keys[0], 1.0)], [(keys[0], 0.5), (keys[1], 0.5)]):
@@ -223,10 +280,21 @@ def test_fingerprint_sees_every_number(backbone):
     concept = random_concept(backbone, 1)
     prints = {concept.fingerprint(), random_concept(backbone, 1).fingerprint()}
     assert len(prints) == 1
-    nudged = {name: matrix + 1e-6 * (position == 0) for position, (name, matrix) in enumerate(concept.lora.items())}
+    nudged = {
+        name: matrix + 1e-6 * (position == 0) for position, (name, matrix) in enumerate(concept.lora.items())
+    }
     prints.add(Concept(concept.placeholder, concept.tokens, nudged, CONFIG).fingerprint())
-    prints.add(Concept(concept.placeholder, concept.tokens, concept.lora, {**CONFIG, "lora_alpha": 6}).fingerprint())
-    prints.add(Concept(concept.placeholder, {"<c000>": concept.tokens["<c001>"], "<c001>": concept.tokens["<c000>"]}, concept.lora, CONFIG).fingerprint())
+    prints.add(
+        Concept(concept.placeholder, concept.tokens, concept.lora, {**CONFIG, "lora_alpha": 6}).fingerprint()
+    )
+    prints.add(
+        Concept(
+            concept.placeholder,
+            {"<c000>": concept.tokens["<c001>"], "<c001>": concept.tokens["<c000>"]},
+            concept.lora,
+            CONFIG,
+        ).fingerprint()
+    )
     assert len(prints) == 4
 
 
@@ -236,10 +304,19 @@ def test_the_text_adapter_enters_the_fingerprint_only_where_there_is_one(backbon
     settings = {"r": 2, "lora_alpha": 4.0, "target_modules": ["to_q"]}
     with_lora = Concept({"auk": "<c000>"}, words, matrices, settings)
     # both values as they were before concepts could change the text encoder: caches of that time stay valid
-    assert Concept({"auk": "<c000>"}, words).fingerprint() == "047c4a5dbf922e8847086299bcb30492628689e96e98002fd0e0ab4906a7f9f4"
+    assert (
+        Concept({"auk": "<c000>"}, words).fingerprint()
+        == "047c4a5dbf922e8847086299bcb30492628689e96e98002fd0e0ab4906a7f9f4"
+    )
     assert with_lora.fingerprint() == "b75143478495a16498f9cb3f522892448d4201dd1880963146ddce976e17ddd4"
-    both = [Concept({"auk": "<c000>"}, words, matrices, settings, {}, text, config)
-            for text, config in ((matrices, settings), ({**matrices, "mid.to_q.lora_A.weight": torch.zeros(2, 4)}, settings), (matrices, {**settings, "r": 1}))]
+    both = [
+        Concept({"auk": "<c000>"}, words, matrices, settings, {}, text, config)
+        for text, config in (
+            (matrices, settings),
+            ({**matrices, "mid.to_q.lora_A.weight": torch.zeros(2, 4)}, settings),
+            (matrices, {**settings, "r": 1}),
+        )
+    ]
     swapped = Concept({"auk": "<c000>"}, words, None, None, {}, matrices, settings)
     assert len({concept.fingerprint() for concept in (with_lora, swapped, *both)}) == 5
 
@@ -258,7 +335,9 @@ def test_damaged_folders_are_refused(backbone, tmp_path):
         Concept.load(tmp_path / "missing")
     concept = random_concept(backbone, 1)
     concept.save(tmp_path)
-    safetensors.torch.save_file({"<c000>": torch.zeros(2, WIDTH)}, tmp_path / "learned_embeds" / "c000.safetensors")
+    safetensors.torch.save_file(
+        {"<c000>": torch.zeros(2, WIDTH)}, tmp_path / "learned_embeds" / "c000.safetensors"
+    )
     with pytest.raises(GenaugError, match="not those"):
         Concept.load(tmp_path)
     (tmp_path / "learned_embeds" / "c000.safetensors").write_bytes(b"x")
@@ -271,7 +350,9 @@ def test_damaged_folders_are_refused(backbone, tmp_path):
 def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path, text):
     from genaug.sampling import SamplingSettings, denoise
 
-    concept = random_concept(backbone, 4, text=text)  # two vectors per word, alpha 5 and rank 2; alpha 2 and rank 3 in the text encoder
+    concept = random_concept(
+        backbone, 4, text=text
+    )  # two vectors per word, alpha 5 and rank 2; alpha 2 and rank 3 in the text encoder
     concept.save(tmp_path)
     pipeline = random_pipeline()
     for file in sorted((tmp_path / "learned_embeds").iterdir()):
@@ -281,10 +362,26 @@ def test_a_plain_pipeline_paints_the_same_image(backbone, tmp_path, text):
     with backbone.using(concept):
         assert torch.allclose(backbone.embed(["a photo of a <c001> bird"]), prompt_embeds, atol=1e-5)
     start = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(8))
-    theirs = pipeline("a photo of a <c001> bird", num_inference_steps=5, guidance_scale=3.0, latents=start, output_type="np").images[0]
+    theirs = pipeline(
+        "a photo of a <c001> bird", num_inference_steps=5, guidance_scale=3.0, latents=start, output_type="np"
+    ).images[0]
     with backbone.using(concept):
-        ours = backbone.decode(denoise(backbone, start, [backbone.embed(["a photo of a <c001> bird"])], settings=SamplingSettings(5, guidance_scale=3.0)))
-    plain = backbone.decode(denoise(backbone, start, [backbone.embed(["a photo of a bird"])], settings=SamplingSettings(5, guidance_scale=3.0)))
+        ours = backbone.decode(
+            denoise(
+                backbone,
+                start,
+                [backbone.embed(["a photo of a <c001> bird"])],
+                settings=SamplingSettings(5, guidance_scale=3.0),
+            )
+        )
+    plain = backbone.decode(
+        denoise(
+            backbone,
+            start,
+            [backbone.embed(["a photo of a bird"])],
+            settings=SamplingSettings(5, guidance_scale=3.0),
+        )
+    )
     ours, plain = ours[0].permute(1, 2, 0).numpy(), plain[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - theirs).max() < 1e-4 < 1e-2 < np.abs(plain - theirs).max()
 
@@ -294,11 +391,21 @@ def test_files_that_diffusers_and_peft_wrote(backbone, tmp_path):
 
     pipeline = random_pipeline()
     with torch.random.fork_rng():
-        pipeline.unet.add_adapter(LoraConfig(r=3, lora_alpha=3, target_modules=["to_k", "to_v", "proj_in"], rank_pattern={"to_v": 2}, alpha_pattern={"to_v": 2}))
+        pipeline.unet.add_adapter(
+            LoraConfig(
+                r=3,
+                lora_alpha=3,
+                target_modules=["to_k", "to_v", "proj_in"],
+                rank_pattern={"to_v": 2},
+                alpha_pattern={"to_v": 2},
+            )
+        )
         for name, parameter in pipeline.unet.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_()
-    pipeline.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(pipeline.unet))  # no metadata: alpha = rank
+    pipeline.save_lora_weights(
+        tmp_path, unet_lora_layers=get_peft_model_state_dict(pipeline.unet)
+    )  # no metadata: alpha = rank
     safetensors.torch.save_file({"my-bird": torch.ones(WIDTH)}, tmp_path / "bird.safetensors")
     concept = concept_from_files(backbone, {"auk": tmp_path / "bird.safetensors"}, tmp_path)
     assert concept.tokens["<c000>"].shape == (1, WIDTH)
@@ -306,7 +413,9 @@ def test_files_that_diffusers_and_peft_wrote(backbone, tmp_path):
     with torch.no_grad(), backbone.using(concept):
         condition = backbone.embed(["a <c000>"])
         ours = backbone.predict_noise(latents, torch.tensor([500]), condition)
-        assert torch.allclose(ours, pipeline.unet(latents, 500, encoder_hidden_states=condition).sample, atol=1e-5)
+        assert torch.allclose(
+            ours, pipeline.unet(latents, 500, encoder_hidden_states=condition).sample, atol=1e-5
+        )
     concept.save(tmp_path / "kept")
     assert Concept.load(tmp_path / "kept").fingerprint() == concept.fingerprint()
 
@@ -315,9 +424,16 @@ def test_files_with_the_key_names_of_kohya_and_automatic1111(backbone, tmp_path)
     drawn = torch.Generator().manual_seed(0)
     name = next(name for name, _ in backbone.unet.named_modules() if name.endswith("attn1.to_q"))
     layer = backbone.unet.get_submodule(name)
-    down, up = torch.randn(4, layer.in_features, generator=drawn), torch.randn(layer.out_features, 4, generator=drawn)
+    down, up = (
+        torch.randn(4, layer.in_features, generator=drawn),
+        torch.randn(layer.out_features, 4, generator=drawn),
+    )
     stem = "lora_unet_" + name.replace(".", "_")
-    state = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(2.0)}
+    state = {
+        f"{stem}.lora_down.weight": down,
+        f"{stem}.lora_up.weight": up,
+        f"{stem}.alpha": torch.tensor(2.0),
+    }
     safetensors.torch.save_file(state, tmp_path / "kohya.safetensors")
     matrices, config, *_ = read_adapter(backbone, tmp_path / "kohya.safetensors")
     with adapter_attached(backbone.unet, matrices, config):
@@ -328,29 +444,54 @@ def test_files_with_the_key_names_of_kohya_and_automatic1111(backbone, tmp_path)
     names = [name for name, _ in layers.named_modules() if name.endswith((*TEXT_TARGETS, "fc1", "fc2"))]
     for name in names:  # another alpha in the two layers behind the attention
         layer, stem = layers.get_submodule(name), "lora_te_text_model_" + name.replace(".", "_")
-        te |= {f"{stem}.lora_down.weight": torch.randn(4, layer.in_features, generator=drawn), f"{stem}.lora_up.weight": torch.randn(layer.out_features, 4, generator=drawn),
-               f"{stem}.alpha": torch.tensor(2.0 if "fc" in name else 3.0)}
+        te |= {
+            f"{stem}.lora_down.weight": torch.randn(4, layer.in_features, generator=drawn),
+            f"{stem}.lora_up.weight": torch.randn(layer.out_features, 4, generator=drawn),
+            f"{stem}.alpha": torch.tensor(2.0 if "fc" in name else 3.0),
+        }
     safetensors.torch.save_file({**state, **te}, tmp_path / "both.safetensors")
     again, _, *text = read_adapter(backbone, tmp_path / "both.safetensors")
     with adapter_attached(layers, *text):
         for name in names:
-            stem, weight = "lora_te_text_model_" + name.replace(".", "_"), layers.get_submodule(name).weight.detach().clone()
+            stem, weight = (
+                "lora_te_text_model_" + name.replace(".", "_"),
+                layers.get_submodule(name).weight.detach().clone(),
+            )
             with torch.no_grad():
-                te[name] = weight, te[f"{stem}.lora_up.weight"] @ te[f"{stem}.lora_down.weight"] * te[f"{stem}.alpha"] / 4
-    assert all(torch.allclose(te[name][0] - layers.get_submodule(name).weight, te[name][1], atol=1e-5) for name in names)
+                te[name] = (
+                    weight,
+                    te[f"{stem}.lora_up.weight"] @ te[f"{stem}.lora_down.weight"] * te[f"{stem}.alpha"] / 4,
+                )
+    assert all(
+        torch.allclose(te[name][0] - layers.get_submodule(name).weight, te[name][1], atol=1e-5)
+        for name in names
+    )
     alone = read_adapter(backbone, tmp_path / "both.safetensors", unet_only=True)
-    assert all(torch.equal(again[key], alone[0][key]) and torch.equal(again[key], matrices[key]) for key in matrices)
+    assert all(
+        torch.equal(again[key], alone[0][key]) and torch.equal(again[key], matrices[key]) for key in matrices
+    )
     assert again.keys() == matrices.keys() == alone[0].keys() and alone[2:] == (None, None)
 
-    torch.save({"string_to_param": {"*": torch.ones(3, WIDTH)}, "name": "bird", "step": 7}, tmp_path / "old.pt")
+    torch.save(
+        {"string_to_param": {"*": torch.ones(3, WIDTH)}, "name": "bird", "step": 7}, tmp_path / "old.pt"
+    )
     assert read_embedding(tmp_path / "old.pt").shape == (3, WIDTH)
 
 
 def test_a_file_for_the_text_encoder_alone(backbone, tmp_path):
     concept = random_concept(backbone, 5, count=1, lora=False, text=True)
     concept.save(tmp_path)
-    borrowed = concept_from_files(backbone, {name: tmp_path / "learned_embeds" / f"c00{position}.safetensors" for position, name in enumerate(("auk", "dodo"))}, tmp_path)
-    assert borrowed.lora is None and all(torch.equal(borrowed.text_lora[name], matrix) for name, matrix in concept.text_lora.items())
+    borrowed = concept_from_files(
+        backbone,
+        {
+            name: tmp_path / "learned_embeds" / f"c00{position}.safetensors"
+            for position, name in enumerate(("auk", "dodo"))
+        },
+        tmp_path,
+    )
+    assert borrowed.lora is None and all(
+        torch.equal(borrowed.text_lora[name], matrix) for name, matrix in concept.text_lora.items()
+    )
     with backbone.using(concept): expected = seen(backbone)
     with backbone.using(borrowed): assert torch.equal(seen(backbone), expected)
     with pytest.raises(GenaugError, match="leave out unet_only"):
@@ -384,19 +525,34 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path):
 def test_only_the_new_rows_change(backbone, real):
     before, plain = state_of(backbone), seen(backbone, "a photo of a bird")
     start = initial_rows(backbone, real.class_names, None, 2, ClassPrompt())
-    concept = learn_tokens(backbone, real, settings=TokenSettings(steps=3, learning_rate=0.1, weight_decay=0.1, tokens_per_class=2, initial=None))
+    concept = learn_tokens(
+        backbone,
+        real,
+        settings=TokenSettings(
+            steps=3, learning_rate=0.1, weight_decay=0.1, tokens_per_class=2, initial=None
+        ),
+    )
     assert all((concept.tokens[token] - start[token]).abs().min() > 1e-4 for token in start)
-    assert state_of(backbone) == before and torch.equal(seen(backbone, "a photo of a bird"), plain)  # the fingerprint covers all weights
+    assert state_of(backbone) == before and torch.equal(
+        seen(backbone, "a photo of a bird"), plain
+    )  # the fingerprint covers all weights
 
 
 def test_lora_is_the_identity_at_first_and_trains_nothing_else(backbone):
-    plain, projections = seen(backbone), sum(name.endswith(TARGETS) for name, _ in backbone.unet.named_modules())
+    plain, projections = (
+        seen(backbone),
+        sum(name.endswith(TARGETS) for name, _ in backbone.unet.named_modules()),
+    )
     with trainable_adapter(backbone.unet, rank=3) as learning:
         assert torch.equal(seen(backbone), plain)
         able = {name for name, parameter in backbone.unet.named_parameters() if parameter.requires_grad}
         assert able == set(learning) and len(able) == 2 * projections
-        noise_prediction_loss(backbone, torch.ones(1, 4, 8, 8), backbone.embed([""]), torch.tensor([5]), torch.ones(1, 4, 8, 8)).backward()
-        assert all(parameter.grad is None for name, parameter in backbone.unet.named_parameters() if name not in able)
+        noise_prediction_loss(
+            backbone, torch.ones(1, 4, 8, 8), backbone.embed([""]), torch.tensor([5]), torch.ones(1, 4, 8, 8)
+        ).backward()
+        assert all(
+            parameter.grad is None for name, parameter in backbone.unet.named_parameters() if name not in able
+        )
         assert any(parameter.grad.abs().max() > 0 for parameter in learning.values())
     for rank, alpha in ((0, None), (2, 0.0)):
         with pytest.raises(GenaugError, match="rank"), trainable_adapter(backbone.unet, rank, alpha):
@@ -404,18 +560,27 @@ def test_lora_is_the_identity_at_first_and_trains_nothing_else(backbone):
 
 
 def test_learned_alpha_and_rank_survive_the_file(backbone, real, tmp_path):
-    concept = learn_category_concept(backbone, real, settings=CategorySettings(steps=4, learning_rate=1e-2, rank=2, alpha=7.0))
-    assert (concept.rank, concept.alpha) == (2, 7.0) and any(matrix.abs().max() > 0 for name, matrix in concept.lora.items() if "lora_B" in name)
+    concept = learn_category_concept(
+        backbone, real, settings=CategorySettings(steps=4, learning_rate=1e-2, rank=2, alpha=7.0)
+    )
+    assert (concept.rank, concept.alpha) == (2, 7.0) and any(
+        matrix.abs().max() > 0 for name, matrix in concept.lora.items() if "lora_B" in name
+    )
     concept.save(tmp_path)
     again = Concept.load(tmp_path)
     assert again.alpha == 7.0 and json.loads(json.dumps(again.settings)) == again.settings
-    assert again.settings["learned_from"] == real.fingerprint() and again.settings["backbone"] == backbone.fingerprint()
+    assert (
+        again.settings["learned_from"] == real.fingerprint()
+        and again.settings["backbone"] == backbone.fingerprint()
+    )
 
 
 def test_resumed_learning_equals_uninterrupted_learning(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.category as category
 
-    settings = CategorySettings(steps=7, learning_rate=1e-2, rank=2, tokens_per_class=2, balanced=True, checkpoint_every=2)
+    settings = CategorySettings(
+        steps=7, learning_rate=1e-2, rank=2, tokens_per_class=2, balanced=True, checkpoint_every=2
+    )
     whole = learn_category_concept(backbone, real, settings=settings)
     plain_loss, calls = category.concept_loss, []
 
@@ -432,12 +597,19 @@ def test_resumed_learning_equals_uninterrupted_learning(backbone, real, tmp_path
     assert state_of(backbone) == before
     resumed = learn_category_concept(backbone, real, settings=settings, checkpoint=tmp_path)
     assert calls == [0, 1, 2, 3, 4, 5, 4, 5, 6] and resumed.fingerprint() == whole.fingerprint()
-    other = learn_category_concept(backbone, real[:3], settings=settings, checkpoint=tmp_path)  # other photographs never resume this run
+    other = learn_category_concept(
+        backbone, real[:3], settings=settings, checkpoint=tmp_path
+    )  # other photographs never resume this run
     assert calls[9:] == list(range(7)) and other.fingerprint() != whole.fingerprint()
 
 
 def test_seed_decides(backbone, real):
-    prints = [learn_lora(backbone, real, settings=AdapterSettings(steps=2, learning_rate=1e-2, rank=2, seed=seed)).fingerprint() for seed in (0, 0, 1)]
+    prints = [
+        learn_lora(
+            backbone, real, settings=AdapterSettings(steps=2, learning_rate=1e-2, rank=2, seed=seed)
+        ).fingerprint()
+        for seed in (0, 0, 1)
+    ]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -450,13 +622,38 @@ def test_only_training_ids_enter(backbone, real):
 
 
 def test_learning_set_views_prompts_and_weights(backbone, real):
-    prepared = learning_set(backbone, real, ClassPrompt(metaclass="bird"), placeholder_names(real.class_names), flip=True, balanced=True)
-    assert prepared.prompts == ("a photo of a <c000> bird", "a photo of a <c001> bird", "a photo of a <c002> bird")
+    prepared = learning_set(
+        backbone,
+        real,
+        ClassPrompt(metaclass="bird"),
+        placeholder_names(real.class_names),
+        flip=True,
+        balanced=True,
+    )
+    assert prepared.prompts == (
+        "a photo of a <c000> bird",
+        "a photo of a <c001> bird",
+        "a photo of a <c002> bird",
+    )
     mirrored = backbone.encode(real.batch([4]).flip(-1))
-    assert torch.allclose(prepared.latents[1, 4], mirrored[0], atol=1e-5) and prepared.latents.shape[:2] == (2, 6)
-    assert torch.allclose(prepared.weights, torch.tensor([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1], dtype=torch.float64))
-    multi = LabeledImages(real.pixels, np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]] + np.eye(3, dtype=np.float32)[[1, 1, 2, 2, 0, 0]], real.class_names, real.ids, task="multi")
-    assert learning_set(backbone, multi, ClassPrompt(), placeholder_names(real.class_names)).prompts[0] == "a photo of a <c000> and a <c001>"
+    assert torch.allclose(prepared.latents[1, 4], mirrored[0], atol=1e-5) and prepared.latents.shape[:2] == (
+        2,
+        6,
+    )
+    assert torch.allclose(
+        prepared.weights, torch.tensor([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1], dtype=torch.float64)
+    )
+    multi = LabeledImages(
+        real.pixels,
+        np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]] + np.eye(3, dtype=np.float32)[[1, 1, 2, 2, 0, 0]],
+        real.class_names,
+        real.ids,
+        task="multi",
+    )
+    assert (
+        learning_set(backbone, multi, ClassPrompt(), placeholder_names(real.class_names)).prompts[0]
+        == "a photo of a <c000> and a <c001>"
+    )
 
 
 def test_rounds_show_every_photograph_equally_often():
@@ -483,7 +680,9 @@ def test_where_the_vectors_begin(backbone):
     table = backbone.text_encoder.get_input_embeddings().weight
     named = initial_rows(backbone, ["auk", "dodo"], {"auk": "bird"}, 1, ClassPrompt(names={"dodo": "d"}))
     pieces = backbone.tokenizer("bird", add_special_tokens=False).input_ids
-    assert torch.allclose(named["<c000>"][0], table[pieces].mean(0)) and torch.equal(named["<c001>"][0], table[backbone.tokenizer("d", add_special_tokens=False).input_ids[0]])
+    assert torch.allclose(named["<c000>"][0], table[pieces].mean(0)) and torch.equal(
+        named["<c001>"][0], table[backbone.tokenizer("d", add_special_tokens=False).input_ids[0]]
+    )
     assert torch.equal(initial_rows(backbone, ["auk"], 7, 3, ClassPrompt())["<c000>"], table[7].repeat(3, 1))
     for initial, count in ((514, 1), (-1, 1), ("", 1), ("bird", 0)):
         with pytest.raises(GenaugError):
@@ -493,28 +692,48 @@ def test_where_the_vectors_begin(backbone):
 def test_learning_lowers_the_loss_for_its_own_photographs(backbone, real):
     prompt, words = ClassPrompt(), placeholder_names(real.class_names)
     prepared = learning_set(backbone, real, prompt, words)
-    concept = learn_category_concept(backbone, real, prompt, CategorySettings(steps=60, learning_rate=1e-2, rank=4, batch_size=6, flip=False))
+    concept = learn_category_concept(
+        backbone,
+        real,
+        prompt,
+        CategorySettings(steps=60, learning_rate=1e-2, rank=4, batch_size=6, flip=False),
+    )
     untaught = Concept(words, initial_rows(backbone, real.class_names, "ktn", 1, prompt))
     losses = []
     for choice in (untaught, concept):
         with torch.no_grad(), choice.attached(backbone):
-            losses.append(np.mean([float(concept_loss(backbone, prepared, 6, 99, step)) for step in range(20)]))
+            losses.append(
+                np.mean([float(concept_loss(backbone, prepared, 6, 99, step)) for step in range(20)])
+            )
     assert losses[1] < 0.95 * losses[0]
 
 
 def test_text_encoder_learning_moves_it_and_old_records_stay(backbone, real):
     before = state_of(backbone)
     plain = learn_lora(backbone, real, settings=AdapterSettings(steps=3, learning_rate=1e-2, rank=2))
-    both = learn_lora(backbone, real, settings=AdapterSettings(steps=3, learning_rate=1e-2, rank=2, text_encoder=True))
+    both = learn_lora(
+        backbone, real, settings=AdapterSettings(steps=3, learning_rate=1e-2, rank=2, text_encoder=True)
+    )
     assert state_of(backbone) == before
-    assert plain.text_lora is None and not {"text_encoder", "warmup"} & set(plain.settings) and both.settings["text_encoder"]
-    assert set(both.text_lora) == {f"encoder.layers.0.self_attn.{layer}.lora_{side}.weight" for layer in TEXT_TARGETS for side in "AB"}
-    assert all(matrix.abs().max() > 0 for matrix in both.text_lora.values()) and both.text_lora_config["r"] == 2
+    assert (
+        plain.text_lora is None
+        and not {"text_encoder", "warmup"} & set(plain.settings)
+        and both.settings["text_encoder"]
+    )
+    assert set(both.text_lora) == {
+        f"encoder.layers.0.self_attn.{layer}.lora_{side}.weight" for layer in TEXT_TARGETS for side in "AB"
+    }
+    assert (
+        all(matrix.abs().max() > 0 for matrix in both.text_lora.values()) and both.text_lora_config["r"] == 2
+    )
 
 
 def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
     for learn, kind in ((learn_tokens, TokenSettings), (learn_lora, AdapterSettings)):
-        told = [kind(steps=3, learning_rate=1e-2, **options) for options in ({}, {"warmup": 2}, {"schedule": "cosine"})]
+        told = [
+            kind(steps=3, learning_rate=1e-2, **options)
+            for options in ({}, {"warmup": 2}, {"schedule": "cosine"})
+        ]
         prints = [learn(backbone, real, settings=settings).fingerprint() for settings in told]
         assert len(set(prints)) == 3
 
@@ -523,24 +742,55 @@ def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
 
 def weights_of(backbone, concept):
     with backbone.using(concept):
-        return {name: layer.weight.detach().clone() for part in (backbone.unet, backbone.text_encoder) for name, layer in part.named_modules()
-                if name.endswith((*TARGETS, "q_proj", "k_proj", "v_proj", "out_proj", "proj_in"))}
+        return {
+            name: layer.weight.detach().clone()
+            for part in (backbone.unet, backbone.text_encoder)
+            for name, layer in part.named_modules()
+            if name.endswith((*TARGETS, "q_proj", "k_proj", "v_proj", "out_proj", "proj_in"))
+        }
 
 
 def test_fused_change_is_the_weighted_sum(backbone):
     drawn = torch.Generator().manual_seed(9)
-    rooted = Concept({}, {}, random_matrices(backbone.unet, ("to_k", "proj_in"), 4, drawn),  # other layers, other scaling, another alpha in some
-                     {"r": 4, "lora_alpha": 3, "use_rslora": True, "alpha_pattern": {"attn1.to_k": 1.5}, "target_modules": ["to_k", "proj_in"]})
-    parts = [random_concept(backbone, 1), Concept({}, {}, *[getattr(random_concept(backbone, 2, text=True), name) for name in ("lora", "lora_config")]),
-             rooted, Concept({}, {}, None, None, {}, random_concept(backbone, 3, text=True).text_lora, TEXT_CONFIG), Concept({})]
+    rooted = Concept(
+        {},
+        {},
+        random_matrices(
+            backbone.unet, ("to_k", "proj_in"), 4, drawn
+        ),  # other layers, other scaling, another alpha in some
+        {
+            "r": 4,
+            "lora_alpha": 3,
+            "use_rslora": True,
+            "alpha_pattern": {"attn1.to_k": 1.5},
+            "target_modules": ["to_k", "proj_in"],
+        },
+    )
+    parts = [
+        random_concept(backbone, 1),
+        Concept(
+            {},
+            {},
+            *[getattr(random_concept(backbone, 2, text=True), name) for name in ("lora", "lora_config")],
+        ),
+        rooted,
+        Concept({}, {}, None, None, {}, random_concept(backbone, 3, text=True).text_lora, TEXT_CONFIG),
+        Concept({}),
+    ]
     shares = [0.5, -0.25, 0.7, 1.5, 1.0]
     base, *alone = [weights_of(backbone, concept) for concept in (None, *parts)]
     fused = fuse_concepts(parts, shares)
     together = weights_of(backbone, fused)
     for name, weight in base.items():
-        assert (together[name] - weight - sum(share * (single[name] - weight) for share, single in zip(shares, alone))).abs().max() < 1e-6
+        assert (
+            together[name]
+            - weight
+            - sum(share * (single[name] - weight) for share, single in zip(shares, alone))
+        ).abs().max() < 1e-6
     assert sum(not torch.equal(together[name], base[name]) for name in base) == len(base)
-    assert fused.placeholder == parts[0].placeholder and all(torch.equal(fused.tokens[token], parts[0].tokens[token]) for token in parts[0].tokens)
+    assert fused.placeholder == parts[0].placeholder and all(
+        torch.equal(fused.tokens[token], parts[0].tokens[token]) for token in parts[0].tokens
+    )
 
 
 def test_fusing_one_or_none(backbone, tmp_path):
@@ -567,7 +817,9 @@ def test_scale_is_that_of_peft():
 
     for config in ({"r": 3, "lora_alpha": 6}, {"r": 3, "lora_alpha": 6, "use_rslora": True},
                    {"r": 3, "lora_alpha": 6, "alpha_pattern": {"a.q": 5}, "rank_pattern": {"b.q": 2}}):
-        module = torch.nn.ModuleDict({name: torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)}) for name in ("a", "aa", "b")})
+        module = torch.nn.ModuleDict(
+            {name: torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)}) for name in ("a", "aa", "b")}
+        )
         inject_adapter_in_model(LoraConfig(target_modules=["q"], **config), module)
         for name in ("a.q", "aa.q", "b.q"):
             layer = module.get_submodule(name)
@@ -583,7 +835,10 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.lora as lora
 
     whole = learn_shelf(backbone, real, settings=SHORT, scope="class")
-    assert list(whole.concepts) == ["auk", "dodo", "moa"] and len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
+    assert (
+        list(whole.concepts) == ["auk", "dodo", "moa"]
+        and len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
+    )
     assert [len(concept.settings["ids"]) for concept in whole.concepts.values()] == [3, 2, 1]
     plain_loss, calls, before = lora.concept_loss, [], state_of(backbone)
 
@@ -599,9 +854,21 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     assert state_of(backbone) == before
     resumed = learn_shelf(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
     assert calls[8:] == [2, 3, 0, 1, 2, 3] and resumed.fingerprint() == whole.fingerprint()
-    assert learn_shelf(backbone, real, settings=dataclasses.replace(SHORT, checkpoint_every=500), scope="class", checkpoint=tmp_path).fingerprint() == whole.fingerprint() and len(calls) == 14
+    assert (
+        learn_shelf(
+            backbone,
+            real,
+            settings=dataclasses.replace(SHORT, checkpoint_every=500),
+            scope="class",
+            checkpoint=tmp_path,
+        ).fingerprint()
+        == whole.fingerprint()
+        and len(calls) == 14
+    )
     assert not list(tmp_path.rglob("steps"))
-    learn_shelf(backbone, real, settings=dataclasses.replace(SHORT, steps=1), scope="class", checkpoint=tmp_path)  # other settings never take these
+    learn_shelf(
+        backbone, real, settings=dataclasses.replace(SHORT, steps=1), scope="class", checkpoint=tmp_path
+    )  # other settings never take these
     assert calls[14:] == [0, 0, 0]
 
 
@@ -611,12 +878,20 @@ def test_an_adapter_of_a_shelf_does_not_depend_on_the_others(backbone, real):
     part = learn_shelf(backbone, real[[4, 2]], settings=settings, scope="image")
     assert list(part.concepts) == ["4.png", "2.png"]
     assert all(part.concepts[key].fingerprint() == shelf.concepts[key].fingerprint() for key in part.concepts)
-    assert shelf.concepts["2.png"].fingerprint() != learn_shelf(backbone, real[[2]], settings=dataclasses.replace(settings, seed=1), scope="image").concepts["2.png"].fingerprint()
+    assert (
+        shelf.concepts["2.png"].fingerprint()
+        != learn_shelf(backbone, real[[2]], settings=dataclasses.replace(settings, seed=1), scope="image")
+        .concepts["2.png"]
+        .fingerprint()
+    )
 
 
 def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
     concepts = {f"{seed}": random_concept(backbone, seed, text=True) for seed in range(3)}
-    concepts = {key: Concept({}, {}, concept.lora, CONFIG, {}, concept.text_lora, TEXT_CONFIG) for key, concept in concepts.items()}
+    concepts = {
+        key: Concept({}, {}, concept.lora, CONFIG, {}, concept.text_lora, TEXT_CONFIG)
+        for key, concept in concepts.items()
+    }
     shelf = ConceptShelf(concepts, "image")
     assert shelf.placeholder == {} and shelf.get([["1", 1]]) is concepts["1"]
     pair = shelf.get([("0", 0.5), ("2", 0.5)])
@@ -629,7 +904,16 @@ def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
             shelf.get(wanted)
     shelf.save(tmp_path)
     assert ConceptShelf.load(tmp_path).fingerprint() == shelf.fingerprint()
-    assert len({shelf.fingerprint(), ConceptShelf(concepts, "class").fingerprint(), ConceptShelf({**concepts, "0": concepts["1"]}, "image").fingerprint()}) == 3
+    assert (
+        len(
+            {
+                shelf.fingerprint(),
+                ConceptShelf(concepts, "class").fingerprint(),
+                ConceptShelf({**concepts, "0": concepts["1"]}, "image").fingerprint(),
+            }
+        )
+        == 3
+    )
     concepts["2"].save(tmp_path / "concept-000")
     with pytest.raises(GenaugError, match="not those"):
         ConceptShelf.load(tmp_path)
@@ -643,4 +927,6 @@ def test_wrong_shelf_settings(backbone, real):
         learn_shelf(backbone, real, scope="set")
     with pytest.raises(GenaugError, match="5.png"):
         learn_shelf(backbone, real, settings=SHORT, scope="image", allowed=real.ids[:5])
-    assert list(learn_shelf(backbone, real[:5], settings=dataclasses.replace(SHORT, steps=1), scope="class").concepts) == ["auk", "dodo"]  # no photograph of the third
+    assert list(
+        learn_shelf(backbone, real[:5], settings=dataclasses.replace(SHORT, steps=1), scope="class").concepts
+    ) == ["auk", "dodo"]  # no photograph of the third

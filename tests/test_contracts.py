@@ -326,20 +326,44 @@ PLANTED = [
     (attribute_questions, "x = getattr(mixer, 'describe')", "x = mixer.describe"),
     (attribute_questions, "x = getattr(mixer, name, None)", "x = [getattr(mixer, name) for name in names]"),
     (object_fields, "@dataclass\nclass A:\n    x: object", "@dataclass\nclass A:\n    x: int"),
-    (object_fields, "@dataclass(frozen=True)\nclass A:\n    x: tuple[object, ...] = ()", "class A:\n    x: object"),
-    (object_fields, "class A(typing.NamedTuple):\n    x: 'object | None'", "@dataclass\nclass A:\n    x: 'int'"),
+    (
+        object_fields,
+        "@dataclass(frozen=True)\nclass A:\n    x: tuple[object, ...] = ()",
+        "class A:\n    x: object",
+    ),
+    (
+        object_fields,
+        "class A(typing.NamedTuple):\n    x: 'object | None'",
+        "@dataclass\nclass A:\n    x: 'int'",
+    ),
     (object_parameters, "def f(x: object): pass", "def f(x: typing.Any): pass"),
-    (object_parameters, "def f(*, x: Mapping[str, object] = {}): pass",
-     "def f(x: Annotated[bool, Option(help='an object')]): pass"),
+    (
+        object_parameters,
+        "def f(*, x: Mapping[str, object] = {}): pass",
+        "def f(x: Annotated[bool, Option(help='an object')]): pass",
+    ),
     (object_parameters, "def f(*x: object): pass", "def f(x): pass"),
     (long_signatures, "def f(a, b, c, d, e, *, f, g, h, i): pass", "def f(a, b, c, d, e, *, f, g, h): pass"),
-    (long_signatures, "class A:\n    def f(self, a, b, c, d, e, f, g, h, i): pass",
-     "class A:\n    def f(self, a, b, c, d, e, f, g, h): pass"),
-    (long_signatures, "class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): pass",
-     "@app.command()\ndef f(a, b, c, d, e, f, g, h, i): pass"),
-    (old_marks, "class A:\n    x: int = field(default=1, metadata={'setting': False})",
-     "class A:\n    x: int = field(default=1)"),
-    (old_marks, "class A:\n    bounds: ClassVar = {'x': Bound(0)}", "class A:\n    x: Annotated[int, Bound(0)] = 1"),
+    (
+        long_signatures,
+        "class A:\n    def f(self, a, b, c, d, e, f, g, h, i): pass",
+        "class A:\n    def f(self, a, b, c, d, e, f, g, h): pass",
+    ),
+    (
+        long_signatures,
+        "class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): pass",
+        "@app.command()\ndef f(a, b, c, d, e, f, g, h, i): pass",
+    ),
+    (
+        old_marks,
+        "class A:\n    x: int = field(default=1, metadata={'setting': False})",
+        "class A:\n    x: int = field(default=1)",
+    ),
+    (
+        old_marks,
+        "class A:\n    bounds: ClassVar = {'x': Bound(0)}",
+        "class A:\n    x: Annotated[int, Bound(0)] = 1",
+    ),
     (old_marks, "class A:\n    bounds = {'x': Bound(0)}", "bounds = {'x': Bound(0)}"),
     (old_marks, "x = [item.metadata.get('setting') for item in fields]", "x = picture.metadata.get('date')"),
 ]
@@ -376,7 +400,9 @@ def test_a_class_without_a_name_of_its_own_is_seen():
         pass
     assert kind_of(FromPhotograph) == "FromPhotograph" and kind_of(Child) == ""
     with pytest.raises(AssertionError, match="one name twice"):
-        table([FromPhotograph, _like_from_photograph("Other", "strengths", identity=Identity("FromPhotograph"))])
+        table(
+            [FromPhotograph, _like_from_photograph("Other", "strengths", identity=Identity("FromPhotograph"))]
+        )
 
 
 @pytest.mark.parametrize("hint, seen", [
@@ -389,7 +415,9 @@ def test_a_number_without_a_bound_is_seen(hint, seen):
 
 
 if __name__ == "__main__":
-    lines = lambda part: ",\n".join(f"  {json.dumps(name)}: {json.dumps(part[name])}" for name in sorted(part))
+    lines = lambda part: ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(part[name])}" for name in sorted(part)
+    )
     parts = [f"{json.dumps(name)}: {{\n{lines(part)}\n}}" for name, part in stored_names().items()]
     STORED.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     print(f"wrote {STORED}")

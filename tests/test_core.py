@@ -10,33 +10,110 @@ import torch
 from PIL import Image
 
 import genaug.core as core
-from genaug.core import (Augmenter, Budget, Decision, GenaugError, Identity, LabeledImages, Mixer, PlanRow, content_hash, decode_image, encode_png, file_name, progress_bar,
-                         seed_from, settings_of, to_tensor, to_uint8, write_atomic)
+from genaug.core import (
+    Augmenter,
+    Budget,
+    Decision,
+    GenaugError,
+    Identity,
+    LabeledImages,
+    Mixer,
+    PlanRow,
+    content_hash,
+    decode_image,
+    encode_png,
+    file_name,
+    progress_bar,
+    seed_from,
+    settings_of,
+    to_tensor,
+    to_uint8,
+    write_atomic,
+)
 
-HOSTILE_NAMES = ("..", ".", "", "a/b", "a\\b", "F-16A/B", "<script>alert('1')</script>", '" onload="x', "-rf", "~", "CON", "con.txt", "NUL", "a.", "a ", " a", ".hidden", "%2F",
-                 "a%", "a\x00b", "a\nb", "\u202eevil", "é", "🦊", "名前 と 空白", "x" * 300, "é" * 300, "Bird", "bird", "C:", "a*?|b")
-KNOWN_FAULTS = ("classes.json", "metadata.jsonl", "a\u2028b", "a\x85b")  # of write_metadata and read_metadata; see the last test of this section
+HOSTILE_NAMES = (
+    "..",
+    ".",
+    "",
+    "a/b",
+    "a\\b",
+    "F-16A/B",
+    "<script>alert('1')</script>",
+    '" onload="x',
+    "-rf",
+    "~",
+    "CON",
+    "con.txt",
+    "NUL",
+    "a.",
+    "a ",
+    " a",
+    ".hidden",
+    "%2F",
+    "a%",
+    "a\x00b",
+    "a\nb",
+    "\u202eevil",
+    "é",
+    "🦊",
+    "名前 と 空白",
+    "x" * 300,
+    "é" * 300,
+    "Bird",
+    "bird",
+    "C:",
+    "a*?|b",
+)
+KNOWN_FAULTS = (
+    "classes.json",
+    "metadata.jsonl",
+    "a\u2028b",
+    "a\x85b",
+)  # of write_metadata and read_metadata; see the last test of this section
 
 
 @pytest.fixture
 def images():
     random = np.random.default_rng(0)
-    arrays = [random.integers(0, 255, (6 + number, 9, 1 if number % 4 == 3 else 3), dtype=np.uint8) for number in range(8)]
-    return LabeledImages(arrays, np.arange(8) % 3, ("kiwi", "F-16A/B", "<b> & \"c\""), [f"a/{number}.png" for number in range(8)],
-                         groups=[f"patient {number // 2}" for number in range(8)], info=[{"caption": f"größe {number}", "weight": 0.1 * number} for number in range(8)])
+    arrays = [
+        random.integers(0, 255, (6 + number, 9, 1 if number % 4 == 3 else 3), dtype=np.uint8)
+        for number in range(8)
+    ]
+    return LabeledImages(
+        arrays,
+        np.arange(8) % 3,
+        ("kiwi", "F-16A/B", '<b> & "c"'),
+        [f"a/{number}.png" for number in range(8)],
+        groups=[f"patient {number // 2}" for number in range(8)],
+        info=[{"caption": f"größe {number}", "weight": 0.1 * number} for number in range(8)],
+    )
 
 
 @pytest.fixture
 def multi(images):
     labels = np.random.default_rng(1).random((8, 3)).astype(np.float32)
-    return LabeledImages(images.pixels, labels, images.class_names, images.ids, task="multi", origins=["real", "grain"] * 4)
+    return LabeledImages(
+        images.pixels, labels, images.class_names, images.ids, task="multi", origins=["real", "grain"] * 4
+    )
 
 
 def same(one, two):
-    assert one.class_names == two.class_names and one.ids == two.ids and one.task == two.task and np.array_equal(one.labels, two.labels) and one.labels.dtype == two.labels.dtype
-    assert one.origins == two.origins and (list(one.groups) if one.groups else None) == (list(two.groups) if two.groups else None)
+    assert (
+        one.class_names == two.class_names
+        and one.ids == two.ids
+        and one.task == two.task
+        and np.array_equal(one.labels, two.labels)
+        and one.labels.dtype == two.labels.dtype
+    )
+    assert one.origins == two.origins and (list(one.groups) if one.groups else None) == (
+        list(two.groups) if two.groups else None
+    )
     assert (list(one.info) if one.info else None) == (list(two.info) if two.info else None)
-    assert all(np.array_equal(one.image(position), two.image(position)) and one.image(position).shape == two.image(position).shape for position in range(len(one)))
+    assert all(
+        np.array_equal(one.image(position), two.image(position))
+        and one.image(position).shape == two.image(position).shape
+        for position in range(len(one))
+    )
     assert one.sha256 == two.sha256 and one.fingerprint() == two.fingerprint()
 
 
@@ -48,7 +125,9 @@ def test_round_trip_is_exact_for_one_label(images, tmp_path):
     same(images, LabeledImages.open(tmp_path / "set"))
     LabeledImages.open(tmp_path / "set").save(tmp_path / "again")
     same(images, LabeledImages.open(tmp_path / "again"))
-    files = lambda folder: {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = lambda folder: {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
     assert files(tmp_path / "set") == files(tmp_path / "again")
 
 
@@ -76,7 +155,9 @@ def test_round_trip_with_hostile_class_names_and_ids(tmp_path):
     images = LabeledImages(arrays, np.arange(len(names)), names, names[::-1])
     images.save(tmp_path / "a" / "set")
     same(images, LabeledImages.open(tmp_path / "a" / "set"))
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [path.name for path in (tmp_path / "a").iterdir()] == ["set"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [
+        path.name for path in (tmp_path / "a").iterdir()
+    ] == ["set"]
 
 
 @pytest.mark.parametrize("name", KNOWN_FAULTS)
@@ -125,19 +206,31 @@ def test_hugging_face_datasets_reads_a_saved_set(images, multi, tmp_path, task):
     datasets = pytest.importorskip("datasets")
     chosen = images if task == "single" else multi
     chosen.save(tmp_path / "set")
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))["train"]
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache")
+    )["train"]
     assert len(loaded) == 8
     for record in loaded:
         position = chosen.index([record["id"]])[0]
-        assert np.array_equal(np.asarray(record["image"]), chosen.image(position).squeeze()) and np.allclose(record["labels"], chosen.labels[position])
-        if task == "single": assert record["label"] == chosen.targets[position] and record["class_name"] == chosen.class_names[record["label"]]
+        assert np.array_equal(np.asarray(record["image"]), chosen.image(position).squeeze()) and np.allclose(
+            record["labels"], chosen.labels[position]
+        )
+        if task == "single":
+            assert (
+                record["label"] == chosen.targets[position]
+                and record["class_name"] == chosen.class_names[record["label"]]
+            )
 
 
 def test_pandas_reads_the_metadata(images, tmp_path):
     import pandas as pd
     images.save(tmp_path / "set")
     table = pd.read_json(tmp_path / "set" / "metadata.jsonl", lines=True)
-    assert table["id"].tolist() == list(images.ids) and table["label"].tolist() == images.targets.tolist() and table["sha256"].tolist() == list(images.sha256)
+    assert (
+        table["id"].tolist() == list(images.ids)
+        and table["label"].tolist() == images.targets.tolist()
+        and table["sha256"].tolist() == list(images.sha256)
+    )
     assert all((tmp_path / "set" / name).is_file() for name in table["file_name"])
 
 
@@ -146,9 +239,22 @@ def test_pandas_reads_the_metadata(images, tmp_path):
 
 def test_indexing_joining_and_selecting_keep_everything_aligned(images):
     part = images[[5, 0, 3]]
-    assert part.ids == ("a/5.png", "a/0.png", "a/3.png") and part.targets.tolist() == [2, 0, 0] and part.groups[0] == "patient 2" and part.info[1]["weight"] == 0
-    assert np.array_equal(part.image("a/3.png"), images.image(3)) and images[2].ids == ("a/2.png",) and images[-1].ids == ("a/7.png",)
-    assert images[::2].ids == images[np.arange(8) % 2 == 0].ids == images.select(["a/0.png", "a/2.png", "a/4.png", "a/6.png"]).ids
+    assert (
+        part.ids == ("a/5.png", "a/0.png", "a/3.png")
+        and part.targets.tolist() == [2, 0, 0]
+        and part.groups[0] == "patient 2"
+        and part.info[1]["weight"] == 0
+    )
+    assert (
+        np.array_equal(part.image("a/3.png"), images.image(3))
+        and images[2].ids == ("a/2.png",)
+        and images[-1].ids == ("a/7.png",)
+    )
+    assert (
+        images[::2].ids
+        == images[np.arange(8) % 2 == 0].ids
+        == images.select(["a/0.png", "a/2.png", "a/4.png", "a/6.png"]).ids
+    )
     assert len(images[[]]) == 0 and len(images[0:0]) == 0
     same(images[:3] + images[3:], images)
     with pytest.raises(GenaugError, match="distinct"): images + images
@@ -174,7 +280,10 @@ def test_pixels_on_disk_are_decoded_when_asked_for(images, tmp_path):
 @pytest.mark.parametrize("labels, task, words", [([0, 3], "single", "0..1"), ([0, -1], "single", "0..1"), ([[0.5, 0.4], [1, 0]], "single", "sum to one"), ([[1, 0]], "single", "shape"),
                                                 ([[2.0, 0], [0, 1]], "multi", r"\[0, 1\]"), ([[np.nan, 0], [0, 1]], "multi", r"\[0, 1\]"), ([[1, 0], [0, 1]], "both", "single")])
 def test_wrong_labels_are_refused(labels, task, words):
-    with pytest.raises(GenaugError, match=words): LabeledImages([np.zeros((2, 2, 3), np.uint8)] * 2, np.array(labels), ("a", "b"), ["1", "2"], task=task)
+    with pytest.raises(GenaugError, match=words):
+        LabeledImages(
+            [np.zeros((2, 2, 3), np.uint8)] * 2, np.array(labels), ("a", "b"), ["1", "2"], task=task
+        )
 
 
 def test_wrong_lengths_and_repeated_names_are_refused():
@@ -182,7 +291,15 @@ def test_wrong_lengths_and_repeated_names_are_refused():
     for change, words in (({"pixels": [tile]}, "one per image"), ({"ids": ["1", "1"]}, "distinct"), ({"class_names": ("a", "a")}, "distinct"),
                           ({"ids": ["é", unicodedata.normalize("NFD", "é")]}, "distinct"), ({"info": [{}]}, "one per image"), ({"groups": ["g"] * 3}, "one per image")):
         with pytest.raises(GenaugError, match=words):
-            LabeledImages(**{"pixels": [tile, tile], "labels": np.array([0, 1]), "class_names": ("a", "b"), "ids": ["1", "2"], **change})
+            LabeledImages(
+                **{
+                    "pixels": [tile, tile],
+                    "labels": np.array([0, 1]),
+                    "class_names": ("a", "b"),
+                    "ids": ["1", "2"],
+                    **change,
+                }
+            )
 
 
 def test_multi_label_sets_have_no_single_target(multi):
@@ -192,9 +309,16 @@ def test_multi_label_sets_have_no_single_target(multi):
 
 def test_fingerprint_notices_every_change(images):
     base = images.fingerprint()
-    changes = [LabeledImages([255 - images.image(0), *images.pixels[1:]], images.labels, images.class_names, images.ids),
-               LabeledImages(images.pixels, images.labels[::-1], images.class_names, images.ids), LabeledImages(images.pixels, images.labels, ("x", *images.class_names[1:]), images.ids),
-               LabeledImages(images.pixels, images.labels, images.class_names, images.ids[::-1]), images[::-1], images[:7]]
+    changes = [
+        LabeledImages(
+            [255 - images.image(0), *images.pixels[1:]], images.labels, images.class_names, images.ids
+        ),
+        LabeledImages(images.pixels, images.labels[::-1], images.class_names, images.ids),
+        LabeledImages(images.pixels, images.labels, ("x", *images.class_names[1:]), images.ids),
+        LabeledImages(images.pixels, images.labels, images.class_names, images.ids[::-1]),
+        images[::-1],
+        images[:7],
+    ]
     assert len({base, *(changed.fingerprint() for changed in changes)}) == 7
 
 
@@ -203,7 +327,12 @@ def test_fingerprint_notices_every_change(images):
 
 def test_batches_lie_in_the_unit_interval_and_arrays_come_back_exactly(images):
     batch = images.batch(size=12)
-    assert batch.shape == (8, 3, 12, 12) and batch.dtype == torch.float32 and 0 <= batch.min() and batch.max() <= 1
+    assert (
+        batch.shape == (8, 3, 12, 12)
+        and batch.dtype == torch.float32
+        and 0 <= batch.min()
+        and batch.max() <= 1
+    )
     assert images.batch(["a/3.png"], channels=1).shape == (1, 1, 9, 9)
     for position in range(8):
         array = images.image(position)
@@ -211,7 +340,10 @@ def test_batches_lie_in_the_unit_interval_and_arrays_come_back_exactly(images):
     with pytest.raises(GenaugError, match="different sizes"): images.batch()
     ramp = torch.linspace(-0.5, 1.5, 48).view(1, 3, 4, 4)
     assert to_uint8(ramp)[0].min() == 0 and to_uint8(ramp)[0].max() == 255
-    assert to_uint8(torch.full((1, 1, 1, 1), 0.5 / 255))[0].item() == 0 and to_uint8(torch.full((1, 1, 1, 1), 1.5 / 255))[0].item() == 2
+    assert (
+        to_uint8(torch.full((1, 1, 1, 1), 0.5 / 255))[0].item() == 0
+        and to_uint8(torch.full((1, 1, 1, 1), 1.5 / 255))[0].item() == 2
+    )
 
 
 def test_encoding_is_lossless_and_repeatable(images, tmp_path):
@@ -225,7 +357,13 @@ def test_encoding_is_lossless_and_repeatable(images, tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16"])
 def test_every_mode_of_a_picture_becomes_grey_or_rgb(mode, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8))
-    picture = Image.fromarray(np.full((6, 5), 40_000, np.uint16)) if mode == "I;16" else picture.convert("RGBA").convert(mode) if mode in ("LA",) else picture.convert(mode)
+    picture = (
+        Image.fromarray(np.full((6, 5), 40_000, np.uint16))
+        if mode == "I;16"
+        else picture.convert("RGBA").convert(mode)
+        if mode in ("LA",)
+        else picture.convert(mode)
+    )
     path = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "LAB") else "x.png")
     if mode == "HSV": picture = picture.convert("RGB")
     picture.save(path)
@@ -263,10 +401,20 @@ def test_file_names_are_safe_and_injective():
     names = [file_name(name) for name in HOSTILE_NAMES]
     assert len(set(names)) == len({unicodedata.normalize("NFC", name) for name in HOSTILE_NAMES})
     for name in names:
-        assert name and not set(name) & set('/\\:*?"<>|\x00\n') and name[0] not in ". " and name[-1] not in ". " and len(name.encode()) <= 200
+        assert (
+            name
+            and not set(name) & set('/\\:*?"<>|\x00\n')
+            and name[0] not in ". "
+            and name[-1] not in ". "
+            and len(name.encode()) <= 200
+        )
         assert name.split(".")[0].upper() not in ("CON", "NUL", "PRN", "AUX", "COM1", "LPT9")
     assert file_name("plain name_1.2") == "plain name_1.2" and file_name("e\u0301") == file_name("é")
-    assert file_name("%2F") != file_name("/") and file_name("x" * 300) != file_name("x" * 301) and file_name("\ud800")
+    assert (
+        file_name("%2F") != file_name("/")
+        and file_name("x" * 300) != file_name("x" * 301)
+        and file_name("\ud800")
+    )
 
 
 def test_no_two_short_names_collide():
@@ -276,11 +424,38 @@ def test_no_two_short_names_collide():
 
 
 def test_hashes_see_types_order_and_nesting():
-    values = ["", 0, 0.0, False, None, b"", [], {}, "0", [0], [[0]], {"a": 0}, (1, 2), "ab", 1e-8, -0.0, np.zeros(2), np.zeros(2, np.float32), np.zeros((1, 2)), torch.zeros(2, dtype=torch.int64)]
+    values = [
+        "",
+        0,
+        0.0,
+        False,
+        None,
+        b"",
+        [],
+        {},
+        "0",
+        [0],
+        [[0]],
+        {"a": 0},
+        (1, 2),
+        "ab",
+        1e-8,
+        -0.0,
+        np.zeros(2),
+        np.zeros(2, np.float32),
+        np.zeros((1, 2)),
+        torch.zeros(2, dtype=torch.int64),
+    ]
     hashes = [content_hash(value) for value in values]
     assert len(set(hashes)) == len(values) and all(len(one) == 64 for one in hashes)
-    assert content_hash((1, 2)) == content_hash([1, 2]) and content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) and content_hash("a", "b") != content_hash("ab")
-    assert content_hash(np.zeros(3)) == content_hash(torch.zeros(3, dtype=torch.float64)) and content_hash(np.float64(1.5)) == content_hash(1.5)
+    assert (
+        content_hash((1, 2)) == content_hash([1, 2])
+        and content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+        and content_hash("a", "b") != content_hash("ab")
+    )
+    assert content_hash(np.zeros(3)) == content_hash(torch.zeros(3, dtype=torch.float64)) and content_hash(
+        np.float64(1.5)
+    ) == content_hash(1.5)
     array = np.arange(12).reshape(3, 4)
     assert content_hash(array.T) == content_hash(np.ascontiguousarray(array.T)) != content_hash(array)
     with pytest.raises(TypeError): content_hash(object())
@@ -289,7 +464,12 @@ def test_hashes_see_types_order_and_nesting():
 def test_a_hash_is_the_same_in_another_process():
     import subprocess, sys
     code = "from genaug.core import content_hash, seed_from; print(content_hash({'b': 1.5, 'a': ['é', None]}), seed_from('x', 3))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"}).stdout.split()
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    ).stdout.split()
     assert shown == [content_hash({"a": ["é", None], "b": 1.5}), str(seed_from("x", 3))]
 
 
@@ -302,30 +482,55 @@ def test_seeds_fit_and_spread():
 
 def test_atomic_writes_replace_whole_files_and_clean_up(tmp_path, monkeypatch):
     write_atomic(tmp_path / "deep" / "a.txt", "größe")
-    assert (tmp_path / "deep" / "a.txt").read_bytes() == "größe".encode() and (tmp_path / "deep" / "a.txt").stat().st_mode & 0o777 == 0o644
-    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert (tmp_path / "deep" / "a.txt").read_bytes() == "größe".encode() and (
+        tmp_path / "deep" / "a.txt"
+    ).stat().st_mode & 0o777 == 0o644
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError): write_atomic(tmp_path / "deep" / "a.txt", "new")
-    assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "größe" and len(list((tmp_path / "deep").iterdir())) == 1
+    assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "größe" and len(
+        list((tmp_path / "deep").iterdir())
+    ) == 1
 
 
 # ---- plan rows, budgets, interfaces
 
 
 def test_plan_rows_survive_json():
-    row = PlanRow("id", "diff-ii", (0.1, 0.9), (("a.png", 0.3), ("b.png", 0.7)), (("a photo of é", 0.3), ("a photo", 0.7)), 2**63 - 1, {"angle": 0.123456789012345, "steps": 25}, "g", 2, "f")
+    row = PlanRow(
+        "id",
+        "diff-ii",
+        (0.1, 0.9),
+        (("a.png", 0.3), ("b.png", 0.7)),
+        (("a photo of é", 0.3), ("a photo", 0.7)),
+        2**63 - 1,
+        {"angle": 0.123456789012345, "steps": 25},
+        "g",
+        2,
+        "f",
+    )
     assert PlanRow.from_json(json.loads(json.dumps(row.to_json()))) == row
     with pytest.raises(AttributeError): row.seed = 1
 
 
 def unequal(counts=(7, 3, 1)):
     targets = np.repeat(np.arange(len(counts)), counts)
-    return LabeledImages([np.zeros((1, 1, 3), np.uint8)] * len(targets), targets, tuple("abcdef"[:len(counts)]), [f"{number}" for number in range(len(targets))])
+    return LabeledImages(
+        [np.zeros((1, 1, 3), np.uint8)] * len(targets),
+        targets,
+        tuple("abcdef"[: len(counts)]),
+        [f"{number}" for number in range(len(targets))],
+    )
 
 
 @pytest.mark.parametrize("small, large", [(1, 2), (1, 5), (0.5, 1), (2, 2.5), (4, 20)])
 def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
     real = unequal()
-    one, two = ([(slot.anchor, slot.class_index, slot.copy) for slot in Budget(copies=copies).slots(real)] for copies in (small, large))
+    one, two = (
+        [(slot.anchor, slot.class_index, slot.copy) for slot in Budget(copies=copies).slots(real)]
+        for copies in (small, large)
+    )
     assert set(one) <= set(two) and len(set(two)) == len(two)
     if small == int(small): assert two[:len(one)] == one
 
@@ -333,17 +538,29 @@ def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
 @pytest.mark.parametrize("small, large", [({"a": 2, "b": 1}, {"a": 9, "b": 4, "c": 3}), ({"c": 1}, {"c": 5}), ({"a": 3}, {"a": 4})])
 def test_counts_per_class_nest(small, large):
     real = unequal()
-    one, two = ({(slot.anchor, slot.class_index, slot.copy) for slot in Budget(per_class=counts).slots(real)} for counts in (small, large))
+    one, two = (
+        {(slot.anchor, slot.class_index, slot.copy) for slot in Budget(per_class=counts).slots(real)}
+        for counts in (small, large)
+    )
     assert one <= two and len(two) == sum(large.values())
 
 
 def test_budgets_ask_for_the_right_numbers():
     real = unequal()
-    classes = lambda budget: np.bincount([slot.class_index for slot in budget.slots(real)], minlength=3).tolist()
-    assert classes(Budget()) == [35, 15, 5] and classes(Budget(copies=1.5)) == [10, 4, 1] and classes(Budget(fill=True)) == [0, 4, 6] and classes(Budget(per_class={"b": 7})) == [0, 7, 0]
+    classes = lambda budget: np.bincount(
+        [slot.class_index for slot in budget.slots(real)], minlength=3
+    ).tolist()
+    assert (
+        classes(Budget()) == [35, 15, 5]
+        and classes(Budget(copies=1.5)) == [10, 4, 1]
+        and classes(Budget(fill=True)) == [0, 4, 6]
+        and classes(Budget(per_class={"b": 7})) == [0, 7, 0]
+    )
     anchors = [slot.anchor for slot in Budget(per_class={"b": 7}).slots(real)]
     assert {anchors.count(name) for name in ("7", "8", "9")} == {2, 3} and set(anchors) == {"7", "8", "9"}
-    assert all(real.targets[real.index([slot.anchor])[0]] == slot.class_index for slot in Budget().slots(real))
+    assert all(
+        real.targets[real.index([slot.anchor])[0]] == slot.class_index for slot in Budget().slots(real)
+    )
     assert [slot.copy for slot in Budget().slots(real)] == sorted(slot.copy for slot in Budget().slots(real))
 
 
@@ -351,11 +568,14 @@ def test_impossible_budgets_are_refused():
     real = unequal()
     for fields, words in (({"copies": 0}, "positive"), ({"copies": -1}, "positive"), ({"copies": float("nan")}, "positive"), ({"per_class": {"zebra": 1}}, "zebra")):
         with pytest.raises(GenaugError, match=words): Budget(**fields).slots(real)
-    with pytest.raises(GenaugError, match="no photograph"): Budget(per_class={"a": 1}).slots(real[real.targets == 1])
+    with pytest.raises(GenaugError, match="no photograph"):
+        Budget(per_class={"a": 1}).slots(real[real.targets == 1])
 
 
 def test_budgets_of_multi_label_sets(multi):
-    assert len(Budget(copies=2).slots(multi)) == 16 and {slot.class_index for slot in Budget(copies=2).slots(multi)} == {None}
+    assert len(Budget(copies=2).slots(multi)) == 16 and {
+        slot.class_index for slot in Budget(copies=2).slots(multi)
+    } == {None}
     slots = Budget(per_class={"kiwi": 3}).slots(multi)
     assert len(slots) == 3 and all(multi.labels[multi.index([slot.anchor])[0], 0] > 0 for slot in slots)
 
@@ -375,7 +595,11 @@ class Plain(Augmenter):
 
 def test_augmenters_are_their_settings(images, tmp_path):
     one, two = Plain(), Plain(strength=0.7)
-    assert one.settings() == {"name": "plain", "strength": 0.5} and one.fingerprint() != two.fingerprint() and Plain(device="cuda").fingerprint() == one.fingerprint()
+    assert (
+        one.settings() == {"name": "plain", "strength": 0.5}
+        and one.fingerprint() != two.fingerprint()
+        and Plain(device="cuda").fingerprint() == one.fingerprint()
+    )
     before = one.fingerprint()
     assert one.fit(images) is one and one.fingerprint() != before and one.fitted_on == images.fingerprint()
     one.save(tmp_path / "fitted")
@@ -410,4 +634,6 @@ def test_progress_bars_go_to_standard_error_and_only_when_wanted(capsys):
 def test_nothing_touches_the_global_random_state(images):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     images.batch(size=8), images.fingerprint(), Budget().slots(images), Plain().fit(images)
-    assert torch.equal(torch_state, torch.get_rng_state()) and np.array_equal(numpy_state, np.random.get_state()[1])
+    assert torch.equal(torch_state, torch.get_rng_state()) and np.array_equal(
+        numpy_state, np.random.get_state()[1]
+    )

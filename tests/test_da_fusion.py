@@ -12,15 +12,23 @@ from toy_world import toy_backbone, toy_photographs
 
 
 def fitted(real, **settings):
-    return da_fusion(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    return da_fusion(
+        **{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}
+    ).fit(real)
 
 
 def test_the_two_published_ways_of_learning_words():
-    assert da_fusion().naming == LearnedTokens(steps=None, learning_rate=2e-3, batch_size=4, tokens_per_class=1, initial="the")
+    assert da_fusion().naming == LearnedTokens(
+        steps=None, learning_rate=2e-3, batch_size=4, tokens_per_class=1, initial="the"
+    )
     later = later_tokens(10)
     assert (later.steps, later.batch_size, later.tokens_per_class, later.initial) == (20_000, 8, 4, None)
     assert later.learning_rate == pytest.approx(4e-3)
-    assert da_fusion().use.word == "swap_own" and da_fusion().use.replace == 0.5 and da_fusion().guidance_scale == 7.5
+    assert (
+        da_fusion().use.word == "swap_own"
+        and da_fusion().use.replace == 0.5
+        and da_fusion().guidance_scale == 7.5
+    )
 
 
 def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
@@ -35,13 +43,18 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
     assert method.evaluations(rows) == int((counts * (6, 12, 18, 25)).sum())
     for name in real.ids[:3]:     # and of each photograph's own variants too
         own = drawn[[row.inputs[0][0] == name for row in rows]]
-        assert all(abs((own == strength).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(own)) for strength in (0.25, 0.5, 0.75, 1.0))
+        assert all(
+            abs((own == strength).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(own))
+            for strength in (0.25, 0.5, 0.75, 1.0)
+        )
 
 
 def test_one_strength_is_always_that_one():
     real = toy_photographs()
     method = fitted(real, strengths=0.5)
-    assert method.start.strengths == (0.5,) and {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
+    assert method.start.strengths == (0.5,) and {
+        row.settings["strength"] for row in method.plan(real, Budget(3), 0)
+    } == {0.5}
     with pytest.raises(GenaugError, match="strength"):
         da_fusion(strengths=(0.5, 1.1))
 
@@ -52,13 +65,23 @@ def test_every_row_edits_its_own_photograph_and_keeps_its_label():
     assert len(rows) == 30
     for row in rows:
         (name, weight), = row.inputs
-        assert weight == 1 and row.settings["anchor"] == name and row.label == tuple(real.labels[real.index([name])[0]])
+        assert (
+            weight == 1
+            and row.settings["anchor"] == name
+            and row.label == tuple(real.labels[real.index([name])[0]])
+        )
         assert row.prompts == ((f"a photo of a {real.class_names[row.label.index(1)]}", 1.0),)
 
 
 def synthetic_of(rows, real):
     info = [{"sources": [list(source) for source in row.inputs]} for row in rows]
-    return LabeledImages([np.zeros((8, 8, 3), np.uint8)] * len(rows), np.array([row.label for row in rows]), real.class_names, [row.id for row in rows], info=info)
+    return LabeledImages(
+        [np.zeros((8, 8, 3), np.uint8)] * len(rows),
+        np.array([row.label for row in rows]),
+        real.class_names,
+        [row.id for row in rows],
+        info=info,
+    )
 
 
 def test_a_photograph_is_swapped_for_its_own_variants_only_whatever_the_order():
@@ -74,7 +97,9 @@ def test_a_photograph_is_swapped_for_its_own_variants_only_whatever_the_order():
                 swaps += kind == "synthetic"
                 assert (source[name] if kind == "synthetic" else name) == row.real_id
     assert abs(swaps / 400 - 0.5) < 4 * 0.5 / np.sqrt(400)
-    strangers = LabeledImages(list(real.pixels), real.labels, real.class_names, [f"new-{name}" for name in real.ids])
+    strangers = LabeledImages(
+        list(real.pixels), real.labels, real.class_names, [f"new-{name}" for name in real.ids]
+    )
     with pytest.raises(GenaugError, match="No synthetic image was used"):
         TrainingSchedule(strangers, synthetic, showing=Showing(SwapOwn()))
 
@@ -87,8 +112,14 @@ def test_strength_one_still_holds_a_trace_of_the_photograph():
     starts, first = method.start.latents(rows, real, method.context)
     kept = float(method.backbone.alphas_cumprod[method.backbone.timesteps(25)[0]].sqrt())
     clean = method.backbone.encode(real.batch([row.inputs[0][0] for row in rows], size=8))
-    expected = kept * clean + (1 - kept ** 2) ** 0.5 * row_noise(method.backbone.latent_shape, [row.seed for row in rows])
-    assert first.tolist() == [0] * len(rows) and 0 < kept < 0.2 and torch.allclose(starts, expected.to(starts), atol=1e-5)
+    expected = kept * clean + (1 - kept**2) ** 0.5 * row_noise(
+        method.backbone.latent_shape, [row.seed for row in rows]
+    )
+    assert (
+        first.tolist() == [0] * len(rows)
+        and 0 < kept < 0.2
+        and torch.allclose(starts, expected.to(starts), atol=1e-5)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +131,13 @@ def test_words_of_one_split_never_paint_another(tiny, tmp_path):
     "The released pipeline is shared by all objects of a process and keeps the first split's words; here words follow content."
     first, second = toy_photographs((2, 2), seed=0), toy_photographs((2, 2), seed=1)
     naming = LearnedTokens(steps=2, learning_rate=0.1, batch_size=2, tokens_per_class=2, initial=None)
-    one, two, again = (learn_or_load(naming, tiny, real, ClassPrompt(), tmp_path) for real in (first, second, first))
-    assert one.fingerprint() == again.fingerprint() != two.fingerprint() and len(list((tmp_path / "concepts").iterdir())) == 2
+    one, two, again = (
+        learn_or_load(naming, tiny, real, ClassPrompt(), tmp_path) for real in (first, second, first)
+    )
+    assert (
+        one.fingerprint() == again.fingerprint() != two.fingerprint()
+        and len(list((tmp_path / "concepts").iterdir())) == 2
+    )
     plain = tiny.embed(["a photo of a <c000>"])
     with tiny.using(one):
         inside = tiny.embed(["a photo of a <c000>"])
@@ -113,10 +149,24 @@ def test_words_of_one_split_never_paint_another(tiny, tmp_path):
 
 def test_two_methods_in_one_process_keep_their_own_words(tiny):
     real = toy_photographs((1, 1))
-    learned = [da_fusion(backbone=tiny, naming=LearnedTokens(steps=1, learning_rate=rate, batch_size=2, initial=None), num_inference_steps=5, strengths=1.0).fit(real) for rate in (0.0, 1.0)]
+    learned = [
+        da_fusion(
+            backbone=tiny,
+            naming=LearnedTokens(steps=1, learning_rate=rate, batch_size=2, initial=None),
+            num_inference_steps=5,
+            strengths=1.0,
+        ).fit(real)
+        for rate in (0.0, 1.0)
+    ]
     rows = learned[0].plan(real, Budget(1), 0)
-    alone, moved, after = learned[0].paint(rows, real), learned[1].paint(rows, real), learned[0].paint(rows, real)
-    assert all(np.array_equal(one, two) for one, two in zip(alone, after)) and any(not np.array_equal(one, two) for one, two in zip(alone, moved))
+    alone, moved, after = (
+        learned[0].paint(rows, real),
+        learned[1].paint(rows, real),
+        learned[0].paint(rows, real),
+    )
+    assert all(np.array_equal(one, two) for one, two in zip(alone, after)) and any(
+        not np.array_equal(one, two) for one, two in zip(alone, moved)
+    )
 
 
 def test_classes_whose_names_differ_by_a_blank_have_words_of_their_own():

@@ -30,8 +30,12 @@ def backbone(tmp_path_factory):
 def photographs(seed=0, counts=(2, 1)):
     draw = np.random.default_rng(seed)
     targets = np.repeat(np.arange(2), counts)
-    return LabeledImages([(60 + 90 * target + draw.integers(0, 60, (16, 16, 3))).astype(np.uint8) for target in targets], targets, ["wren", "owl"],
-                         [f"{number}.png" for number in range(len(targets))])
+    return LabeledImages(
+        [(60 + 90 * target + draw.integers(0, 60, (16, 16, 3))).astype(np.uint8) for target in targets],
+        targets,
+        ["wren", "owl"],
+        [f"{number}.png" for number in range(len(targets))],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +49,56 @@ def adapters(row):
 
 
 def farthest(first, second):
-    return max(int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second, strict=True))
+    return max(
+        int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second, strict=True)
+    )
 
 
 def test_the_defaults_are_the_papers():
     method = datadream()
-    paper = dict(scope="class", fuse=1, steps=200 * 16 // 8, learning_rate=1e-4, batch_size=8, rank=16, text_encoder=True, warmup=100, schedule="cosine", flip=False)
+    paper = dict(
+        scope="class",
+        fuse=1,
+        steps=200 * 16 // 8,
+        learning_rate=1e-4,
+        batch_size=8,
+        rank=16,
+        text_encoder=True,
+        warmup=100,
+        schedule="cosine",
+        flip=False,
+    )
     assert {name: getattr(method.naming, name) for name in paper} == paper
-    assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, TwoLoss(real_share=0.8))
-    assert (method.start, method.target, method.prompting, method.label, method.filter) == (FromNoise(), OwnClass(), Plain(), HardLabel(), KeepAll())
-    many = LabeledImages(list(np.zeros((200, 4, 4, 3), np.uint8)), np.arange(200), [f"bird {index}" for index in range(200)], [str(index) for index in range(200)])
-    assert method.naming.effort(many) == (80_000, 8) and dataclasses.replace(method.naming, scope="set").effort(many) == (400, 8)
+    assert (method.num_inference_steps, method.guidance_scale, method.use) == (
+        50,
+        2.0,
+        TwoLoss(real_share=0.8),
+    )
+    assert (method.start, method.target, method.prompting, method.label, method.filter) == (
+        FromNoise(),
+        OwnClass(),
+        Plain(),
+        HardLabel(),
+        KeepAll(),
+    )
+    many = LabeledImages(
+        list(np.zeros((200, 4, 4, 3), np.uint8)),
+        np.arange(200),
+        [f"bird {index}" for index in range(200)],
+        [str(index) for index in range(200)],
+    )
+    assert method.naming.effort(many) == (80_000, 8) and dataclasses.replace(
+        method.naming, scope="set"
+    ).effort(many) == (400, 8)
 
 
 def test_the_arm_of_the_comparison():
     arm = make_arm("datadream@naming.scope=set;guidance_scale=3", toy_backbone())
-    assert arm.augmenter.naming.scope == "set" and arm.augmenter.guidance_scale == 3 and (arm.use.word, arm.use.real_share) == ("two_loss", 0.8)
+    assert (
+        arm.augmenter.naming.scope == "set"
+        and arm.augmenter.guidance_scale == 3
+        and (arm.use.word, arm.use.real_share) == ("two_loss", 0.8)
+    )
     assert make_arm("datadream@use=only", toy_backbone()).use.word == "only"
     with pytest.raises(GenaugError, match="set, class, image"):
         make_arm("datadream@naming.scope=dataset", toy_backbone())
@@ -71,7 +109,10 @@ def test_one_adapter_per_class_from_its_own_photographs_only(fitted, backbone):
     assert isinstance(method.concept, ConceptShelf) and list(method.concept.concepts) == ["wren", "owl"]
     owl = LabeledImages([*real.pixels[:2], 255 - real.pixels[2]], real.targets, real.class_names, real.ids)
     again = datadream(naming=CHEAP, backbone=backbone).fit(owl).concept
-    same = {name: again.concepts[name].fingerprint() == method.concept.concepts[name].fingerprint() for name in real.class_names}
+    same = {
+        name: again.concepts[name].fingerprint() == method.concept.concepts[name].fingerprint()
+        for name in real.class_names
+    }
     assert same == {"wren": True, "owl": False}
 
 
@@ -79,8 +120,14 @@ def test_both_networks_are_adapted_unless_told_otherwise(fitted, backbone):
     method, real = fitted
     concept = method.concept.concepts["wren"]
     assert concept.lora_config["r"] == concept.text_lora_config["r"] == 2 and concept.tokens == {}
-    assert max(float(matrix.abs().max()) for name, matrix in concept.text_lora.items() if "lora_B" in name) > 0
-    lean = datadream(naming=dataclasses.replace(CHEAP, text_encoder=False), backbone=backbone).fit(real[:2]).concept.concepts["wren"]
+    assert (
+        max(float(matrix.abs().max()) for name, matrix in concept.text_lora.items() if "lora_B" in name) > 0
+    )
+    lean = (
+        datadream(naming=dataclasses.replace(CHEAP, text_encoder=False), backbone=backbone)
+        .fit(real[:2])
+        .concept.concepts["wren"]
+    )
     assert lean.text_lora is None and lean.lora
 
 
@@ -106,7 +153,10 @@ def test_the_adapter_is_what_differs(fitted):
     row = method.plan(real, Budget(1), 0)[0]
     other = dataclasses.replace(row, settings={**row.settings, "adapters": (("owl", 1.0),)})
     plain = dataclasses.replace(method, naming=ClassName()).fit(real)
-    own, borrowed, none = (np.stack(painted) for painted in (method.paint([row], real), method.paint([other], real), plain.paint([row], real)))
+    own, borrowed, none = (
+        np.stack(painted)
+        for painted in (method.paint([row], real), method.paint([other], real), plain.paint([row], real))
+    )
     assert farthest(own, borrowed) > 2 and farthest(own, none) > 2
     assert farthest(none, plain.paint([row], real)) == 0             # the backbone carries nothing afterwards
     with pytest.raises(GenaugError, match="no adapter for 'emu'"):
@@ -115,9 +165,15 @@ def test_the_adapter_is_what_differs(fitted):
 
 def test_one_adapter_for_the_set(backbone):
     real = photographs()
-    method = datadream(naming=dataclasses.replace(CHEAP, scope="set"), backbone=backbone, num_inference_steps=4).fit(real)
+    method = datadream(
+        naming=dataclasses.replace(CHEAP, scope="set"), backbone=backbone, num_inference_steps=4
+    ).fit(real)
     rows = method.plan(real, Budget(1), 0)
-    assert isinstance(method.concept, Concept) and method.concept.lora and all("adapters" not in row.settings for row in rows)
+    assert (
+        isinstance(method.concept, Concept)
+        and method.concept.lora
+        and all("adapters" not in row.settings for row in rows)
+    )
     assert all(image.shape == (16, 16, 3) for image in method.paint(rows, real))
 
 
@@ -127,7 +183,10 @@ def test_a_saved_method_and_a_plan_from_disk_paint_the_same(fitted, backbone, tm
     again = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=4).load(tmp_path / "saved")
     rows = method.plan(real, Budget(1), 0)
     reread = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
-    assert again.plan(real, Budget(1), 0) == rows and farthest(again.paint(reread, real), method.paint(rows, real)) == 0
+    assert (
+        again.plan(real, Budget(1), 0) == rows
+        and farthest(again.paint(reread, real), method.paint(rows, real)) == 0
+    )
 
 
 def test_learning_and_painting_leave_the_global_random_state_alone(backbone):
@@ -135,7 +194,9 @@ def test_learning_and_painting_leave_the_global_random_state_alone(backbone):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     method = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(photographs())
     method.paint(method.plan(photographs(), Budget(1), 0), photographs())
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
+        before[1], np.random.get_state()[1]
+    )
 
 
 def test_several_labels_share_the_adapters_of_their_classes(backbone):

@@ -15,20 +15,31 @@ from toy_world import toy_backbone, toy_photographs
 
 
 def fitted(real, workdir=None, **settings):
-    return diagen(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real, workdir)
+    return diagen(
+        **{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}
+    ).fit(real, workdir)
 
 
 @pytest.fixture(autouse=True)
 def few_updates(monkeypatch):
     "The preset with 8 updates: enough for everything checked here."
-    monkeypatch.setattr("genaug.methods.diagen.training_preset", lambda name: training_preset(name, updates=8))
+    monkeypatch.setattr(
+        "genaug.methods.diagen.training_preset", lambda name: training_preset(name, updates=8)
+    )
 
 
 def test_the_settings_of_the_example():
     method = diagen()
-    assert (method.start.strengths, method.guidance_scale, method.jitter, method.prompting.split_ratio) == ((0.7,), 15.0, (0.0, 0.005, 0.01, 0.025), 1.0)
+    assert (method.start.strengths, method.guidance_scale, method.jitter, method.prompting.split_ratio) == (
+        (0.7,),
+        15.0,
+        (0.0, 0.005, 0.01, 0.025),
+        1.0,
+    )
     assert (method.use.word, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
-    assert method.filter == SoftWeight(views=5, trusted=0.5) and stored_fields(diagen(classifier=None).filter) == stored_fields(KeepAll())
+    assert method.filter == SoftWeight(views=5, trusted=0.5) and stored_fields(
+        diagen(classifier=None).filter
+    ) == stored_fields(KeepAll())
     assert diagen().settings() != diagen(jitter=(0.0,)).settings()
 
 
@@ -39,7 +50,9 @@ def test_weights_are_the_printed_rule_normalised_per_source():
     for name in set(sources):
         own = np.array([name == source for source in sources])
         raw = np.where(confidences[own] >= 0.5, 1.0, 2 * confidences[own])
-        assert weights[own].mean() == pytest.approx(1) and np.allclose(weights[own] / weights[own].sum(), raw / raw.sum())
+        assert weights[own].mean() == pytest.approx(1) and np.allclose(
+            weights[own] / weights[own].sum(), raw / raw.sum()
+        )
     order = random.permutation(60)
     assert np.allclose(soft_weights(confidences[order], [sources[place] for place in order]), weights[order])
 
@@ -54,14 +67,23 @@ def test_no_source_is_ever_dropped(confidences):
 def test_weights_are_chances_among_the_variants_and_never_touch_the_loss():
     real = LabeledImages([np.zeros((8, 8, 3), np.uint8)] * 2, [0, 1], ["cat", "dog"], ["a", "b"])
     weights = soft_weights(np.array([0.9, 0.1, 0.05]), ["a", "a", "b"])
-    made = LabeledImages([np.zeros((8, 8, 3), np.uint8)] * 3, [0, 0, 1], ["cat", "dog"], ["x", "y", "z"],
-                         info=[{"sources": [name], "weight": float(weight)} for name, weight in zip("aab", weights)])
+    made = LabeledImages(
+        [np.zeros((8, 8, 3), np.uint8)] * 3,
+        [0, 0, 1],
+        ["cat", "dog"],
+        ["x", "y", "z"],
+        info=[{"sources": [name], "weight": float(weight)} for name, weight in zip("aab", weights)],
+    )
     schedule = TrainingSchedule(real, made, showing=Showing(SwapOwn(0.7, weigh="sampling")))
     rows = [row for epoch in range(1500) for row in schedule.plan(epoch).rows]
     shown = [row.shown for row in rows]
     assert {row.weight for row in rows} == {1.0}
-    assert shown.count("synthetic:x") / (shown.count("synthetic:x") + shown.count("synthetic:y")) == pytest.approx(1 / 1.2, abs=0.05)
-    assert shown.count("synthetic:z") / 1500 == pytest.approx(0.7, abs=0.05)    # the doubtful only child is shown as often as any
+    assert shown.count("synthetic:x") / (
+        shown.count("synthetic:x") + shown.count("synthetic:y")
+    ) == pytest.approx(1 / 1.2, abs=0.05)
+    assert shown.count("synthetic:z") / 1500 == pytest.approx(
+        0.7, abs=0.05
+    )  # the doubtful only child is shown as often as any
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
@@ -82,29 +104,45 @@ def test_decisions_are_deterministic_and_kept_by_content(tmp_path, monkeypatch):
     images = method.paint(rows, real)
     before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
     decisions = method.select(rows, images, real)
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
+        before[1], np.random.get_state()[1]
+    )
     assert len(list((tmp_path / "doubters").iterdir())) == 1
     trainings = []
     with monkeypatch.context() as patch:
         patch.setattr(Doubter, "fit", classmethod(lambda *arguments: trainings.append(1)))
-        assert method.select(rows, images, real) == decisions and not trainings      # read back, not learned again
+        assert (
+            method.select(rows, images, real) == decisions and not trainings
+        )  # read back, not learned again
     weights = np.array([one.weight for one in decisions])
     assert all(one.keep for one in decisions) and len(decisions) == len(rows)
     for name in real.ids:
         assert weights[[row.settings["anchor"] == name for row in rows]].mean() == pytest.approx(1)
     other = load_or_fit(SoftWeight(seed=1), real, tmp_path)
     fewer = load_or_fit(SoftWeight(), real[list(range(7))], tmp_path)
-    assert len(list((tmp_path / "doubters").iterdir())) == 3 and other.trained.seed == 1 and fewer.temperature > 0
+    assert (
+        len(list((tmp_path / "doubters").iterdir())) == 3
+        and other.trained.seed == 1
+        and fewer.temperature > 0
+    )
 
 
 def test_an_image_is_judged_alone_in_any_order():
     real = toy_photographs((3, 3))
-    rows = [PlanRow(name, "", tuple(row), ((name, 1.0),), (), place, {"anchor": name}) for place, (name, row) in enumerate(zip(real.ids, real.labels))]
-    images, doubter = [real.image(name) for name in real.ids], Doubter.fit(real, training_preset("tiny", updates=8), 0.2, 0)
+    rows = [
+        PlanRow(name, "", tuple(row), ((name, 1.0),), (), place, {"anchor": name})
+        for place, (name, row) in enumerate(zip(real.ids, real.labels))
+    ]
+    images, doubter = (
+        [real.image(name) for name in real.ids],
+        Doubter.fit(real, training_preset("tiny", updates=8), 0.2, 0),
+    )
     whole = SoftWeight().confidences(rows, images, doubter)
     assert np.allclose(SoftWeight().confidences(rows[::-1], images[::-1], doubter)[::-1], whole, atol=1e-5)
     assert np.allclose(SoftWeight().confidences(rows[2:3], images[2:3], doubter), whole[2:3], atol=1e-5)
-    several = [dataclasses.replace(row, label=label) for row, label in zip(rows[:2], [(0.5, 0.5), (0.0, 0.0)])]
+    several = [
+        dataclasses.replace(row, label=label) for row, label in zip(rows[:2], [(0.5, 0.5), (0.0, 0.0)])
+    ]
     assert SoftWeight().confidences(several, images[:2], doubter) == pytest.approx([0.5, 1.0])
     assert SoftWeight().select([], [], real, None) == []
 
@@ -118,18 +156,38 @@ def test_jitter_is_drawn_per_row_and_reaches_the_row_s_own_word_only():
     real = toy_photographs((5, 5))
     rows = fitted(real).plan(real, Budget(40), 0)
     drawn = np.array([row.settings["jitter"] for row in rows])
-    assert all(abs((drawn == size).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(rows)) for size in (0.0, 0.005, 0.01, 0.025))
+    assert all(
+        abs((drawn == size).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(rows))
+        for size in (0.0, 0.005, 0.01, 0.025)
+    )
     words = placeholder_names([f"class {index}" for index in range(1002)])
-    assert not any(words[f"class {one}"] in words[f"class {two}"] for one in (1, 10, 100) for two in range(1002) if two != one)
-    concept = Concept({"car": "<c001>", "carrot": "<c0010>"}, {"<c001>": torch.zeros(1, 8), "<c0010>": torch.ones(1, 8)})
-    batch = [PlanRow(f"row{place}", "", (1, 0), (), ((f"a photo of a {word}", 1.0),), place, {"jitter": size})
-             for place, (word, size) in enumerate([("<c001>", 0.01), ("<c0010>", 0.01), ("<c0010>", 0.0), ("<c001>", 0.025)])]
+    assert not any(
+        words[f"class {one}"] in words[f"class {two}"]
+        for one in (1, 10, 100)
+        for two in range(1002)
+        if two != one
+    )
+    concept = Concept(
+        {"car": "<c001>", "carrot": "<c0010>"}, {"<c001>": torch.zeros(1, 8), "<c0010>": torch.ones(1, 8)}
+    )
+    batch = [
+        PlanRow(f"row{place}", "", (1, 0), (), ((f"a photo of a {word}", 1.0),), place, {"jitter": size})
+        for place, (word, size) in enumerate(
+            [("<c001>", 0.01), ("<c0010>", 0.01), ("<c0010>", 0.0), ("<c001>", 0.025)]
+        )
+    ]
     noisy, changed = with_jitter(concept, batch)
     for row, value in zip(changed, (0, 1, 1, 0)):
         vectors = noisy.tokens[row.prompts[0][0].removeprefix("a photo of a ")]
-        assert (vectors - value).abs().max() < 0.1 and ((vectors == value).all() == (row.settings["jitter"] == 0))
+        assert (vectors - value).abs().max() < 0.1 and (
+            (vectors == value).all() == (row.settings["jitter"] == 0)
+        )
     assert changed[2] == batch[2] and torch.equal(noisy.tokens["<c001>"], torch.zeros(1, 8))
-    assert with_jitter(concept, batch[3:])[0].tokens[changed[3].prompts[0][0].split()[-1]].equal(noisy.tokens[changed[3].prompts[0][0].split()[-1]])
+    assert (
+        with_jitter(concept, batch[3:])[0]
+        .tokens[changed[3].prompts[0][0].split()[-1]]
+        .equal(noisy.tokens[changed[3].prompts[0][0].split()[-1]])
+    )
 
 
 def test_scenes_rule_all_the_way_and_are_independent_of_the_jitter():

@@ -23,7 +23,10 @@ def printed(first, second, lam):
     "v2, Eq. 5, in float64."
     one, two = first.double(), second.double()
     alpha = torch.arccos((one * two).sum() / one.norm() / two.norm())
-    return (torch.sin((1 + lam) * alpha) / torch.sin(alpha) * one - torch.sin(lam * alpha) / torch.sin(alpha) * two), alpha
+    return (
+        torch.sin((1 + lam) * alpha) / torch.sin(alpha) * one
+        - torch.sin(lam * alpha) / torch.sin(alpha) * two
+    ), alpha
 
 
 @pytest.mark.parametrize("degrees", [5, 20, 60, 90, 135, 175])
@@ -41,28 +44,55 @@ def test_the_frame_form_equals_the_printed_formula(degrees):
 def test_the_radius_stays_between_the_two_lengths_however_close_they_are(ratio):
     for degrees in (0.5, 5, 90, 179.5):
         first, second = pair_at(degrees, ratio)
-        lengths = circle_interpolate(first.expand(200, -1, -1, -1), second.expand(200, -1, -1, -1), torch.linspace(0, 1, 200)).flatten(1).norm(dim=1)
+        lengths = (
+            circle_interpolate(
+                first.expand(200, -1, -1, -1), second.expand(200, -1, -1, -1), torch.linspace(0, 1, 200)
+            )
+            .flatten(1)
+            .norm(dim=1)
+        )
         low, high = sorted([math.sqrt(512), ratio * math.sqrt(512)])
         assert low - 1e-3 <= lengths.min() and lengths.max() <= high + 1e-3
-    wild = circle_interpolate(*[value.expand(200, -1, -1, -1) for value in pair_at(1, ratio)], torch.linspace(0, 1, 200), radius="sine")
+    wild = circle_interpolate(
+        *[value.expand(200, -1, -1, -1) for value in pair_at(1, ratio)],
+        torch.linspace(0, 1, 200),
+        radius="sine",
+    )
     assert wild.flatten(1).norm(dim=1).max() > 5 * math.sqrt(512)
 
 
 @pytest.mark.parametrize("factor", [1.0, -1.0, 1 + 1e-7])
 def test_parallel_inversions_fall_back_to_noise(factor):
     first, _ = pair_at(90)
-    got = circle_interpolate(first, factor * first, torch.tensor([0.25]), fallback=torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1)))
+    got = circle_interpolate(
+        first,
+        factor * first,
+        torch.tensor([0.25]),
+        fallback=torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1)),
+    )
     assert torch.isfinite(got).all() and float(got.norm()) == pytest.approx(math.sqrt(512), rel=1e-4)
     assert abs(float((got * first).sum())) < 1e-2 * 512
 
 
 def test_inner_and_outer_arcs_meet_at_the_second_photograph():
     first, second = pair_at(80, 1.2)
-    ends = [circle_interpolate(first, second, torch.tensor([position]), arc) for arc, position in (("inner", 1.0), ("outer", 0.0))]
+    ends = [
+        circle_interpolate(first, second, torch.tensor([position]), arc)
+        for arc, position in (("inner", 1.0), ("outer", 0.0))
+    ]
     assert all(torch.allclose(end, second.view_as(end), atol=1e-4) for end in ends)
-    assert torch.allclose(circle_interpolate(first, second, torch.tensor([1.0]), "outer"), first.view_as(ends[0]), atol=1e-4)
+    assert torch.allclose(
+        circle_interpolate(first, second, torch.tensor([1.0]), "outer"), first.view_as(ends[0]), atol=1e-4
+    )
     _, _, alpha = circle_frame(*[value.expand(1, -1, -1, -1) for value in pair_at(90)], first)
-    share = (turn_of(torch.rand(4000, generator=torch.Generator().manual_seed(0)), alpha.expand(4000), "full") <= alpha).double().mean()
+    share = (
+        (
+            turn_of(torch.rand(4000, generator=torch.Generator().manual_seed(0)), alpha.expand(4000), "full")
+            <= alpha
+        )
+        .double()
+        .mean()
+    )
     assert float(share) == pytest.approx(0.25, abs=0.03)
     with pytest.raises(GenaugError):
         turn_of(torch.zeros(1), alpha, "half")
@@ -71,7 +101,9 @@ def test_inner_and_outer_arcs_meet_at_the_second_photograph():
 
 
 def plan(real, budget=Budget(5), **settings):
-    method = diff_ii(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    method = diff_ii(
+        **{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}
+    ).fit(real)
     return method, method.plan(real, budget, 0)
 
 
@@ -86,12 +118,18 @@ def test_pairs_are_distinct_photographs_of_the_class_and_all_occur():
         pairs.add(frozenset((first, second)))
     assert len(pairs) == 6 + 3
     positions = np.array([row.settings["position"] for row in rows])
-    assert 0 <= positions.min() and positions.max() < 1 and abs(positions.mean() - 0.5) < 4 / math.sqrt(12 * len(rows))
+    assert (
+        0 <= positions.min()
+        and positions.max() < 1
+        and abs(positions.mean() - 0.5) < 4 / math.sqrt(12 * len(rows))
+    )
 
 
 def test_a_copied_file_is_no_partner_and_one_photograph_starts_from_noise():
     base = toy_photographs((1, 1))
-    real = LabeledImages([base.image(0), base.image(0), base.image(1)], [0, 0, 1], base.class_names, ["a", "b", "c"])
+    real = LabeledImages(
+        [base.image(0), base.image(0), base.image(1)], [0, 0, 1], base.class_names, ["a", "b", "c"]
+    )
     method, rows = plan(real, Budget(2))
     assert all(row.inputs == () and row.fitted_on == real.fingerprint() for row in rows)
     assert all(np.isfinite(image).all() for image in method.paint(rows, real))
@@ -103,8 +141,13 @@ def test_the_suffix_rules_the_first_part_only():
         _, rows = plan(real, suffixes=("on grass", "on water"), split_ratio=split_ratio)
         assert all(len(row.prompts) == parts for row in rows)
         assert all(row.prompts[0][0].endswith(("on grass", "on water")) == (split_ratio > 0) for row in rows)
-        assert {row.prompts[0][0].split(" on ")[-1] for row in rows} >= ({"grass", "water"} if split_ratio else set())
-    assert all(row.prompts[-1][0].split()[-1] in ("square", "bar") for row in plan(real, suffixes=("on grass",), split_ratio=0.3)[1])
+        assert {row.prompts[0][0].split(" on ")[-1] for row in rows} >= (
+            {"grass", "water"} if split_ratio else set()
+        )
+    assert all(
+        row.prompts[-1][0].split()[-1] in ("square", "bar")
+        for row in plan(real, suffixes=("on grass",), split_ratio=0.3)[1]
+    )
 
 
 @pytest.mark.parametrize("mode", ["circle", "slerp", "extrapolate", "linear"])
@@ -160,15 +203,28 @@ def test_the_paper_scale_on_a_miniature_of_cub():
     from genaug.sampling import suffixed_steps
     names = [f"{index + 1:03d}.Bird_{index + 1}" for index in range(200)]
     pixels = list(np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8))
-    real = LabeledImages(pixels, np.repeat(np.arange(200), 5), names, [f"{index}.jpg" for index in range(1000)])
-    method = diff_ii(backbone=ToyBackbone(torch.zeros(2, 3, 4, 4), 1.0, ["a", "b"]), class_prompt=ClassPrompt(metaclass="bird"), suffixes=("flying over water",))
+    real = LabeledImages(
+        pixels, np.repeat(np.arange(200), 5), names, [f"{index}.jpg" for index in range(1000)]
+    )
+    method = diff_ii(
+        backbone=ToyBackbone(torch.zeros(2, 3, 4, 4), 1.0, ["a", "b"]),
+        class_prompt=ClassPrompt(metaclass="bird"),
+        suffixes=("flying over water",),
+    )
     paper = dict(steps=35_000, learning_rate=5e-5, batch_size=2, rank=10, tokens_per_class=1)
     assert {name: getattr(method.naming, name) for name in paper} == paper and method.guidance_scale == 7.5
     method.naming = ClassName()
     rows = method.fit(real).plan(real, Budget(5), 0)
     assert len(rows) == 5000 and np.bincount([row.label.index(1) for row in rows]).tolist() == [25] * 200
     assert method.evaluations(rows) == 5000 * 25 * 2 + 1000 * 25
-    assert rows[0].prompts == (("a photo of a Bird 1 bird flying over water", 0.3), ("a photo of a Bird 1 bird", 0.7))
+    assert rows[0].prompts == (
+        ("a photo of a Bird 1 bird flying over water", 0.3),
+        ("a photo of a Bird 1 bird", 0.7),
+    )
     assert suffixed_steps(0.3, method.backbone.timesteps(25)) == 7
     preset = training_preset("few_shot_resnet50")
-    assert preset.epochs * (1000 // preset.batch_size) == 360 and (preset.learning_rate, preset.label_smoothing, preset.view.size) == (0.05, 0.1, 224)
+    assert preset.epochs * (1000 // preset.batch_size) == 360 and (
+        preset.learning_rate,
+        preset.label_smoothing,
+        preset.view.size,
+    ) == (0.05, 0.1, 224)

@@ -8,7 +8,16 @@ import torch
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
-from genaug.recipe import Naming, AnotherClass, ClassName, FromNoise, FromPhotograph, HardLabel, LearnedCategory, OwnClass
+from genaug.recipe import (
+    Naming,
+    AnotherClass,
+    ClassName,
+    FromNoise,
+    FromPhotograph,
+    HardLabel,
+    LearnedCategory,
+    OwnClass,
+)
 from genaug.schedule import SwapClass, SwapPool
 from toy_world import toy_backbone, toy_photographs
 
@@ -19,17 +28,24 @@ def photographs(counts=(4, 4, 4, 4, 4)):
     "Noise with labels; nobody paints it."
     targets = np.repeat(np.arange(len(counts)), counts)
     pixels = list(np.random.default_rng(0).integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8))
-    return LabeledImages(pixels, targets, NAMES[:len(counts)], [f"{place}.png" for place in range(len(targets))])
+    return LabeledImages(
+        pixels, targets, NAMES[: len(counts)], [f"{place}.png" for place in range(len(targets))]
+    )
 
 
 def plan(kind, real, budget=Budget(5), seed=0, **settings):
-    method = kind(**{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}).fit(real)
+    method = kind(
+        **{"naming": ClassName(), "backbone": toy_backbone(), "guidance_scale": 1.0, **settings}
+    ).fit(real)
     return method, method.plan(real, budget, seed)
 
 
 def both_ends(rows, real):
     "Class of the photograph that is painted over, class named in the prompt."
-    return (real.targets[real.index([row.inputs[0][0] for row in rows])], np.array([real.class_names.index(row.prompts[0][0].split()[-1]) for row in rows]))
+    return (
+        real.targets[real.index([row.inputs[0][0] for row in rows])],
+        np.array([real.class_names.index(row.prompts[0][0].split()[-1]) for row in rows]),
+    )
 
 
 def at_strength(rows, strength):
@@ -46,7 +62,9 @@ def test_the_label_row_is_the_formula(kind, gamma):
         wanted = np.zeros(5)
         wanted[target] += row.settings["strength"] ** gamma
         wanted[source] += 1 - row.settings["strength"] ** gamma
-        assert np.abs(np.array(row.label) - wanted).max() < 1e-6 and sum(row.label) == pytest.approx(1, abs=1e-6)
+        assert np.abs(np.array(row.label) - wanted).max() < 1e-6 and sum(row.label) == pytest.approx(
+            1, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("gamma, share", [(0.5, 0.837), (0.8, 0.752), (1.0, 0.7)])
@@ -77,7 +95,10 @@ def test_including_the_own_class_one_row_in_k_keeps_its_hard_label():
     sources, targets = both_ends(rows, real)
     same = sources == targets
     assert abs(same.mean() - 1 / 5) < 4 * (0.16 / len(rows)) ** 0.5
-    assert all(row.label == tuple(float(index == source) for index in range(5)) for row, source in zip(np.array(rows, dtype=object)[same], sources[same]))
+    assert all(
+        row.label == tuple(float(index == source) for index in range(5))
+        for row, source in zip(np.array(rows, dtype=object)[same], sources[same])
+    )
     assert all(max(row.label) < 1 for row in np.array(rows, dtype=object)[~same])
 
 
@@ -87,7 +108,10 @@ def test_strengths_are_equally_frequent_and_independent_of_the_target():
     strengths, targets = np.array([row.settings["strength"] for row in rows]), both_ends(rows, real)[1]
     for strength in (0.5, 0.7, 0.9):
         assert abs((strengths == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5
-        assert all(abs((strengths[targets == index] == strength).mean() - 1 / 3) < 4.5 * (2 / 9 / 600) ** 0.5 for index in range(5))
+        assert all(
+            abs((strengths[targets == index] == strength).mean() - 1 / 3) < 4.5 * (2 / 9 / 600) ** 0.5
+            for index in range(5)
+        )
 
 
 @pytest.mark.parametrize("kind", [diff_mix, real_mix, diff_aug, diff_gen, real_gen])
@@ -122,7 +146,9 @@ def test_an_edit_ends_in_the_target_class_only_if_it_is_strong():
         distance = np.abs(images[:, None] - means[None]).mean((2, 3, 4))
         place = np.arange(len(rows))
         towards.append((distance[place, sources] - distance[place, targets]))
-    assert (towards[0] < 0).all() and (towards[-1] > 0).all() and np.all(np.diff(np.mean(towards, axis=1)) > 0)
+    assert (
+        (towards[0] < 0).all() and (towards[-1] > 0).all() and np.all(np.diff(np.mean(towards, axis=1)) > 0)
+    )
 
 
 def both_ends_of_shapes(rows, real):
@@ -135,7 +161,9 @@ def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
     real = toy_photographs((4, 2))
     method, rows = plan(diff_aug, real, Budget(3))
     sources, targets = both_ends(rows, real)
-    assert (sources == targets).all() and all(sorted(row.label) == [0.0, 1.0] and row.label[source] == 1 for row, source in zip(rows, sources))
+    assert (sources == targets).all() and all(
+        sorted(row.label) == [0.0, 1.0] and row.label[source] == 1 for row, source in zip(rows, sources)
+    )
     means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
     nearest = np.abs(np.stack(method.paint(rows, real))[:, None] - means[None]).mean((2, 3, 4)).argmin(1)
     assert nearest.tolist() == targets.tolist() and method.evaluations(rows) == 25 * len(rows)
@@ -143,13 +171,21 @@ def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
 
 def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
     real = toy_photographs((3, 3))
-    others = LabeledImages([255 - real.image(place) for place in range(6)], real.targets, real.class_names, real.ids)
+    others = LabeledImages(
+        [255 - real.image(place) for place in range(6)], real.targets, real.class_names, real.ids
+    )
     for kind in (real_gen, diff_gen):
         method, rows = plan(kind, real, Budget(2))
         assert all(row.inputs == () for row in rows)
-        assert all(np.array_equal(one, other) for one, other in zip(method.paint(rows, real), method.paint(rows, others)))
+        assert all(
+            np.array_equal(one, other)
+            for one, other in zip(method.paint(rows, real), method.paint(rows, others))
+        )
     method, rows = plan(diff_aug, real, Budget(2))
-    apart = [np.abs(one.astype(int) - other).mean() for one, other in zip(method.paint(rows, real), method.paint(rows, others))]
+    apart = [
+        np.abs(one.astype(int) - other).mean()
+        for one, other in zip(method.paint(rows, real), method.paint(rows, others))
+    ]
     assert min(apart) > 0.5                              # 8.5 % of the photograph is in the start
 
 
@@ -158,7 +194,10 @@ class Taught(Naming):
     "A naming that has learned one word per class."
 
     def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False):
-        return Concept({name: f"<c{index:03d}>" for index, name in enumerate(real.class_names)}, {f"<c{index:03d}>": torch.zeros(1, 4) for index in range(len(real.class_names))})
+        return Concept(
+            {name: f"<c{index:03d}>" for index, name in enumerate(real.class_names)},
+            {f"<c{index:03d}>": torch.zeros(1, 4) for index in range(len(real.class_names))},
+        )
 
 
 def test_a_learned_word_names_the_target_class():
@@ -168,25 +207,46 @@ def test_a_learned_word_names_the_target_class():
         for row in rows:
             source = real.targets[real.index([row.settings["anchor"]])[0]]
             named = int(row.prompts[0][0][-4:-1])
-            assert row.prompts[0][0].startswith("a photo of a <c") and row.label[named] == max(row.label) and (named != source) == (kind is diff_mix)
+            assert (
+                row.prompts[0][0].startswith("a photo of a <c")
+                and row.label[named] == max(row.label)
+                and (named != source) == (kind is diff_mix)
+            )
 
 
 def test_the_grid_differs_in_naming_start_target_and_label_only():
-    parts = {kind: (type(kind().naming), type(kind().start), type(kind().target)) for kind in (diff_mix, real_mix, diff_aug, diff_gen, real_gen)}
-    assert parts == {diff_mix: (LearnedCategory, FromPhotograph, AnotherClass), real_mix: (ClassName, FromPhotograph, AnotherClass),
-                     diff_aug: (LearnedCategory, FromPhotograph, OwnClass), diff_gen: (LearnedCategory, FromNoise, OwnClass), real_gen: (ClassName, FromNoise, OwnClass)}
+    parts = {
+        kind: (type(kind().naming), type(kind().start), type(kind().target))
+        for kind in (diff_mix, real_mix, diff_aug, diff_gen, real_gen)
+    }
+    assert parts == {
+        diff_mix: (LearnedCategory, FromPhotograph, AnotherClass),
+        real_mix: (ClassName, FromPhotograph, AnotherClass),
+        diff_aug: (LearnedCategory, FromPhotograph, OwnClass),
+        diff_gen: (LearnedCategory, FromNoise, OwnClass),
+        real_gen: (ClassName, FromNoise, OwnClass),
+    }
     for kind in parts:
         method = kind()
         assert (method.num_inference_steps, method.guidance_scale) == (25, 7.5)
         assert method.use == (SwapPool(0.5) if kind in (diff_mix, real_mix) else SwapClass(0.5))
         assert (method.label == HardLabel()) == (kind not in (diff_mix, real_mix))
-    assert diff_mix().start.strengths == real_mix().start.strengths == (0.5, 0.7, 0.9) and diff_mix().label.gamma == real_mix().label.gamma == 0.5 and diff_aug().start.strengths == (1.0,)
+    assert (
+        diff_mix().start.strengths == real_mix().start.strengths == (0.5, 0.7, 0.9)
+        and diff_mix().label.gamma == real_mix().label.gamma == 0.5
+        and diff_aug().start.strengths == (1.0,)
+    )
     assert [kind().name for kind in parts] == ["diff-mix", "real-mix", "diff-aug", "diff-gen", "real-gen"]
 
 
 def test_settings_of_two_instances_do_not_meet():
     one, other = real_mix(gamma=1.0, strengths=0.7), real_mix()
-    assert one.label.gamma == 1.0 and other.label.gamma == 0.5 and one.start.strengths == (0.7,) and other.start.strengths == (0.5, 0.7, 0.9)
+    assert (
+        one.label.gamma == 1.0
+        and other.label.gamma == 0.5
+        and one.start.strengths == (0.7,)
+        and other.start.strengths == (0.5, 0.7, 0.9)
+    )
     assert real_mix(strengths=0.7).settings() == real_mix(strengths=(0.7,)).settings() != other.settings()
     changed = one.having(gamma=0.8)
     assert changed.label.gamma == 0.8 and changed.start == one.start and one.label.gamma == 1.0
@@ -194,7 +254,9 @@ def test_settings_of_two_instances_do_not_meet():
 
 def test_another_class_needs_one_and_only_one_label():
     real = photographs((2, 2))
-    both = LabeledImages([real.image(0), real.image(1)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi")
+    both = LabeledImages(
+        [real.image(0), real.image(1)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi"
+    )
     for given in (both, photographs((2,))):
         for kind in (diff_mix, real_mix):
             with pytest.raises(GenaugError, match="another class"):

@@ -20,7 +20,9 @@ from genaug.registry import find_method, make_arm, method_names
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
 BALANCERS = [name for name in method_names() if find_method(name).kind == "balancer"]
-MIXERS = [name for name in method_names() if find_method(name).part is not None and name not in BALANCERS] + ["augmix@jsd=false"]
+MIXERS = [name for name in method_names() if find_method(name).part is not None and name not in BALANCERS] + [
+    "augmix@jsd=false"
+]
 CLASSES = ("wren", "great tit", "owl")
 BUDGET = Budget(copies=2)
 
@@ -33,8 +35,17 @@ def photographs(task="single", seed=0, size=16):
     else:
         labels = np.array([0, 0, 0, 1, 1, 1, 2])
     base = draw.integers(60, 200, (3, 1, 1, 3))
-    picture = lambda row: base[int(np.argmax(np.atleast_1d(row))) if np.ndim(row) else row] + draw.integers(-50, 50, (size, size, 3))
-    return LabeledImages([picture(row).clip(0, 255).astype(np.uint8) for row in labels], labels, CLASSES, [f"{task}-{number}.png" for number in range(len(labels))], task)
+    picture = lambda row: (
+        base[int(np.argmax(np.atleast_1d(row))) if np.ndim(row) else row]
+        + draw.integers(-50, 50, (size, size, 3))
+    )
+    return LabeledImages(
+        [picture(row).clip(0, 255).astype(np.uint8) for row in labels],
+        labels,
+        CLASSES,
+        [f"{task}-{number}.png" for number in range(len(labels))],
+        task,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,10 @@ def backbones(tmp_path_factory):
     real = photographs()
     folder = tmp_path_factory.mktemp("pipeline")
     random_pipeline().save_pretrained(folder)
-    return {"toy": ToyBackbone.from_images(real.batch(), real.targets, CLASSES), "pipeline": StableDiffusionBackbone.from_folder(folder)}
+    return {
+        "toy": ToyBackbone.from_images(real.batch(), real.targets, CLASSES),
+        "pipeline": StableDiffusionBackbone.from_folder(folder),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +71,38 @@ def make(backbones, tmp_path_factory):
         quick = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0,
                  "expert_network": "letters", "expert_weights": None, "expert_size": 32, "expert_updates": 2}
         learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
-        naming = dataclasses.replace(augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)}) if learned else None
-        cheap = {"num_inference_steps": 4, "rounds": 2, "generations": 2, "interaction_updates": 2, "imitation_updates": 2, "width": 8, "denoising_steps": 2, **({"naming": naming} if learned else {})}
+        naming = (
+            dataclasses.replace(
+                augmenter.naming,
+                **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)},
+            )
+            if learned
+            else None
+        )
+        cheap = {
+            "num_inference_steps": 4,
+            "rounds": 2,
+            "generations": 2,
+            "interaction_updates": 2,
+            "imitation_updates": 2,
+            "width": 8,
+            "denoising_steps": 2,
+            **({"naming": naming} if learned else {}),
+        }
         if isinstance(augmenter, GeneratorAugmenter):
-            cheap |= {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8), "pretrained": None, "per_class": real is None or real.task == "single"}
-        augmenter = dataclasses.replace(augmenter, **{key: value for key, value in {**cheap, **changes}.items() if key in fields})
+            cheap |= {
+                "size": 32,
+                "steps": 2,
+                "batch_size": 2,
+                "width": 8,
+                "latent_dim": 8,
+                "widths": (8, 8),
+                "pretrained": None,
+                "per_class": real is None or real.task == "single",
+            }
+        augmenter = dataclasses.replace(
+            augmenter, **{key: value for key, value in {**cheap, **changes}.items() if key in fields}
+        )
         return augmenter if real is None else augmenter.fit(real, work)
 
     return build
@@ -81,7 +122,9 @@ def filters(augmenter):
 
 def own_class(augmenter):
     "Does the method make images of the class that the slot asks for, and of that class alone?"
-    return getattr(augmenter, "label_rule", "own") != "union" and (not isinstance(augmenter, Recipe) or isinstance(augmenter.target, OwnClass))
+    return getattr(augmenter, "label_rule", "own") != "union" and (
+        not isinstance(augmenter, Recipe) or isinstance(augmenter.target, OwnClass)
+    )
 
 
 def mixer_of(text):
@@ -90,11 +133,15 @@ def mixer_of(text):
 
 
 def paint_set(augmenter, real, folder, **options):
-    return synthesize(augmenter, real, folder, BUDGET, seed=0, progress=False, allow_fewer=filters(augmenter), **options)
+    return synthesize(
+        augmenter, real, folder, BUDGET, seed=0, progress=False, allow_fewer=filters(augmenter), **options
+    )
 
 
 def test_every_registered_method_is_tested():
-    assert set(AUGMENTERS) | {name for name in MIXERS if "@" not in name} | set(BALANCERS) | {"original"} == set(method_names())
+    assert set(AUGMENTERS) | {name for name in MIXERS if "@" not in name} | set(BALANCERS) | {
+        "original"
+    } == set(method_names())
     plain = make_arm("original")
     assert (plain.augmenter, plain.mixer, plain.use) == (None, None, None)
 
@@ -107,7 +154,9 @@ def test_the_count_equals_the_budget(fitted, tmp_path):
         groups = {row.group if row.group is not None else row.id for row in first}
         assert len(groups) == len(budget.slots(real)) and len({row.id for row in rows}) == len(rows)
     made = paint_set(augmenter, real, tmp_path / "set")
-    assert (len(made) == 14 or filters(augmenter) and len(made) <= 14) and made.class_names == real.class_names
+    assert (
+        len(made) == 14 or filters(augmenter) and len(made) <= 14
+    ) and made.class_names == real.class_names
     if own_class(augmenter) and not filters(augmenter):
         assert made.counts() == {"wren": 6.0, "great tit": 6.0, "owl": 2.0}
 
@@ -123,7 +172,12 @@ def test_images_of_a_wanted_class_are_of_that_class(fitted):
 def test_labels_are_rows_that_sum_to_one(fitted):
     augmenter, real = fitted
     labels = np.array([row.label for row in augmenter.plan(real, BUDGET, 0)])
-    assert labels.shape[1] == 3 and (labels >= 0).all() and (labels <= 1).all() and np.allclose(labels.sum(1), 1, atol=1e-6)
+    assert (
+        labels.shape[1] == 3
+        and (labels >= 0).all()
+        and (labels <= 1).all()
+        and np.allclose(labels.sum(1), 1, atol=1e-6)
+    )
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)
@@ -136,7 +190,11 @@ def test_several_labels_stay_within_zero_and_one(name, make):
         return
     rows = augmenter.plan(real, BUDGET, 0)
     labels = np.array([row.label for row in rows])
-    assert (labels >= 0).all() and (labels <= 1).all() and len({row.group or row.id for row in rows if row.round == 0}) == 10
+    assert (
+        (labels >= 0).all()
+        and (labels <= 1).all()
+        and len({row.group or row.id for row in rows if row.round == 0}) == 10
+    )
     assert (labels.sum(1) > 1).any()        # an image with two labels stays one
     assert all(image.dtype == np.uint8 for image in augmenter.paint(rows[:2], real))
 
@@ -156,7 +214,12 @@ def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
     for row in augmenter.plan(real, BUDGET, 0):
         assert all(name in known for name, _ in row.inputs)
         assert abs(sum(part for _, part in row.prompts) - 1) < 1e-6 or not isinstance(augmenter, Recipe)
-        noise = isinstance(augmenter, Recipe) and isinstance(augmenter.start, FromNoise) or isinstance(augmenter, GeneratorAugmenter) or row.label[2] == 1      # the owl has one photograph
+        noise = (
+            isinstance(augmenter, Recipe)
+            and isinstance(augmenter.start, FromNoise)
+            or isinstance(augmenter, GeneratorAugmenter)
+            or row.label[2] == 1
+        )  # the owl has one photograph
         assert row.inputs or noise
         assert row.fitted_on == real.fingerprint()
         known.add(row.id)
@@ -165,10 +228,16 @@ def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
 def test_the_seed_decides_the_images(fitted):
     augmenter, real = fitted
     one, same, other = (augmenter.plan(real, BUDGET, seed) for seed in (0, 0, 1))
-    assert one == same and {row.id for row in one}.isdisjoint(row.id for row in other) and [row.seed for row in one] != [row.seed for row in other]
+    assert (
+        one == same
+        and {row.id for row in one}.isdisjoint(row.id for row in other)
+        and [row.seed for row in one] != [row.seed for row in other]
+    )
     first, again, different = (augmenter.paint(rows, real) for rows in (one, same, other))
     assert all(np.array_equal(left, right) for left, right in zip(first, again))
-    moving = not isinstance(augmenter, Recipe) or augmenter.evaluations(one) > 0        # without a step of denoising there is nothing that a seed could change
+    moving = (
+        not isinstance(augmenter, Recipe) or augmenter.evaluations(one) > 0
+    )  # without a step of denoising there is nothing that a seed could change
     assert any(not np.array_equal(left, right) for left, right in zip(first, different)) == moving
 
 
@@ -186,7 +255,16 @@ def test_neither_batches_nor_shards_change_a_pixel_by_more_than_two(fitted, tmp_
         sharded = paint_set(augmenter, real, tmp_path / "sharded", batch_size=3, shard=(index, 2))
     for other in (singly, sharded):
         assert other.ids == whole.ids
-        assert max([int(np.abs(other.image(name).astype(int) - whole.image(name).astype(int)).max()) for name in whole.ids], default=0) <= 2
+        assert (
+            max(
+                [
+                    int(np.abs(other.image(name).astype(int) - whole.image(name).astype(int)).max())
+                    for name in whole.ids
+                ],
+                default=0,
+            )
+            <= 2
+        )
 
 
 def random_states():
@@ -197,14 +275,24 @@ def random_states():
 @pytest.mark.parametrize("name", AUGMENTERS)
 def test_nothing_outside_is_changed(name, kind, make, tmp_path, backbones):
     real = photographs(seed=3)
-    pixels, print_before, weights = [real.image(index).copy() for index in range(len(real))], real.fingerprint(), backbones[kind].fingerprint()
+    pixels, print_before, weights = (
+        [real.image(index).copy() for index in range(len(real))],
+        real.fingerprint(),
+        backbones[kind].fingerprint(),
+    )
     states = random_states()
     augmenter = make(name, kind)
     augmenter.fit(real, tmp_path / "work")
     paint_set(augmenter, real, tmp_path / "set")
     assert random_states() == states
-    assert all(np.array_equal(real.image(index), before) for index, before in enumerate(pixels)) and photographs(seed=3).fingerprint() == print_before
-    assert dataclasses.replace(augmenter).fingerprint() != "" and type(backbones[kind]).fingerprint(backbones[kind]) == weights
+    assert (
+        all(np.array_equal(real.image(index), before) for index, before in enumerate(pixels))
+        and photographs(seed=3).fingerprint() == print_before
+    )
+    assert (
+        dataclasses.replace(augmenter).fingerprint() != ""
+        and type(backbones[kind]).fingerprint(backbones[kind]) == weights
+    )
 
 
 @pytest.mark.parametrize("kind", ["toy", "pipeline"])
@@ -227,8 +315,15 @@ def test_saving_and_loading_changes_nothing(fitted, make, tmp_path, request):
     augmenter.save(tmp_path / "saved")
     copy = dataclasses.replace(augmenter).load(tmp_path / "saved")
     rows = augmenter.plan(real, BUDGET, 0)
-    assert copy.fitted_on == augmenter.fitted_on and copy.fingerprint() == augmenter.fingerprint() and copy.plan(real, BUDGET, 0) == rows
-    assert all(np.array_equal(left, right) for left, right in zip(augmenter.paint(rows, real), copy.paint(rows, real)))
+    assert (
+        copy.fitted_on == augmenter.fitted_on
+        and copy.fingerprint() == augmenter.fingerprint()
+        and copy.plan(real, BUDGET, 0) == rows
+    )
+    assert all(
+        np.array_equal(left, right)
+        for left, right in zip(augmenter.paint(rows, real), copy.paint(rows, real))
+    )
 
 
 def test_a_plan_read_back_paints_the_same_images(fitted):
@@ -236,7 +331,10 @@ def test_a_plan_read_back_paints_the_same_images(fitted):
     rows = augmenter.plan(real, BUDGET, 0)
     again = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
     assert again == rows
-    assert all(np.array_equal(left, right) for left, right in zip(augmenter.paint(rows, real), augmenter.paint(again, real)))
+    assert all(
+        np.array_equal(left, right)
+        for left, right in zip(augmenter.paint(rows, real), augmenter.paint(again, real))
+    )
 
 
 def batch(seed=0, count=6):
@@ -251,12 +349,21 @@ def test_a_mixer_keeps_the_contract(name):
     given = batch()
     copies = [value.clone() for value in given[:4]]
     images, labels = mixer.mix(*given)
-    assert images.shape == given[0].shape and torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1
+    assert (
+        images.shape == given[0].shape
+        and torch.isfinite(images).all()
+        and images.min() >= 0
+        and images.max() <= 1
+    )
     assert torch.allclose(labels.sum(1), torch.ones(6), atol=1e-6) and labels.min() >= 0
-    assert all(torch.equal(value, before) for value, before in zip(given, copies)) and random_states() == states
+    assert (
+        all(torch.equal(value, before) for value, before in zip(given, copies)) and random_states() == states
+    )
     again, other = mixer.mix(*batch()), mixer.mix(*given[:4], [seed + 1 for seed in given[4]])
     assert torch.equal(again[0], images) and torch.equal(again[1], labels)
-    assert not torch.equal(other[0], images) or mixer.views(given[0], given[4])      # AugMix with further views leaves the images alone
+    assert not torch.equal(other[0], images) or mixer.views(
+        given[0], given[4]
+    )  # AugMix with further views leaves the images alone
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -267,8 +374,12 @@ def test_further_views_are_answered_alike_or_cost_something(name):
     assert all(torch.equal(view, again) for view, again in zip(views, mixer.views(given[0], given[4])))
     for task in ("single", "multi"):
         same = [torch.full((6, 3), 0.3)] * (1 + len(views))
-        differing = [value + 2.0 * index * torch.eye(3)[torch.arange(6) % 3] for index, value in enumerate(same)]
-        assert mixer.consistency(same, task).shape == (6,) and mixer.consistency(same, task).abs().max() < 1e-6
+        differing = [
+            value + 2.0 * index * torch.eye(3)[torch.arange(6) % 3] for index, value in enumerate(same)
+        ]
+        assert (
+            mixer.consistency(same, task).shape == (6,) and mixer.consistency(same, task).abs().max() < 1e-6
+        )
         assert (mixer.consistency(differing, task) > 1e-3).all() == bool(views)
 
 
@@ -277,10 +388,18 @@ def test_a_balancer_gives_fair_finite_weights(name):
     balancer = make_arm(name).balancer
     for counts in (np.array([500.0, 20.0, 1.0]), np.array([3.0, 3.0, 3.0]), np.array([4.0, 0.0, 1.0])):
         for progress in (0.0, 0.5, 0.99):
-            weights, chances = balancer.loss_weights(counts, progress), balancer.slot_chances(counts, progress)
+            weights, chances = (
+                balancer.loss_weights(counts, progress),
+                balancer.slot_chances(counts, progress),
+            )
             assert weights.shape == (3,) and np.isfinite(weights).all() and (weights >= 0).all()
-            assert np.isclose(weights.sum(), 3) and (np.diff(weights[np.argsort(-counts)][:int((counts > 0).sum())]) >= -1e-9).all()      # a rarer class never counts less
-            assert chances is None or (np.isfinite(chances).all() and (chances >= 0).all() and (chances[counts == 0] == 0).all())
+            assert (
+                np.isclose(weights.sum(), 3)
+                and (np.diff(weights[np.argsort(-counts)][: int((counts > 0).sum())]) >= -1e-9).all()
+            )  # a rarer class never counts less
+            assert chances is None or (
+                np.isfinite(chances).all() and (chances >= 0).all() and (chances[counts == 0] == 0).all()
+            )
     equal = balancer.loss_weights(np.array([3.0, 3.0, 3.0]), 0.99)
     assert np.allclose(equal, 1)
 
@@ -291,7 +410,9 @@ def test_a_mixed_image_depends_on_its_own_pair_and_seed_only(name):
     images, labels = mixer.mix(*given)
     for index in range(6):
         alone = mixer.mix(*(value[index:index + 1] for value in given))
-        assert torch.allclose(alone[0][0], images[index], atol=1e-6) and torch.allclose(alone[1][0], labels[index], atol=1e-6)
+        assert torch.allclose(alone[0][0], images[index], atol=1e-6) and torch.allclose(
+            alone[1][0], labels[index], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -310,7 +431,9 @@ def digits():
     pool = load("digit-scenes")["train"]
     chosen = [pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]]
     few = pool.select(chosen)
-    return LabeledImages([few.image(place) for place in range(6)], few.targets, few.class_names[:3], few.ids), load_backbone("tiny")
+    return LabeledImages(
+        [few.image(place) for place in range(6)], few.targets, few.class_names[:3], few.ids
+    ), load_backbone("tiny")
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)
@@ -321,6 +444,14 @@ def test_the_embedded_backbone_paints_every_method_and_its_plan_repaints(name, m
     rows = augmenter.plan(real, Budget(copies=0.5), 0)
     images = augmenter.paint(rows, real)
     again = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
-    assert again == rows and all(np.array_equal(left, right) for left, right in zip(images, augmenter.paint(again, real)))
-    assert {image.shape for image in images} == {(32, 32, 3)} and max(image.std() for image in images) > 5 and len(rows) >= 3
-    assert all(0.999 < sum(row.label) < 1.001 for row in rows) and len(augmenter.select(rows, images, real)) == len(rows)
+    assert again == rows and all(
+        np.array_equal(left, right) for left, right in zip(images, augmenter.paint(again, real))
+    )
+    assert (
+        {image.shape for image in images} == {(32, 32, 3)}
+        and max(image.std() for image in images) > 5
+        and len(rows) >= 3
+    )
+    assert all(0.999 < sum(row.label) < 1.001 for row in rows) and len(
+        augmenter.select(rows, images, real)
+    ) == len(rows)

@@ -17,12 +17,50 @@ import pytest
 from genaug import experiment
 from genaug.core import GenaugError, LabeledImages
 from genaug.data import Manifest
-from genaug.experiment import (KEY, Run, Comparison, Unit, arm_fields, arm_text, bootstrap_difference, checked_row, claim_comparison, classifier_preset, compare, estimate, foreign_backbones,
-                               make_split, missing_units, paint_arm, put, read_rows, run_experiment, split_notes, summarise, tune, written_summary)
+from genaug.experiment import (
+    KEY,
+    Run,
+    Comparison,
+    Unit,
+    arm_fields,
+    arm_text,
+    bootstrap_difference,
+    checked_row,
+    claim_comparison,
+    classifier_preset,
+    compare,
+    estimate,
+    foreign_backbones,
+    make_split,
+    missing_units,
+    paint_arm,
+    put,
+    read_rows,
+    run_experiment,
+    split_notes,
+    summarise,
+    tune,
+    written_summary,
+)
 from genaug.registry import parse_methods
 
 ROOT = Path(__file__).resolve().parent.parent
-ROW = dict(table="demo", scale="seconds", data="toy", split=0, condition="natural", backbone="tiny@0", classifier="letters", seed=0, metric="accuracy", part="", value=0.5, n=40, method="original", variant="")
+ROW = dict(
+    table="demo",
+    scale="seconds",
+    data="toy",
+    split=0,
+    condition="natural",
+    backbone="tiny@0",
+    classifier="letters",
+    seed=0,
+    metric="accuracy",
+    part="",
+    value=0.5,
+    n=40,
+    method="original",
+    variant="",
+)
 
 
 def pool(per_class=12, classes=3, seed=0, prefix="pool", size=8):
@@ -30,11 +68,21 @@ def pool(per_class=12, classes=3, seed=0, prefix="pool", size=8):
     draw, names = np.random.default_rng(seed), tuple(f"class {index}" for index in range(classes))
     labels = np.repeat(np.arange(classes), per_class)
     pixels = [(40 + 70 * label + draw.integers(0, 40, (size, size, 3))).astype(np.uint8) for label in labels]
-    return LabeledImages(pixels, labels, names, [f"{prefix}/{label}-{number}.png" for number, label in enumerate(labels)])
+    return LabeledImages(
+        pixels, labels, names, [f"{prefix}/{label}-{number}.png" for number, label in enumerate(labels)]
+    )
 
 
 SETS = {"train": pool(), "test": pool(6, seed=1, prefix="exam")}
-QUESTION = Comparison(("original", "mixup"), data="toy", shots=2, splits=(0, 1), repeats=(0,), updates=2, classifier_weights="random")
+QUESTION = Comparison(
+    ("original", "mixup"),
+    data="toy",
+    shots=2,
+    splits=(0, 1),
+    repeats=(0,),
+    updates=2,
+    classifier_weights="random",
+)
 
 
 # rows
@@ -49,7 +97,24 @@ def test_an_arm_survives_its_two_fields(text):
 def test_each_key_field_makes_another_row_and_nothing_else_does(field, tmp_path):
     put([ROW], tmp_path / "rows.csv")
     assert put([ROW | {field: "7"}], tmp_path / "rows.csv") == 2
-    assert put([ROW | {"settings": "x", "version": "2", "device": "cuda", "wall_s": 9, "evaluations": 3, "n": 1, "value": 1}], tmp_path / "rows.csv") == 2
+    assert (
+        put(
+            [
+                ROW
+                | {
+                    "settings": "x",
+                    "version": "2",
+                    "device": "cuda",
+                    "wall_s": 9,
+                    "evaluations": 3,
+                    "n": 1,
+                    "value": 1,
+                }
+            ],
+            tmp_path / "rows.csv",
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize("change", [{"metric": None}, {"surprise": 1}])
@@ -60,7 +125,15 @@ def test_a_row_with_missing_or_unknown_fields_is_refused(change):
 
 
 def test_hostile_texts_and_numbers_survive_the_file(tmp_path):
-    rows = [checked_row(ROW | {"part": part, "value": value}) for part, value in (("class=a,b\n\"c\"", 0.1 + 0.2), ("class=NA", float("nan")), ("class=007", 1e-300), ("", 1.0))]
+    rows = [
+        checked_row(ROW | {"part": part, "value": value})
+        for part, value in (
+            ('class=a,b\n"c"', 0.1 + 0.2),
+            ("class=NA", float("nan")),
+            ("class=007", 1e-300),
+            ("", 1.0),
+        )
+    ]
     put(rows, tmp_path / "rows.csv")
     again = experiment.load_rows(tmp_path / "rows.csv")
     expected = {row["part"]: row["value"] for row in rows}
@@ -105,7 +178,12 @@ def test_missing_runs_are_named():
 
 
 def test_rows_of_another_embedded_backbone_are_flagged():
-    rows = pd.DataFrame([checked_row(ROW | {"backbone": name}) for name in ("tiny@aaaaaaaaaaaa", "tiny@bbbbbbbbbbbb", "sd15@cccccccccccc", "none")])
+    rows = pd.DataFrame(
+        [
+            checked_row(ROW | {"backbone": name})
+            for name in ("tiny@aaaaaaaaaaaa", "tiny@bbbbbbbbbbbb", "sd15@cccccccccccc", "none")
+        ]
+    )
     assert foreign_backbones(rows, "a" * 64) == ["tiny@bbbbbbbbbbbb"]
 
 
@@ -129,11 +207,23 @@ def test_an_impossible_question_is_refused(change, words):
 
 def test_stages_see_training_images_only(monkeypatch, tmp_path):
     split = make_split(QUESTION, SETS, 0)
-    assert set(split.train.ids) <= set(SETS["train"].ids) and split.test.ids == SETS["test"].ids and len(split.train) == 6
+    assert (
+        set(split.train.ids) <= set(SETS["train"].ids)
+        and split.test.ids == SETS["test"].ids
+        and len(split.train) == 6
+    )
     planted = dataclasses.replace(split, train=split.test)
     bench = Run(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
     monkeypatch.setattr(experiment, "make_arm", lambda *_: None)
-    augmenter = type("Augmenter", (), {"name": "round-trip", "fresh": lambda self: self, "fit": lambda *_: pytest.fail("was fitted on test images")})()
+    augmenter = type(
+        "Augmenter",
+        (),
+        {
+            "name": "round-trip",
+            "fresh": lambda self: self,
+            "fit": lambda *_: pytest.fail("was fitted on test images"),
+        },
+    )()
     arm = type("Arm", (), {"text": "round-trip", "augmenter": augmenter, "budget": {}})()
     with pytest.raises(GenaugError, match="fitting round-trip.*a test image"):
         paint_arm(bench, arm, planted)
@@ -164,7 +254,10 @@ def test_one_class_cannot_be_compared():
 
 def test_a_long_tail_and_all_images():
     tail = make_split(dataclasses.replace(QUESTION, shots=None, imbalance_factor=4), SETS, 0)
-    assert sorted(tail.train.counts().values()) == [0.75 * 4, 3, 12] or len(set(tail.train.counts().values())) > 1
+    assert (
+        sorted(tail.train.counts().values()) == [0.75 * 4, 3, 12]
+        or len(set(tail.train.counts().values())) > 1
+    )
     assert len(make_split(dataclasses.replace(QUESTION, shots=None), SETS, 0).train) == 36
 
 
@@ -174,7 +267,9 @@ def test_tuning_never_opens_the_test_part():
         def get(self, key, default=None): return self[key] if key in self else default
     question = dataclasses.replace(QUESTION, condition="validation", splits=(100, 101))
     split = make_split(question, Sealed(SETS), 100)
-    assert set(split.test.ids) | set(split.train.ids) == set(SETS["train"].ids) and not set(split.test.ids) & set(split.train.ids)
+    assert set(split.test.ids) | set(split.train.ids) == set(SETS["train"].ids) and not set(
+        split.test.ids
+    ) & set(split.train.ids)
 
 
 def test_an_unknown_part_to_examine_on():
@@ -188,16 +283,36 @@ def test_a_changed_setting_never_finds_an_old_result(tmp_path):
     bench = Run(QUESTION, SETS, None, tmp_path, False)
     split = bench.splits[0]
     path = bench.path(bench.arm("mixup"), split, 0)
-    changed = [dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path(bench.arm("mixup"), split, 0) for change in ({"updates": 3}, {"classifier": "residual"})]
-    others = [bench.path(bench.arm("mixup@alpha=0.3"), split, 0), bench.path(bench.arm("mixup"), split, 1), bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0), bench.path(bench.arm("original"), split, 0)]
+    changed = [
+        dataclasses.replace(bench, question=dataclasses.replace(QUESTION, **change)).path(
+            bench.arm("mixup"), split, 0
+        )
+        for change in ({"updates": 3}, {"classifier": "residual"})
+    ]
+    others = [
+        bench.path(bench.arm("mixup@alpha=0.3"), split, 0),
+        bench.path(bench.arm("mixup"), split, 1),
+        bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0),
+        bench.path(bench.arm("original"), split, 0),
+    ]
     assert len({path, *changed, *others}) == 7 and bench.path(bench.arm("mixup"), split, 0) == path
 
 
 def test_arms_are_paired(monkeypatch, tmp_path):
     seen = []
     real_training = experiment.train_classifier
-    monkeypatch.setattr(experiment, "train_classifier", lambda train, synthetic, preset, **rest: seen.append((train.ids, rest["seed"], preset)) or real_training(train, synthetic, preset, **rest))
-    list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, None, tmp_path, False)))
+    monkeypatch.setattr(
+        experiment,
+        "train_classifier",
+        lambda train, synthetic, preset, **rest: (
+            seen.append((train.ids, rest["seed"], preset)) or real_training(train, synthetic, preset, **rest)
+        ),
+    )
+    list(
+        run_experiment(
+            Run(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, None, tmp_path, False)
+        )
+    )
     assert seen[:2] == seen[2:] and seen[0] != seen[1]
 
 
@@ -216,7 +331,13 @@ compare(Run(QUESTION, SETS, None, {out!r}, False))
 def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
     "A process killed by signal 9 between two runs; what it had finished is not run again and the rows are those of an unbroken comparison."
     code = SCRIPT.format(tests=str(ROOT / "tests"), out=str(tmp_path / "out"), pause=60)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert process.stdout.readline() == "finished\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -227,7 +348,10 @@ def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
     unbroken = compare(Run(QUESTION, SETS, None, tmp_path / "unbroken", False))
     compared = [*KEY, "value", "n"]
     pd.testing.assert_frame_equal(found.rows[compared], unbroken.rows[compared])
-    assert len(list((tmp_path / "out" / "runs").iterdir())) == 4 and missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
+    assert (
+        len(list((tmp_path / "out" / "runs").iterdir())) == 4
+        and missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
+    )
 
 
 def test_a_broken_result_file_is_run_again(tmp_path):
@@ -242,9 +366,24 @@ def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
     compare(Run(QUESTION, SETS, None, tmp_path, False))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     said = []
-    found = compare(Run(dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)), SETS, None, tmp_path, False), say=said.append)
-    assert all(path.stat().st_mtime_ns == then for path, then in before.items()) and len(list((tmp_path / "runs").iterdir())) == 4 + 4
-    assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {"original", "cutmix"}
+    found = compare(
+        Run(
+            dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)),
+            SETS,
+            None,
+            tmp_path,
+            False,
+        ),
+        say=said.append,
+    )
+    assert (
+        all(path.stat().st_mtime_ns == then for path, then in before.items())
+        and len(list((tmp_path / "runs").iterdir())) == 4 + 4
+    )
+    assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {
+        "original",
+        "cutmix",
+    }
     assert any(line.startswith("Estimated cost:") for line in said)
 
 
@@ -274,31 +413,54 @@ def test_the_estimate_counts_what_is_left(tmp_path):
 
 
 def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
-    cost = lambda *methods: estimate(Run(dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))), SETS, None, tmp_path, False))
+    cost = lambda *methods: estimate(
+        Run(
+            dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))),
+            SETS,
+            None,
+            tmp_path,
+            False,
+        )
+    )
     alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
     assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
     assert cost("smote", "smote@copies=2").images > alone.images
     small = "pixel-diffusion@num_inference_steps=3;pretrained=none;size=16;steps=2"
     painted = cost(small, f"{small}+mixup")
-    assert painted.images == cost(small).images > 0 and painted.evaluations == 3 * painted.images and painted.minutes > 0
+    assert (
+        painted.images == cost(small).images > 0
+        and painted.evaluations == 3 * painted.images
+        and painted.minutes > 0
+    )
 
 
 def test_images_are_painted_once_and_shared(tmp_path):
     "The round trip on a closed-form backbone: with and without a mixer it is one set of images."
     from genaug.diffusion import ToyBackbone
-    backbone = ToyBackbone.from_images(SETS["train"].batch(), SETS["train"].targets, SETS["train"].class_names)
-    question = dataclasses.replace(QUESTION, methods=("original", "round-trip", "round-trip+mixup"), splits=(0,), copies=1)
+    backbone = ToyBackbone.from_images(
+        SETS["train"].batch(), SETS["train"].targets, SETS["train"].class_names
+    )
+    question = dataclasses.replace(
+        QUESTION, methods=("original", "round-trip", "round-trip+mixup"), splits=(0,), copies=1
+    )
     found = compare(Run(question, SETS, backbone, tmp_path, False))
     sets = [path for path in (tmp_path / "synthetic" / "split-0").iterdir() if path.is_dir()]
     assert len(sets) == 1 and len(list((tmp_path / "synthetic" / "split-0").glob("*.json"))) == 2
-    fed = [json.loads(text)["fed"]["synthetic"] for text, metric in zip(found.rows.settings, found.rows.metric) if metric == "accuracy"]
+    fed = [
+        json.loads(text)["fed"]["synthetic"]
+        for text, metric in zip(found.rows.settings, found.rows.metric)
+        if metric == "accuracy"
+    ]
     assert fed.count(0) == 1 and len(fed) == 3
     assert set(found.rows.backbone) == {f"toy@{backbone.fingerprint()[:12]}"}
 
 
 def test_tuning_uses_its_own_splits(tmp_path):
     table = tune(Run(dataclasses.replace(QUESTION, splits=(100, 101)), SETS, None, tmp_path, False))
-    assert (table.splits == 2).all() and sorted(path.stem for path in (tmp_path / "splits").iterdir()) == ["100", "101"]
+    assert (table.splits == 2).all() and sorted(path.stem for path in (tmp_path / "splits").iterdir()) == [
+        "100",
+        "101",
+    ]
     assert not set(Manifest.load(tmp_path / "splits" / "100.json").test) & set(SETS["test"].ids)
 
 
@@ -306,33 +468,57 @@ def test_tuning_uses_its_own_splits(tmp_path):
 
 def rows_of(values):
     "{arm: {(split, seed): accuracy}} as rows."
-    return pd.DataFrame([checked_row(ROW | arm_fields(arm) | {"split": split, "seed": seed, "value": value}) for arm, runs in values.items() for (split, seed), value in runs.items()])
+    return pd.DataFrame(
+        [
+            checked_row(ROW | arm_fields(arm) | {"split": split, "seed": seed, "value": value})
+            for arm, runs in values.items()
+            for (split, seed), value in runs.items()
+        ]
+    )
 
 
 def test_intervals_agree_with_scipy():
     from scipy import stats
     draw = np.random.default_rng(0)
-    values = {arm: {(split, seed): draw.uniform(0.4, 0.6) for split in range(6) for seed in (0, 1)} for arm in ("original", "diff-ii")}
+    values = {
+        arm: {(split, seed): draw.uniform(0.4, 0.6) for split in range(6) for seed in (0, 1)}
+        for arm in ("original", "diff-ii")
+    }
     summary = summarise(rows_of(values), ("original", "diff-ii"))
-    by_split = {arm: np.array([np.mean([runs[split, seed] for seed in (0, 1)]) for split in range(6)]) for arm, runs in values.items()}
+    by_split = {
+        arm: np.array([np.mean([runs[split, seed] for seed in (0, 1)]) for split in range(6)])
+        for arm, runs in values.items()
+    }
     low, high = stats.t.interval(0.95, 5, by_split["diff-ii"].mean(), stats.sem(by_split["diff-ii"]))
     assert np.allclose(summary.loc[1, ["low", "high"]].astype(float), [low, high])
     paired = stats.ttest_rel(by_split["diff-ii"], by_split["original"]).confidence_interval(0.95)
-    assert np.allclose(summary.loc[1, ["original low", "original high"]].astype(float), [paired.low, paired.high])
+    assert np.allclose(
+        summary.loc[1, ["original low", "original high"]].astype(float), [paired.low, paired.high]
+    )
 
 
 def test_a_difference_uses_only_runs_that_both_arms_have():
-    summary = summarise(rows_of({"original": {(0, 0): 0.5, (1, 0): 0.5}, "mixup": {(0, 0): 0.6, (1, 0): 0.7, (2, 0): 0.0}}), ("original", "mixup"))
+    summary = summarise(
+        rows_of({"original": {(0, 0): 0.5, (1, 0): 0.5}, "mixup": {(0, 0): 0.6, (1, 0): 0.7, (2, 0): 0.0}}),
+        ("original", "mixup"),
+    )
     assert summary.loc[1, "splits"] == 3 and np.isclose(summary.loc[1, "minus original"], 0.15)
 
 
 def test_one_split_has_no_interval_and_says_so():
-    table = written_summary(summarise(rows_of({"original": {(0, 0): 0.5}, "mixup": {(0, 0): 0.6}}), ("original", "mixup")))
-    assert table["mean, 95 % interval"].tolist() == ["50.0", "60.0"] and table["minus original"].tolist() == ["–", "+10.0"]
+    table = written_summary(
+        summarise(rows_of({"original": {(0, 0): 0.5}, "mixup": {(0, 0): 0.6}}), ("original", "mixup"))
+    )
+    assert table["mean, 95 % interval"].tolist() == ["50.0", "60.0"] and table["minus original"].tolist() == [
+        "–",
+        "+10.0",
+    ]
 
 
 def test_rows_of_different_comparisons_are_not_averaged():
-    mixed = pd.concat([rows_of({"original": {(0, 0): 0.5}}), rows_of({"original": {(1, 0): 0.5}}).assign(scale="hour")])
+    mixed = pd.concat(
+        [rows_of({"original": {(0, 0): 0.5}}), rows_of({"original": {(1, 0): 0.5}}).assign(scale="hour")]
+    )
     with pytest.raises(GenaugError, match="mix different values of 'scale'"):
         summarise(mixed)
 
@@ -351,4 +537,6 @@ def test_the_bootstrap_is_paired_by_image():
 @pytest.mark.parametrize("name, network, weights", [("letters", "letters", "embedded"), ("residual", "residual", None), ("few_shot_resnet50", "resnet50", "tv_in1k"), ("resnet18", "resnet18", None)])
 def test_what_a_classifiers_name_means(name, network, weights):
     preset = classifier_preset(name)
-    assert (preset.network, preset.weights) == (network, weights) and classifier_preset(name, "random").weights is None
+    assert (preset.network, preset.weights) == (network, weights) and classifier_preset(
+        name, "random"
+    ).weights is None

@@ -62,19 +62,36 @@ def project(tmp_path):
     (root / "nbs").mkdir(parents=True)
     for name in fresh_export.CONFIGURATION:
         shutil.copyfile(ROOT / name, root / name)
-    cells = [("markdown", "# One\n\n> A page"), ("code", "#| default_exp one"), ("code", "#| export\nlimit = 3")]
-    notebook = {"cells": [{"cell_type": kind, "id": f"c{number}", "metadata": {}, "source": source.splitlines(keepends=True),
-                           **({"outputs": [], "execution_count": None} if kind == "code" else {})}
-                          for number, (kind, source) in enumerate(cells)],
-                "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}},
-                "nbformat": 4, "nbformat_minor": 5}
+    cells = [
+        ("markdown", "# One\n\n> A page"),
+        ("code", "#| default_exp one"),
+        ("code", "#| export\nlimit = 3"),
+    ]
+    notebook = {
+        "cells": [
+            {
+                "cell_type": kind,
+                "id": f"c{number}",
+                "metadata": {},
+                "source": source.splitlines(keepends=True),
+                **({"outputs": [], "execution_count": None} if kind == "code" else {}),
+            }
+            for number, (kind, source) in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
     (root / "nbs" / "00_one.ipynb").write_text(json.dumps(notebook, indent=1, sort_keys=True) + "\n")
     (root / "genaug").mkdir()
     fresh = fresh_export.differences(root)
     assert [name.split()[0] for name in fresh] == ["genaug/__init__.py", "genaug/_modidx.py", "genaug/one.py"]
     (root / "genaug").rmdir()
-    fresh_export.subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()"],
-                                cwd=root, check=True)
+    fresh_export.subprocess.run(
+        [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()"],
+        cwd=root,
+        check=True,
+    )
     return root
 
 
@@ -129,13 +146,27 @@ def test_figures_and_tables_of_the_index_reach_the_readme(tmp_path):
 
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-    cells = [new_markdown_cell("# Title\n\n[page](05_diffusion.ipynb)"), new_code_cell("#| hide\nsecret = 1"),
-             new_code_cell("#| echo: false\ndraw()", outputs=[new_output("display_data", {"image/png": base64.b64encode(b"drawn").decode()})]),
-             new_code_cell("#| echo: false\ntable()", outputs=[new_output("display_data", {"text/markdown": "| a |\n|---|\n| 1 |", "text/plain": "x"})]),
-             new_code_cell("print(3)", outputs=[new_output("stream", name="stdout", text="3\n")])]
+    cells = [
+        new_markdown_cell("# Title\n\n[page](05_diffusion.ipynb)"),
+        new_code_cell("#| hide\nsecret = 1"),
+        new_code_cell(
+            "#| echo: false\ndraw()",
+            outputs=[new_output("display_data", {"image/png": base64.b64encode(b"drawn").decode()})],
+        ),
+        new_code_cell(
+            "#| echo: false\ntable()",
+            outputs=[new_output("display_data", {"text/markdown": "| a |\n|---|\n| 1 |", "text/plain": "x"})],
+        ),
+        new_code_cell("print(3)", outputs=[new_output("stream", name="stdout", text="3\n")]),
+    ]
     (tmp_path / "nbs").mkdir()
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}),
-                   tmp_path / "nbs" / "index.ipynb")
+    nbformat.write(
+        new_notebook(
+            cells=cells,
+            metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}},
+        ),
+        tmp_path / "nbs" / "index.ipynb",
+    )
     text, figures = readme.generate(tmp_path)
     assert figures == {"readme-1.png": b"drawn"} and "(nbs/images/readme-1.png)" in text
     assert "| a |\n|---|\n| 1 |" in text and "print(3)" in text and "[page](nbs/05_diffusion.ipynb)" in text

@@ -516,7 +516,9 @@ def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
         tuple(row[name] for name in experiment.KEY): row["value"]
         for row in load_rows(tmp_path / "results.csv")
     }
-    found = compare(Run(dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, None, tmp_path, False))
+    found = compare(
+        Run(dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, None, tmp_path, False)
+    )
     after = {
         tuple(row[name] for name in experiment.KEY): row["value"]
         for row in load_rows(tmp_path / "results.csv")

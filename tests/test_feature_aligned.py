@@ -7,18 +7,46 @@ import torch
 import torch.nn.functional as F
 from random_pipeline import random_pipeline
 
-from genaug.concepts.dreambooth import FineTuned, FineTuningSettings, Objective, Step, fine_tune, step_loss, weights_exchanged
+from genaug.concepts.dreambooth import (
+    FineTuned,
+    FineTuningSettings,
+    Objective,
+    Step,
+    fine_tune,
+    step_loss,
+    weights_exchanged,
+)
 from genaug.concepts.textual_inversion import Concept, learning_set
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import PixelBackbone, StableDiffusionBackbone
-from genaug.methods.feature_aligned import (AlignedWeights, Alignment, feature_aligned, fine_tuned, expert_features, expert_preset, generation_accuracy,
-                                            last_down_block, loss_curve, pooled, shown_picture, train_expert)
+from genaug.methods.feature_aligned import (
+    AlignedWeights,
+    Alignment,
+    feature_aligned,
+    fine_tuned,
+    expert_features,
+    expert_preset,
+    generation_accuracy,
+    last_down_block,
+    loss_curve,
+    pooled,
+    shown_picture,
+    train_expert,
+)
 from genaug.prompts import ClassPrompt
 from genaug.registry import make_arm, tiny_settings
 from toy_world import toy_backbone, toy_photographs
 
 QUICK = FineTuningSettings(steps=3, learning_rate=1e-3, batch_size=3, flip=False)
-CHEAP = AlignedWeights(steps=2, batch_size=2, expert_network="letters", expert_weights=None, expert_size=32, expert_updates=2, flip=False)
+CHEAP = AlignedWeights(
+    steps=2,
+    batch_size=2,
+    expert_network="letters",
+    expert_weights=None,
+    expert_size=32,
+    expert_updates=2,
+    flip=False,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +59,12 @@ def backbone():
 def real():
     draw = np.random.default_rng(0)
     targets = np.repeat([0, 1], 4)
-    return LabeledImages([(60 + 90 * target + draw.integers(0, 60, (16, 16, 1))).astype(np.uint8) for target in targets], targets, ["wren", "owl"], [f"{number}.png" for number in range(8)])
+    return LabeledImages(
+        [(60 + 90 * target + draw.integers(0, 60, (16, 16, 1))).astype(np.uint8) for target in targets],
+        targets,
+        ["wren", "owl"],
+        [f"{number}.png" for number in range(8)],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +76,39 @@ def alignment_only(backbone, real, term, number=0):
     prepared = learning_set(backbone, real, ClassPrompt())
     with weights_exchanged(backbone, learning=True):
         projection = term.modules(backbone)["projection"]
-        step_loss(backbone, prepared, None, FineTuningSettings(steps=10, noise_weight=0.0), Objective(extra=term), number).backward()
-        reached = {name for name, parameter in backbone.unet.named_parameters() if parameter.grad is not None and parameter.grad.abs().max() > 0}
+        step_loss(
+            backbone,
+            prepared,
+            None,
+            FineTuningSettings(steps=10, noise_weight=0.0),
+            Objective(extra=term),
+            number,
+        ).backward()
+        reached = {
+            name
+            for name, parameter in backbone.unet.named_parameters()
+            if parameter.grad is not None and parameter.grad.abs().max() > 0
+        }
     return reached, projection
 
 
 def test_the_expert_is_grey_frozen_and_kept(real, expert, tmp_path):
     preset = expert_preset("letters", None, 32, updates=2, learning_rate=1e-2)
     one, again = train_expert(real, preset, cache=tmp_path), train_expert(real, preset, cache=tmp_path)
-    assert expert.channels == 1 and not expert.network.training and not any(parameter.requires_grad or parameter.grad is not None for parameter in expert.network.parameters())
-    assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in one.network.state_dict().items()) and len(list(tmp_path.iterdir())) == 1
+    assert (
+        expert.channels == 1
+        and not expert.network.training
+        and not any(
+            parameter.requires_grad or parameter.grad is not None for parameter in expert.network.parameters()
+        )
+    )
+    assert (
+        all(
+            torch.equal(value, again.network.state_dict()[name])
+            for name, value in one.network.state_dict().items()
+        )
+        and len(list(tmp_path.iterdir())) == 1
+    )
     train_expert(real, preset, seed=1, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -61,8 +117,12 @@ def test_the_expert_is_grey_frozen_and_kept(real, expert, tmp_path):
 def test_gradients_reach_projection_and_down_path_only(backbone, real, expert, expert_input):
     before = {name: value.clone() for name, value in expert.network.state_dict().items()}
     reached, projection = alignment_only(backbone, real, Alignment(expert, expert_input=expert_input))
-    assert projection.weight.grad.abs().max() > 0 and all(parameter.grad is None for parameter in expert.network.parameters())
-    assert any(name.startswith("down_blocks.1") for name in reached) and not any(name.startswith(("up_blocks", "mid_block", "conv_out")) for name in reached)
+    assert projection.weight.grad.abs().max() > 0 and all(
+        parameter.grad is None for parameter in expert.network.parameters()
+    )
+    assert any(name.startswith("down_blocks.1") for name in reached) and not any(
+        name.startswith(("up_blocks", "mid_block", "conv_out")) for name in reached
+    )
     assert all(torch.equal(value, before[name]) for name, value in expert.network.state_dict().items())
 
 
@@ -70,13 +130,18 @@ def test_the_expert_stays_in_evaluation_mode_whoever_switches_it(backbone, real,
     before = {name: value.clone() for name, value in expert.network.state_dict().items()}
     expert.network.train()                     # as a parent module's train() would
     fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
-    assert not expert.network.training and all(torch.equal(value, before[name]) for name, value in expert.network.state_dict().items())
+    assert not expert.network.training and all(
+        torch.equal(value, before[name]) for name, value in expert.network.state_dict().items()
+    )
     assert any("running_mean" in name for name in before)
 
 
 def test_weight_zero_is_the_baseline_bit_for_bit(backbone, real, expert):
     plain = fine_tune(backbone, real, settings=QUICK)
-    zero, aligned = (fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=weight))) for weight in (0.0, 1.0))
+    zero, aligned = (
+        fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=weight)))
+        for weight in (0.0, 1.0)
+    )
     assert zero.fingerprint() == plain.fingerprint() != aligned.fingerprint()
     assert set(aligned.weights) == {f"unet.{name}" for name, _ in backbone.unet.named_parameters()}
 
@@ -84,15 +149,21 @@ def test_weight_zero_is_the_baseline_bit_for_bit(backbone, real, expert):
 def test_arms_see_the_same_tiles_and_noise(backbone, real, expert):
     said = {}
     for name, extra in (("plain", None), ("aligned", Alignment(expert)), ("shuffled", Alignment(expert, shuffled=True))):
-        watched = Objective(extra=extra, watch=lambda number, parts, name=name: said.setdefault(name, []).append(parts))
+        watched = Objective(
+            extra=extra, watch=lambda number, parts, name=name: said.setdefault(name, []).append(parts)
+        )
         fine_tune(backbone, real, settings=QUICK, objective=watched)
     assert said["plain"][0]["noise"] == said["aligned"][0]["noise"] == said["shuffled"][0]["noise"]
-    assert said["aligned"][0]["cosine"] != said["shuffled"][0]["cosine"] and set(said["plain"][0]) == {"noise"}
+    assert said["aligned"][0]["cosine"] != said["shuffled"][0]["cosine"] and set(said["plain"][0]) == {
+        "noise"
+    }
 
 
 def test_the_weight_ends_where_it_is_told(backbone, real, expert):
     said = []
-    watched = Objective(extra=Alignment(expert, align_until=0.5), watch=lambda number, parts: said.append("cosine" in parts))
+    watched = Objective(
+        extra=Alignment(expert, align_until=0.5), watch=lambda number, parts: said.append("cosine" in parts)
+    )
     fine_tune(backbone, real, settings=dataclasses.replace(QUICK, steps=4), objective=watched)
     assert said == [True, True, False, False] and Alignment(expert).weight_at(0.99) == 1.0
 
@@ -100,25 +171,49 @@ def test_the_weight_ends_where_it_is_told(backbone, real, expert):
 def one_step(backbone, seed=0, rows=6, tap=(6, 32)):
     drawn = torch.Generator().manual_seed(seed)
     latents, noisy, predicted = torch.randn(3, rows, *backbone.latent_shape, generator=drawn)
-    return Step(backbone, 0, seed, torch.arange(rows), latents, noisy, torch.full((rows,), 500), predicted, [torch.randn(*tap, 4, 4, generator=drawn)])
+    return Step(
+        backbone,
+        0,
+        seed,
+        torch.arange(rows),
+        latents,
+        noisy,
+        torch.full((rows,), 500),
+        predicted,
+        [torch.randn(*tap, 4, 4, generator=drawn)],
+    )
 
 
 def test_the_loss_is_one_minus_the_cosine(backbone, expert):
     term, step = Alignment(expert), one_step(backbone)
     projection = term.modules(backbone)["projection"]
-    step = step._replace(taps=[torch.randn(6, projection.out_features, 4, 4, generator=torch.Generator().manual_seed(1))])
+    step = step._replace(
+        taps=[torch.randn(6, projection.out_features, 4, 4, generator=torch.Generator().manual_seed(1))]
+    )
     loss, said = term.loss(step)
     rows = expert_features(expert, backbone.decode(step.noisy).detach())
-    by_hand = torch.stack([1 - (one @ two) / one.norm() / two.norm() for one, two in zip(projection(rows), step.taps[0].mean((2, 3)))]).mean()
-    assert loss.item() == pytest.approx(by_hand.item(), abs=1e-6) and said["cosine"] == pytest.approx(1 - loss.item(), abs=1e-6)
+    by_hand = torch.stack(
+        [
+            1 - (one @ two) / one.norm() / two.norm()
+            for one, two in zip(projection(rows), step.taps[0].mean((2, 3)))
+        ]
+    ).mean()
+    assert loss.item() == pytest.approx(by_hand.item(), abs=1e-6) and said["cosine"] == pytest.approx(
+        1 - loss.item(), abs=1e-6
+    )
 
 
 def test_the_expert_is_shown_what_was_asked(backbone):
     step = one_step(backbone)
     share = float(backbone.alphas_cumprod[500])
     with torch.no_grad():
-        expected = {"noisy": step.noisy, "clean": step.latents, "predicted": (step.noisy - (1 - share) ** 0.5 * step.predicted) / share ** 0.5}
-        for name, state in expected.items(): assert torch.allclose(shown_picture(step, name), backbone.decode(state), atol=1e-5)
+        expected = {
+            "noisy": step.noisy,
+            "clean": step.latents,
+            "predicted": (step.noisy - (1 - share) ** 0.5 * step.predicted) / share**0.5,
+        }
+        for name, state in expected.items():
+            assert torch.allclose(shown_picture(step, name), backbone.decode(state), atol=1e-5)
 
 
 def test_shuffling_never_leaves_a_tile_with_itself_and_changes_each_step(backbone, expert, monkeypatch):
@@ -132,15 +227,24 @@ def test_shuffling_never_leaves_a_tile_with_itself_and_changes_each_step(backbon
         term.projection = lambda inputs: (seen.append(inputs), torch.ones(6, 32, requires_grad=True))[1]
         term.loss(one_step(backbone)._replace(number=number))
         orders.append(tuple(seen[0].argmax(1).tolist()))
-    assert all(sorted(order) == list(range(6)) and all(place != index for index, place in enumerate(order)) for order in orders) and len(set(orders)) > 10
+    assert (
+        all(
+            sorted(order) == list(range(6)) and all(place != index for index, place in enumerate(order))
+            for order in orders
+        )
+        and len(set(orders)) > 10
+    )
 
 
 def test_taps_by_name(backbone, real, expert):
     reached, _ = alignment_only(backbone, real, Alignment(expert, tap="unet.mid_block"))
-    assert any(name.startswith("mid_block") for name in reached) and not any(name.startswith("up_blocks") for name in reached)
+    assert any(name.startswith("mid_block") for name in reached) and not any(
+        name.startswith("up_blocks") for name in reached
+    )
     reached, _ = alignment_only(backbone, real, Alignment(expert, tap="unet.down_blocks.1.resnets.0.conv1"))
     assert not any(name.startswith("down_blocks.1.resnets.0.conv2") for name in reached)
-    with pytest.raises(GenaugError, match="no module"): alignment_only(backbone, real, Alignment(expert, tap="unet.middle"))
+    with pytest.raises(GenaugError, match="no module"):
+        alignment_only(backbone, real, Alignment(expert, tap="unet.middle"))
     assert last_down_block(backbone) == "unet.down_blocks.1"
 
 
@@ -151,34 +255,55 @@ def test_impossible_settings_are_one_sentence(expert, wrong):
 
 def test_pooling():
     feature = torch.arange(24.0).reshape(2, 3, 2, 2)
-    assert torch.equal(pooled(feature), feature.mean((2, 3))) and torch.equal(pooled(feature, "max"), feature.amax((2, 3))) and pooled(torch.ones(2, 5, 7)).shape == (2, 7)
+    assert (
+        torch.equal(pooled(feature), feature.mean((2, 3)))
+        and torch.equal(pooled(feature, "max"), feature.amax((2, 3)))
+        and pooled(torch.ones(2, 5, 7)).shape == (2, 7)
+    )
     for bad in ((torch.ones(2, 3), "mean"), (feature, "median")):
         with pytest.raises(GenaugError): pooled(*bad)
 
 
 def test_colour_is_brought_to_the_experts_channels(expert):
     grey = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(expert_features(expert, grey), expert_features(expert, grey.expand(-1, 3, -1, -1)), atol=1e-4)
+    assert torch.allclose(
+        expert_features(expert, grey), expert_features(expert, grey.expand(-1, 3, -1, -1)), atol=1e-4
+    )
     assert not expert_features(expert, F.interpolate(grey, size=50)).requires_grad
 
 
 def test_the_pixel_variant_learns_its_classes(real, expert):
     pixels = PixelBackbone.fresh(real.class_names, size=16, channels=1, widths=(8, 16))
     tuned = fine_tune(pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
-    assert not torch.equal(tuned.weights["classes.weight"], pixels.classes.weight) and fine_tune(pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=0))).fingerprint() == fine_tune(pixels, real, settings=QUICK).fingerprint()
+    assert (
+        not torch.equal(tuned.weights["classes.weight"], pixels.classes.weight)
+        and fine_tune(
+            pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=0))
+        ).fingerprint()
+        == fine_tune(pixels, real, settings=QUICK).fingerprint()
+    )
 
 
 def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
-    method = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")
+    method = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(
+        real, tmp_path / "work"
+    )
     rows = method.plan(real, Budget(1), 0)
     images = method.paint(rows, real)
     method.save(tmp_path / "method")
     monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", None)
     monkeypatch.setattr("genaug.methods.feature_aligned.expert_features", None)
     fresh = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
-    assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real))) and isinstance(fresh.concept, FineTuned)
-    again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(real, tmp_path / "work")      # read, not learned
-    assert again.concept.fingerprint() == method.concept.fingerprint() and len(method.concept.settings["curve"]) == 2
+    assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real))) and isinstance(
+        fresh.concept, FineTuned
+    )
+    again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(
+        real, tmp_path / "work"
+    )  # read, not learned
+    assert (
+        again.concept.fingerprint() == method.concept.fingerprint()
+        and len(method.concept.settings["curve"]) == 2
+    )
     assert not list((tmp_path / "method").rglob("*classifier*"))
 
 
@@ -189,22 +314,45 @@ def test_a_closed_form_model_has_nothing_to_tune():
 
 def test_defaults_are_the_papers_and_the_baseline_differs_in_the_weight_only():
     ours, plain = feature_aligned().naming, fine_tuned().naming
-    assert (ours.epochs, ours.learning_rate, ours.batch_size, ours.noise_weight, ours.alignment_weight, ours.expert_input, ours.expert_network) == (20, 1e-4, 4, 1.0, 1.0, "noisy", "resnet50")
-    assert dataclasses.replace(plain, alignment_weight=1.0) == ours and feature_aligned().guidance_scale == fine_tuned().guidance_scale == 1.0
+    assert (
+        ours.epochs,
+        ours.learning_rate,
+        ours.batch_size,
+        ours.noise_weight,
+        ours.alignment_weight,
+        ours.expert_input,
+        ours.expert_network,
+    ) == (20, 1e-4, 4, 1.0, 1.0, "noisy", "resnet50")
+    assert (
+        dataclasses.replace(plain, alignment_weight=1.0) == ours
+        and feature_aligned().guidance_scale == fine_tuned().guidance_scale == 1.0
+    )
     tiny, base = (tiny_settings(name)["naming"] for name in ("feature-aligned", "fine-tuned"))
-    assert dataclasses.replace(base, alignment_weight=1.0) == tiny and make_arm("feature-aligned@naming.shuffled=true").augmenter.naming.shuffled
+    assert (
+        dataclasses.replace(base, alignment_weight=1.0) == tiny
+        and make_arm("feature-aligned@naming.shuffled=true").augmenter.naming.shuffled
+    )
 
 
 def test_generation_accuracy_masks_and_counts():
     class Fixed:
         class_names = ("wren", "owl", "empty")
         def predict(self, images): return np.array([[.4, .1, .5], [.1, .8, .1], [.6, .3, .1], [.2, .7, .1]])
-    images = LabeledImages([np.zeros((2, 2, 1), np.uint8)] * 4, [0, 0, 1, 1], ["wren", "owl", "empty"], list("abcd"))
+    images = LabeledImages(
+        [np.zeros((2, 2, 1), np.uint8)] * 4, [0, 0, 1, 1], ["wren", "owl", "empty"], list("abcd")
+    )
     rows = {(metric, part): value for metric, part, value, _ in generation_accuracy(Fixed(), images)}
     assert rows["generation_accuracy", ""] == 0.5 and rows["generation_accuracy_unmasked", ""] == 0.25
-    assert rows["generation_accuracy", "class=wren"] == 0.5 and rows["confusion", "true=owl,pred=wren"] == 0.5 and not any("pred=empty" in part for _, part in rows)
+    assert (
+        rows["generation_accuracy", "class=wren"] == 0.5
+        and rows["confusion", "true=owl,pred=wren"] == 0.5
+        and not any("pred=empty" in part for _, part in rows)
+    )
 
 
 def test_curves_are_averaged_over_stretches():
-    curve = loss_curve([(step, {"noise": float(step), **({"cosine": 1.0} if step < 5 else {})}) for step in range(10)], points=2)
+    curve = loss_curve(
+        [(step, {"noise": float(step), **({"cosine": 1.0} if step < 5 else {})}) for step in range(10)],
+        points=2,
+    )
     assert curve == [{"step": 5, "noise": 2.0, "cosine": 1.0}, {"step": 10, "noise": 7.0}]

@@ -8,20 +8,64 @@ import torch
 import torch.nn.functional as F
 from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection, get_2d_projection_with_sign_correction
+from pytorch_grad_cam.utils.svd_on_activations import (
+    get_2d_projection,
+    get_2d_projection_with_sign_correction,
+)
 
 import genaug.methods.feature_space as module
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.methods.feature_space import (LABEL_RULES, CodeSettings, FeatureSpace, IteratedLearning, Learned, Networks, UNet, choose_head, class_weights, code_classifier,
-                                          confusion_table, distances_to, encode_set, fitting_levels, from_tail, fuse, fused_label, fusion_of, imitation_loss, learn_codes,
-                                          map_pairs, nearest_partners, pairings, phases_of, principal_projection, relevance, saliency, sample_tokens, site_simplex,
-                                          small_classifier, sparsity, toss_coins, touch_up)
+from genaug.methods.feature_space import (
+    LABEL_RULES,
+    CodeSettings,
+    FeatureSpace,
+    IteratedLearning,
+    Learned,
+    Networks,
+    UNet,
+    choose_head,
+    class_weights,
+    code_classifier,
+    confusion_table,
+    distances_to,
+    encode_set,
+    fitting_levels,
+    from_tail,
+    fuse,
+    fused_label,
+    fusion_of,
+    imitation_loss,
+    learn_codes,
+    map_pairs,
+    nearest_partners,
+    pairings,
+    phases_of,
+    principal_projection,
+    relevance,
+    saliency,
+    sample_tokens,
+    site_simplex,
+    small_classifier,
+    sparsity,
+    toss_coins,
+    touch_up,
+)
 from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise
 from genaug.training import LoopSettings, train_loop
 
 NAMES = ("fog", "rain", "sun", "moon", "comet")          # fog and rain are the heads
-QUICK = dict(generations=2, interaction_updates=3, imitation_updates=2, batch_size=8, learning_rate=1e-3, width=8, vocabulary=6, num_inference_steps=4, denoising_steps=2)
+QUICK = dict(
+    generations=2,
+    interaction_updates=3,
+    imitation_updates=2,
+    batch_size=8,
+    learning_rate=1e-3,
+    width=8,
+    vocabulary=6,
+    num_inference_steps=4,
+    denoising_steps=2,
+)
 HEADS = [0, 1]
 
 
@@ -29,14 +73,35 @@ def several(count=18, seed=0, size=8):
     "Images with one to three of five labels; the head labels on most of them."
     draw = np.random.default_rng(seed)
     labels = (draw.random((count, 5)) < [0.6, 0.5, 0.15, 0.1, 0.1]).astype(np.float32)
-    labels[0], labels[1], labels[2], labels[3], labels[4], labels[5] = np.eye(5)[0], np.eye(5)[1], [1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [0, 0, 0, 0, 1], [1, 1, 0, 0, 0]
+    labels[0], labels[1], labels[2], labels[3], labels[4], labels[5] = (
+        np.eye(5)[0],
+        np.eye(5)[1],
+        [1, 0, 1, 0, 0],
+        [0, 1, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+        [1, 1, 0, 0, 0],
+    )
     labels[~labels.any(1), 0] = 1
-    return LabeledImages([draw.integers(0, 256, (size, size, 3)).astype(np.uint8) for _ in labels], labels, NAMES, [f"{place}.png" for place in range(count)], "multi")
+    return LabeledImages(
+        [draw.integers(0, 256, (size, size, 3)).astype(np.uint8) for _ in labels],
+        labels,
+        NAMES,
+        [f"{place}.png" for place in range(count)],
+        "multi",
+    )
 
 
 def single(counts=(6, 4, 2), seed=0):
-    draw, targets = np.random.default_rng(seed), [index for index, count in enumerate(counts) for _ in range(count)]
-    return LabeledImages([draw.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in targets], targets, NAMES[:len(counts)], [f"{place}.png" for place in range(len(targets))])
+    draw, targets = (
+        np.random.default_rng(seed),
+        [index for index, count in enumerate(counts) for _ in range(count)],
+    )
+    return LabeledImages(
+        [draw.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in targets],
+        targets,
+        NAMES[: len(counts)],
+        [f"{place}.png" for place in range(len(targets))],
+    )
 
 
 def backbone_of(classes=5, size=8):
@@ -69,7 +134,14 @@ def fitted(fit): return fit()
 def counted(backbone, monkeypatch):
     "Every row of every call of the denoiser, by level."
     levels, before = [], type(backbone).predict_noise
-    monkeypatch.setattr(type(backbone), "predict_noise", lambda self, latents, timesteps, condition: (levels.extend(timesteps.tolist()), before(self, latents, timesteps, condition))[1])
+    monkeypatch.setattr(
+        type(backbone),
+        "predict_noise",
+        lambda self, latents, timesteps, condition: (
+            levels.extend(timesteps.tolist()),
+            before(self, latents, timesteps, condition),
+        )[1],
+    )
     return levels
 
 
@@ -93,13 +165,22 @@ def test_a_code_is_a_point_on_the_simplex_at_every_site():
 
 def test_tokens_are_drawn_along_the_channels_even_where_there_are_as_many_columns():
     generator = torch.Generator().manual_seed(0)
-    codes = site_simplex(2 * torch.randn(1, 6, 6, 6, generator=generator))          # V = H = W: a reshape without a transpose would go unnoticed by shapes
+    codes = site_simplex(
+        2 * torch.randn(1, 6, 6, 6, generator=generator)
+    )  # V = H = W: a reshape without a transpose would go unnoticed by shapes
     tokens = sample_tokens(codes, generator)
-    assert tokens.shape == codes.shape and set(tokens.unique().tolist()) == {0.0, 1.0} and (tokens.sum(1) == 1).all() and not (tokens.sum(3) == 1).all()
+    assert (
+        tokens.shape == codes.shape
+        and set(tokens.unique().tolist()) == {0.0, 1.0}
+        and (tokens.sum(1) == 1).all()
+        and not (tokens.sum(3) == 1).all()
+    )
     often = sum(sample_tokens(codes.expand(200, -1, -1, -1), generator).mean(0) for _ in range(20)) / 20
     assert (often - codes[0]).abs().max() < 5 * 0.5 / 4000 ** 0.5
     certain = F.one_hot(torch.randint(0, 6, (2, 3, 3), generator=generator), 6).movedim(-1, 1).float()
-    assert torch.equal(sample_tokens(certain, generator), certain)          # an entry of probability zero is never drawn
+    assert torch.equal(
+        sample_tokens(certain, generator), certain
+    )  # an entry of probability zero is never drawn
 
 
 def test_tokens_follow_from_the_generator():
@@ -147,43 +228,86 @@ def test_vgg_is_for_large_codes_only():
 def test_vgg_is_built_for_codes(monkeypatch):
     import timm
     asked = {}
-    monkeypatch.setattr(timm, "create_model", lambda name, **settings: asked.update(settings, name=name) or torch.nn.Identity())
-    assert code_classifier(None, 64, 10, (64, 64))[1] == "features.19" and asked == {"name": "vgg11", "pretrained": False, "in_chans": 64, "num_classes": 10}
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, **settings: asked.update(settings, name=name) or torch.nn.Identity(),
+    )
+    assert code_classifier(None, 64, 10, (64, 64))[1] == "features.19" and asked == {
+        "name": "vgg11",
+        "pretrained": False,
+        "in_chans": 64,
+        "num_classes": 10,
+    }
 
 
 # ---- generations
 
 def test_phases():
     phases = phases_of(3, 4, 2)
-    assert [(phase.kind[:3], phase.generation) for phase in phases] == [("int", 0), ("imi", 1), ("int", 1), ("imi", 2), ("int", 2)]
+    assert [(phase.kind[:3], phase.generation) for phase in phases] == [
+        ("int", 0),
+        ("imi", 1),
+        ("int", 1),
+        ("imi", 2),
+        ("int", 2),
+    ]
     assert all(later.first == one.first + one.updates for one, later in zip(phases, phases[1:]))
     assert [phase.kind for phase in phases_of(3, 4, 2, False)] == ["interaction"] * 3
-    assert sum(phase.updates for phase in CodeSettings(epochs=2, generations=2, batch_size=8).phases(20)) == 3 * 2 * 3
+    assert (
+        sum(phase.updates for phase in CodeSettings(epochs=2, generations=2, batch_size=8).phases(20))
+        == 3 * 2 * 3
+    )
     for code in ("dense", "raw"):
         assert {phase.kind for phase in CodeSettings(code=code).phases(20)} == {"interaction"}
 
 
 def trained(real, stop=None, latents=None, **changes):
-    settings = CodeSettings(**{**{key: value for key, value in QUICK.items() if key not in ("num_inference_steps", "denoising_steps")}, **changes})
-    latents = np.random.default_rng(0).standard_normal((len(real), 3, 8, 8)).astype(np.float32) if latents is None else latents
+    settings = CodeSettings(
+        **{
+            **{
+                key: value
+                for key, value in QUICK.items()
+                if key not in ("num_inference_steps", "denoising_steps")
+            },
+            **changes,
+        }
+    )
+    latents = (
+        np.random.default_rng(0).standard_normal((len(real), 3, 8, 8)).astype(np.float32)
+        if latents is None
+        else latents
+    )
     trainer = IteratedLearning(settings, latents, real.labels, real.task)
     before = state(trainer.networks)
     updates = sum(phase.updates for phase in trainer.phases) if stop is None else stop
-    train_loop(trainer.loss_at, trainer.networks, LoopSettings(updates, settings.learning_rate, trainer.adamw, weight_decay=0.01))
+    train_loop(
+        trainer.loss_at,
+        trainer.networks,
+        LoopSettings(updates, settings.learning_rate, trainer.adamw, weight_decay=0.01),
+    )
     return trainer, before, state(trainer.networks)
 
 
 def test_the_teacher_is_frozen_the_student_new_and_the_rest_carried_over(real):
     _, start, spoken = trained(real, 3)          # the end of generation 0
     trainer, _, taught = trained(real, 5)        # the end of the imitation in generation 1
-    assert equal(part(start, "teacher"), part(spoken, "teacher"))                                                          # nobody was taught yet
-    assert not any(equal(part(start, name), part(spoken, name)) for name in ("student", "decoder", "classifier"))
+    assert equal(part(start, "teacher"), part(spoken, "teacher"))  # nobody was taught yet
+    assert not any(
+        equal(part(start, name), part(spoken, name)) for name in ("student", "decoder", "classifier")
+    )
     rename = lambda values: {key.replace("student.", "teacher."): value for key, value in values.items()}
-    assert equal(rename(part(spoken, "student")), part(taught, "teacher"))                                                 # the copy of the last student, unchanged by the imitation
-    assert equal(part(spoken, "decoder"), part(taught, "decoder")) and equal(part(spoken, "classifier"), part(taught, "classifier"))
+    assert equal(
+        rename(part(spoken, "student")), part(taught, "teacher")
+    )  # the copy of the last student, unchanged by the imitation
+    assert equal(part(spoken, "decoder"), part(taught, "decoder")) and equal(
+        part(spoken, "classifier"), part(taught, "classifier")
+    )
     assert not equal(part(spoken, "student"), part(taught, "student"))
     _, _, ended = trained(real)                  # the end of generation 1
-    assert equal(part(taught, "teacher"), part(ended, "teacher")) and not equal(part(taught, "decoder"), part(ended, "decoder"))
+    assert equal(part(taught, "teacher"), part(ended, "teacher")) and not equal(
+        part(taught, "decoder"), part(ended, "decoder")
+    )
     assert not any(parameter.requires_grad for parameter in trainer.networks["teacher"].parameters())
 
 
@@ -192,9 +316,15 @@ def test_a_generation_begins_with_fresh_weights_and_a_fresh_optimizer(real):
     optimizer, networks = trainer.changer, trainer.networks
     assert all(parameter in optimizer.state for parameter in networks["student"].parameters())
     trainer.new_generation(1)
-    assert equal(state(networks["student"]), state(networks.fresh_student(1))) and not equal(state(networks.fresh_student(1)), state(networks.fresh_student(0)))
+    assert equal(state(networks["student"]), state(networks.fresh_student(1))) and not equal(
+        state(networks.fresh_student(1)), state(networks.fresh_student(0))
+    )
     assert not any(parameter in optimizer.state for parameter in networks["student"].parameters())
-    assert all(parameter in optimizer.state for name in ("decoder", "classifier") for parameter in networks[name].parameters())
+    assert all(
+        parameter in optimizer.state
+        for name in ("decoder", "classifier")
+        for parameter in networks[name].parameters()
+    )
 
 
 def test_gradients_of_zero_do_not_move_what_imitation_leaves_alone(real):
@@ -204,12 +334,19 @@ def test_gradients_of_zero_do_not_move_what_imitation_leaves_alone(real):
         parameter.grad = torch.zeros_like(parameter)          # as several processes leave them
     trainer.changer.step()
     after = state(trainer.networks)
-    assert equal(part(before, "decoder"), part(after, "decoder")) and equal(part(before, "classifier"), part(after, "classifier")) and not equal(part(before, "student"), part(after, "student"))
+    assert (
+        equal(part(before, "decoder"), part(after, "decoder"))
+        and equal(part(before, "classifier"), part(after, "classifier"))
+        and not equal(part(before, "student"), part(after, "student"))
+    )
 
 
 def test_without_iteration_the_student_is_never_replaced(real):
     trainer, _, _ = trained(real, iterated=False)
-    assert "teacher" not in trainer.networks and all(int(trainer.changer.state[parameter]["step"]) == 6 for parameter in trainer.networks["student"].parameters())
+    assert "teacher" not in trainer.networks and all(
+        int(trainer.changer.state[parameter]["step"]) == 6
+        for parameter in trainer.networks["student"].parameters()
+    )
 
 
 def test_every_pass_shows_every_image_once(real):
@@ -223,7 +360,14 @@ def test_every_pass_shows_every_image_once(real):
 @pytest.mark.parametrize("killed_at", [2, 3, 4, 6])
 def test_a_killed_fit_ends_with_the_same_weights(real, tmp_path, killed_at, monkeypatch):
     latents = np.random.default_rng(0).standard_normal((len(real), 3, 8, 8)).astype(np.float32)
-    settings = CodeSettings(**{key: value for key, value in QUICK.items() if key not in ("num_inference_steps", "denoising_steps")}, checkpoint_every=1)
+    settings = CodeSettings(
+        **{
+            key: value
+            for key, value in QUICK.items()
+            if key not in ("num_inference_steps", "denoising_steps")
+        },
+        checkpoint_every=1,
+    )
     whole, told = learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "whole")
     honest = IteratedLearning.loss_at
 
@@ -236,14 +380,22 @@ def test_a_killed_fit_ends_with_the_same_weights(real, tmp_path, killed_at, monk
     with pytest.raises(KeyboardInterrupt):
         learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "killed")
     asked = []
-    monkeypatch.setattr(IteratedLearning, "loss_at", lambda self, step: (asked.append(step), honest(self, step))[1])
+    monkeypatch.setattr(
+        IteratedLearning, "loss_at", lambda self, step: (asked.append(step), honest(self, step))[1]
+    )
     again, log = learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "killed")
-    assert asked[0] == killed_at and equal(state(whole), state(again)) and log == told and set(log) == {"0", "1"}
+    assert (
+        asked[0] == killed_at and equal(state(whole), state(again)) and log == told and set(log) == {"0", "1"}
+    )
 
 
 def test_class_weights():
     labels = np.array([[1, 1, 0]] * 3 + [[0, 1, 0]] * 5)
-    assert class_weights(labels, "none").tolist() == [1, 1, 1] and np.allclose(class_weights(labels, "code"), [8 / 9, 8 / 24, 8 / 3]) and np.allclose(class_weights(labels, "ratio"), [5 / 3, 1 / 8, 7])
+    assert (
+        class_weights(labels, "none").tolist() == [1, 1, 1]
+        and np.allclose(class_weights(labels, "code"), [8 / 9, 8 / 24, 8 / 3])
+        and np.allclose(class_weights(labels, "ratio"), [5 / 3, 1 / 8, 7])
+    )
 
 
 # ---- saliency
@@ -277,7 +429,11 @@ def test_the_sign_of_the_decomposition_changes_nothing(monkeypatch):
         return -left, strength, -right
 
     monkeypatch.setattr(torch.linalg, "svd", turned)
-    assert torch.equal(before, principal_projection(activations)) and (before[3] == 0).all() and before[4].abs().max() > 1
+    assert (
+        torch.equal(before, principal_projection(activations))
+        and (before[3] == 0).all()
+        and before[4].abs().max() > 1
+    )
 
 
 @pytest.mark.parametrize("layers", [("block3",), ("block1", "block2", "block3")])
@@ -293,21 +449,42 @@ def test_saliency_is_the_library_s(looked_at, kind, library, layers, monkeypatch
         theirs = reference(codes, [ClassifierOutputTarget(int(index)) for index in classes])
     network.zero_grad(set_to_none=True)
     ours = saliency(network, codes, layers, kind, classes).numpy()
-    assert ours.shape == (6, 8, 8) and np.abs(ours - theirs).max() < 2e-4 and ours.min() >= 0 and ours.max() <= 1
+    assert (
+        ours.shape == (6, 8, 8) and np.abs(ours - theirs).max() < 2e-4 and ours.min() >= 0 and ours.max() <= 1
+    )
     other = saliency(network, codes, layers, kind, classes.roll(1)).numpy()
     assert (np.abs(ours - other).max() > 0.1) == (kind != "eigen")          # EigenCAM asks for no class
-    alone = np.concatenate([saliency(network, codes[place:place + 1], layers, kind, classes[place:place + 1]).numpy() for place in range(6)])
-    assert np.abs(ours - alone).max() < 1e-4 and not any(parameter.grad is not None for parameter in network.parameters())
+    alone = np.concatenate(
+        [
+            saliency(network, codes[place : place + 1], layers, kind, classes[place : place + 1]).numpy()
+            for place in range(6)
+        ]
+    )
+    assert np.abs(ours - alone).max() < 1e-4 and not any(
+        parameter.grad is not None for parameter in network.parameters()
+    )
 
 
 def test_saliency_is_brought_to_the_size_of_the_code():
-    network = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3, 2, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 2))
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 6, 3, 2, 1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(6, 2),
+    )
     codes = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with EigenCAM(network, [network[1]]) as reference:
         theirs = reference(codes, None)
     ours = saliency(network, codes, ("1",))
     same = [np.abs(ours[place].numpy() - theirs[place]).max() < 1e-4 for place in range(2)]
-    signs = [np.sign(get_2d_projection(network[:2](codes).detach().numpy())[place].ravel() @ get_2d_projection_with_sign_correction(network[:2](codes).detach().numpy())[place].ravel()) for place in range(2)]
+    signs = [
+        np.sign(
+            get_2d_projection(network[:2](codes).detach().numpy())[place].ravel()
+            @ get_2d_projection_with_sign_correction(network[:2](codes).detach().numpy())[place].ravel()
+        )
+        for place in range(2)
+    ]
     assert ours.shape == (2, 8, 8) and all(agree or sign < 0 for agree, sign in zip(same, signs))
 
 
@@ -321,27 +498,49 @@ def test_saliency_names_the_layers_it_could_look_at(looked_at):
 
 def test_the_gates_are_a_partition_and_the_naive_ones_are_not_random():
     truth = torch.tensor([[True, False], [False, True]])
-    cases = [(specific, generic, coin) for specific in (False, True) for generic in (False, True) for coin in (False, True)]
+    cases = [
+        (specific, generic, coin)
+        for specific in (False, True)
+        for generic in (False, True)
+        for coin in (False, True)
+    ]
     for specific, generic, coin in cases:
         S, G, R = (torch.full((1, 1, 1), value) for value in (specific, generic, coin))
         s, g, r = float(specific), float(generic), float(coin)
-        tail, head = s * (1 - g) + (1 - g - s + 2 * g * s) * r, g * (1 - s) + (1 - g - s + 2 * g * s) * (1 - r)          # Eqs. 8 to 12, weights of the two parents
+        tail, head = (
+            s * (1 - g) + (1 - g - s + 2 * g * s) * r,
+            g * (1 - s) + (1 - g - s + 2 * g * s) * (1 - r),
+        )  # Eqs. 8 to 12, weights of the two parents
         assert {tail, head} == {0.0, 1.0} and bool(from_tail(S, G, R)) == (tail == 1.0)
         assert bool(from_tail(S, G, R, "naive")) == specific
-    assert torch.equal(from_tail(truth[None], truth[None], torch.ones(1, 2, 2, dtype=torch.bool), "naive"), truth[None])
+    assert torch.equal(
+        from_tail(truth[None], truth[None], torch.ones(1, 2, 2, dtype=torch.bool), "naive"), truth[None]
+    )
 
 
 def test_the_thresholds_are_strict():
     maps = torch.tensor([[[0.4, 0.4 + 1e-6, 0.4 - 1e-6, 0.0, 1.0]]])
     specific, generic = relevance(maps, maps, 0.4, 0.4)
-    assert specific.flatten().tolist() == [False, True, False, False, True] and generic.flatten().tolist() == [False, False, True, True, False]
+    assert specific.flatten().tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ] and generic.flatten().tolist() == [False, False, True, True, False]
     assert relevance(maps, maps, 1.0, 0.0)[0].sum() == relevance(maps, maps, 1.0, 0.0)[1].sum() == 0
 
 
 def test_coins_are_fair_independent_and_follow_from_the_seed():
     coins = toss_coins((16, 16), range(200))
-    assert abs(float(coins.float().mean()) - 0.5) < 0.01 and coins.float().mean((1, 2)).std() < 0.06       # not one coin per picture
-    assert torch.equal(toss_coins((16, 16), [7]), coins[7:8]) and not toss_coins((4, 4), [1], 0.0).any() and toss_coins((4, 4), [1], 1.0).all()
+    assert (
+        abs(float(coins.float().mean()) - 0.5) < 0.01 and coins.float().mean((1, 2)).std() < 0.06
+    )  # not one coin per picture
+    assert (
+        torch.equal(toss_coins((16, 16), [7]), coins[7:8])
+        and not toss_coins((4, 4), [1], 0.0).any()
+        and toss_coins((4, 4), [1], 1.0).all()
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"code": "dense"}, {"code": "raw"}, {"gates": "naive"}, {"cam": "gradcam"}, {"cam": "eigengrad", "space": "code"}, {"iterated": False, "space": "latent"}],
@@ -353,11 +552,16 @@ def test_every_fused_site_is_a_site_of_one_parent(fit, real, changes):
     tail, head = ((fused.codes == parent).all(1) for parent in (fused.tail_codes, fused.head_codes))
     assert (tail | head).all() and tail[fused.chosen].all() and head[~fused.chosen].all()
     if method.code == "sparse":
-        assert torch.allclose(fused.codes.sum(1), torch.ones(len(rows), 8, 8), atol=1e-5) and fused.codes.min() >= 0
+        assert (
+            torch.allclose(fused.codes.sum(1), torch.ones(len(rows), 8, 8), atol=1e-5)
+            and fused.codes.min() >= 0
+        )
     if method.code == "raw":
         assert torch.equal(fused.latents, fuse(fused.tail_latents, fused.head_latents, fused.chosen))
     for row, chosen in zip(rows, fused.chosen):
-        assert row.inputs[0][1] == pytest.approx(float(chosen.double().mean()), abs=1e-12) and sum(weight for _, weight in row.inputs) == pytest.approx(1)
+        assert row.inputs[0][1] == pytest.approx(float(chosen.double().mean()), abs=1e-12) and sum(
+            weight for _, weight in row.inputs
+        ) == pytest.approx(1)
         assert row.settings["share"] == row.inputs[0][1]
     assert 0 < float(fused.chosen.float().mean()) < 1
 
@@ -366,7 +570,9 @@ def test_every_fused_site_is_a_site_of_one_parent(fit, real, changes):
 
 def test_confusion_leaves_out_images_that_have_the_head():
     chances, labels = np.array([[.9, .1], [.3, .2], [.5, .6]]), np.array([[1, 1], [0, 1], [0, 1]])
-    assert confusion_table(chances, labels)[1, 0] == pytest.approx(0.4) and np.isnan(confusion_table(chances, labels)[0, 1])
+    assert confusion_table(chances, labels)[1, 0] == pytest.approx(0.4) and np.isnan(
+        confusion_table(chances, labels)[0, 1]
+    )
 
 
 def test_the_head_class_is_never_a_tail_class_nor_a_label_of_the_picture(fit, real):
@@ -378,8 +584,17 @@ def test_the_head_class_is_never_a_tail_class_nor_a_label_of_the_picture(fit, re
             wanted, head = NAMES.index(row.settings["class"]), NAMES.index(row.settings["head"])
             assert method.head_classes() == HEADS and real.labels[place, wanted] == 1 and wanted in (2, 3, 4)
             if row.settings["partner_rule"] == "head":
-                assert head in HEADS and real.labels[place, head] == 0 and real.labels[partner, head] == 1 and not real.labels[partner, 2:].any()
-                scores = learned.chances[place] if choice == "image" else confusion_table(learned.chances, real.labels)[wanted]
+                assert (
+                    head in HEADS
+                    and real.labels[place, head] == 0
+                    and real.labels[partner, head] == 1
+                    and not real.labels[partner, 2:].any()
+                )
+                scores = (
+                    learned.chances[place]
+                    if choice == "image"
+                    else confusion_table(learned.chances, real.labels)[wanted]
+                )
                 free = [index for index in HEADS if not real.labels[place, index]]
                 assert head == max(free, key=lambda index: scores[index])
                 checked += 1
@@ -388,8 +603,12 @@ def test_the_head_class_is_never_a_tail_class_nor_a_label_of_the_picture(fit, re
 
 def learned_of(labels, chances=None, maps=None):
     labels = np.array(labels, float)
-    chances = np.tile(np.linspace(0.1, 0.5, labels.shape[1]), (len(labels), 1)) if chances is None else chances
-    return Learned(None, tuple(map(str, range(len(labels)))), labels, chances, map_pairs(labels, "eigen"), maps, {})
+    chances = (
+        np.tile(np.linspace(0.1, 0.5, labels.shape[1]), (len(labels), 1)) if chances is None else chances
+    )
+    return Learned(
+        None, tuple(map(str, range(len(labels)))), labels, chances, map_pairs(labels, "eigen"), maps, {}
+    )
 
 
 @pytest.mark.parametrize("labels, place, wanted, expected", [
@@ -419,14 +638,28 @@ def test_neighbours_are_the_nearest_in_their_space(fit, real, space, monkeypatch
     method = fit(space=space)
     learned, latents = method.learned, torch.from_numpy(np.array(method.latents_of(real)))
     with torch.no_grad():
-        points = {"cam": torch.from_numpy(np.array(learned.maps)), "code": learned.networks.encode(latents), "latent": latents}[space].flatten(1).double()
+        points = (
+            {
+                "cam": torch.from_numpy(np.array(learned.maps)),
+                "code": learned.networks.encode(latents),
+                "latent": latents,
+            }[space]
+            .flatten(1)
+            .double()
+        )
     pairs = pairings(method, real, Budget(tail=6).slots(real))
     for pair in pairs:
         _, _, members = choose_head(learned, HEADS, pair.place, pair.wanted)
         distance = ((points[members] - points[pair.place]) ** 2).sum(1).numpy()
-        assert len(pair.near) == min(3, len(members)) and np.allclose(np.sort(distance)[:len(pair.near)], distance[[members.tolist().index(near) for near in pair.near]], rtol=1e-4)
+        assert len(pair.near) == min(3, len(members)) and np.allclose(
+            np.sort(distance)[: len(pair.near)],
+            distance[[members.tolist().index(near) for near in pair.near]],
+            rtol=1e-4,
+        )
     everyone = pairings(dataclasses_replace(method, neighbours="inf"), real, Budget(tail=1).slots(real))
-    assert all(set(pair.near) == set(choose_head(learned, HEADS, pair.place, pair.wanted)[2]) for pair in everyone)
+    assert all(
+        set(pair.near) == set(choose_head(learned, HEADS, pair.place, pair.wanted)[2]) for pair in everyone
+    )
 
 
 def dataclasses_replace(method, **changes):
@@ -441,13 +674,21 @@ def test_distances_do_not_depend_on_the_company(fitted, real):
     wishes = [(2, 2, 1, np.array([1, 3, 5])), (3, 3, 0, np.array([0, 5]))]
     for space in ("cam", "code", "latent"):
         together = list(distances_to(fitted.learned, lambda: fitted.latents_of(real), space, wishes))
-        assert all(np.array_equal(line, next(iter(distances_to(fitted.learned, lambda: fitted.latents_of(real), space, [wish])))) for line, wish in zip(together, wishes))
+        assert all(
+            np.array_equal(
+                line, next(iter(distances_to(fitted.learned, lambda: fitted.latents_of(real), space, [wish])))
+            )
+            for line, wish in zip(together, wishes)
+        )
     assert nearest_partners(np.array([9, 4, 7]), np.array([1.0, 1.0, 0.5]), 2).tolist() == [7, 4]
 
 
 def test_a_class_conditional_map_belongs_to_image_and_class(fit, real):
     learned = fit(cam="gradcam").learned
-    assert len(learned.maps) == int(real.labels.sum()) and len({learned.map_row(5, 0), learned.map_row(5, 1)}) == 2
+    assert (
+        len(learned.maps) == int(real.labels.sum())
+        and len({learned.map_row(5, 0), learned.map_row(5, 1)}) == 2
+    )
     assert len(fit().learned.maps) == len(real) and fit().learned.map_row(5, 0) == fit().learned.map_row(5, 1)
 
 
@@ -462,7 +703,12 @@ def test_labels_lie_in_zero_and_one_and_are_never_negative(fit, real, rule):
     for row in rows:
         tail, head = (real.labels[method.learned.places[name]] for name, _ in row.inputs)
         label, share = np.array(row.label), row.settings["share"]
-        expected = {"union": np.maximum(tail, head), "own": tail, "tail": np.eye(5)[NAMES.index(row.settings["class"])], "coverage": np.maximum(tail, head * (1 - share))}
+        expected = {
+            "union": np.maximum(tail, head),
+            "own": tail,
+            "tail": np.eye(5)[NAMES.index(row.settings["class"])],
+            "coverage": np.maximum(tail, head * (1 - share)),
+        }
         if rule in expected:
             assert np.allclose(label, expected[rule])
     assert set(np.unique(labels)) <= {0.0, 1.0} or rule in ("coverage", "classifier")
@@ -473,7 +719,10 @@ def test_the_classifier_s_label_is_its_answer_to_the_fused_code(fit, real):
     rows = method.plan(real, Budget(tail=2), 0)
     with torch.no_grad():
         answers = method.learned.networks["classifier"](fusion_of(method, rows, real).codes).sigmoid().numpy()
-    assert np.allclose(answers, [row.label for row in rows], atol=1e-5) and method.plan(real, Budget(tail=1), 0) == rows[:3]
+    assert (
+        np.allclose(answers, [row.label for row in rows], atol=1e-5)
+        and method.plan(real, Budget(tail=1), 0) == rows[:3]
+    )
 
 
 def test_unknown_rules_are_refused():
@@ -488,7 +737,10 @@ def test_the_prompt_names_the_tail_labels_or_all_labels(fit, real):
             tail, head = (real.labels[method.learned.places[name]] for name, _ in row.inputs)
             shown = [name for name in NAMES if f" {name}" in row.prompts[0][0]]
             expected = np.maximum(tail, head) if kind == "union" else tail * [0, 0, 1, 1, 1]
-            assert shown == [name for name, has in zip(NAMES, expected) if has] and sum(part for _, part in row.prompts) == 1
+            assert (
+                shown == [name for name, has in zip(NAMES, expected) if has]
+                and sum(part for _, part in row.prompts) == 1
+            )
     assert all(row.prompts == () for row in fit(denoising_steps=0).plan(real, Budget(tail=1), 0))
 
 
@@ -510,27 +762,53 @@ def test_the_last_steps_of_the_schedule_are_run(fit, real, backbone, steps, guid
     rows = method.plan(real, Budget(tail=1), 0)
     levels = counted(backbone, monkeypatch)
     method.paint(rows, real)
-    assert sorted(set(levels), reverse=True) == backbone.timesteps(4)[-steps:].tolist() and len(levels) == method.evaluations(rows)
+    assert sorted(set(levels), reverse=True) == backbone.timesteps(4)[-steps:].tolist() and len(
+        levels
+    ) == method.evaluations(rows)
 
 
 def test_noise_is_added_only_when_asked_for(fit, real, backbone):
     plain, noised = fit(), fit(renoise=True)
     rows = plain.plan(real, Budget(tail=2), 0)
-    latents, prompts = fusion_of(plain, rows, real).latents, backbone.embed([row.prompts[0][0] for row in rows])
-    start = add_noise(backbone, latents, row_noise(latents.shape[1:], [row.seed for row in rows]), int(backbone.timesteps(4)[2]))
+    latents, prompts = (
+        fusion_of(plain, rows, real).latents,
+        backbone.embed([row.prompts[0][0] for row in rows]),
+    )
+    start = add_noise(
+        backbone,
+        latents,
+        row_noise(latents.shape[1:], [row.seed for row in rows]),
+        int(backbone.timesteps(4)[2]),
+    )
     for method, begin in ((plain, latents), (noised, start)):
-        assert torch.equal(touch_up(method, latents, rows), denoise(backbone, begin, [prompts], settings=SamplingSettings(4, guidance_scale=3.5), start_step=2))
+        assert torch.equal(
+            touch_up(method, latents, rows),
+            denoise(
+                backbone, begin, [prompts], settings=SamplingSettings(4, guidance_scale=3.5), start_step=2
+            ),
+        )
     mixed = [rows[0], dataclasses.replace(rows[1], settings={**rows[1].settings, "denoising_steps": 0})]
     half = touch_up(plain, latents[:2], mixed)
-    assert torch.equal(half[1], latents[1]) and torch.allclose(half[0], touch_up(plain, latents[:1], rows[:1])[0], atol=1e-6)
+    assert torch.equal(half[1], latents[1]) and torch.allclose(
+        half[0], touch_up(plain, latents[:1], rows[:1])[0], atol=1e-6
+    )
 
 
 # ---- plan and paint
 
 def test_a_smaller_budget_is_a_prefix_and_a_seed_decides(fitted, real):
-    small, large, other = fitted.plan(real, Budget(tail=2), 0), fitted.plan(real, Budget(tail=5), 0), fitted.plan(real, Budget(tail=2), 1)
+    small, large, other = (
+        fitted.plan(real, Budget(tail=2), 0),
+        fitted.plan(real, Budget(tail=5), 0),
+        fitted.plan(real, Budget(tail=2), 1),
+    )
     copies = fitted.plan(real, Budget(copies=2), 0)
-    assert copies[:len(real)] == fitted.plan(real, Budget(copies=1), 0) and all(row in large for row in small) and {row.id for row in other}.isdisjoint(row.id for row in small) and [row.inputs for row in other] != [row.inputs for row in small]
+    assert (
+        copies[: len(real)] == fitted.plan(real, Budget(copies=1), 0)
+        and all(row in large for row in small)
+        and {row.id for row in other}.isdisjoint(row.id for row in small)
+        and [row.inputs for row in other] != [row.inputs for row in small]
+    )
     assert len({row.id for row in large}) == len(large) == 15
     alone = fitted.plan(real, Budget(per_class={"comet": 1}), 0)
     assert alone[0] in large          # a row does not depend on what else is asked
@@ -541,7 +819,9 @@ def test_arms_that_differ_after_fusing_fuse_the_same_pairs(fit, real):
     rows = base.plan(real, Budget(tail=3), 0)
     for changes in ({"denoising_steps": 0}, {"label_rule": "tail"}, {"prompt": "union"}, {"renoise": True}, {"guidance_scale": 1.0}, {"num_inference_steps": 3}):
         other = fit(**changes).plan(real, Budget(tail=3), 0)
-        assert [(row.inputs, row.seed) for row in other] == [(row.inputs, row.seed) for row in rows] and {row.id for row in other}.isdisjoint(row.id for row in rows)
+        assert [(row.inputs, row.seed) for row in other] == [(row.inputs, row.seed) for row in rows] and {
+            row.id for row in other
+        }.isdisjoint(row.id for row in rows)
     naive = fit(gates="naive").plan(real, Budget(tail=3), 0)
     assert [(row.inputs[1][0], row.seed) for row in naive] == [(row.inputs[1][0], row.seed) for row in rows]
 
@@ -551,8 +831,17 @@ def test_batches_do_not_matter_and_order_neither(fitted, real):
     whole = fitted.paint(rows, real)
     singly = [fitted.paint([row], real)[0] for row in rows]
     reverse = fitted.paint(rows[::-1], real[::-1])[::-1]
-    assert max(np.abs(one.astype(int) - two).max() for other in (singly, reverse) for one, two in zip(whole, other)) <= 2
-    assert fitted.paint([], real) == [] and all(image.dtype == np.uint8 and image.shape == (8, 8, 3) for image in whole)
+    assert (
+        max(
+            np.abs(one.astype(int) - two).max()
+            for other in (singly, reverse)
+            for one, two in zip(whole, other)
+        )
+        <= 2
+    )
+    assert fitted.paint([], real) == [] and all(
+        image.dtype == np.uint8 and image.shape == (8, 8, 3) for image in whole
+    )
 
 
 def test_plain_copies_take_the_rarest_label(fitted, real):
@@ -566,18 +855,30 @@ def test_plain_copies_take_the_rarest_label(fitted, real):
 @pytest.mark.parametrize("rule", LABEL_RULES)
 def test_sets_with_one_label_per_image(rule, tmp_path_factory, work):
     images = single()
-    method = FeatureSpace(**QUICK, backbone=backbone_of(3), label_rule=rule, heads=1).fit(images, work / "single")
+    method = FeatureSpace(**QUICK, backbone=backbone_of(3), label_rule=rule, heads=1).fit(
+        images, work / "single"
+    )
     rows = method.plan(images, Budget(copies=1), 0)
     labels = np.array([row.label for row in rows])
     assert np.allclose(labels.sum(1), 1, atol=1e-6) and labels.min() >= 0
     for row, label in zip(rows, labels):
         tail, head = (images.targets[method.learned.places[name]] for name, _ in row.inputs)
-        assert tail != head and row.settings["class"] == NAMES[tail] and row.settings["partner_rule"] == ("head" if tail else "other class")
+        assert (
+            tail != head
+            and row.settings["class"] == NAMES[tail]
+            and row.settings["partner_rule"] == ("head" if tail else "other class")
+        )
         if rule in ("union", "own", "tail"):
-            assert label.argmax() == tail and label[tail] == pytest.approx(0.5 if rule == "union" else 1, abs=1e-5)
+            assert label.argmax() == tail and label[tail] == pytest.approx(
+                0.5 if rule == "union" else 1, abs=1e-5
+            )
         if rule == "coverage":
-            assert label[tail] == pytest.approx(row.settings["share"]) and label[head] == pytest.approx(1 - row.settings["share"])
-    assert np.allclose(method.learned.chances.sum(1), 1, atol=1e-5) and len(method.paint(rows, images)) == len(rows)
+            assert label[tail] == pytest.approx(row.settings["share"]) and label[head] == pytest.approx(
+                1 - row.settings["share"]
+            )
+    assert np.allclose(method.learned.chances.sum(1), 1, atol=1e-5) and len(
+        method.paint(rows, images)
+    ) == len(rows)
 
 
 def test_images_without_labels_do_no_harm(backbone):
@@ -598,7 +899,10 @@ def test_a_second_fit_reads_what_the_first_has_learned(fit, fitted, real, work, 
     monkeypatch.setattr(module, "train_loop", lambda *_, **__: pytest.fail("it was learned again"))
     for changes in ({}, {"cam": "eigengrad"}, {"gates": "naive"}, {"denoising_steps": 1}, {"label_rule": "own"}):
         assert equal(state(fit(**changes).learned.networks), state(fitted.learned.networks))
-    assert fit().learned.log == fitted.learned.log and len(list((work / "feature_space").glob("latents-*.npy"))) == 1
+    assert (
+        fit().learned.log == fitted.learned.log
+        and len(list((work / "feature_space").glob("latents-*.npy"))) == 1
+    )
 
 
 def test_saving_and_loading_changes_nothing(fit, real, tmp_path):
@@ -609,8 +913,12 @@ def test_saving_and_loading_changes_nothing(fit, real, tmp_path):
         copy = dataclasses.replace(method).load(folder)
         rows = method.plan(real, Budget(tail=3), 0)
         assert copy.plan(real, Budget(tail=3), 0) == rows
-        assert str(copy.learned.log) == str(method.learned.log)  # as text: a raw code has no entropy, and NaN is not itself
-        assert all(np.array_equal(one, two) for one, two in zip(method.paint(rows, real), copy.paint(rows, real)))
+        assert str(copy.learned.log) == str(
+            method.learned.log
+        )  # as text: a raw code has no entropy, and NaN is not itself
+        assert all(
+            np.array_equal(one, two) for one, two in zip(method.paint(rows, real), copy.paint(rows, real))
+        )
     with pytest.raises(GenaugError, match="other settings"):
         dataclasses.replace(method, code="sparse", vocabulary=9).load(folder)
 
@@ -619,7 +927,11 @@ def test_the_same_seed_learns_the_same_and_global_states_stay(backbone, real):
     states = lambda: (torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()))
     before = states()
     one, same, other = (FeatureSpace(**QUICK, backbone=backbone, seed=seed).fit(real) for seed in (0, 0, 1))
-    assert states() == before and equal(state(one.learned.networks), state(same.learned.networks)) and not equal(state(one.learned.networks), state(other.learned.networks))
+    assert (
+        states() == before
+        and equal(state(one.learned.networks), state(same.learned.networks))
+        and not equal(state(one.learned.networks), state(other.learned.networks))
+    )
     assert np.array_equal(one.learned.maps, same.learned.maps)
 
 
@@ -627,11 +939,23 @@ def test_the_set_is_gone_through_in_pieces(backbone, real, tmp_path, monkeypatch
     monkeypatch.setattr(module, "BLOCK", 5)
     encoded, coded = [], []
     encode, code = type(backbone).encode, Networks.encode
-    monkeypatch.setattr(type(backbone), "encode", lambda self, images, generator=None: (encoded.append(len(images)), encode(self, images))[1])
-    monkeypatch.setattr(Networks, "encode", lambda self, latents, who="student": (coded.append(len(latents)), code(self, latents, who))[1])
+    monkeypatch.setattr(
+        type(backbone),
+        "encode",
+        lambda self, images, generator=None: (encoded.append(len(images)), encode(self, images))[1],
+    )
+    monkeypatch.setattr(
+        Networks,
+        "encode",
+        lambda self, latents, who="student": (coded.append(len(latents)), code(self, latents, who))[1],
+    )
     method = FeatureSpace(**{**QUICK, "batch_size": 4}, backbone=backbone).fit(real, tmp_path)
     assert max(encoded) == 5 and sum(encoded) == len(real) and max(coded) <= 5
-    assert isinstance(method.latents_of(real), np.memmap) and isinstance(method.learned.maps, np.memmap) and sum(encoded) == len(real)
+    assert (
+        isinstance(method.latents_of(real), np.memmap)
+        and isinstance(method.learned.maps, np.memmap)
+        and sum(encoded) == len(real)
+    )
     del coded[:]
     method.plan(real, Budget(tail=3), 0)
     assert coded == []          # distances between maps need no codes
@@ -653,14 +977,22 @@ def test_half_a_file_of_latents_is_not_used(backbone, real, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         encode_set(real, backbone, tmp_path / "latents.npy")
     assert not (tmp_path / "latents.npy").exists()
-    assert np.allclose(encode_set(real, backbone, tmp_path / "latents.npy"), 2 * real.batch().numpy() - 1, atol=1e-6)
+    assert np.allclose(
+        encode_set(real, backbone, tmp_path / "latents.npy"), 2 * real.batch().numpy() - 1, atol=1e-6
+    )
 
 
 # ---- what cannot be done
 
 def test_latents_that_are_not_finite_are_named(backbone, real, tmp_path, monkeypatch):
     before = type(backbone).encode
-    monkeypatch.setattr(type(backbone), "encode", lambda self, images, generator=None: before(self, images) * torch.where(torch.arange(len(images)) == 3, np.nan, 1.0).view(-1, 1, 1, 1))
+    monkeypatch.setattr(
+        type(backbone),
+        "encode",
+        lambda self, images, generator=None: (
+            before(self, images) * torch.where(torch.arange(len(images)) == 3, np.nan, 1.0).view(-1, 1, 1, 1)
+        ),
+    )
     with pytest.raises(GenaugError, match="'3.png' are not finite"):
         encode_set(real, backbone, tmp_path / "latents.npy")
     assert not (tmp_path / "latents.npy").exists()
@@ -718,11 +1050,17 @@ def test_overlapping_thresholds_are_a_finding_and_no_warning():
     from genaug.registry import arm_notes, make_arm
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [note.kind for note in arm_notes(make_arm("feature-space@tau_high=0.3;tau_low=0.5"))] == ["overlapping-masks"]
+        assert [note.kind for note in arm_notes(make_arm("feature-space@tau_high=0.3;tau_low=0.5"))] == [
+            "overlapping-masks"
+        ]
         assert arm_notes(make_arm("feature-space")) == []
 
 
 def test_the_effort_is_known_before(real):
     method = FeatureSpace(**QUICK)
-    assert (FeatureSpace().evaluations_per_image, FeatureSpace(guidance_scale=1.0).evaluations_per_image, FeatureSpace(denoising_steps=0).evaluations_per_image) == (10, 5, 0)
+    assert (
+        FeatureSpace().evaluations_per_image,
+        FeatureSpace(guidance_scale=1.0).evaluations_per_image,
+        FeatureSpace(denoising_steps=0).evaluations_per_image,
+    ) == (10, 5, 0)
     assert method.effort(real) == (2 * 3 + 2, 8) and FeatureSpace().effort(real) == (39, len(real))

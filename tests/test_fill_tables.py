@@ -5,9 +5,27 @@ import pandas as pd
 import pytest
 
 from genaug.experiment import Comparison, checked_row, load_rows, put, read_rows, set_table, summarise
-from genaug.tables import Places, beside_paper, fill_table, lacks_bootstrap, scales_shown, table_places, table_rows, unfinished
+from genaug.tables import (
+    Places,
+    beside_paper,
+    fill_table,
+    lacks_bootstrap,
+    scales_shown,
+    table_places,
+    table_rows,
+    unfinished,
+)
 
-QUESTION = Comparison(("original", "mixup"), "digits 2-shot", shots=2, splits=(0, 1), repeats=(0,), updates=2, table="demo", scale="seconds")
+QUESTION = Comparison(
+    ("original", "mixup"),
+    "digits 2-shot",
+    shots=2,
+    splits=(0, 1),
+    repeats=(0,),
+    updates=2,
+    table="demo",
+    scale="seconds",
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +36,10 @@ def filled(tmp_path_factory):
 
 
 def comparable(rows):
-    return [{key: str(value) for key, value in row.items() if key not in ("wall_s", "device", "version")} for row in rows]
+    return [
+        {key: str(value) for key, value in row.items() if key not in ("wall_s", "device", "version")}
+        for row in rows
+    ]
 
 
 def test_sittings_in_any_order_give_the_same_rows(filled, tmp_path):
@@ -29,80 +50,164 @@ def test_sittings_in_any_order_give_the_same_rows(filled, tmp_path):
     whole = [row for row in load_rows(filled.file) if row["split"] != "all"]
     assert comparable(single) == comparable(whole) and len(whole) > 4
     fill_table([QUESTION], "digits", places)                       # complete now: only the bootstrap is added
-    assert comparable([row for row in load_rows(places.file) if row["split"] == "all"]) == comparable([row for row in load_rows(filled.file) if row["split"] == "all"])
+    assert comparable([row for row in load_rows(places.file) if row["split"] == "all"]) == comparable(
+        [row for row in load_rows(filled.file) if row["split"] == "all"]
+    )
 
 
 def test_a_complete_table_is_left_alone(filled, monkeypatch):
     before = filled.file.read_bytes()
-    monkeypatch.setattr("genaug.experiment.train_classifier", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "genaug.experiment.train_classifier", lambda *args, **kwargs: pytest.fail("trained again")
+    )
     fill_table([QUESTION], "digits", filled)
     assert filled.file.read_bytes() == before
-    assert unfinished(QUESTION, filled.file, "none") == () and not lacks_bootstrap(QUESTION, filled.file, "none")
+    assert unfinished(QUESTION, filled.file, "none") == () and not lacks_bootstrap(
+        QUESTION, filled.file, "none"
+    )
 
 
 def test_another_classifier_backbone_or_scale_is_not_there_yet(filled):
-    assert unfinished(dataclasses.replace(QUESTION, classifier_weights="random"), filled.file, "none") == (0, 1)
-    assert unfinished(QUESTION, filled.file, "tiny@0123") == (0, 1) and unfinished(dataclasses.replace(QUESTION, scale="hour"), filled.file, "none") == (0, 1)
+    assert unfinished(dataclasses.replace(QUESTION, classifier_weights="random"), filled.file, "none") == (
+        0,
+        1,
+    )
+    assert unfinished(QUESTION, filled.file, "tiny@0123") == (0, 1) and unfinished(
+        dataclasses.replace(QUESTION, scale="hour"), filled.file, "none"
+    ) == (0, 1)
     assert unfinished(dataclasses.replace(QUESTION, splits=(0, 5)), filled.file, "none") == (5,)
 
 
 def test_the_bootstrap_interval_holds_the_mean(filled):
     rows = read_rows(filled.file)
-    ends = {(row.method, row.metric): row.value for row in rows.itertuples() if row.split == "all" and row.part == ""}
+    ends = {
+        (row.method, row.metric): row.value
+        for row in rows.itertuples()
+        if row.split == "all" and row.part == ""
+    }
     means = rows[(rows.metric == "accuracy") & (rows.split != "all")].groupby("method").value.mean()
     for arm in ("original", "mixup"):
         assert ends[arm, "accuracy_bootstrap_low"] <= means[arm] <= ends[arm, "accuracy_bootstrap_high"]
 
 
 def row(**changes):
-    base = dict(table="demo", scale="hour", method="diff-ii", variant="", data="d", split=0, condition="natural", backbone="tiny@old", classifier="letters@1", seed=0, metric="accuracy", part="", value=0.5, n=10)
+    base = dict(
+        table="demo",
+        scale="hour",
+        method="diff-ii",
+        variant="",
+        data="d",
+        split=0,
+        condition="natural",
+        backbone="tiny@old",
+        classifier="letters@1",
+        seed=0,
+        metric="accuracy",
+        part="",
+        value=0.5,
+        n=10,
+    )
     return checked_row({**base, **changes})
 
 
 def test_a_view_has_one_condition_and_the_newest_backbone(tmp_path):
     file = tmp_path / "rows.csv"
-    put([row(), row(backbone="tiny@zew", value=0.6), row(backbone="tiny@zew", condition="validation", split=100), row(backbone="tiny@zew", scale="seconds"),
-         row(backbone="tiny@zew", classifier="wide@2"), row(backbone="tiny@zew", classifier="judge residual", metric="judge_accuracy")], file)
+    put(
+        [
+            row(),
+            row(backbone="tiny@zew", value=0.6),
+            row(backbone="tiny@zew", condition="validation", split=100),
+            row(backbone="tiny@zew", scale="seconds"),
+            row(backbone="tiny@zew", classifier="wide@2"),
+            row(backbone="tiny@zew", classifier="judge residual", metric="judge_accuracy"),
+        ],
+        file,
+    )
     view = table_rows(file, "hour", "letters", "d")
-    assert list(view.classifier) == ["judge residual", "letters@1"] and set(view.condition) == {"natural"} and set(view.backbone) == {"tiny@zew"}
-    assert len(table_rows(file, "hour", "letters", "d", "validation")) == 1 and len(table_rows(file, "paper")) == 0
+    assert (
+        list(view.classifier) == ["judge residual", "letters@1"]
+        and set(view.condition) == {"natural"}
+        and set(view.backbone) == {"tiny@zew"}
+    )
+    assert (
+        len(table_rows(file, "hour", "letters", "d", "validation")) == 1
+        and len(table_rows(file, "paper")) == 0
+    )
     assert scales_shown(file, "hour") == ["hour"] and scales_shown(file, "seconds") == ["seconds", "hour"]
 
 
 def test_the_home_of_a_draw_depends_on_what_decides_its_images():
     places = Places("rows.csv", table_places("x", results="results").work)
-    homes = [places.home(Comparison(("original",), **settings)) for settings in ({"shots": 5}, {"shots": 10}, {"shots": None, "imbalance_factor": 100.0}, {"shots": None},
-             {"shots": 5, "condition": "correlated"}, {"shots": 5, "scale": "seconds"})]
+    homes = [
+        places.home(Comparison(("original",), **settings))
+        for settings in (
+            {"shots": 5},
+            {"shots": 10},
+            {"shots": None, "imbalance_factor": 100.0},
+            {"shots": None},
+            {"shots": 5, "condition": "correlated"},
+            {"shots": 5, "scale": "seconds"},
+        )
+    ]
     assert len(set(homes)) == 6 and places.home(Comparison(("mixup",), classifier="wide")) == homes[0]
 
 
 def test_set_rows_are_averaged_over_splits_and_reals_left_out():
-    rows = pd.DataFrame([row(classifier="judge residual", metric="diversity@letters", split=split, value=value, part=part)
-                         for split, value, part in ((0, 2.0, ""), (1, 4.0, ""), (0, 99.0, "set=real"))] + [row()])
+    rows = pd.DataFrame(
+        [
+            row(classifier="judge residual", metric="diversity@letters", split=split, value=value, part=part)
+            for split, value, part in ((0, 2.0, ""), (1, 4.0, ""), (0, 99.0, "set=real"))
+        ]
+        + [row()]
+    )
     table = set_table(rows, ["original", "diff-ii"])
     assert table.loc["diff-ii", "diversity@letters"] == 3.0 and list(table.index) == ["diff-ii"]
 
 
 def test_the_papers_gain_is_against_its_own_baseline():
-    rows = pd.DataFrame([row(method=arm, split=split, value=value) for arm, values in (("original", (0.5, 0.6)), ("diff-ii", (0.6, 0.7))) for split, value in enumerate(values)])
-    table = beside_paper(summarise(rows, ["original", "diff-ii"]), {"original": 54.56, "diff-ii": 64.61}, {"diff-ii": "s = 1"}).set_index("arm")
-    assert table.loc["diff-ii", "paper's gain"] == "+10.05" and table.loc["original", "paper's gain"] == "–" and table.loc["diff-ii", "our gain"].startswith("+10.0")
-    assert table.loc["diff-ii", "what differs"] == "s = 1" and "nan" not in table.to_string().lower().replace("mean", "")
+    rows = pd.DataFrame(
+        [
+            row(method=arm, split=split, value=value)
+            for arm, values in (("original", (0.5, 0.6)), ("diff-ii", (0.6, 0.7)))
+            for split, value in enumerate(values)
+        ]
+    )
+    table = beside_paper(
+        summarise(rows, ["original", "diff-ii"]), {"original": 54.56, "diff-ii": 64.61}, {"diff-ii": "s = 1"}
+    ).set_index("arm")
+    assert (
+        table.loc["diff-ii", "paper's gain"] == "+10.05"
+        and table.loc["original", "paper's gain"] == "–"
+        and table.loc["diff-ii", "our gain"].startswith("+10.0")
+    )
+    assert table.loc["diff-ii", "what differs"] == "s = 1" and "nan" not in table.to_string().lower().replace(
+        "mean", ""
+    )
 
 
 def test_a_judge_is_taken_only_if_it_exists(tmp_path):
     from genaug.experiment import find_jury, open_sets
     embedded = find_jury(open_sets("digit-scenes"), tmp_path, stored=True)
-    assert embedded.judge.name == "residual" and embedded.network.name == "letters" and not list(tmp_path.iterdir())
+    assert (
+        embedded.judge.name == "residual"
+        and embedded.network.name == "letters"
+        and not list(tmp_path.iterdir())
+    )
     assert find_jury(open_sets("digits"), tmp_path, stored=True) is None
 
 
 def test_compare_measures_the_sets_and_the_report_shows_them(tmp_path):
     from genaug.experiment import compare, find_jury, open_run
     from genaug.report import write_report
-    question = Comparison(("original", "round-trip"), "digit-scenes", 1, splits=(0,), repeats=(0,), copies=1, updates=2)
+    question = Comparison(
+        ("original", "round-trip"), "digit-scenes", 1, splits=(0,), repeats=(0,), copies=1, updates=2
+    )
     run = open_run(question, "digit-scenes", tmp_path / "out", progress=False)
     found = compare(run, jury=find_jury(run.sets, stored=True), source="digit-scenes")
     table = set_table(found.rows, question.methods)
-    assert list(table.index) == ["round-trip"] and table.loc["round-trip", "judge_accuracy"] > 0.5 and table.loc["round-trip", "nearest_ratio@letters"] < 0.9      # copies, and it shows
+    assert (
+        list(table.index) == ["round-trip"]
+        and table.loc["round-trip", "judge_accuracy"] > 0.5
+        and table.loc["round-trip", "nearest_ratio@letters"] < 0.9
+    )  # copies, and it shows
     assert "recognised by the judge" in write_report(tmp_path / "out").read_text(encoding="utf-8")

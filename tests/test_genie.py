@@ -33,14 +33,23 @@ def plane(monkeypatch):
 
 def at(degrees):
     "A picture whose feature points in this direction."
-    return np.full((2, 2, 3), (round(250 * np.cos(np.radians(degrees))), 0, round(250 * np.sin(np.radians(degrees)))), np.uint8)
+    return np.full(
+        (2, 2, 3),
+        (round(250 * np.cos(np.radians(degrees))), 0, round(250 * np.sin(np.radians(degrees)))),
+        np.uint8,
+    )
 
 
 def world(classes=4, shots=3):
     shapes = torch.randn(classes, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     backbone = ToyBackbone(shapes, 0.1, [f"kind {index}" for index in range(classes)])
     targets = np.repeat(np.arange(classes), shots)
-    return backbone, LabeledImages(to_uint8(backbone.decode(shapes[targets])), targets, backbone.class_names, [f"{place}.png" for place in range(len(targets))])
+    return backbone, LabeledImages(
+        to_uint8(backbone.decode(shapes[targets])),
+        targets,
+        backbone.class_names,
+        [f"{place}.png" for place in range(len(targets))],
+    )
 
 
 def studio():
@@ -48,7 +57,10 @@ def studio():
 
 
 def group(levels, label=(0, 1), source="a", name="g"):
-    return [PlanRow(f"{name}{level}", "genie-ada", label, ((source, 1.0),), (), 5, {"strength": level}, name) for level in levels]
+    return [
+        PlanRow(f"{name}{level}", "genie-ada", label, ((source, 1.0),), (), 5, {"strength": level}, name)
+        for level in levels
+    ]
 
 
 @pytest.mark.parametrize("kind", [genie, genie_ada])
@@ -57,9 +69,15 @@ def test_every_photograph_visits_every_other_class_once(kind, classes, shots):
     backbone, real = world(classes, shots)
     fitted = kind(backbone=backbone, guidance_scale=1.0).fit(real)
     rows = fitted.plan(real, Budget(classes - 1), 0)
-    visits = Counter((row.inputs[0][0], row.label.index(1)) for row in rows if row.settings["strength"] == fitted.start.strengths[0])
+    visits = Counter(
+        (row.inputs[0][0], row.label.index(1))
+        for row in rows
+        if row.settings["strength"] == fitted.start.strengths[0]
+    )
     own = dict(zip(real.ids, real.targets))
-    assert visits == Counter({(name, index): 1 for name in real.ids for index in range(classes) if index != own[name]})
+    assert visits == Counter(
+        {(name, index): 1 for name in real.ids for index in range(classes) if index != own[name]}
+    )
     assert all(row.prompts == ((f"a photo of a kind {row.label.index(1)}", 1.0),) for row in rows)
     assert set(Counter(target for _, target in visits).values()) == {(classes - 1) * shots}
     again = fitted.plan(real, Budget(2 * (classes - 1)), 0)
@@ -69,12 +87,21 @@ def test_every_photograph_visits_every_other_class_once(kind, classes, shots):
 def test_a_small_budget_favours_no_class():
     backbone, real = world(4, 50)
     rows = genie(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(1), 0)
-    assert min(Counter((real.targets[real.index([row.inputs[0][0]])[0]], row.label.index(1)) for row in rows).values()) >= 8
+    assert (
+        min(
+            Counter(
+                (real.targets[real.index([row.inputs[0][0]])[0]], row.label.index(1)) for row in rows
+            ).values()
+        )
+        >= 8
+    )
 
 
 def test_a_class_that_is_asked_for_is_painted_over_others():
     backbone, real = world(3, 2)
-    rows = genie(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(per_class={"kind 1": 12}), 0)
+    rows = (
+        genie(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(per_class={"kind 1": 12}), 0)
+    )
     sources = {int(real.targets[real.index([row.inputs[0][0]])[0]]) for row in rows}
     assert len(rows) == 12 and {row.label for row in rows} == {(0.0, 1.0, 0.0)} and sources == {0, 2}
 
@@ -93,7 +120,10 @@ def test_levels_of_a_group_share_their_noise_and_their_target():
     rows = genie_ada(backbone=backbone).fit(real).plan(real, Budget(2), 0)
     for start in range(0, len(rows), 5):
         members = rows[start:start + 5]
-        assert len({(row.seed, row.group, row.label, row.inputs, row.round) for row in members}) == 1 and len({row.id for row in members}) == 5
+        assert (
+            len({(row.seed, row.group, row.label, row.inputs, row.round) for row in members}) == 1
+            and len({row.id for row in members}) == 5
+        )
         assert [row.settings["strength"] for row in members] == [0.5, 0.6, 0.7, 0.8, 0.9]
 
 
@@ -108,8 +138,12 @@ def test_the_cost_is_three_and_a_half_trajectories():
 def test_constructed_features_keep_the_level_after_the_jump(plane, order):
     real = LabeledImages([at(0), at(80), at(90)], [0, 1, 1], ["red", "blue"], ["a", "b", "c"])
     rows, images = group([0.5, 0.6, 0.7, 0.8, 0.9]), [at(5), at(12), at(20), at(70), at(75)]
-    decisions = LargestStep().select([rows[place] for place in order], [images[place] for place in order], real, studio())
-    assert [decision.keep for decision in decisions] == [place == 3 for place in order] and "at 0.8" in decisions[0].reason
+    decisions = LargestStep().select(
+        [rows[place] for place in order], [images[place] for place in order], real, studio()
+    )
+    assert [decision.keep for decision in decisions] == [
+        place == 3 for place in order
+    ] and "at 0.8" in decisions[0].reason
 
 
 def test_projections_are_those_of_the_published_rule(plane):
@@ -128,40 +162,65 @@ def test_groups_do_not_affect_one_another(plane):
     one, two = group([0.5, 0.7, 0.9]), group([0.5, 0.7, 0.9], (1, 0), "b", "h")
     shown = {row.id: at(degrees) for row, degrees in zip([*one, *two], (5, 60, 70, 85, 80, 10))}
     mixed = [one[0], two[2], two[0], one[2], one[1], two[1]]
-    kept = {row.id for row, decision in zip(mixed, LargestStep().select(mixed, [shown[row.id] for row in mixed], real, studio())) if decision.keep}
+    kept = {
+        row.id
+        for row, decision in zip(
+            mixed, LargestStep().select(mixed, [shown[row.id] for row in mixed], real, studio())
+        )
+        if decision.keep
+    }
     assert kept == {"g0.7", "h0.9"}
 
 
 def test_ties_missing_means_and_single_levels_have_an_answer(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue", "green"], ["a", "b"])
-    kept = lambda rows, degrees: [row.settings["strength"] for row, decision in zip(rows, LargestStep().select(rows, [at(value) for value in degrees], real, studio())) if decision.keep]
+    kept = lambda rows, degrees: [
+        row.settings["strength"]
+        for row, decision in zip(
+            rows, LargestStep().select(rows, [at(value) for value in degrees], real, studio())
+        )
+        if decision.keep
+    ]
     assert kept(group([0.5, 0.7, 0.9], (0, 1, 0)), (30, 30, 30)) == [0.9]           # no step
-    assert kept(group([0.5, 0.7, 0.9], (0, 0, 1)), (5, 60, 70)) == [0.9]            # no photograph of the class
-    assert kept(group([0.5, 0.7, 0.9], (1, 0, 0)), (5, 60, 70)) == [0.9]            # its mean is the photograph itself
+    assert kept(group([0.5, 0.7, 0.9], (0, 0, 1)), (5, 60, 70)) == [0.9]  # no photograph of the class
+    assert kept(group([0.5, 0.7, 0.9], (1, 0, 0)), (5, 60, 70)) == [0.9]  # its mean is the photograph itself
     assert kept(group([0.7], (0, 1, 0)), (30,)) == [0.7]
-    assert after_largest_step(np.array([0.0, 0.25, 0.5, 0.5])) == 1                 # equal steps: the lower level
+    assert after_largest_step(np.array([0.0, 0.25, 0.5, 0.5])) == 1  # equal steps: the lower level
 
 
 def test_a_step_back_counts_as_published_and_not_when_only_forward(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue"], ["a", "b"])
     rows, images = group([0.5, 0.7, 0.9]), [at(60), at(70), at(20)]
-    kept = lambda choice: [decision.keep for decision in choice.select(rows, images, real, studio())].index(True)
+    kept = lambda choice: [decision.keep for decision in choice.select(rows, images, real, studio())].index(
+        True
+    )
     assert (kept(LargestStep()), kept(LargestStep(forward=True))) == (2, 1)
-    assert after_largest_step(np.array([0.9, 0.5, 0.1]), forward=True) == 2         # only steps back: the last
+    assert after_largest_step(np.array([0.9, 0.5, 0.1]), forward=True) == 2  # only steps back: the last
 
 
 def test_one_image_of_each_group_is_in_the_set(tmp_path):
     real = toy_photographs((2, 3))
-    fitted = genie_ada(backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=10).fit(real, tmp_path / "work")
+    fitted = genie_ada(backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=10).fit(
+        real, tmp_path / "work"
+    )
     made = synthesize(fitted, real, tmp_path / "set", Budget(2), seed=0, progress=False)
     assert made.counts() == {"square": 6.0, "bar": 4.0} and len({info["group"] for info in made.info}) == 10
-    assert all("share of the way to its class" in info["reason"] for info in made.info) and len(list((tmp_path / "work" / "features").iterdir())) == 1
+    assert (
+        all("share of the way to its class" in info["reason"] for info in made.info)
+        and len(list((tmp_path / "work" / "features").iterdir())) == 1
+    )
 
 
 def test_settings_change_the_rows_they_should():
     real = toy_photographs()
-    rows = lambda **settings: {row.id for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)}
-    assert not rows() & rows(forward=True) and not rows() & rows(strengths=(0.5, 0.9)) and rows() == rows(use=replace(genie().use, replace=0.1))
+    rows = lambda **settings: {
+        row.id for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)
+    }
+    assert (
+        not rows() & rows(forward=True)
+        and not rows() & rows(strengths=(0.5, 0.9))
+        and rows() == rows(use=replace(genie().use, replace=0.1))
+    )
     assert genie().use.word == "append" and genie(strengths=0.6).start.strengths == (0.6,)
 
 

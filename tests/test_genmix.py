@@ -14,7 +14,21 @@ from genaug.balance.smote import SmoteMixer
 from genaug.classifier import TrainingRun, train_classifier, training_preset
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
 from genaug.experiment import Run, Comparison, classifier_preset, make_split, put
-from genaug.genmix_study import accuracy_at, answered_shares, blend_rows, embed_together, fill_blends, gain_text, leaning_table, map_points, read_points, same_class_blends, unstudied, window_patches, write_points
+from genaug.genmix_study import (
+    accuracy_at,
+    answered_shares,
+    blend_rows,
+    embed_together,
+    fill_blends,
+    gain_text,
+    leaning_table,
+    map_points,
+    read_points,
+    same_class_blends,
+    unstudied,
+    window_patches,
+    write_points,
+)
 from genaug.methods.genmix import GenMix, textual_inversion, ancestors, mixed_set, partner_shares
 from genaug.metrics.classification import class_rates, evaluate, share_interval
 from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
@@ -32,13 +46,27 @@ QUICK = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View
 
 
 def make(labels, prefix, info=None, seed=0, task="single", channels=3):
-    pixels = list(np.random.default_rng(seed).integers(0, 256, (len(labels), 8, 8, channels)).astype(np.uint8))
-    return LabeledImages(pixels, np.array(labels), tuple("abc"), [f"{prefix}{place}" for place in range(len(labels))], task, info=info)
+    pixels = list(
+        np.random.default_rng(seed).integers(0, 256, (len(labels), 8, 8, channels)).astype(np.uint8)
+    )
+    return LabeledImages(
+        pixels,
+        np.array(labels),
+        tuple("abc"),
+        [f"{prefix}{place}" for place in range(len(labels))],
+        task,
+        info=info,
+    )
 
 
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
 ANCHORS = [0, 0, 1, 2, 3, 4, 5, 5]
-MADE = make([0, 0, 0, 0, 1, 1, 2, 2], "row", [{"sources": [[f"photo{place}", 1.0]], "source_sha256": [REAL.sha256[place]]} for place in ANCHORS], seed=1)
+MADE = make(
+    [0, 0, 0, 0, 1, 1, 2, 2],
+    "row",
+    [{"sources": [[f"photo{place}", 1.0]], "source_sha256": [REAL.sha256[place]]} for place in ANCHORS],
+    seed=1,
+)
 
 
 def table(epochs=200, real=REAL, synthetic=MADE, seed=3, **mixer):
@@ -54,7 +82,9 @@ def test_older_plans_have_not_changed_by_a_number():
             for weigh in ("loss", "sampling"):
                 for balancer in (None, Oversampling()):
                     if balancer is None or use not in ("append", "only"):
-                        made = dataclasses.replace(MADE, info=[{"sources": [[f"photo{place}", 1.0]]} for place in ANCHORS])
+                        made = dataclasses.replace(
+                            MADE, info=[{"sources": [[f"photo{place}", 1.0]]} for place in ANCHORS]
+                        )
                         showing = Showing(training_use(use, weigh=weigh), mixer, balancer)
                         schedule = TrainingSchedule(REAL, made, 3, showing, epochs=4, size=8)
                         rows += [[*map(str, row)] for epoch in range(4) for row in schedule.plan(epoch).rows]
@@ -74,12 +104,17 @@ def test_the_share_is_the_partners():
     black, white, labels = torch.zeros(1000, 3, 2, 2), torch.ones(1000, 3, 2, 2), torch.eye(2)[[0] * 1000]
     for mixer in (GenMix(), GenMix(partners="synthetic")):
         mixed, soft = mixer.mix(black, labels, white, labels.flip(1), range(1000))
-        assert torch.allclose(mixed[:, 0, 0, 0], partner_shares(range(1000)), atol=1e-6) and torch.allclose(soft[:, 1], mixed[:, 0, 0, 0])
+        assert torch.allclose(mixed[:, 0, 0, 0], partner_shares(range(1000)), atol=1e-6) and torch.allclose(
+            soft[:, 1], mixed[:, 0, 0, 0]
+        )
         assert 0.45 < (mixed[:, 0, 0, 0] < 0.1).float().mean() < 0.55
 
 
 def test_share_zero_is_the_photograph_and_share_one_the_partner():
-    first, second = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    first, second = (
+        torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)),
+        torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)),
+    )
     labels = torch.eye(2)
     assert torch.allclose(GenMix(alpha=1e-9).mix(first, labels, second, labels.flip(1), [1, 2])[0], first)
     ends = GenMix(alpha=1e9).mix(first, labels, second, labels.flip(1), [1, 2])
@@ -96,15 +131,23 @@ def test_wrong_settings_are_refused(wrong):
 
 def test_slots_show_photographs_and_are_those_of_the_baseline():
     for epoch in range(5):
-        base, plan = (epoch_plan(epoch, REAL, made, 3, showing).rows for made, showing in ((None, Showing()), (MADE, Showing(Partners(), GenMix()))))
-        assert [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in plan] == [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in base]
+        base, plan = (
+            epoch_plan(epoch, REAL, made, 3, showing).rows
+            for made, showing in ((None, Showing()), (MADE, Showing(Partners(), GenMix())))
+        )
+        assert [(row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in plan] == [
+            (row.slot, row.real_id, row.coin, row.view_seed, row.shown) for row in base
+        ]
         assert all(row.partner and row.mix == "genmix" for row in plan)
 
 
 @pytest.mark.parametrize("mixer, share", [({}, 8 / 14), ({"synthetic_share": 0.2}, 0.2), ({"partners": "synthetic"}, 1.0), ({"synthetic_share": 1.0}, 1.0)])
 def test_the_share_of_synthetic_partners(mixer, share):
     plan = table(**mixer)
-    assert abs(plan.partner.str.startswith("synthetic:").mean() - share) < 0.05 and (plan.partner != plan.shown).all()
+    assert (
+        abs(plan.partner.str.startswith("synthetic:").mean() - share) < 0.05
+        and (plan.partner != plan.shown).all()
+    )
 
 
 def test_partners_of_one_kind_come_alike_unless_they_have_weights():
@@ -113,29 +156,50 @@ def test_partners_of_one_kind_come_alike_unless_they_have_weights():
     assert len(counts) == 8 and counts.min() > 0.8 * counts.mean()
     weighted = dataclasses.replace(MADE, info=[{"weight": weight} for weight in (0, 0, 3, 0, 1, 0, 0, 0)])
     shares = table(400, synthetic=weighted, partners="synthetic").partner.value_counts(normalize=True)
-    assert set(shares.index) == {"synthetic:row2", "synthetic:row4"} and abs(shares["synthetic:row2"] - 0.75) < 0.04
+    assert (
+        set(shares.index) == {"synthetic:row2", "synthetic:row4"}
+        and abs(shares["synthetic:row2"] - 0.75) < 0.04
+    )
 
 
 def test_same_class_pairs():
-    of = {f"real:{name}": row for name, row in zip(REAL.ids, REAL.targets)} | {f"synthetic:{name}": row for name, row in zip(MADE.ids, MADE.targets)}
+    of = {f"real:{name}": row for name, row in zip(REAL.ids, REAL.targets)} | {
+        f"synthetic:{name}": row for name, row in zip(MADE.ids, MADE.targets)
+    }
     plan = table(same_class=True, synthetic_share=0.5)
     there = plan.dropna(subset=["partner"])
     assert (there.shown.map(of) == there.partner.map(of)).all()
     lonely = plan[plan.partner.isna()]
-    assert set(lonely.shown) == {"real:photo5"}              # the only c has no other photograph: half of its slots stay as they are
+    assert set(lonely.shown) == {
+        "real:photo5"
+    }  # the only c has no other photograph: half of its slots stay as they are
     assert abs(len(lonely) / (plan.shown == "real:photo5").sum() - 0.5) < 0.1
 
 
 def test_same_class_with_several_labels():
     scans = make(np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]], np.float32), "scan", task="multi")
     painted = make(np.array([[1, 0, 0], [0, 1, 0], [1, 1, 1]], np.float32), "row", task="multi", seed=1)
-    plan = table(real=scans, synthetic=painted, same_class=True, partners="synthetic").groupby("shown").partner.agg(lambda column: set(column.dropna()))
-    assert plan["real:scan0"] == {"synthetic:row1", "synthetic:row2"} and plan["real:scan1"] == {"synthetic:row0", "synthetic:row2"} and plan["real:scan3"] == set()
+    plan = (
+        table(real=scans, synthetic=painted, same_class=True, partners="synthetic")
+        .groupby("shown")
+        .partner.agg(lambda column: set(column.dropna()))
+    )
+    assert (
+        plan["real:scan0"] == {"synthetic:row1", "synthetic:row2"}
+        and plan["real:scan1"] == {"synthetic:row0", "synthetic:row2"}
+        and plan["real:scan3"] == set()
+    )
 
 
 def test_one_share_per_batch():
-    plan = TrainingSchedule(REAL, MADE, 0, Showing(Partners(), GenMix(per_batch=True)), batch_size=3).plan(0).rows
-    assert [len({row.mix_weight for row in plan[start:start + 3]}) for start in (0, 3)] == [1, 1] and plan[0].mix_weight != plan[3].mix_weight
+    plan = (
+        TrainingSchedule(REAL, MADE, 0, Showing(Partners(), GenMix(per_batch=True)), batch_size=3)
+        .plan(0)
+        .rows
+    )
+    assert [len({row.mix_weight for row in plan[start : start + 3]}) for start in (0, 3)] == [1, 1] and plan[
+        0
+    ].mix_weight != plan[3].mix_weight
     trained = train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(per_batch=True)))
     assert trained.fed["mixed"] == 12
     with pytest.raises(GenaugError, match="batch_size"):
@@ -156,10 +220,22 @@ def test_same_class_without_a_match_is_an_error_too():
 
 
 def test_the_control_trains_on_photographs_alone_with_equal_updates():
-    arms = {name: train_classifier(REAL, made, QUICK, showing).fed for name, made, showing in (
-        ("plain", None, Showing()), ("control", None, Showing(Partners(), GenMix())), ("genmix", MADE, Showing(Partners(), GenMix())))}
-    assert {fed["updates"] for fed in arms.values()} == {4} and arms["control"]["synthetic_partners"] == 0 < arms["genmix"]["synthetic_partners"] and arms["genmix"]["synthetic"] == 0
-    assert train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(), DRW(start=0.0))).fed["mixed"] == 12
+    arms = {
+        name: train_classifier(REAL, made, QUICK, showing).fed
+        for name, made, showing in (
+            ("plain", None, Showing()),
+            ("control", None, Showing(Partners(), GenMix())),
+            ("genmix", MADE, Showing(Partners(), GenMix())),
+        )
+    }
+    assert (
+        {fed["updates"] for fed in arms.values()} == {4}
+        and arms["control"]["synthetic_partners"] == 0 < arms["genmix"]["synthetic_partners"]
+        and arms["genmix"]["synthetic"] == 0
+    )
+    assert (
+        train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(), DRW(start=0.0))).fed["mixed"] == 12
+    )
 
 
 def test_other_uses_can_take_partners_from_the_pool():
@@ -171,19 +247,34 @@ def test_other_uses_can_take_partners_from_the_pool():
 
 def test_a_mixed_set_names_both_parents_and_what_they_were_made_of():
     made = mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1)
-    again, other = mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1), mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=2)
-    assert made.sha256 == again.sha256 != other.sha256 and made.ids == again.ids and np.allclose(made.labels.sum(1), 1)
+    again, other = (
+        mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1),
+        mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=2),
+    )
+    assert (
+        made.sha256 == again.sha256 != other.sha256
+        and made.ids == again.ids
+        and np.allclose(made.labels.sum(1), 1)
+    )
     for place in range(len(made)):
         (first, one), (second, two) = made.info[place]["parents"]
-        assert abs(one + two - 1) < 1e-6 and abs(sum(share for _, share in made.info[place]["sources"]) - 1) < 1e-6
+        assert (
+            abs(one + two - 1) < 1e-6
+            and abs(sum(share for _, share in made.info[place]["sources"]) - 1) < 1e-6
+        )
         expected = one * REAL.image(first).astype(float) + two * MADE.image(second)
         assert np.abs(made.image(place) - expected).max() <= 0.51
-        assert [name for name, _ in made.info[place]["sources"]] == [first, f"photo{ANCHORS[int(second[3:])]}"]
+        assert [name for name, _ in made.info[place]["sources"]] == [
+            first,
+            f"photo{ANCHORS[int(second[3:])]}",
+        ]
     assert all(row.passed is not False for row in audit(made, REAL) if row.check != "no_training_copy")
 
 
 def test_a_blend_over_a_test_image_is_found():
-    leaking = dataclasses.replace(MADE, info=[{"sources": [["elsewhere", 1.0]], "source_sha256": [MADE.sha256[0]]}] * 8)
+    leaking = dataclasses.replace(
+        MADE, info=[{"sources": [["elsewhere", 1.0]], "source_sha256": [MADE.sha256[0]]}] * 8
+    )
     made = mixed_set(REAL, leaking, GenMix(partners="synthetic"))
     broken = {row.check for row in audit(made, REAL, MADE[:1]) if row.passed is False}
     assert {"sources_are_training", "no_test_source"} <= broken
@@ -193,7 +284,9 @@ def test_an_image_from_noise_says_what_its_model_saw():
     noise = dataclasses.replace(MADE, info=[{"sources": [], "fitted_on": REAL.fingerprint()}] * 8)
     made = mixed_set(REAL, noise, GenMix(partners="synthetic"))
     assert all(info["fitted_on"] == REAL.fingerprint() and len(info["sources"]) == 1 for info in made.info)
-    assert {row.check for row in audit(made, REAL) if row.passed is False} <= {"no_training_copy"} and ancestors(noise, "row0", 0.5)["sources"] == []
+    assert {row.check for row in audit(made, REAL) if row.passed is False} <= {
+        "no_training_copy"
+    } and ancestors(noise, "row0", 0.5)["sources"] == []
 
 
 def test_grey_photographs_stay_grey_and_several_passes_are_more():
@@ -206,9 +299,22 @@ def test_grey_photographs_stay_grey_and_several_passes_are_more():
 
 def test_arms_with_genmix():
     arm = make_arm("textual-inversion@copies=1+genmix@alpha=1;partners=synthetic", toy_backbone())
-    assert (arm.use.word, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == ("partners", 1, "synthetic", 1) and arm.augmenter.name == "textual-inversion"
-    assert arm.text == parse_methods(arm.text)[0] and make_arm("genmix@same_class=true").mixer.same_class and isinstance(make_arm("genmix").mixer, Mixer)
-    assert (arm.augmenter.num_inference_steps, arm.augmenter.guidance_scale, arm.augmenter.naming.tokens_per_class) == (50, 10.0, 1)
+    assert (arm.use.word, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == (
+        "partners",
+        1,
+        "synthetic",
+        1,
+    ) and arm.augmenter.name == "textual-inversion"
+    assert (
+        arm.text == parse_methods(arm.text)[0]
+        and make_arm("genmix@same_class=true").mixer.same_class
+        and isinstance(make_arm("genmix").mixer, Mixer)
+    )
+    assert (
+        arm.augmenter.num_inference_steps,
+        arm.augmenter.guidance_scale,
+        arm.augmenter.naming.tokens_per_class,
+    ) == (50, 10.0, 1)
     with pytest.raises(GenaugError, match="no value"):
         parse_methods("diff-ii+genmix@alpha")
     with pytest.raises(GenaugError, match="no field"):
@@ -227,15 +333,28 @@ def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
 
 def test_the_two_specificities_differ_where_other_classes_are_mixed_up():
     rates = class_rates(np.array([[3, 1, 0], [1, 2, 0], [1, 0, 3]]))
-    assert rates["specificity"].tolist() == [5 / 7, 7 / 8, 1.0] and rates["specificity_alt"].tolist() == [5 / 7, 6 / 8, 5 / 7]
+    assert rates["specificity"].tolist() == [5 / 7, 7 / 8, 1.0] and rates["specificity_alt"].tolist() == [
+        5 / 7,
+        6 / 8,
+        5 / 7,
+    ]
     draw = np.random.default_rng(0)
     for _ in range(20):
         table = draw.integers(0, 9, (4, 4)) + np.eye(4, dtype=int)
         rates, others = class_rates(table), table.sum() - table.sum(1)
         errors = table.sum() - np.trace(table)
-        assert np.isclose(((1 - rates["specificity"]) * others).sum(), errors) and np.isclose(((1 - rates["specificity_alt"]) * others).sum(), 3 * errors)
-    rows = {(row.metric, row.part): row for row in evaluate(np.eye(3)[[0, 1, 1]], np.eye(3)[[0, 1, 2]], "single", "abc")}
-    assert rows["specificity_alt", "class=a"].value == 0.5 and rows["specificity", "class=a"].value == 1.0 and rows["specificity_alt", "class=a"].n == 2
+        assert np.isclose(((1 - rates["specificity"]) * others).sum(), errors) and np.isclose(
+            ((1 - rates["specificity_alt"]) * others).sum(), 3 * errors
+        )
+    rows = {
+        (row.metric, row.part): row
+        for row in evaluate(np.eye(3)[[0, 1, 1]], np.eye(3)[[0, 1, 2]], "single", "abc")
+    }
+    assert (
+        rows["specificity_alt", "class=a"].value == 0.5
+        and rows["specificity", "class=a"].value == 1.0
+        and rows["specificity_alt", "class=a"].n == 2
+    )
 
 
 @pytest.mark.parametrize("hits, count", [(0, 30), (10, 30), (30, 30), (149, 307)])
@@ -257,7 +376,10 @@ def test_manifold_scores_and_borders():
     precision, recall = manifold_scores(real, made)
     assert precision == 1.0 and recall < 0.2 and manifold_scores(made, real) == (recall, precision)
     classes = (real[:, 0] > 0).astype(int)
-    assert boundary_coverage(np.array([[0.0, 0.0]]), real, classes, 10) == 1 and boundary_coverage(np.array([[9.0, 0.0]]), real, classes, 5) == 0
+    assert (
+        boundary_coverage(np.array([[0.0, 0.0]]), real, classes, 10) == 1
+        and boundary_coverage(np.array([[9.0, 0.0]]), real, classes, 5) == 0
+    )
     for call in (lambda: manifold_scores(real[:3], made), lambda: boundary_coverage(real, real[:3], classes[:3], 5)):
         with pytest.raises(GenaugError):
             call()
@@ -279,7 +401,11 @@ def test_the_validation_part_is_real_and_apart():
     question = Comparison(("original",), "lesions", shots=None, splits=(0,), draws=True)
     split = make_split(question, {}, 0)
     assert [len(part) for part in (split.train, split.validation, split.test)] == [681, 302, 307]
-    assert not {*split.train.ids} & {*split.validation.ids} and not {*split.validation.ids} & {*split.test.ids} and set(split.validation.origins) == {"real"}
+    assert (
+        not {*split.train.ids} & {*split.validation.ids}
+        and not {*split.validation.ids} & {*split.test.ids}
+        and set(split.validation.origins) == {"real"}
+    )
 
 
 # ---------------------------------------------------------------- maps and patches
@@ -288,17 +414,30 @@ def test_maps_are_seeded_and_leave_random_state_alone():
     state = np.random.get_state()[1].copy()
     parts = [np.random.default_rng(place).normal(size=(20, 5)) for place in range(2)]
     one, two = embed_together(parts, 0), embed_together(parts, 0)
-    assert [part.shape for part in one] == [(20, 2)] * 2 and all(np.array_equal(*pair) for pair in zip(one, two)) and (np.random.get_state()[1] == state).all()
+    assert (
+        [part.shape for part in one] == [(20, 2)] * 2
+        and all(np.array_equal(*pair) for pair in zip(one, two))
+        and (np.random.get_state()[1] == state).all()
+    )
     with pytest.raises(GenaugError):
         embed_together([np.zeros((3, 2))])
 
 
 def test_points_survive_their_file_and_mixed_images_have_their_largest_label(tmp_path):
-    network = FeatureNetwork("pixels", lambda images: np.stack([images.image(place).ravel()[:6] for place in range(len(images))]).astype(float))
+    network = FeatureNetwork(
+        "pixels",
+        lambda images: np.stack([images.image(place).ravel()[:6] for place in range(len(images))]).astype(
+            float
+        ),
+    )
     mixed = mixed_set(REAL, MADE)
     write_points(map_points("a", {"real": REAL, "genmix": mixed}, network), tmp_path / "deep" / "points.csv")
     points = read_points(tmp_path / "deep" / "points.csv")
-    assert list(points[points.set == "genmix"]["class"]) == [mixed.class_names[index] for index in mixed.labels.argmax(1)] and len(read_points(tmp_path / "none.csv")) == 0
+    assert (
+        list(points[points.set == "genmix"]["class"])
+        == [mixed.class_names[index] for index in mixed.labels.argmax(1)]
+        and len(read_points(tmp_path / "none.csv")) == 0
+    )
 
 
 @pytest.mark.parametrize("broken", [np.zeros((4, 4, 3)), np.full((4, 4), np.nan)])
@@ -316,7 +455,22 @@ def test_broken_patches_are_refused(broken, tmp_path):
 def by_class(answers, truth, arm, split=0):
     "The rows by class that a run would have."
     rows = evaluate(np.eye(3)[answers], np.eye(3)[truth], "single", "abc")
-    return pd.DataFrame([dict(method=arm, variant="", split=str(split), seed="0", metric=row.metric, part=row.part, value=row.value, n=row.n) for row in rows if row.part.startswith("class=")])
+    return pd.DataFrame(
+        [
+            dict(
+                method=arm,
+                variant="",
+                split=str(split),
+                seed="0",
+                metric=row.metric,
+                part=row.part,
+                value=row.value,
+                n=row.n,
+            )
+            for row in rows
+            if row.part.startswith("class=")
+        ]
+    )
 
 
 def test_an_accuracy_at_other_shares_is_that_of_a_resampled_test():
@@ -327,30 +481,62 @@ def test_an_accuracy_at_other_shares_is_that_of_a_resampled_test():
     for times in ((1, 1, 1), (5, 1, 2), (1, 9, 3)):
         again = np.repeat(np.arange(60), np.array(times)[truth])
         shares = dict(zip("abc", np.bincount(truth[again])))
-        assert np.isclose(accuracy_at(points, shares).loc[(0, 0), "genmix"], (answers[again] == truth[again]).mean())
-        assert np.isclose(accuracy_at(points, {name: count / 7 for name, count in shares.items()}).iloc[0, 0], (answers[again] == truth[again]).mean())
+        assert np.isclose(
+            accuracy_at(points, shares).loc[(0, 0), "genmix"], (answers[again] == truth[again]).mean()
+        )
+        assert np.isclose(
+            accuracy_at(points, {name: count / 7 for name, count in shares.items()}).iloc[0, 0],
+            (answers[again] == truth[again]).mean(),
+        )
     said = answered_shares(points, dict(zip("abc", (30, 8, 22)))).iloc[0]
     assert np.allclose(said, np.bincount(answers, minlength=3) / 60)
 
 
 def test_gains_are_paired_by_run_and_leaning_leaves_out_what_did_not_run():
     truth = np.repeat([0, 1, 2], (30, 8, 22))
-    lean = np.where(np.arange(60) % 4 == 0, 0, truth)                     # a quarter of all answers turned to the first class
-    points = pd.concat([by_class(one, truth, arm, split) for split in range(3) for one, arm in ((truth, "original"), (lean, "genmix"))])
-    table = leaning_table(points, {"photographs": "original", "GenMix": "genmix", "CutMix": "cutmix"}, {"a": 80, "b": 10, "c": 10})
+    lean = np.where(np.arange(60) % 4 == 0, 0, truth)  # a quarter of all answers turned to the first class
+    points = pd.concat(
+        [
+            by_class(one, truth, arm, split)
+            for split in range(3)
+            for one, arm in ((truth, "original"), (lean, "genmix"))
+        ]
+    )
+    table = leaning_table(
+        points,
+        {"photographs": "original", "GenMix": "genmix", "CutMix": "cutmix"},
+        {"a": 80, "b": 10, "c": 10},
+    )
     lost = [(lean[truth == index] != index).mean() for index in range(3)]
-    assert list(table.index) == ["photographs", "GenMix"] and table.loc["photographs", "accuracy"] == "100.0" and table.loc["GenMix", "answers a"] == f"{100 * (lean == 0).mean():.0f}"
-    assert table.loc["GenMix", "accuracy"].startswith(f"-{100 * (lean != truth).mean():.1f} [") and table.loc["GenMix", "at training shares"].startswith(f"-{10 * (lost[1] + lost[2]):.1f} [")
-    runs = pd.DataFrame({"x": [0.5, 0.7, 0.6], "y": [0.4, 0.5, np.nan]}, index=pd.MultiIndex.from_tuples([(0, 0), (1, 0), (2, 0)], names=["split", "seed"]))
-    assert gain_text(runs, "x", "y").startswith("+15.0 [") and gain_text(runs.iloc[:1], "x", "y") == "+10.0" and gain_text(runs, "x", "z") == ""
+    assert (
+        list(table.index) == ["photographs", "GenMix"]
+        and table.loc["photographs", "accuracy"] == "100.0"
+        and table.loc["GenMix", "answers a"] == f"{100 * (lean == 0).mean():.0f}"
+    )
+    assert table.loc["GenMix", "accuracy"].startswith(f"-{100 * (lean != truth).mean():.1f} [") and table.loc[
+        "GenMix", "at training shares"
+    ].startswith(f"-{10 * (lost[1] + lost[2]):.1f} [")
+    runs = pd.DataFrame(
+        {"x": [0.5, 0.7, 0.6], "y": [0.4, 0.5, np.nan]},
+        index=pd.MultiIndex.from_tuples([(0, 0), (1, 0), (2, 0)], names=["split", "seed"]),
+    )
+    assert (
+        gain_text(runs, "x", "y").startswith("+15.0 [")
+        and gain_text(runs.iloc[:1], "x", "y") == "+10.0"
+        and gain_text(runs, "x", "z") == ""
+    )
 
 
 def test_blends_of_one_class():
     blends = {share: same_class_blends(REAL, share, 2) for share in (0.0, 0.5, 1.0)}
-    assert blends[0.0].sha256 == REAL.sha256 and all(images.ids == REAL.ids and np.array_equal(images.labels, REAL.labels) for images in blends.values())
+    assert blends[0.0].sha256 == REAL.sha256 and all(
+        images.ids == REAL.ids and np.array_equal(images.labels, REAL.labels) for images in blends.values()
+    )
     for place in range(len(REAL)):
         partner = REAL.sha256.index(blends[1.0].sha256[place])
-        assert REAL.targets[partner] == REAL.targets[place] and (partner != place or place == 5)          # the only one of its class stays
+        assert REAL.targets[partner] == REAL.targets[place] and (
+            partner != place or place == 5
+        )  # the only one of its class stays
         mean = (REAL.image(place).astype(float) + REAL.image(partner)) / 2
         assert np.abs(blends[0.5].image(place) - mean).max() <= 0.51
 
@@ -358,13 +544,30 @@ def test_blends_of_one_class():
 def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
     blind = type("Blind", (), {"predict": lambda self, images: np.eye(3)[np.zeros(len(images), int)]})()
     rows = blend_rows(REAL, blind, (0.0, 0.5))
-    assert len(rows) == 18 and {value for _, part, value, _ in rows if part.endswith("pred=a")} == {1.0} and {n for _, part, _, n in rows if "true=b" in part} == {2}
-    question = dataclasses.replace(executed("genmix_alpha_and_ratio", scale="hour")["ask"]("hour"), table="genmix_blends", splits=(100,))
-    ask = lambda: fill_blends(question, "lesions", tmp_path / "rows.csv", tmp_path / "judges", (0.5,), {"preset": training_preset("judge", updates=1)})
+    assert (
+        len(rows) == 18
+        and {value for _, part, value, _ in rows if part.endswith("pred=a")} == {1.0}
+        and {n for _, part, _, n in rows if "true=b" in part} == {2}
+    )
+    question = dataclasses.replace(
+        executed("genmix_alpha_and_ratio", scale="hour")["ask"]("hour"), table="genmix_blends", splits=(100,)
+    )
+    ask = lambda: fill_blends(
+        question,
+        "lesions",
+        tmp_path / "rows.csv",
+        tmp_path / "judges",
+        (0.5,),
+        {"preset": training_preset("judge", updates=1)},
+    )
     ask()
     written = (tmp_path / "rows.csv").read_text()
     ask()
-    assert (tmp_path / "rows.csv").read_text() == written and written.count("judge_answers") == 9 and ",100,validation," in written
+    assert (
+        (tmp_path / "rows.csv").read_text() == written
+        and written.count("judge_answers") == 9
+        and ",100,validation," in written
+    )
 
 
 @pytest.mark.parametrize("draws", [True, False])
@@ -372,24 +575,59 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
     import genaug.genmix_study as study
     asked, taught = [], []
     sets = {"train": make([0, 0, 1, 1, 2, 2], "train"), "val": make([0, 0, 1, 1, 2, 2], "val", seed=7)}
-    question = Comparison(("original",), "lesions" if draws else "folder", shots=None, splits=(100,) if draws else (0,), condition="validation" if draws else "natural", test_part="test" if draws else "val", draws=draws, table="genmix_blends")
+    question = Comparison(
+        ("original",),
+        "lesions" if draws else "folder",
+        shots=None,
+        splits=(100,) if draws else (0,),
+        condition="validation" if draws else "natural",
+        test_part="test" if draws else "val",
+        draws=draws,
+        table="genmix_blends",
+    )
     pool = make([0, 1, 2], "pool", seed=9)
     monkeypatch.setattr(study, "judging_pool", lambda name: pool)
     split = type("Split", (), {"train": sets["train"], "test": sets["val"]})
-    monkeypatch.setattr(study, "open_run", lambda asked, source, folder, progress: Run(asked, sets, None, folder, progress))
+    monkeypatch.setattr(
+        study, "open_run", lambda asked, source, folder, progress: Run(asked, sets, None, folder, progress)
+    )
     monkeypatch.setattr(Run, "splits", {100: split, 0: split})
-    jury = type("Jury", (), {"judge": type("Judge", (), {"name": "judge", "predict": lambda self, images: asked.append(images.ids) or images.labels})()})
-    monkeypatch.setattr(study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury)
+    jury = type(
+        "Jury",
+        (),
+        {
+            "judge": type(
+                "Judge",
+                (),
+                {"name": "judge", "predict": lambda self, images: asked.append(images.ids) or images.labels},
+            )()
+        },
+    )
+    monkeypatch.setattr(
+        study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury
+    )
     fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
-    assert len(asked) == 1 and not set(asked[0]) & set(taught[0]) and asked[0] == sets["train" if draws else "val"].ids
+    assert (
+        len(asked) == 1
+        and not set(asked[0]) & set(taught[0])
+        and asked[0] == sets["train" if draws else "val"].ids
+    )
 
 
 def test_the_comparisons_device_reaches_the_generators(tmp_path):
     question = Comparison(("dcgan",), "lesions", shots=None, draws=True, device="cuda")
-    here, there = (Run(dataclasses.replace(question, device=device), {"train": REAL}, None, tmp_path, False) for device in ("cpu", "cuda"))
+    here, there = (
+        Run(dataclasses.replace(question, device=device), {"train": REAL}, None, tmp_path, False)
+        for device in ("cpu", "cuda")
+    )
     made = [bench.arm("dcgan").augmenter for bench in (here, there)]
-    assert [augmenter.device for augmenter in made] == ["cpu", "cuda"] and made[0].fingerprint() == made[1].fingerprint()
-    assert there.arm("dcgan@device=cpu").augmenter.device == "cpu" and there.arm("smote").augmenter.name == "smote"
+    assert [augmenter.device for augmenter in made] == ["cpu", "cuda"] and made[0].fingerprint() == made[
+        1
+    ].fingerprint()
+    assert (
+        there.arm("dcgan@device=cpu").augmenter.device == "cpu"
+        and there.arm("smote").augmenter.name == "smote"
+    )
 
 
 # ---------------------------------------------------------------- the tables at paper scale
@@ -398,23 +636,47 @@ def test_the_comparisons_device_reaches_the_generators(tmp_path):
 def liver():
     "The paper's class sizes, one pixel each."
     targets = np.repeat([0, 1, 2], (433, 70, 178))
-    return LabeledImages([np.zeros((1, 1, 1), np.uint8)] * 681, targets, ("cyst", "hemangioma", "metastasis"), [f"{place}.png" for place in range(681)])
+    return LabeledImages(
+        [np.zeros((1, 1, 1), np.uint8)] * 681,
+        targets,
+        ("cyst", "hemangioma", "metastasis"),
+        [f"{place}.png" for place in range(681)],
+    )
 
 
 def test_the_papers_rows_ratios_and_updates(liver):
     space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
     question, = space["questions"]
-    assert not question.draws and question.classifier == "genmix_vgg16" and len(question.methods) == 23 and question.repeats == (0, 1) and len(question.splits) == 3
+    assert (
+        not question.draws
+        and question.classifier == "genmix_vgg16"
+        and len(question.methods) == 23
+        and question.repeats == (0, 1)
+        and len(question.splits) == 3
+    )
     preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
-    assert (preset.network, preset.epochs, preset.batch_size, preset.learning_rate, preset.patience) == ("vgg16", 100, 8, 2e-4, 20)
+    assert (preset.network, preset.epochs, preset.batch_size, preset.learning_rate, preset.patience) == (
+        "vgg16",
+        100,
+        8,
+        2e-4,
+        20,
+    )
     assert preset.epochs * (len(liver) // preset.batch_size) == 8500
     counts = {}
     for title, (name, copies) in space["GENERATORS"].items():
         counts[title] = [Budget(copies=copies).wanted(liver)[index] for index in range(3)]
-    assert counts["StyleGAN"] == [288, 46, 118] and all(counts[title] == [433, 70, 178] for title in ("DCGAN", "Textual inversion", "Diffusion model"))
-    assert abs(sum(counts["StyleGAN"]) / (681 + sum(counts["StyleGAN"])) - 0.4) < 0.002 and Budget(fill=True).wanted(liver) == {0: 0, 1: 363, 2: 255}
+    assert counts["StyleGAN"] == [288, 46, 118] and all(
+        counts[title] == [433, 70, 178] for title in ("DCGAN", "Textual inversion", "Diffusion model")
+    )
+    assert abs(sum(counts["StyleGAN"]) / (681 + sum(counts["StyleGAN"])) - 0.4) < 0.002 and Budget(
+        fill=True
+    ).wanted(liver) == {0: 0, 1: 363, 2: 255}
     printed = pd.read_csv(ROOT / "nbs" / "results" / "paper" / "genmix_lesions.csv")
-    assert list(dict.fromkeys(printed.method)) == list(space["rows_of"]("paper").values())[:11] and len(printed) == 88
+    assert (
+        list(dict.fromkeys(printed.method)) == list(space["rows_of"]("paper").values())[:11]
+        and len(printed) == 88
+    )
 
 
 def test_updates_do_not_depend_on_the_generator(liver):
@@ -422,15 +684,25 @@ def test_updates_do_not_depend_on_the_generator(liver):
     for synthetic, use, mixer in ((None, "swap_class", None), (made, "append", None), (made, "partners", GenMix()), (made, "only", None)):
         schedule = TrainingSchedule(liver, synthetic, 0, Showing(training_use(use), mixer), batch_size=8)
         run = TrainingRun(type("Trained", (), {"preset": QUICK})(), schedule, None, 8, 170)
-        assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4 and run.account()["rows"] == 1360
+        assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4 and run.account()[
+            "rows"
+        ] == 1360
 
 
 def test_tables_ask_for_what_they_say():
     for name in TABLES:
         spaces = {scale: executed(name, scale=scale) for scale in ("seconds", "hour")}
         hour = spaces["hour"]["ask"]("hour")
-        assert hour.draws and hour.shots is None and hour.updates == 600 and len(hour.splits) == 3 and hour.table == name
-        assert (hour.condition, hour.splits) == (("validation", (100, 101, 102)) if name == "genmix_alpha_and_ratio" else ("natural", (0, 1, 2)))
+        assert (
+            hour.draws
+            and hour.shots is None
+            and hour.updates == 600
+            and len(hour.splits) == 3
+            and hour.table == name
+        )
+        assert (hour.condition, hour.splits) == (
+            ("validation", (100, 101, 102)) if name == "genmix_alpha_and_ratio" else ("natural", (0, 1, 2))
+        )
         assert len(set(hour.methods)) == len(hour.methods) == len(spaces["seconds"]["ask"]("seconds").methods)
     tuned = executed("genmix_alpha_and_ratio", scale="paper", data={"fll": "/data/lesions"})["questions"][0]
     assert (tuned.condition, tuned.test_part, tuned.draws) == ("natural", "val", False)
@@ -444,27 +716,64 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
     rows, points = [], []
     space = executed("genmix_lesions", scale="hour")
     longer = space["ask_longer"]("hour")
-    assert longer.updates == 2400 and len(longer.methods) == 13 and set(longer.methods) < set(question.methods) and longer.splits == question.splits
+    assert (
+        longer.updates == 2400
+        and len(longer.methods) == 13
+        and set(longer.methods) < set(question.methods)
+        and longer.splits == question.splits
+    )
     for one, arm in [(one, arm) for one in (question, longer) for arm in one.methods]:
         for split in question.splits:
             for seed in question.repeats:
-                shared = dict(table=one.table, scale="hour", data=question.data, split=split, seed=seed, condition=condition_name(question), backbone="tiny@0", classifier="letters@0", n=307, **arm_fields(arm))
+                shared = dict(
+                    table=one.table,
+                    scale="hour",
+                    data=question.data,
+                    split=split,
+                    seed=seed,
+                    condition=condition_name(question),
+                    backbone="tiny@0",
+                    classifier="letters@0",
+                    n=307,
+                    **arm_fields(arm),
+                )
                 gain = 0.1 * ("genmix" in arm) + 0.05 * (arm == "genmix")
-                rows += [shared | {"metric": metric, "part": "", "value": 0.6 + 0.02 * split + gain} for metric in ("accuracy", "macro_f1", "balanced_accuracy")]
-                points += [shared | {"metric": metric, "part": f"class={name}", "value": 0.5} for metric in ("sensitivity", "specificity", "specificity_alt") for name in ("cyst", "hemangioma", "metastasis")]
+                rows += [
+                    shared | {"metric": metric, "part": "", "value": 0.6 + 0.02 * split + gain}
+                    for metric in ("accuracy", "macro_f1", "balanced_accuracy")
+                ]
+                points += [
+                    shared | {"metric": metric, "part": f"class={name}", "value": 0.5}
+                    for metric in ("sensitivity", "specificity", "specificity_alt")
+                    for name in ("cyst", "hemangioma", "metastasis")
+                ]
     for one in (question, longer):
         put([row for row in rows if row["table"] == one.table], tmp_path / "results" / f"{one.table}.csv")
-        put([row for row in points if row["table"] == one.table], tmp_path / "results" / "points" / f"{one.table}.csv")
+        put(
+            [row for row in points if row["table"] == one.table],
+            tmp_path / "results" / "points" / f"{one.table}.csv",
+        )
     with contextlib.redirect_stdout(io.StringIO()) as text:
         executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
     text = text.getvalue()
     parts = text[text.index("scale hour: accuracy, points"):]
     assert "scale hour: complete" in text and "85.6 | 50.0" in text and "33-67" in text
-    assert next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip() == "+0.0 [+0.0, +0.0]"
+    assert (
+        next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip()
+        == "+0.0 [+0.0, +0.0]"
+    )
     assert "scale hour, 4 times the updates: macro_f1, points" in parts
-    assert "+10.0 [+10.0, +10.0]" in parts and "-5.0 [-5.0, -5.0]" in parts and "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
+    assert (
+        "+10.0 [+10.0, +10.0]" in parts
+        and "-5.0 [-5.0, -5.0]" in parts
+        and "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
+    )
 
 
 def test_the_study_knows_what_it_lacks(tmp_path):
     question = executed("genmix_tsne", scale="hour")["ask"]("hour")
-    assert unstudied(question, tmp_path / "none.csv") == [(split, arm) for split in (0, 1, 2) for arm in question.methods] and len(question.methods) == 4
+    assert (
+        unstudied(question, tmp_path / "none.csv")
+        == [(split, arm) for split in (0, 1, 2) for arm in question.methods]
+        and len(question.methods) == 4
+    )

@@ -226,7 +226,9 @@ def command_line(command, option, value):
             if option not in base
             else [command, *(value if base[place - 1] == option else word for place, word in enumerate(base))]
         )
-    place = {"SOURCE": 0, "TABLE": 0, "NAME": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[option]
+    place = {"SOURCE": 0, "TABLE": 0, "NAME": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[
+        option
+    ]
     return [
         command,
         *(["--"] if value.startswith("-") else []),

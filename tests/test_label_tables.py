@@ -8,17 +8,55 @@ from PIL import Image
 from genaug import data
 from genaug.classifier import train_classifier, training_preset
 from genaug.core import GenaugError
-from genaug.data import (MIMIC_HEADS, MIMIC_RELEASES, MIMIC_TAILS, Manifest, check_label_tables, find_tables, formats, locate_pictures, open_label_tables, open_mimic_cxr_lt,
-                         open_source, parse_source, read_table)
+from genaug.data import (
+    MIMIC_HEADS,
+    MIMIC_RELEASES,
+    MIMIC_TAILS,
+    Manifest,
+    check_label_tables,
+    find_tables,
+    formats,
+    locate_pictures,
+    open_label_tables,
+    open_mimic_cxr_lt,
+    open_source,
+    parse_source,
+    read_table,
+)
 
-NINETEEN = ("No Finding", "Lung Opacity", "Cardiomegaly", "Atelectasis", "Pleural Effusion", "Support Devices", "Edema", "Pneumonia", "Pneumothorax", "Lung Lesion", "Fracture",
-            "Enlarged Cardiomediastinum", "Consolidation", "Pleural Other", "Calcification of the Aorta", "Tortuous Aorta", "Pneumoperitoneum", "Subcutaneous Emphysema", "Pneumomediastinum")
-TWENTY_SIX = tuple(sorted({*NINETEEN, "Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural Thickening"}))
+NINETEEN = (
+    "No Finding",
+    "Lung Opacity",
+    "Cardiomegaly",
+    "Atelectasis",
+    "Pleural Effusion",
+    "Support Devices",
+    "Edema",
+    "Pneumonia",
+    "Pneumothorax",
+    "Lung Lesion",
+    "Fracture",
+    "Enlarged Cardiomediastinum",
+    "Consolidation",
+    "Pleural Other",
+    "Calcification of the Aorta",
+    "Tortuous Aorta",
+    "Pneumoperitoneum",
+    "Subcutaneous Emphysema",
+    "Pneumomediastinum",
+)
+TWENTY_SIX = tuple(
+    sorted(
+        {*NINETEEN, "Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural Thickening"}
+    )
+)
 
 
 def picture(path, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (2, 2), dtype=np.uint8)).save(path, format="PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (2, 2), dtype=np.uint8)).save(
+        path, format="PNG"
+    )
 
 
 def write(path, columns, rows, **options):
@@ -28,7 +66,12 @@ def write(path, columns, rows, **options):
 
 
 COLUMNS = ("path", "patient_id", "kiwi", "plum", "fig")
-TRAIN = (("a.png", "01", 1, 0, 0), ("b.png", "01", 1, 1, 0), ("c.png", "02", 0, 0, 1), ("d.png", "03", 0, 0, 0))
+TRAIN = (
+    ("a.png", "01", 1, 0, 0),
+    ("b.png", "01", 1, 1, 0),
+    ("c.png", "02", 0, 0, 1),
+    ("d.png", "03", 0, 0, 0),
+)
 TEST = (("e.png", "04", 1, 1, 0), ("f.png", "05", 0, 1, 1))
 
 
@@ -62,15 +105,28 @@ def kinds(folder, **options):
 def test_a_sound_collection(folder, recwarn):
     sets = open_label_tables(folder)
     train = sets["train"]
-    assert list(sets) == ["train", "test"] and train.task == "multi" and train.class_names == ("kiwi", "plum", "fig")
+    assert (
+        list(sets) == ["train", "test"]
+        and train.task == "multi"
+        and train.class_names == ("kiwi", "plum", "fig")
+    )
     assert train.ids == ("a.png", "b.png", "c.png", "d.png") and train.groups == ["01", "01", "02", "03"]
-    assert train.labels.dtype == np.float32 and train.labels.tolist() == [list(map(float, row[2:])) for row in TRAIN]
-    assert not list(recwarn) and (train.image("b.png") == np.array(Image.open(folder / "b.png"))[:, :, None]).all()
+    assert train.labels.dtype == np.float32 and train.labels.tolist() == [
+        list(map(float, row[2:])) for row in TRAIN
+    ]
+    assert (
+        not list(recwarn)
+        and (train.image("b.png") == np.array(Image.open(folder / "b.png"))[:, :, None]).all()
+    )
 
 
 def test_notes_say_what_stays_and_what_is_not_used(folder):
     report = check_label_tables(folder)
-    assert report.ok and set(kinds(folder)) == {"negatives", "grey"} and "1 of 4 pictures of 'train.csv' have none of the 3 labels" in report.lines()[0]
+    assert (
+        report.ok
+        and set(kinds(folder)) == {"negatives", "grey"}
+        and "1 of 4 pictures of 'train.csv' have none of the 3 labels" in report.lines()[0]
+    )
     assert report.counts().loc["plum"].to_dict() == {"train": 1, "test": 2} and len(report.table()) == 2
     assert "kiwi, fig" in kinds(folder, labels=["plum"])["other-column"].message
 
@@ -86,7 +142,10 @@ def test_nothing_is_decoded_at_opening(folder, monkeypatch):
 def test_labels_named_by_the_user_come_in_that_order_and_negatives_stay(folder):
     train = open_label_tables(folder, labels=["fig", "kiwi"])["train"]
     assert train.class_names == ("fig", "kiwi") and train.labels.tolist() == [[0, 1], [0, 1], [1, 0], [0, 0]]
-    assert "note: 3 of 4 pictures of 'train.csv' have none of the 1 labels and stay as negatives." in check_label_tables(folder, labels="fig").lines()
+    assert (
+        "note: 3 of 4 pictures of 'train.csv' have none of the 1 labels and stay as negatives."
+        in check_label_tables(folder, labels="fig").lines()
+    )
     message = refusal(open_label_tables, folder, labels=["fig", "nut", "pear"])
     assert "'nut', 'pear'" in message and "kiwi, plum, fig" in message
     for bad in ([], ["fig", "fig"]):
@@ -95,14 +154,23 @@ def test_labels_named_by_the_user_come_in_that_order_and_negatives_stay(folder):
 
 def test_columns_are_matched_by_name_not_by_place(folder):
     order = ("fig", "path", "plum", "patient_id", "kiwi")
-    write(folder / "test.csv", order, [tuple(dict(zip(COLUMNS, row))[name] for name in order) for row in TEST])
+    write(
+        folder / "test.csv", order, [tuple(dict(zip(COLUMNS, row))[name] for name in order) for row in TEST]
+    )
     assert open_label_tables(folder)["test"].labels.tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
 def test_ids_ages_and_texts_are_no_labels(folder):
-    write(folder / "train.csv", ("", *COLUMNS, "study_id", "age", "weight", "remark", "Sex"), [(0, *row, 1, 1, 70.5, "good", 1) for row in TRAIN])
+    write(
+        folder / "train.csv",
+        ("", *COLUMNS, "study_id", "age", "weight", "remark", "Sex"),
+        [(0, *row, 1, 1, 70.5, "good", 1) for row in TRAIN],
+    )
     report = check_label_tables(folder)
-    assert report.class_names == ("kiwi", "plum", "fig") and "study_id, age, weight, remark, Sex" in kinds(folder)["other-column"].message
+    assert (
+        report.class_names == ("kiwi", "plum", "fig")
+        and "study_id, age, weight, remark, Sex" in kinds(folder)["other-column"].message
+    )
 
 
 @pytest.mark.parametrize("column", ["path", "fpath", "file_name", "filename", "image", "Path", "IMAGE"])
@@ -115,7 +183,11 @@ def test_names_of_the_path_column(folder, column):
 def test_names_of_tables(folder, name, split):
     picture(folder / "g.png", 9)
     write(folder / name, COLUMNS, [("g.png", "06", 1, 1, 1)])
-    assert find_tables(folder)[split].name == name and list(open_label_tables(folder)) == ["train", "val", "test"]
+    assert find_tables(folder)[split].name == name and list(open_label_tables(folder)) == [
+        "train",
+        "val",
+        "test",
+    ]
 
 
 def test_tables_in_one_folder_below(folder):
@@ -132,10 +204,30 @@ def test_tables_in_one_folder_below(folder):
 def test_pictures_are_found_wherever_they_may_lie(tmp_path):
     for name in ("one.png", "files/two.png", "tables/three.png", "tables/files/four.png", "five.png", "tables/six.png"):
         picture(tmp_path / name)
-    rows = [("one.png", 1), ("two.png", 1), ("three.png", 1), ("four.png", 1), ("files/five.png", 1), ("./files//six.png", 1), ("files/two.png", 0), ("files\\two.png", 0), ("no.png", 0)]
+    rows = [
+        ("one.png", 1),
+        ("two.png", 1),
+        ("three.png", 1),
+        ("four.png", 1),
+        ("files/five.png", 1),
+        ("./files//six.png", 1),
+        ("files/two.png", 0),
+        ("files\\two.png", 0),
+        ("no.png", 0),
+    ]
     write(tmp_path / "tables" / "train.csv", ("path", "round"), rows)
     found = locate_pictures(read_table(tmp_path / "tables" / "train.csv", tmp_path, "train"), tmp_path)
-    assert found == ["one.png", "files/two.png", "tables/three.png", "tables/files/four.png", "five.png", "tables/six.png", "files/two.png", "files/two.png", ""]
+    assert found == [
+        "one.png",
+        "files/two.png",
+        "tables/three.png",
+        "tables/files/four.png",
+        "five.png",
+        "tables/six.png",
+        "files/two.png",
+        "files/two.png",
+        "",
+    ]
     assert "repeated" in kinds(tmp_path)  # the same file under two spellings
 
 
@@ -146,7 +238,11 @@ def test_separators_and_byte_order_mark(folder, mark, encoding):
 
 
 def test_patients_are_text_and_may_be_unknown(folder):
-    write(folder / "train.csv", COLUMNS, [(row[0], "" if row[0] == "d.png" else row[1], *row[2:]) for row in TRAIN])
+    write(
+        folder / "train.csv",
+        COLUMNS,
+        [(row[0], "" if row[0] == "d.png" else row[1], *row[2:]) for row in TRAIN],
+    )
     write(folder / "test.csv", ("path", *COLUMNS[2:]), [(row[0], *row[2:]) for row in TEST])
     sets = open_label_tables(folder)
     assert sets["train"].groups == ["01", "01", "02", ""] and sets["test"].groups is None
@@ -155,7 +251,11 @@ def test_patients_are_text_and_may_be_unknown(folder):
 
 
 def test_other_spellings_of_zero_and_one(folder):
-    write(folder / "train.csv", COLUMNS, [(*row[:2], *(f"{value}.0" for value in row[2:4]), bool(row[4])) for row in TRAIN])
+    write(
+        folder / "train.csv",
+        COLUMNS,
+        [(*row[:2], *(f"{value}.0" for value in row[2:4]), bool(row[4])) for row in TRAIN],
+    )
     assert open_label_tables(folder)["train"].labels.tolist() == [list(map(float, row[2:])) for row in TRAIN]
 
 
@@ -163,7 +263,9 @@ def test_other_spellings_of_zero_and_one(folder):
 
 def test_missing_pictures(folder):
     (folder / "b.png").unlink()
-    assert "1 of 4 pictures of 'train.csv' are not there (first 'b.png')" in refusal(open_label_tables, folder)
+    assert "1 of 4 pictures of 'train.csv' are not there (first 'b.png')" in refusal(
+        open_label_tables, folder
+    )
     assert open_label_tables(folder, strict=False)["train"].ids == ("a.png", "c.png", "d.png")
     for name in "acd":
         (folder / f"{name}.png").unlink()
@@ -181,7 +283,9 @@ def test_values_that_are_not_0_or_1(folder, value, said):
     message = refusal(open_label_tables, folder)
     assert "'plum' of 'b.png' in 'train.csv'" in message and said in message and "1 rows" in message
     assert open_label_tables(folder, strict=False)["train"].ids == ("a.png", "c.png", "d.png")
-    assert len(open_label_tables(folder, labels=["kiwi", "fig"])["train"]) == 4  # a fault in a label that is not taken
+    assert (
+        len(open_label_tables(folder, labels=["kiwi", "fig"])["train"]) == 4
+    )  # a fault in a label that is not taken
 
 
 def test_repeated_pictures(folder):
@@ -201,7 +305,10 @@ def test_a_picture_in_two_splits_stays_in_the_later_one(folder):
 def test_shared_patients_are_a_warning_with_their_number(folder):
     write(folder / "test.csv", COLUMNS, [("e.png", "01", 1, 1, 0), ("f.png", "03", 0, 1, 1)])
     assert kinds(folder)["shared-patients"].severity == "warning"
-    assert "2 patient(s), first '01', have pictures in 'train.csv' and in 'test.csv'" in kinds(folder)["shared-patients"].message
+    assert (
+        "2 patient(s), first '01', have pictures in 'train.csv' and in 'test.csv'"
+        in kinds(folder)["shared-patients"].message
+    )
     assert len(open_label_tables(folder)["train"]) == 4
 
 
@@ -214,7 +321,10 @@ def test_no_test_table_is_a_note_where_patients_are_known(folder):
 
 def test_a_label_without_pictures_is_a_warning(folder):
     write(folder / "test.csv", COLUMNS, [TEST[0]])
-    assert "No picture of 'test.csv' has the label fig: it cannot be measured" in kinds(folder)["empty-label"].message
+    assert (
+        "No picture of 'test.csv' has the label fig: it cannot be measured"
+        in kinds(folder)["empty-label"].message
+    )
 
 
 def test_other_labels_in_another_table(folder):
@@ -229,11 +339,15 @@ def test_tables_that_cannot_be_used(folder):
     def after(text):
         (folder / "train.csv").write_bytes(text)
         return refusal(open_label_tables, folder)
-    assert "no column with the paths" in after(b"picture,kiwi\na.png,1\n") and "no column with the paths" in after(b"")
+    assert "no column with the paths" in after(
+        b"picture,kiwi\na.png,1\n"
+    ) and "no column with the paths" in after(b"")
     assert "no column of labels" in after(b"path,weight\na.png,70\nb.png,80\n")
     assert "has no rows" in after(b"path,kiwi,plum,fig\n")
     assert "column 'kiwi' twice" in after(b"path,kiwi,kiwi\na.png,1,0\n")
-    assert "cannot be read as a table" in after(b"path,kiwi\n\xff\xfe.png,1\n") and "cannot be read as a table" in after(b"path,kiwi\na.png,1\nb.png,1,2\n")
+    assert "cannot be read as a table" in after(
+        b"path,kiwi\n\xff\xfe.png,1\n"
+    ) and "cannot be read as a table" in after(b"path,kiwi\na.png,1\nb.png,1,2\n")
     assert "cannot be read as a table" in after(b"path,kiwi\na.png,1,0\nb.png,1,0\n")
     for path in ("/etc/a.png", "../a.png", "x/../../a.png", "C:\\a.png"):
         assert "leads out of the folder" in after(f"path,kiwi,plum,fig\n{path},1,0,0\n".encode())
@@ -241,7 +355,9 @@ def test_tables_that_cannot_be_used(folder):
 
 def test_folders_that_hold_no_tables(folder, tmp_path):
     write(folder / "fruit_train.csv", COLUMNS, TRAIN)
-    assert "'fruit_train.csv' and 'train.csv' are both tables of the train split" in refusal(open_label_tables, folder)
+    assert "'fruit_train.csv' and 'train.csv' are both tables of the train split" in refusal(
+        open_label_tables, folder
+    )
     (folder / "fruit_train.csv").unlink(), (folder / "train.csv").unlink()
     assert "no table of training pictures" in refusal(open_label_tables, folder)
     assert "does not exist" in refusal(open_label_tables, tmp_path / "no")
@@ -251,7 +367,12 @@ def test_folders_that_hold_no_tables(folder, tmp_path):
 def test_all_faults_are_listed_and_the_first_names_their_number(folder):
     (folder / "a.png").unlink()
     write(folder / "test.csv", COLUMNS, [*TEST, TEST[0]])
-    assert set(kinds(folder)) == {"missing-picture", "repeated", "negatives", "grey"} and "(1 more: `check_label_tables` lists them all.)" in refusal(open_label_tables, folder)
+    assert set(kinds(folder)) == {
+        "missing-picture",
+        "repeated",
+        "negatives",
+        "grey",
+    } and "(1 more: `check_label_tables` lists them all.)" in refusal(open_label_tables, folder)
 
 
 # ---- MIMIC-CXR-LT
@@ -268,7 +389,11 @@ def mimic(root, release, names, begin="files/", below="files/"):
             more = ("PA", "postero-anterior") if release == "cxr-lt-2023" else ()
             rows.append((*ids, *more, begin + path, *((n % 6 in (number, 5)) * 1 for n in range(len(names)))))
             number += 1
-        header = ("dicom_id", "subject_id", "study_id", "ViewPosition", "ViewCodeSequence_CodeMeaning", "fpath") if release == "cxr-lt-2023" else ("subject_id", "study_id", "path")
+        header = (
+            ("dicom_id", "subject_id", "study_id", "ViewPosition", "ViewCodeSequence_CodeMeaning", "fpath")
+            if release == "cxr-lt-2023"
+            else ("subject_id", "study_id", "path")
+        )
         write(root / release / file, (*header, *names), rows)
     return root
 
@@ -277,9 +402,18 @@ def mimic(root, release, names, begin="files/", below="files/"):
 @pytest.mark.parametrize("begin, below", [("files/", "files/"), ("", "files/"), ("files/", "")])
 def test_both_releases_of_mimic(tmp_path, release, names, begin, below):
     sets = open_mimic_cxr_lt(mimic(tmp_path, release, names, begin, below))
-    assert list(sets) == ["train", "val", "test"] and sets["train"].class_names == (*MIMIC_HEADS, *MIMIC_TAILS)
-    assert sets["train"].ids[0] == f"{below}p10/p10000032/s50000001/00000000.jpg" and sets["val"].groups == ["11000050"] * 2
-    expected = [[float(names.index(name) % 6 in (number, 5)) for name in (*MIMIC_HEADS, *MIMIC_TAILS)] for number in (4, 5)]
+    assert list(sets) == ["train", "val", "test"] and sets["train"].class_names == (
+        *MIMIC_HEADS,
+        *MIMIC_TAILS,
+    )
+    assert (
+        sets["train"].ids[0] == f"{below}p10/p10000032/s50000001/00000000.jpg"
+        and sets["val"].groups == ["11000050"] * 2
+    )
+    expected = [
+        [float(names.index(name) % 6 in (number, 5)) for name in (*MIMIC_HEADS, *MIMIC_TAILS)]
+        for number in (4, 5)
+    ]
     assert sets["test"].labels.tolist() == expected and np.ptp(expected) == 1
 
 
@@ -292,18 +426,29 @@ def test_tables_of_mimic_directly_in_the_folder(tmp_path):
 
 def test_of_two_releases_the_paper_s_is_read_unless_another_is_named(tmp_path):
     mimic(mimic(tmp_path, "cxr-lt-2023", TWENTY_SIX), "miccai-2023_mimic-cxr-lt", NINETEEN)
-    first, second = (open_mimic_cxr_lt(tmp_path, release=release)["train"] for release in (None, "cxr-lt-2023"))
-    assert first.ids == second.ids and first.labels.tolist() == open_mimic_cxr_lt(tmp_path, release="miccai-2023_mimic-cxr-lt")["train"].labels.tolist() != second.labels.tolist()
+    first, second = (
+        open_mimic_cxr_lt(tmp_path, release=release)["train"] for release in (None, "cxr-lt-2023")
+    )
+    assert (
+        first.ids == second.ids
+        and first.labels.tolist()
+        == open_mimic_cxr_lt(tmp_path, release="miccai-2023_mimic-cxr-lt")["train"].labels.tolist()
+        != second.labels.tolist()
+    )
     assert "no release 'cxr'" in refusal(open_mimic_cxr_lt, tmp_path, release="cxr")
     assert "'cxr-lt-2023' and in 'miccai-2023_mimic-cxr-lt'" in refusal(open_label_tables, tmp_path)
 
 
 def test_a_release_that_lacks_labels_names_them(tmp_path):
-    root = mimic(tmp_path, "cxr-lt-2023", [name for name in TWENTY_SIX if name not in ("Fracture", "Tortuous Aorta")])
+    root = mimic(
+        tmp_path, "cxr-lt-2023", [name for name in TWENTY_SIX if name not in ("Fracture", "Tortuous Aorta")]
+    )
     message = refusal(open_mimic_cxr_lt, root)
     assert "no column for 'Fracture', 'Tortuous Aorta'" in message
     assert open_mimic_cxr_lt(root, tails=("Hernia",))["train"].class_names == (*MIMIC_HEADS, "Hernia")
-    assert "holds no labels of MIMIC-CXR-LT" in refusal(open_mimic_cxr_lt, root, release="miccai-2023_mimic-cxr-lt")
+    assert "holds no labels of MIMIC-CXR-LT" in refusal(
+        open_mimic_cxr_lt, root, release="miccai-2023_mimic-cxr-lt"
+    )
 
 
 # ---- as a source, and what comes after opening
@@ -331,10 +476,14 @@ def test_progress_is_shown_only_when_asked_for(folder, capsys):
 def test_a_manifest_and_a_classifier(folder):
     sets = open_label_tables(folder)
     manifest = Manifest.build(sets, seed=0)
-    assert manifest.train == sets["train"].ids and manifest.test == sets["test"].ids and manifest.rule == "all"
+    assert (
+        manifest.train == sets["train"].ids and manifest.test == sets["test"].ids and manifest.rule == "all"
+    )
     train = manifest.sets(sets)["train"]
     assert train.task == "multi" and train.groups == ["01", "01", "02", "03"]
-    trained = train_classifier(train, preset=training_preset("tiny_multi", epochs=None, updates=2, batch_size=2))
+    trained = train_classifier(
+        train, preset=training_preset("tiny_multi", epochs=None, updates=2, batch_size=2)
+    )
     answers = trained.predict(manifest.sets(sets)["test"])
     assert answers.shape == (2, 3) and np.isfinite(answers).all()
 

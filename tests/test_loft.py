@@ -16,7 +16,17 @@ from genaug.schedule import TwoLoss
 from genaug.registry import make_arm
 from toy_world import toy_backbone, toy_photographs
 
-CHEAP = LearnedAdapter(scope="image", fuse=2, steps=3, learning_rate=0.05, rank=2, batch_size=1, text_encoder=False, warmup=0, flip=False)
+CHEAP = LearnedAdapter(
+    scope="image",
+    fuse=2,
+    steps=3,
+    learning_rate=0.05,
+    rank=2,
+    batch_size=1,
+    text_encoder=False,
+    warmup=0,
+    flip=False,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +38,12 @@ def backbone(tmp_path_factory):
 
 def photographs():
     draw = np.random.default_rng(0)
-    return LabeledImages([draw.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(4)], [0, 0, 0, 1], ["wren", "owl"], ["a", "b", "c", "lonely"])
+    return LabeledImages(
+        [draw.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(4)],
+        [0, 0, 0, 1],
+        ["wren", "owl"],
+        ["a", "b", "c", "lonely"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +57,33 @@ def planned(real, budget=Budget(30), **changes):
 
 
 def farthest(first, second):
-    return max(int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second, strict=True))
+    return max(
+        int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second, strict=True)
+    )
 
 
 def test_the_defaults_are_the_releases():
     method = loft()
-    paper = dict(scope="image", fuse=2, steps=600, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=10, schedule="cosine", flip=False)
-    assert {name: getattr(method.naming, name) for name in paper} == paper and method.naming.effort(toy_photographs((5, 5))) == (6000, 1)
-    assert (method.num_inference_steps, method.guidance_scale, method.use) == (50, 2.0, TwoLoss(real_share=0.8))
+    paper = dict(
+        scope="image",
+        fuse=2,
+        steps=600,
+        learning_rate=1e-3,
+        batch_size=1,
+        rank=2,
+        text_encoder=False,
+        warmup=10,
+        schedule="cosine",
+        flip=False,
+    )
+    assert {name: getattr(method.naming, name) for name in paper} == paper and method.naming.effort(
+        toy_photographs((5, 5))
+    ) == (6000, 1)
+    assert (method.num_inference_steps, method.guidance_scale, method.use) == (
+        50,
+        2.0,
+        TwoLoss(real_share=0.8),
+    )
     assert make_arm("loft@use=only;naming.fuse=3", toy_backbone()).use.word == "only"
 
 
@@ -59,11 +93,17 @@ def test_pairs_are_other_photographs_of_the_class_and_all_occur():
     pairs = Counter()
     for row in rows:
         (first, one), (second, other) = row.settings["adapters"]
-        assert first == row.settings["anchor"] != second and targets[first] == targets[second] == row.label.index(1.0) and (one, other) == (0.5, 0.5)
+        assert (
+            first == row.settings["anchor"] != second
+            and targets[first] == targets[second] == row.label.index(1.0)
+            and (one, other) == (0.5, 0.5)
+        )
         pairs[first, second] += 1
-    assert len(pairs) == 4 * 3 + 2 * 1 and Counter(first for first, _ in pairs.elements()) == dict.fromkeys(real.ids, 30)
+    assert len(pairs) == 4 * 3 + 2 * 1 and Counter(first for first, _ in pairs.elements()) == dict.fromkeys(
+        real.ids, 30
+    )
     counts = np.array([pairs["0.png", f"{other}.png"] for other in (1, 2, 3)])
-    assert abs(counts - 10).max() < 4 * np.sqrt(30 * 2 / 9)                          # uniform over the partners
+    assert abs(counts - 10).max() < 4 * np.sqrt(30 * 2 / 9)  # uniform over the partners
 
 
 @pytest.mark.parametrize("fuse, sizes", [(1, (1, 1)), (2, (2, 1)), (3, (3, 1)), (9, (3, 1))])
@@ -77,7 +117,12 @@ def test_as_many_adapters_as_the_class_has(fuse, sizes):
 
 def test_a_copy_of_the_file_is_no_partner():
     base = toy_photographs((2, 1))
-    real = LabeledImages([base.image(0), base.image(0), base.image(1), base.image(2)], [0, 0, 0, 1], base.class_names, ["a", "copy", "b", "c"])
+    real = LabeledImages(
+        [base.image(0), base.image(0), base.image(1), base.image(2)],
+        [0, 0, 0, 1],
+        base.class_names,
+        ["a", "copy", "b", "c"],
+    )
     pairs = {frozenset(name for name, _ in row.settings["adapters"]) for row in planned(real)}
     assert pairs == {frozenset("ab"), frozenset(("copy", "b")), frozenset("c")}
 
@@ -85,7 +130,9 @@ def test_a_copy_of_the_file_is_no_partner():
 def test_a_tail_class_is_filled_with_its_own_pairs():
     real = toy_photographs((5, 2))
     rows = planned(real, Budget(fill=True))
-    assert len(rows) == 3 and all({name for name, _ in row.settings["adapters"]} == {"5.png", "6.png"} for row in rows)
+    assert len(rows) == 3 and all(
+        {name for name, _ in row.settings["adapters"]} == {"5.png", "6.png"} for row in rows
+    )
 
 
 @pytest.mark.parametrize("settings", [dict(scope="class", fuse=2), dict(scope="set", fuse=2), dict(scope="image", fuse=0), dict(scope="photo")])
@@ -96,7 +143,11 @@ def test_impossible_scopes_are_refused(settings):
 
 def test_the_fused_denoiser_is_the_mean_of_the_two(fitted):
     method, real = fitted
-    layer = next(name.removesuffix(".lora_A.weight") for name in method.concept.concepts["a"].lora if name.endswith("lora_A.weight"))
+    layer = next(
+        name.removesuffix(".lora_A.weight")
+        for name in method.concept.concepts["a"].lora
+        if name.endswith("lora_A.weight")
+    )
     weight = lambda: method.backbone.unet.get_submodule(layer).weight.detach().clone()
     plain, found = weight(), {}
     for adapters in ((("a", 1.0),), (("b", 1.0),), (("a", 0.5), ("b", 0.5)), (("a", 0.25), ("b", 0.75))):
@@ -104,14 +155,19 @@ def test_the_fused_denoiser_is_the_mean_of_the_two(fitted):
             found[adapters] = weight() - plain
     one, two, half, quarter = found.values()
     assert float(one.abs().max()) > 1e-3 and not torch.allclose(one, two, atol=1e-4)
-    assert torch.allclose(half, (one + two) / 2, atol=1e-6) and torch.allclose(quarter, 0.25 * one + 0.75 * two, atol=1e-6)
+    assert torch.allclose(half, (one + two) / 2, atol=1e-6) and torch.allclose(
+        quarter, 0.25 * one + 0.75 * two, atol=1e-6
+    )
     assert torch.equal(weight(), plain)
 
 
 def test_one_adapter_per_photograph_small_and_of_the_denoiser_only(fitted):
     method, real = fitted
     assert list(method.concept.concepts) == list(real.ids) and method.concept.scope == "image"
-    assert all(concept.text_lora is None and concept.lora_config["r"] == 2 for concept in method.concept.concepts.values())
+    assert all(
+        concept.text_lora is None and concept.lora_config["r"] == 2
+        for concept in method.concept.concepts.values()
+    )
     assert len({concept.fingerprint() for concept in method.concept.concepts.values()}) == 4
 
 
@@ -138,6 +194,13 @@ def test_adapters_of_other_settings_or_photographs_are_never_reused(backbone, tm
     "The release leaves when a file of the class exists, whatever made it."
     real = photographs()[:2]
     changed = LabeledImages([255 - real.pixels[0], real.pixels[1]], real.targets, real.class_names, real.ids)
-    runs = [loft(naming=naming, backbone=backbone).fit(images, tmp_path).concept.fingerprint()
-            for naming, images in ((CHEAP, real), (dataclasses.replace(CHEAP, rank=1), real), (CHEAP, changed), (CHEAP, real))]
+    runs = [
+        loft(naming=naming, backbone=backbone).fit(images, tmp_path).concept.fingerprint()
+        for naming, images in (
+            (CHEAP, real),
+            (dataclasses.replace(CHEAP, rank=1), real),
+            (CHEAP, changed),
+            (CHEAP, real),
+        )
+    ]
     assert len(set(runs)) == 3 and runs[0] == runs[3]

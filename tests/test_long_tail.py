@@ -14,7 +14,15 @@ from genaug.classifier import mixture_loss, train_classifier, training_preset, w
 from genaug.core import Budget, GenaugError, LabeledImages, Mixer
 from genaug.data import Manifest, long_tail
 from genaug.datasets import load
-from genaug.experiment import Run, Comparison, condition_name, make_split, manifest_path, open_sets, run_experiment
+from genaug.experiment import (
+    Run,
+    Comparison,
+    condition_name,
+    make_split,
+    manifest_path,
+    open_sets,
+    run_experiment,
+)
 from genaug.metrics.classification import size_groups, size_rows
 from genaug.networks import View
 from genaug.registry import groups, make_arm, parse_methods
@@ -30,12 +38,17 @@ def tail(seed=0, multi=False):
     "Twenty pictures in four classes of 12, 5, 2 and 1."
     draw = np.random.default_rng(seed)
     classes = np.repeat(np.arange(4), COUNTS)
-    pictures = [(40 * index + 60 + draw.integers(-30, 30, (16, 16, 3))).clip(0, 255).astype(np.uint8) for index in classes]
+    pictures = [
+        (40 * index + 60 + draw.integers(-30, 30, (16, 16, 3))).clip(0, 255).astype(np.uint8)
+        for index in classes
+    ]
     labels = classes
     if multi:
         labels = np.eye(4, dtype=np.float32)[classes]
         labels[[0, 17], 3] = labels[5, 2] = 1
-    return LabeledImages(pictures, labels, NAMES, [f"{position}.png" for position in range(20)], "multi" if multi else "single")
+    return LabeledImages(
+        pictures, labels, NAMES, [f"{position}.png" for position in range(20)], "multi" if multi else "single"
+    )
 
 
 def plans(epochs=300, real=None, **parts):
@@ -58,7 +71,9 @@ def test_plain_epochs_show_each_photograph_once_and_oversampling_each_class_alik
     assert chisquare(counted).pvalue > 1e-3
     rare = balanced[classes_of(balanced.shown) == 0].shown.value_counts()
     assert len(rare) == 12 and chisquare(rare).pvalue > 1e-3                 # photographs of one class alike
-    assert (plain.view_seed.to_numpy() == balanced.view_seed[:400].to_numpy()).all() and (plain.coin.to_numpy() == balanced.coin[:400].to_numpy()).all()
+    assert (plain.view_seed.to_numpy() == balanced.view_seed[:400].to_numpy()).all() and (
+        plain.coin.to_numpy() == balanced.coin[:400].to_numpy()
+    ).all()
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
@@ -70,7 +85,11 @@ def test_partners_of_cmo_come_with_the_chances_of_their_class(power):
     assert chisquare(drawn, drawn.sum() * chances / chances.sum()).pvalue > 1e-3
     mixed = table.groupby("epoch").partner.apply(lambda column: column.notna().mean())
     active = [mixer.active(epoch, 400) for epoch in range(400)]
-    assert (mixed[active] > 0).all() and (mixed[~np.array(active)] == 0).all() and abs(mixed[active].mean() - 0.5) < 0.02
+    assert (
+        (mixed[active] > 0).all()
+        and (mixed[~np.array(active)] == 0).all()
+        and abs(mixed[active].mean() - 0.5) < 0.02
+    )
 
 
 def test_neighbours_of_smote_are_of_the_class_and_the_nearest():
@@ -80,7 +99,11 @@ def test_neighbours_of_smote_are_of_the_class_and_the_nearest():
     partners = table.groupby("shown").partner.agg(lambda column: set(column.dropna()))
     for key, found in partners.items():
         position = real.index([key.removeprefix("real:")])[0]
-        same = [other for other in range(20) if real.targets[other] == real.targets[position] and other != position]
+        same = [
+            other
+            for other in range(20)
+            if real.targets[other] == real.targets[position] and other != position
+        ]
         near = sorted(same, key=lambda other: ((points[other] - points[position]) ** 2).sum())[:3]
         assert found == {f"real:{real.ids[other]}" for other in near}
     assert partners["real:19.png"] == set()                                 # the kite is alone
@@ -90,7 +113,9 @@ def test_several_labels_have_partners_and_slots_under_each_label():
     real = tail(multi=True)
     shown = plans(300, real, balancer=Oversampling()).shown
     kites = shown.isin(["real:0.png", "real:17.png", "real:19.png"]).mean()
-    assert abs(kites - (1 / 4 + 1 / 48 + 1 / 12)) < 0.02                    # a quarter of the slots, and 0 and 17 as one of twelve wrens and of three owls
+    assert (
+        abs(kites - (1 / 4 + 1 / 48 + 1 / 12)) < 0.02
+    )  # a quarter of the slots, and 0 and 17 as one of twelve wrens and of three owls
     assert plans(50, real, mixer=CMO()).partner.notna().any()
 
 
@@ -114,12 +139,18 @@ def test_class_weights_agree_with_torch_and_spread_over_mixtures():
     weights, ones = torch.tensor([0.1, 0.5, 1.4, 2.0]), torch.ones(8)
     hard = torch.eye(4)[classes]
     expected = torch.nn.functional.cross_entropy(logits, classes, weight=weights)
-    assert torch.isclose(weighted_loss(logits, hard, ones, label_smoothing=0.0, class_weights=weights), expected)
+    assert torch.isclose(
+        weighted_loss(logits, hard, ones, label_smoothing=0.0, class_weights=weights), expected
+    )
     soft = 0.3 * hard + 0.7 * hard.roll(1, 0)
     by_hand = -(weights * soft * logits.log_softmax(1)).sum() / (weights * soft).sum()
-    assert torch.isclose(weighted_loss(logits, soft, ones, label_smoothing=0.0, class_weights=weights), by_hand)
+    assert torch.isclose(
+        weighted_loss(logits, soft, ones, label_smoothing=0.0, class_weights=weights), by_hand
+    )
     several = (torch.rand(8, 4, generator=generator) > 0.5).float()
-    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, several, weight=weights.expand(8, 4))
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, several, weight=weights.expand(8, 4)
+    )
     assert torch.isclose(weighted_loss(logits, several, ones, "multi", class_weights=weights), losses)
 
 
@@ -128,16 +159,42 @@ def test_mixtures_under_class_weights_are_two_weighted_losses_as_in_the_code_of_
     logits, weights, share = torch.randn(6, 4, generator=generator), torch.tensor([0.02, 0.2, 0.8, 2.98]), 0.7
     behind, before = torch.tensor([0, 0, 1, 0, 2, 1]), torch.tensor([3, 1, 3, 0, 0, 2])
     hard = lambda classes: torch.eye(4)[classes]
-    whole = mixture_loss(logits, hard(behind), list(range(6)), hard(before), share * hard(behind) + (1 - share) * hard(before), torch.ones(6), weights, 0.0)
-    code = share * torch.nn.functional.cross_entropy(logits, behind, weights) + (1 - share) * torch.nn.functional.cross_entropy(logits, before, weights)
-    rows = torch.arange(6) != 3                                            # row 3 is mixed with its own class: all of it counts as its own
-    moved = mixture_loss(logits[rows], hard(behind)[rows], list(range(5)), hard(before)[rows], (share * hard(behind) + (1 - share) * hard(before))[rows], torch.ones(5), weights, 0.0)
-    same = share * torch.nn.functional.cross_entropy(logits[rows], behind[rows], weights) + (1 - share) * torch.nn.functional.cross_entropy(logits[rows], before[rows], weights)
+    whole = mixture_loss(
+        logits,
+        hard(behind),
+        list(range(6)),
+        hard(before),
+        share * hard(behind) + (1 - share) * hard(before),
+        torch.ones(6),
+        weights,
+        0.0,
+    )
+    code = share * torch.nn.functional.cross_entropy(logits, behind, weights) + (
+        1 - share
+    ) * torch.nn.functional.cross_entropy(logits, before, weights)
+    rows = torch.arange(6) != 3  # row 3 is mixed with its own class: all of it counts as its own
+    moved = mixture_loss(
+        logits[rows],
+        hard(behind)[rows],
+        list(range(5)),
+        hard(before)[rows],
+        (share * hard(behind) + (1 - share) * hard(before))[rows],
+        torch.ones(5),
+        weights,
+        0.0,
+    )
+    same = share * torch.nn.functional.cross_entropy(logits[rows], behind[rows], weights) + (
+        1 - share
+    ) * torch.nn.functional.cross_entropy(logits[rows], before[rows], weights)
     assert torch.isclose(moved, same) and not torch.isclose(whole, code)
     some, ones = [0, 2], torch.ones(6)
     mixed = share * hard(behind)[some] + (1 - share) * hard(before)[some]
-    plain = weighted_loss(logits, hard(behind).index_copy(0, torch.tensor(some), mixed), ones, label_smoothing=0.1)
-    assert torch.isclose(mixture_loss(logits, hard(behind), some, hard(before)[some], mixed, ones, torch.ones(4), 0.1), plain)
+    plain = weighted_loss(
+        logits, hard(behind).index_copy(0, torch.tensor(some), mixed), ones, label_smoothing=0.1
+    )
+    assert torch.isclose(
+        mixture_loss(logits, hard(behind), some, hard(before)[some], mixed, ones, torch.ones(4), 0.1), plain
+    )
 
 
 def test_a_mixer_with_views_adds_its_disagreement_to_the_loss():
@@ -153,14 +210,26 @@ def test_a_mixer_with_views_adds_its_disagreement_to_the_loss():
             assert len(logits) == 3 and torch.equal(logits[0], logits[1]) and task == "single"
             return torch.full((len(logits[0]),), self.price)
 
-    free, dear = (train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1), showing=Showing(mixer=Echo(price=price))).losses[0] for price in (0.0, 2.5))
-    plain = train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1)).losses[0]
+    free, dear = (
+        train_classifier(
+            tail(),
+            preset=dataclasses.replace(QUICK, network="residual", updates=1),
+            showing=Showing(mixer=Echo(price=price)),
+        ).losses[0]
+        for price in (0.0, 2.5)
+    )
+    plain = train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1)).losses[
+        0
+    ]
     assert abs(free - plain) < 1e-5 and abs(dear - free - 2.5) < 1e-5
 
 
 def test_drw_is_the_baseline_until_it_starts():
     preset = dataclasses.replace(QUICK, updates=10)
-    plain, deferred = (train_classifier(tail(), preset=preset, showing=Showing(balancer=balancer)).losses for balancer in (None, DRW(start=0.5)))
+    plain, deferred = (
+        train_classifier(tail(), preset=preset, showing=Showing(balancer=balancer)).losses
+        for balancer in (None, DRW(start=0.5))
+    )
     assert plain[:5] == deferred[:5] and plain[5] != deferred[5]
 
 
@@ -171,7 +240,9 @@ def test_a_total_is_shared_alike_and_the_rest_goes_to_the_smallest(total):
     real = tail()
     wanted = Budget(total=total).wanted(real)
     assert sum(wanted.values()) == total and max(wanted.values()) - min(wanted.values()) <= 1
-    assert sorted(wanted.values()) == [wanted[index] for index in np.argsort([-count for count in COUNTS], kind="stable")]
+    assert sorted(wanted.values()) == [
+        wanted[index] for index in np.argsort([-count for count in COUNTS], kind="stable")
+    ]
     slots = Budget(total=total).slots(real)
     assert len(slots) == total and all(slot.aimed for slot in slots)
     assert all(real.targets[real.index([slot.anchor])[0]] == slot.class_index for slot in slots)
@@ -179,7 +250,9 @@ def test_a_total_is_shared_alike_and_the_rest_goes_to_the_smallest(total):
 
 def test_even_copies_are_the_same_work_as_a_total_and_a_larger_budget_only_adds():
     real = tail()
-    assert Budget(3, even=True).slots(real) == Budget(total=60).slots(real) and Budget(3).wanted(real) == dict(enumerate(np.multiply(COUNTS, 3)))
+    assert Budget(3, even=True).slots(real) == Budget(total=60).slots(real) and Budget(3).wanted(
+        real
+    ) == dict(enumerate(np.multiply(COUNTS, 3)))
     assert set(Budget(1, even=True).slots(real)) <= set(Budget(2, even=True).slots(real))
     assert Budget(total=9, fill=True).wanted(real) == {0: 0, 1: 7, 2: 10, 3: 11}
     with pytest.raises(GenaugError, match="at least 1"):
@@ -200,9 +273,17 @@ def test_groups_by_size_agree_with_pandas():
     answers = np.eye(6)[np.where(draw.random(300) < 0.6, truth, draw.integers(0, 6, 300))]
     found = {row.part: row for row in size_rows(answers, np.eye(6)[truth], counts)}
     each = pd.DataFrame({"class": truth, "right": answers.argmax(1) == truth}).groupby("class").right.mean()
-    assert {name: list(group) for name, group in size_groups(counts).items()} == {"many": [0, 1], "medium": [2, 3], "few": [4, 5], "one": [5]}
+    assert {name: list(group) for name, group in size_groups(counts).items()} == {
+        "many": [0, 1],
+        "medium": [2, 3],
+        "few": [4, 5],
+        "one": [5],
+    }
     for name, members in {"many": [0, 1], "medium": [2, 3], "few": [4, 5], "one": [5]}.items():
-        assert np.isclose(found[f"shots={name}"].value, each[members].mean()) and found[f"shots={name}"].n == np.isin(truth, members).sum()
+        assert (
+            np.isclose(found[f"shots={name}"].value, each[members].mean())
+            and found[f"shots={name}"].n == np.isin(truth, members).sum()
+        )
     assert not any("many" in row.part for row in size_rows(answers, np.eye(6)[truth], np.full(6, 3)))
 
 
@@ -222,19 +303,53 @@ def test_every_arm_without_a_generator_trains_with_one_image_classes(arm, uneven
     if made.augmenter is not None:
         made.augmenter.fit(uneven)
         rows = made.augmenter.plan(uneven, Budget(fill=True), 0)[-40:]
-        assert any(uneven.class_names[int(np.argmax(row.label))] in {name for name, count in uneven.counts().items() if count == 1} for row in rows)
+        assert any(
+            uneven.class_names[int(np.argmax(row.label))]
+            in {name for name, count in uneven.counts().items() if count == 1}
+            for row in rows
+        )
         images = made.augmenter.paint(rows, uneven)
-        synthetic = LabeledImages(images, np.array([row.label for row in rows]), uneven.class_names, [row.id for row in rows])
-    trained = train_classifier(uneven, synthetic, training_preset("tiny_lt", weights=None, updates=3), Showing(SwapTail(), made.mixer, made.balancer))
-    assert trained.fed["updates"] == 3 and trained.fed["rows"] == 150 and np.isfinite(trained.losses).all() and (trained.fed["synthetic"] > 0) == (synthetic is not None)
+        synthetic = LabeledImages(
+            images, np.array([row.label for row in rows]), uneven.class_names, [row.id for row in rows]
+        )
+    trained = train_classifier(
+        uneven,
+        synthetic,
+        training_preset("tiny_lt", weights=None, updates=3),
+        Showing(SwapTail(), made.mixer, made.balancer),
+    )
+    assert (
+        trained.fed["updates"] == 3
+        and trained.fed["rows"] == 150
+        and np.isfinite(trained.losses).all()
+        and (trained.fed["synthetic"] > 0) == (synthetic is not None)
+    )
 
 
 def test_groups_of_names_and_the_alias_of_cmo_drw():
-    assert set(groups()["generator-free"]) >= {"mixup", "cutmix", "augmix", "smote", "cmo", "drw", "cmo+drw", "oversampling+strong-augmentation"}
+    assert set(groups()["generator-free"]) >= {
+        "mixup",
+        "cutmix",
+        "augmix",
+        "smote",
+        "cmo",
+        "drw",
+        "cmo+drw",
+        "oversampling+strong-augmentation",
+    }
     both = make_arm("cmo-drw")
-    assert both.text == "cmo+drw" and isinstance(both.mixer, CMO) and isinstance(both.balancer, DRW) and both.augmenter is None
+    assert (
+        both.text == "cmo+drw"
+        and isinstance(both.mixer, CMO)
+        and isinstance(both.balancer, DRW)
+        and both.augmenter is None
+    )
     over = make_arm("diff-ii@even=true;total=40+smote+oversampling")
-    assert over.budget == {"even": True, "total": 40} and isinstance(over.mixer, SmoteMixer) and isinstance(over.balancer, Oversampling)
+    assert (
+        over.budget == {"even": True, "total": 40}
+        and isinstance(over.mixer, SmoteMixer)
+        and isinstance(over.balancer, Oversampling)
+    )
 
 
 @pytest.mark.parametrize("text, words", [("mixup+cutmix", "two mixers"), ("drw+oversampling", "two balancers"), ("original+drw+drw", "two"), ("cmo+real-gen", "neither"), ("cmo+nothing", "no method")])
@@ -247,28 +362,57 @@ def test_a_balancer_that_chooses_photographs_is_refused_before_anything_is_paint
     for text in ("smote+oversampling", "diff-ii@use=only+oversampling"):
         with pytest.raises(GenaugError, match="has no such slots"):
             make_arm(text)
-    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling" and make_arm("smote+drw").use.word == "append"
+    assert (
+        make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling"
+        and make_arm("smote+drw").use.word == "append"
+    )
 
 
 def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():
-    known, unknown = (TrainingSchedule(tail(), showing=Showing(balancer=DRW()), epochs=epochs) for epochs in (10, None))
+    known, unknown = (
+        TrainingSchedule(tail(), showing=Showing(balancer=DRW()), epochs=epochs) for epochs in (10, None)
+    )
     assert [known.progress(epoch) for epoch in (0, 5, 9, 12)] == [0, 0.5, 0.9, 0.9]
-    assert unknown.progress(7) == 0 and (unknown.loss_weights(7) == 1).all() and not (known.loss_weights(8) == 1).all()
+    assert (
+        unknown.progress(7) == 0
+        and (unknown.loss_weights(7) == 1).all()
+        and not (known.loss_weights(8) == 1).all()
+    )
 
 
 # ---------------------------------------------------------------- comparisons
 
 def question(methods=("original",), **changes):
-    return Comparison(methods, **{**dict(data="digits", shots=None, imbalance_factor=20.0, splits=(0,), repeats=(0,), updates=2, classifier="tiny_lt"), **changes})
+    return Comparison(
+        methods,
+        **{
+            **dict(
+                data="digits",
+                shots=None,
+                imbalance_factor=20.0,
+                splits=(0,),
+                repeats=(0,),
+                updates=2,
+                classifier="tiny_lt",
+            ),
+            **changes,
+        },
+    )
 
 
 def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
     unit, rows = next(run_experiment(Run(question(), open_sets("digits"), None, tmp_path, False)))
     parts = {row["part"]: row for row in rows if row["part"].startswith("shots=")}
-    assert {"shots=many", "shots=medium", "shots=few"} <= set(parts) and all(row["metric"] == "accuracy" for row in parts.values())
-    classes = {row["part"].removeprefix("class="): row["value"] for row in rows if row["metric"] == "sensitivity"}
+    assert {"shots=many", "shots=medium", "shots=few"} <= set(parts) and all(
+        row["metric"] == "accuracy" for row in parts.values()
+    )
+    classes = {
+        row["part"].removeprefix("class="): row["value"] for row in rows if row["metric"] == "sensitivity"
+    }
     counts = make_split(question(), open_sets("digits"), 0).train.counts()
-    assert np.isclose(parts["shots=many"]["value"], np.mean([classes[name] for name, count in counts.items() if count > 20]))
+    assert np.isclose(
+        parts["shots=many"]["value"], np.mean([classes[name] for name, count in counts.items() if count > 20])
+    )
 
 
 def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path):
@@ -278,9 +422,21 @@ def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path)
         run = Run(question(**changes), sets, None, tmp_path)
         return run.path(run.arm(text), split, 0)
 
-    arms = ("original", "drw", "cmo", "cmo+drw", "oversampling", "smote", "smote@fill=true", "smote@even=true", "smote@total=9")
+    arms = (
+        "original",
+        "drw",
+        "cmo",
+        "cmo+drw",
+        "oversampling",
+        "smote",
+        "smote@fill=true",
+        "smote@even=true",
+        "smote@total=9",
+    )
     assert len({path(arm) for arm in arms}) == len(arms)
-    assert path("smote", even=True) == path("smote@even=true") and path("smote", use="swap_tail") == path("smote@use=swap_tail")
+    assert path("smote", even=True) == path("smote@even=true") and path("smote", use="swap_tail") == path(
+        "smote@use=swap_tail"
+    )
     assert path("original", even=True, use="append") == path("original")
     with pytest.raises(GenaugError, match="There is no use"):
         question(use="swapping")
@@ -288,7 +444,16 @@ def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path)
 
 def test_another_test_part_shares_the_images_and_leaves_the_manifests_alone(tmp_path):
     places = Places(tmp_path / "rows.csv", tmp_path / "work")
-    base = Comparison(("original",), shots=1, splits=(0, 1), repeats=(0,), updates=2, table="demo", scale="hour", data="digit-scenes 1-shot")
+    base = Comparison(
+        ("original",),
+        shots=1,
+        splits=(0, 1),
+        repeats=(0,),
+        updates=2,
+        table="demo",
+        scale="hour",
+        data="digit-scenes 1-shot",
+    )
     shifted = dataclasses.replace(base, test_part="shifted")
     assert places.home(base) == places.home(shifted) and condition_name(shifted) == "natural on shifted"
     fill_table([base], "digit-scenes", places, measure=False)
@@ -297,9 +462,15 @@ def test_another_test_part_shares_the_images_and_leaves_the_manifests_alone(tmp_
     rows = read_rows(places.file)
     assert manifest_path(places.home(base), 0).read_bytes() == before
     tested = Manifest.load(manifest_path(places.home(base), 0, "shifted"))
-    assert tested.train == Manifest.load(manifest_path(places.home(base), 0)).train and not set(tested.test) & set(Manifest.load(manifest_path(places.home(base), 0)).test)
+    assert tested.train == Manifest.load(manifest_path(places.home(base), 0)).train and not set(
+        tested.test
+    ) & set(Manifest.load(manifest_path(places.home(base), 0)).test)
     moved = rows[(rows.condition == "natural on shifted") & (rows.split == "0")]
     groups_there = moved[moved.part.str.startswith("group=")].value
-    assert len(groups_there) == 4 and np.isclose(groups_there.mean(), moved[(moved.metric == "group_mean_accuracy")].value.item()) and np.isclose(groups_there.min(), moved[moved.metric == "worst_group_accuracy"].value.item())
+    assert (
+        len(groups_there) == 4
+        and np.isclose(groups_there.mean(), moved[(moved.metric == "group_mean_accuracy")].value.item())
+        and np.isclose(groups_there.min(), moved[moved.metric == "worst_group_accuracy"].value.item())
+    )
     assert not rows[(rows.condition == "natural")].part.str.startswith("group=").any()
     assert set(rows[rows.metric == "accuracy_bootstrap_low"].condition) == {"natural", "natural on shifted"}

@@ -20,36 +20,62 @@ from table_pages import executed
 ROOT = Path(__file__).resolve().parent.parent
 TABLES, PAPER = ROOT / "nbs" / "tables", ROOT / "nbs" / "results" / "paper"
 NAMES = ("diff_ii_long_tail", "diff_ii_out_of_distribution", "generator_free_baselines", "size_and_copies")
-CUB = {100: (1242, 1800, 62), 20: (1798, 2800, 89), 10: (2238, 3400, 111)}     # photographs, updates of 200 epochs of batch 128, images per class at ten per photograph
+CUB = {
+    100: (1242, 1800, 62),
+    20: (1798, 2800, 89),
+    10: (2238, 3400, 111),
+}  # photographs, updates of 200 epochs of batch 128, images per class at ten per photograph
 PRINTED = {name: pd.read_csv(PAPER / f"{name}.csv") for name in NAMES[:2]}
 
 
 @pytest.fixture(scope="module")
 def questions():
-    return {(name, scale): executed(name, scale=scale)["questions"] for name in NAMES for scale in ("seconds", "hour", "paper")}
+    return {
+        (name, scale): executed(name, scale=scale)["questions"]
+        for name in NAMES
+        for scale in ("seconds", "hour", "paper")
+    }
 
 
 def cub_like(factor):
     "A set with the class sizes of CUB-LT."
     targets = np.repeat(np.arange(200), long_tail_counts(5994 / 200, factor, 200))
     pixels = np.zeros((2, 2, 3), np.uint8)
-    return LabeledImages([pixels] * len(targets), targets, [f"bird {index:03d}" for index in range(200)], [f"{place}.png" for place in range(len(targets))])
+    return LabeledImages(
+        [pixels] * len(targets),
+        targets,
+        [f"bird {index:03d}" for index in range(200)],
+        [f"{place}.png" for place in range(len(targets))],
+    )
 
 
 @pytest.mark.parametrize("factor", CUB)
 def test_papers_budgets_at_cub_scale(factor, questions):
     real, (total, _, per_class) = cub_like(factor), CUB[factor]
     assert len(real) == total
-    asked = [question for question in questions["diff_ii_long_tail", "paper"] if question.imbalance_factor == factor]
+    asked = [
+        question
+        for question in questions["diff_ii_long_tail", "paper"]
+        if question.imbalance_factor == factor
+    ]
     assert len(asked) == 2
     for question in asked:
         bench = Run(question, {}, None, Path("nowhere"))
-        wanted = {text: np.array(list(bench.budget(bench.arm(text)).wanted(real).values())) for text in question.methods if make_arm(text).augmenter is not None}
+        wanted = {
+            text: np.array(list(bench.budget(bench.arm(text)).wanted(real).values()))
+            for text in question.methods
+            if make_arm(text).augmenter is not None
+        }
         sizes = real.labels.sum(0)
-        assert (wanted["diff-ii@split_ratio=1"] == 5 * sizes).all() and wanted["diff-ii@split_ratio=1"].min() == 5 * sizes.min()      # five for a class of one
+        assert (wanted["diff-ii@split_ratio=1"] == 5 * sizes).all() and wanted[
+            "diff-ii@split_ratio=1"
+        ].min() == 5 * sizes.min()  # five for a class of one
         for name in ("real-gen", "real-filter", "real-guidance", "real-mix", "diff-aug", "diff-mix"):
             one = wanted[f"{name}@copies=10;even=true"]
-            assert one.sum() == 10 * total and set(one) <= {per_class, per_class + 1}       # uniform over classes: 62 at IF 100
+            assert one.sum() == 10 * total and set(one) <= {
+                per_class,
+                per_class + 1,
+            }  # uniform over classes: 62 at IF 100
 
 
 @pytest.mark.parametrize("factor", (100, 20, 10))
@@ -65,13 +91,21 @@ def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, q
             continue
         wanted = list(bench.budget(arm).wanted(real).values())
         assert arm.use.word == "swap_tail" and arm.use.replace == 0.5
-        assert wanted == [5 * size for size in real.counts().values()] if "copies=5" in text else sum(wanted) == len(real) and max(wanted) - min(wanted) <= 1
+        assert (
+            wanted == [5 * size for size in real.counts().values()]
+            if "copies=5" in text
+            else sum(wanted) == len(real) and max(wanted) - min(wanted) <= 1
+        )
 
 
 def recorded_runs(monkeypatch, real, synthetic, preset, arms):
     "What `train_classifier` would do for each arm: updates, slots of the first update, the last epoch."
     monkeypatch.setattr(TrainingRun, "loop", lambda run, checkpoint, progress: [])
-    monkeypatch.setattr(TrainingRun, "account", lambda run: (run.updates, len(run.rows(0)), run.rows(run.updates - 1)[-1].epoch))
+    monkeypatch.setattr(
+        TrainingRun,
+        "account",
+        lambda run: (run.updates, len(run.rows(0)), run.rows(run.updates - 1)[-1].epoch),
+    )
     monkeypatch.setattr("genaug.classifier.make_network", lambda *settings: torch.nn.Linear(1, 1))
     for arm in arms:
         yield train_classifier(real, synthetic if arm.use else None, preset, _showing(arm)).fed
@@ -81,16 +115,40 @@ def recorded_runs(monkeypatch, real, synthetic, preset, arms):
 @pytest.mark.parametrize("preset", ("lt_diffmix", "lt_diffii"))
 def test_every_arm_makes_the_same_updates_at_cub_scale(factor, preset, questions, monkeypatch):
     real = cub_like(factor)
-    synthetic = LabeledImages([real.image(0)] * 400, np.tile(np.arange(200), 2), real.class_names, [f"row {place}" for place in range(400)])
-    question = next(one for one in questions["diff_ii_long_tail", "paper"] if one.imbalance_factor == factor and one.classifier == preset)
-    arms = [make_arm(text, use=question.use) for text in ("original", "oversampling", "cmo+drw", "diff-mix", "diff-ii+cmo+drw")]
-    assert set(recorded_runs(monkeypatch, real, synthetic, classifier_preset(preset), arms)) == {(CUB[factor][1], 128, 199)}
+    synthetic = LabeledImages(
+        [real.image(0)] * 400,
+        np.tile(np.arange(200), 2),
+        real.class_names,
+        [f"row {place}" for place in range(400)],
+    )
+    question = next(
+        one
+        for one in questions["diff_ii_long_tail", "paper"]
+        if one.imbalance_factor == factor and one.classifier == preset
+    )
+    arms = [
+        make_arm(text, use=question.use)
+        for text in ("original", "oversampling", "cmo+drw", "diff-mix", "diff-ii+cmo+drw")
+    ]
+    assert set(recorded_runs(monkeypatch, real, synthetic, classifier_preset(preset), arms)) == {
+        (CUB[factor][1], 128, 199)
+    }
 
 
 def test_the_two_recipes_differ_where_the_brief_says():
     first, second = training_preset("lt_diffmix"), training_preset("lt_diffii")
-    assert (first.label_smoothing, first.weight_decay, first.schedule) == (0.0, 2e-4, "stairs") and (second.label_smoothing, second.weight_decay, second.schedule) == (0.1, 5e-4, "cosine")
-    assert (first.network, first.batch_size, first.epochs, first.learning_rate, first.view) == (second.network, second.batch_size, second.epochs, second.learning_rate, second.view)
+    assert (first.label_smoothing, first.weight_decay, first.schedule) == (0.0, 2e-4, "stairs") and (
+        second.label_smoothing,
+        second.weight_decay,
+        second.schedule,
+    ) == (0.1, 5e-4, "cosine")
+    assert (first.network, first.batch_size, first.epochs, first.learning_rate, first.view) == (
+        second.network,
+        second.batch_size,
+        second.epochs,
+        second.learning_rate,
+        second.view,
+    )
 
 
 def test_the_share_of_slots_in_the_notebook_is_the_feeders():
@@ -98,44 +156,92 @@ def test_the_share_of_slots_in_the_notebook_is_the_feeders():
     real = long_tail(load("digit-scenes")["train"], 100, 0)
     counts = np.array(list(real.counts().values()))
     assert counts.tolist() == space["SIZES"][100].tolist()
-    synthetic = LabeledImages([real.image(0)] * 20, np.tile(np.arange(10), 2), real.class_names, [f"row {place}" for place in range(20)])
+    synthetic = LabeledImages(
+        [real.image(0)] * 20,
+        np.tile(np.arange(10), 2),
+        real.class_names,
+        [f"row {place}" for place in range(20)],
+    )
     schedule = TrainingSchedule(real, synthetic, 3, Showing(SwapTail()), epochs=60)
-    labels = {f"real:{name}": target for name, target in zip(real.ids, real.targets)} | {f"synthetic:{name}": target for name, target in zip(synthetic.ids, synthetic.targets)}
-    seen = np.bincount([labels[row.shown] for epoch in range(60) for row in schedule.plan(epoch).rows], minlength=10) / (60 * len(real))
+    labels = {f"real:{name}": target for name, target in zip(real.ids, real.targets)} | {
+        f"synthetic:{name}": target for name, target in zip(synthetic.ids, synthetic.targets)
+    }
+    seen = np.bincount(
+        [labels[row.shown] for epoch in range(60) for row in schedule.plan(epoch).rows], minlength=10
+    ) / (60 * len(real))
     wanted = space["fed_share"](counts, 1)
-    assert abs(wanted.sum() - 1) < 1e-9 and (abs(seen - wanted) < 5 * np.sqrt(wanted / (60 * len(real)))).all()
+    assert (
+        abs(wanted.sum() - 1) < 1e-9 and (abs(seen - wanted) < 5 * np.sqrt(wanted / (60 * len(real)))).all()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_printed_numbers_have_the_columns_of_the_other_table(name):
     table = PRINTED[name]
-    assert list(table.columns) == list(pd.read_csv(PAPER / "diff_ii_few_shot.csv").columns) and set(table.table) == {name}
-    assert not table.duplicated(["data", "method", "metric"]).any() and set(table.method) <= set(parse_methods(",".join(table.method)))
+    assert list(table.columns) == list(pd.read_csv(PAPER / "diff_ii_few_shot.csv").columns) and set(
+        table.table
+    ) == {name}
+    assert not table.duplicated(["data", "method", "metric"]).any() and set(table.method) <= set(
+        parse_methods(",".join(table.method))
+    )
 
 
 def test_printed_averages_of_the_long_tail_table():
     wide = PRINTED["diff_ii_long_tail"].pivot(index="method", columns="data", values="value")
     for birds in ("cub", "flower"):
-        assert (abs(wide[[f"{birds} IF={factor}" for factor in (100, 20, 10)]].mean(axis=1) - wide[f"{birds} average"]) < 0.0051).all()
+        assert (
+            abs(
+                wide[[f"{birds} IF={factor}" for factor in (100, 20, 10)]].mean(axis=1)
+                - wide[f"{birds} average"]
+            )
+            < 0.0051
+        ).all()
     ours, theirs = wide.loc["diff-ii"], wide.loc["diff-mix"]
-    assert [round(ours[f"cub {column}"] - theirs[f"cub {column}"], 2) for column in ("average", "IF=10", "IF=100")] == [3.60, 5.80, 0.86]      # as version 2 says in prose
+    assert [
+        round(ours[f"cub {column}"] - theirs[f"cub {column}"], 2) for column in ("average", "IF=10", "IF=100")
+    ] == [3.60, 5.80, 0.86]  # as version 2 says in prose
     assert len(wide) == 7 and wide.notna().all(axis=None)
 
 
 def test_printed_averages_of_the_out_of_distribution_table_are_unweighted():
     table = PRINTED["diff_ii_out_of_distribution"]
-    cells, means = table[table.metric == "accuracy"].pivot(index="method", columns="data", values="value"), table[table.metric == "group_mean_accuracy"].set_index("method").value
+    cells, means = (
+        table[table.metric == "accuracy"].pivot(index="method", columns="data", values="value"),
+        table[table.metric == "group_mean_accuracy"].set_index("method").value,
+    )
     assert cells.shape == (8, 4) and (abs(cells.mean(axis=1) - means) < 0.0051).all()
-    sizes = pd.Series({"waterbirds land-land": 2255, "waterbirds land-water": 2255, "waterbirds water-land": 642, "waterbirds water-water": 642})
-    assert abs((cells * sizes).sum(axis=1)["diff-ii"] / sizes.sum() - 48.50) < 0.01                # what the weighted mean would be
-    assert round(means["diff-ii"] - means["original"], 2) == 11.39 and round(cells.loc["diff-ii", "waterbirds water-land"] - cells.loc["diff-aug", "waterbirds water-land"], 2) == 3.45
+    sizes = pd.Series(
+        {
+            "waterbirds land-land": 2255,
+            "waterbirds land-water": 2255,
+            "waterbirds water-land": 642,
+            "waterbirds water-water": 642,
+        }
+    )
+    assert (
+        abs((cells * sizes).sum(axis=1)["diff-ii"] / sizes.sum() - 48.50) < 0.01
+    )  # what the weighted mean would be
+    assert (
+        round(means["diff-ii"] - means["original"], 2) == 11.39
+        and round(
+            cells.loc["diff-ii", "waterbirds water-land"] - cells.loc["diff-aug", "waterbirds water-land"], 2
+        )
+        == 3.45
+    )
 
 
 def test_our_group_mean_is_unweighted():
     truth = np.eye(2)[[0] * 8 + [1] * 2]
     answers = np.eye(2)[[0] * 8 + [0, 1]]
-    rows = {(row.metric, row.part): row.value for row in evaluate(answers, truth, "single", ("land", "water"), ["a, x"] * 8 + ["b, x"] * 2)}
-    assert rows["accuracy", ""] == 0.9 and rows["group_mean_accuracy", ""] == 0.75 and rows["worst_group_accuracy", ""] == rows["accuracy", part_of(group="b, x")] == 0.5
+    rows = {
+        (row.metric, row.part): row.value
+        for row in evaluate(answers, truth, "single", ("land", "water"), ["a, x"] * 8 + ["b, x"] * 2)
+    }
+    assert (
+        rows["accuracy", ""] == 0.9
+        and rows["group_mean_accuracy", ""] == 0.75
+        and rows["worst_group_accuracy", ""] == rows["accuracy", part_of(group="b, x")] == 0.5
+    )
 
 
 def test_the_arms_of_the_notebooks_are_canonical_and_can_be_built(questions):
@@ -144,25 +250,48 @@ def test_the_arms_of_the_notebooks_are_canonical_and_can_be_built(questions):
             assert parse_methods(",".join(question.methods)) == list(question.methods), (name, scale)
             for text in question.methods:
                 make_arm(text, suffixes=question.suffixes, use=question.use)
-        keys = [(question.data, condition_name(question), classifier_preset(question.classifier).network) for question in asked]
-        assert len(set(keys)) == len(keys), f"{name}, {scale}: rows of two comparisons would replace each other"
+        keys = [
+            (question.data, condition_name(question), classifier_preset(question.classifier).network)
+            for question in asked
+        ]
+        assert len(set(keys)) == len(keys), (
+            f"{name}, {scale}: rows of two comparisons would replace each other"
+        )
         assert scale != "hour" or all(len(question.splits) >= 3 for question in asked)
 
 
 def test_the_out_of_distribution_table_shares_the_few_shot_tables_arms(questions):
-    few = {method for part in executed("diff_ii_few_shot")["scales"]["hour"] if part["shots"] == 5 and part["classifier"] == "letters" and "condition" not in part for method in part["methods"]}
+    few = {
+        method
+        for part in executed("diff_ii_few_shot")["scales"]["hour"]
+        if part["shots"] == 5 and part["classifier"] == "letters" and "condition" not in part
+        for method in part["methods"]
+    }
     natural, correlated = questions["diff_ii_out_of_distribution", "hour"]
-    assert set(natural.methods) <= few and natural.methods == correlated.methods and (natural.shots, natural.repeats) == (5, (0, 1))
-    assert {natural.test_part, correlated.test_part} == {"shifted"} and (natural.condition, correlated.condition) == ("natural", "correlated")
+    assert (
+        set(natural.methods) <= few
+        and natural.methods == correlated.methods
+        and (natural.shots, natural.repeats) == (5, (0, 1))
+    )
+    assert {natural.test_part, correlated.test_part} == {"shifted"} and (
+        natural.condition,
+        correlated.condition,
+    ) == ("natural", "correlated")
 
 
 def test_every_baseline_of_the_issue_has_a_row(questions):
     few, tail = questions["generator_free_baselines", "hour"]
     for head in ("", "diff-aug+", "diff-ii+"):
-        assert {head + name for name in ("strong-augmentation", "mixup", "cutmix", "augmix", "smote", "cmo")} <= set(few.methods) & set(tail.methods)
+        assert {
+            head + name for name in ("strong-augmentation", "mixup", "cutmix", "augmix", "smote", "cmo")
+        } <= set(few.methods) & set(tail.methods)
         assert {head + name for name in ("drw", "cmo+drw", "oversampling")} <= set(tail.methods)
-    assert {"oversampling+strong-augmentation", "diff-ii+strong-augmentation+oversampling"} <= set(tail.methods)
-    assert not any("drw" in text or "oversampling" in text for text in few.methods) and tail.use == "swap_tail"
+    assert {"oversampling+strong-augmentation", "diff-ii+strong-augmentation+oversampling"} <= set(
+        tail.methods
+    )
+    assert (
+        not any("drw" in text or "oversampling" in text for text in few.methods) and tail.use == "swap_tail"
+    )
     assert make_arm("smote@fill=true;use=append", use=tail.use).use.word == "append"
 
 
@@ -171,12 +300,34 @@ def made_up_rows(question, value):
     for arm in question.methods:
         for split in question.splits:
             for seed in question.repeats:
-                shared = {"table": question.table, "scale": question.scale, "data": question.data, "condition": condition_name(question), "backbone": "tiny@0", "classifier": "letters@0", "split": split, "seed": seed, "n": 100} | arm_fields(arm)
-                parts = [("accuracy", ""), ("group_mean_accuracy", ""), ("worst_group_accuracy", ""), ("accuracy", part_of(group="digits 0-4, outdoors"))]
+                shared = {
+                    "table": question.table,
+                    "scale": question.scale,
+                    "data": question.data,
+                    "condition": condition_name(question),
+                    "backbone": "tiny@0",
+                    "classifier": "letters@0",
+                    "split": split,
+                    "seed": seed,
+                    "n": 100,
+                } | arm_fields(arm)
+                parts = [
+                    ("accuracy", ""),
+                    ("group_mean_accuracy", ""),
+                    ("worst_group_accuracy", ""),
+                    ("accuracy", part_of(group="digits 0-4, outdoors")),
+                ]
                 if question.imbalance_factor:
-                    parts += [("accuracy", part_of(shots=group)) for group in size_groups(long_tail_counts([88] * 10, question.imbalance_factor))]
+                    parts += [
+                        ("accuracy", part_of(shots=group))
+                        for group in size_groups(long_tail_counts([88] * 10, question.imbalance_factor))
+                    ]
                 for metric, part in parts:
-                    yield shared | {"metric": metric, "part": part, "value": value(arm, split, part or metric)}
+                    yield shared | {
+                        "metric": metric,
+                        "part": part,
+                        "value": value(arm, split, part or metric),
+                    }
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +336,27 @@ def shown(questions, tmp_path_factory):
     import contextlib
     import io
     results = tmp_path_factory.mktemp("project") / "results"
-    value = lambda arm, split, what: 0.3 + 0.05 * split + (0 if arm == "original" else 0.2 if what == "shots=one" else 0.1)
+    value = lambda arm, split, what: (
+        0.3 + 0.05 * split + (0 if arm == "original" else 0.2 if what == "shots=one" else 0.1)
+    )
     for name in NAMES:
-        put([row for question in questions[name, "hour"] for row in made_up_rows(question, value)], results / f"{name}.csv")
+        put(
+            [row for question in questions[name, "hour"] for row in made_up_rows(question, value)],
+            results / f"{name}.csv",
+        )
     sizes = dict(zip(load("digit-scenes")["train"].class_names, long_tail_counts([88] * 10, 100)))
     tail = questions["diff_ii_long_tail", "hour"][0]
-    points = [row | {"metric": "sensitivity", "part": part_of(class_=name), "value": size / 100 + (0.05 if row["method"] == "diff-ii" else 0)}
-              for row in made_up_rows(tail, value) if (row["metric"], row["part"]) == ("accuracy", "") for name, size in sizes.items()]
+    points = [
+        row
+        | {
+            "metric": "sensitivity",
+            "part": part_of(class_=name),
+            "value": size / 100 + (0.05 if row["method"] == "diff-ii" else 0),
+        }
+        for row in made_up_rows(tail, value)
+        if (row["metric"], row["part"]) == ("accuracy", "")
+        for name, size in sizes.items()
+    ]
     put(points, results / "points" / "diff_ii_long_tail.csv")
     texts, spaces = {}, {}
     for name in NAMES:
@@ -217,7 +382,11 @@ def test_the_long_tail_notebook_shows_paired_gains(shown):
     assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-mix", "scale hour: IF 100, tiny_lt, tiny@0")
     assert "+10.0 [+10.0, +10.0]" in line_of(text, "cmo+drw", "average of IF 100, 20, 10")
     by_size = text[text.index("gain on 'one'"):]
-    assert "+20.0 [+20.0, +20.0]" in line_of(by_size, "diff-ii", "gain on 'one'") and "gain on 'few'" in by_size and "gain on 'medium'" in by_size
+    assert (
+        "+20.0 [+20.0, +20.0]" in line_of(by_size, "diff-ii", "gain on 'one'")
+        and "gain on 'few'" in by_size
+        and "gain on 'medium'" in by_size
+    )
 
 
 def test_the_out_of_distribution_notebook_shows_both_conditions(shown):
@@ -231,7 +400,9 @@ def test_the_baselines_are_compared_within_their_column(shown):
     text = shown[0]["generator_free_baselines"]
     for heading in ("few-shot, letters\n", "long tail, tiny_lt\n"):
         line = line_of(text, "mixup", heading)
-        assert line.count("(+10.0 [+10.0, +10.0])") == 1 and line.count("(+0.0 [") == 2        # alone against the photographs, on top against the same generator
+        assert (
+            line.count("(+10.0 [+10.0, +10.0])") == 1 and line.count("(+0.0 [") == 2
+        )  # alone against the photographs, on top against the same generator
     assert "+20.0 [" in line_of(text, "mixup", "classes with one photograph")
 
 
@@ -239,4 +410,6 @@ def test_the_sizes_of_the_curve_come_from_the_data(shown):
     space = shown[1]["size_and_copies"]
     curves = space["size_curves"](space["tail_rows"]("hour"), ("original", "diff-ii"))
     assert sorted(curves["original"]) == [1, 2, 4, 8, 15, 27, 49, 88]
-    assert all(np.allclose(runs, size / 100) for size, runs in curves["original"].items()) and np.allclose(curves["diff-ii"][88], 0.93)
+    assert all(np.allclose(runs, size / 100) for size, runs in curves["original"].items()) and np.allclose(
+        curves["diff-ii"][88], 0.93
+    )

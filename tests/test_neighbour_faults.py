@@ -43,7 +43,10 @@ def photographs(classes=CLASSES, shots=2, seed=0, prefix=""):
     "Noisy squares, one grey level per class, with file names that mean nothing."
     draw = np.random.default_rng(seed)
     targets = np.repeat(np.arange(len(classes)), shots)
-    pixels = [(20 + 200 * target // len(classes) + draw.integers(0, 20, (8, 8, 3))).astype(np.uint8) for target in targets]
+    pixels = [
+        (20 + 200 * target // len(classes) + draw.integers(0, 20, (8, 8, 3))).astype(np.uint8)
+        for target in targets
+    ]
     return LabeledImages(pixels, targets, classes, [f"{prefix}{number}.png" for number in range(len(pixels))])
 
 
@@ -53,14 +56,18 @@ def model_of(real):
 
 def painted(method, real, folder, copies=2):
     "A finished set of a method that costs nothing."
-    method = dataclasses.replace(method, backbone=model_of(real), naming=ClassName(), num_inference_steps=10, guidance_scale=1.0)
+    method = dataclasses.replace(
+        method, backbone=model_of(real), naming=ClassName(), num_inference_steps=10, guidance_scale=1.0
+    )
     return method, synthesize(method.fit(real), real, folder, Budget(copies), 0, progress=False)
 
 
 def commands_of_readme():
     "Every line of README that calls genaug, with its arguments."
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    return [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("    genaug ")]
+    return [
+        shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("    genaug ")
+    ]
 
 
 # Faults 1 and 2: the documented command of the first stage does not parse, and others ask for names that the code does not know.
@@ -71,7 +78,9 @@ def test_fault_01_a_documented_command_that_does_not_parse():
     program, found = typer.main.get_command(app), commands_of_readme()
     assert len(found) >= 6
     for name, *arguments in found:
-        context = program.commands[name].make_context(name, list(arguments))     # raises for an unknown option or a missing argument
+        context = program.commands[name].make_context(
+            name, list(arguments)
+        )  # raises for an unknown option or a missing argument
         assert context.params
     with pytest.raises(Exception, match="No such option"):
         program.commands["compare"].make_context("compare", ["digit-scenes", "--sample-index", "3"])
@@ -82,20 +91,28 @@ def test_fault_02_a_documented_command_with_names_that_do_not_exist():
     asked = [one[key] for one in options for key in ("--method", "--methods") if key in one]
     assert asked and all(make_arm(arm) for text in asked for arm in parse_methods(text))
     assert all(classifier_preset(one["--classifier"]).network for one in options if "--classifier" in one)
-    built_in = {arguments[1] for arguments in commands_of_readme() if "/" not in arguments[1] and arguments[0] == "compare"}
+    built_in = {
+        arguments[1]
+        for arguments in commands_of_readme()
+        if "/" not in arguments[1] and arguments[0] == "compare"
+    }
     assert built_in and built_in <= set(names())
 
 
 # Fault 3: a method draws from a list of strengths, all configuration files give it a single number.
 
 def test_fault_03_a_single_number_as_strengths():
-    assert FromPhotograph(0.5).strengths == (0.5,) and FromPhotograph(0.5).plan_start(np.random.default_rng(0), "a", [])[1] == {"strength": 0.5}
+    assert FromPhotograph(0.5).strengths == (0.5,) and FromPhotograph(0.5).plan_start(
+        np.random.default_rng(0), "a", []
+    )[1] == {"strength": 0.5}
     assert diff_mix(strengths=0.7).start.strengths == (0.7,)
     for name in PAINTERS:
         if hasattr(make_arm(name).augmenter, "strengths"):
             arm = make_arm(f"{name}@strengths=0.5", toy_backbone()).augmenter
             arm = dataclasses.replace(arm, naming=ClassName(), num_inference_steps=4).fit(toy_photographs())
-            assert {row.settings["strength"] for row in arm.plan(toy_photographs(), Budget(1), 0)} == {0.5}, name
+            assert {row.settings["strength"] for row in arm.plan(toy_photographs(), Budget(1), 0)} == {0.5}, (
+                name
+            )
 
 
 # Fault 4: one method's training asks for 256 pixels where the loader takes 224 or 384, and for weights and epochs that the other methods do not get.
@@ -103,16 +120,29 @@ def test_fault_03_a_single_number_as_strengths():
 @pytest.mark.parametrize("edges", [(256, 256), (20, 31), (7, 7)])
 def test_fault_04_an_image_size_that_the_trainer_does_not_take(edges):
     draw = np.random.default_rng(0)
-    real = LabeledImages(list(draw.integers(0, 256, (4, *edges, 3), dtype=np.uint8)), [0, 0, 1, 1], ("square", "bar"), list("abcd"))
+    real = LabeledImages(
+        list(draw.integers(0, 256, (4, *edges, 3), dtype=np.uint8)),
+        [0, 0, 1, 1],
+        ("square", "bar"),
+        list("abcd"),
+    )
     assert train_classifier(real, preset=QUICK).predict(real).shape == (4, 2)
     assert all(preset.view.resize >= preset.view.size for preset in PRESETS.values())
 
 
 def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(experiment, "train_classifier", lambda *given, **named: seen.append((given[2], named["seed"])) or train_classifier(*given, **named))
-    list(run_experiment(Run(small_question(("original", "mixup", "round-trip")), sets(), toy_backbone(), tmp_path, False)))
-    assert len(seen) == 3 and len({one for one in seen}) == 1                        # one preset and one seed for all arms
+    monkeypatch.setattr(
+        experiment,
+        "train_classifier",
+        lambda *given, **named: seen.append((given[2], named["seed"])) or train_classifier(*given, **named),
+    )
+    list(
+        run_experiment(
+            Run(small_question(("original", "mixup", "round-trip")), sets(), toy_backbone(), tmp_path, False)
+        )
+    )
+    assert len(seen) == 3 and len({one for one in seen}) == 1  # one preset and one seed for all arms
     for setting in ("epochs=300", "weights=random"):
         with pytest.raises(GenaugError, match="has no field"):
             make_arm(f"mixup@{setting}")
@@ -133,11 +163,27 @@ def test_fault_05_an_unknown_name_is_refused_with_the_known_ones(call, known):
 # Faults 6 and 7: the trainer looks into a folder that the generator does not write, folders are shared by settings that differ, and the use is missing.
 
 def sets():
-    return {"train": toy_photographs((5, 5)), "test": dataclasses.replace(toy_photographs((4, 4), seed=9), ids=[f"exam/{number}" for number in range(8)])}
+    return {
+        "train": toy_photographs((5, 5)),
+        "test": dataclasses.replace(
+            toy_photographs((4, 4), seed=9), ids=[f"exam/{number}" for number in range(8)]
+        ),
+    }
 
 
 def small_question(methods, shots=2, **changes):
-    return Comparison(methods, data="toy", shots=shots, splits=(0,), repeats=(0,), copies=1, updates=1, classifier="residual", classifier_weights="random", **changes)
+    return Comparison(
+        methods,
+        data="toy",
+        shots=shots,
+        splits=(0,),
+        repeats=(0,),
+        copies=1,
+        updates=1,
+        classifier="residual",
+        classifier_weights="random",
+        **changes,
+    )
 
 
 def test_fault_06_training_looks_into_a_folder_that_painting_does_not_write(tmp_path):
@@ -148,10 +194,12 @@ def test_fault_06_training_looks_into_a_folder_that_painting_does_not_write(tmp_
             assert unit.settings["fed"]["synthetic"] == unit.settings["fed"]["rows"] > 0
         for note in (tmp_path / "synthetic" / "split-0").glob("*.json"):
             record = json.loads(note.read_text())
-            made = open_synthetic(note.parent / record["folder"])                     # what is noted is what was written
+            made = open_synthetic(note.parent / record["folder"])  # what is noted is what was written
             assert len(made) == 2 * shots
             homes[record["arm"], shots] = record["folder"]
-    assert len(homes) == 4 and len(set(homes.values())) == 4                          # no two settings, and no two numbers of shots, share one
+    assert (
+        len(homes) == 4 and len(set(homes.values())) == 4
+    )  # no two settings, and no two numbers of shots, share one
 
 
 @pytest.mark.parametrize("name", PAINTERS)
@@ -166,8 +214,16 @@ def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
     _, made = painted(diff_mix(), real, tmp_path / "mix")
     for use in USES:
         mixer = make_arm("genmix").mixer if use == "partners" else None
-        schedule = TrainingSchedule(real, made, showing=Showing(training_use(use, replace=1.0), mixer), epochs=4)
-        shown = {key for epoch in range(4) for row in schedule.plan(epoch).rows for key in (row.shown, row.partner or "") if key.startswith("synthetic:")}
+        schedule = TrainingSchedule(
+            real, made, showing=Showing(training_use(use, replace=1.0), mixer), epochs=4
+        )
+        shown = {
+            key
+            for epoch in range(4)
+            for row in schedule.plan(epoch).rows
+            for key in (row.shown, row.partner or "")
+            if key.startswith("synthetic:")
+        }
         assert shown and shown <= {f"synthetic:{name}" for name in made.ids}, use
     strangers = dataclasses.replace(made, info=[{"sources": [["elsewhere.png", 1.0]]}] * len(made))
     ignored = dataclasses.replace(made, info=[{"weight": 0.0}] * len(made))
@@ -185,11 +241,20 @@ def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tm
     for row in method.plan(real, Budget(2), 0):
         source, label = classes[row.inputs[0][0]], np.array(row.label)
         share = row.settings["strength"] ** 0.5
-        assert label[source] == pytest.approx(1 - share, abs=1e-6) and np.count_nonzero(label) == 2 and label.sum() == pytest.approx(1, abs=1e-6)
+        assert (
+            label[source] == pytest.approx(1 - share, abs=1e-6)
+            and np.count_nonzero(label) == 2
+            and label.sum() == pytest.approx(1, abs=1e-6)
+        )
     labels = {f"synthetic:{name}": label for name, label in zip(made.ids, made.labels)}
-    store, schedule = ImageStore(real, made, 8), TrainingSchedule(real, made, showing=Showing(SwapPool(replace=1.0)))
+    store, schedule = (
+        ImageStore(real, made, 8),
+        TrainingSchedule(real, made, showing=Showing(SwapPool(replace=1.0))),
+    )
     rows = [row for epoch in range(6) for row in schedule.plan(epoch).rows]
-    assert sum(labels[row.shown][classes[row.real_id]] == 0 for row in rows) > len(rows) / 3   # mostly over photographs of third classes
+    assert (
+        sum(labels[row.shown][classes[row.real_id]] == 0 for row in rows) > len(rows) / 3
+    )  # mostly over photographs of third classes
     assert all(np.array_equal(store.labels([row.shown])[0].numpy(), labels[row.shown]) for row in rows)
 
 
@@ -197,9 +262,15 @@ def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tm
 
 def test_fault_10_source_and_target_of_one_class_lose_no_mass():
     real = toy_photographs()
-    method = diff_mix(naming=ClassName(), backbone=toy_backbone(), include_own=True, num_inference_steps=4).fit(real)
+    method = diff_mix(
+        naming=ClassName(), backbone=toy_backbone(), include_own=True, num_inference_steps=4
+    ).fit(real)
     rows, classes = method.plan(real, Budget(20), 0), dict(zip(real.ids, real.targets))
-    own = [row for row in rows if method.context.text([real.class_names[classes[row.inputs[0][0]]]]) == row.prompts[0][0]]
+    own = [
+        row
+        for row in rows
+        if method.context.text([real.class_names[classes[row.inputs[0][0]]]]) == row.prompts[0][0]
+    ]
     assert 0 < len(own) < len(rows) and all(row.label[classes[row.inputs[0][0]]] == 1 for row in own)
     assert all(sum(row.label) == pytest.approx(1, abs=1e-6) for row in rows)
 
@@ -208,19 +279,30 @@ def test_fault_10_source_and_target_of_one_class_lose_no_mass():
 
 @pytest.mark.parametrize("start", ["noise", "photograph"])
 def test_fault_11_labels_come_from_the_plan_and_never_from_a_name(start, tmp_path):
-    real = photographs(prefix="ant man chair ")                                       # file names that would mislead
+    real = photographs(prefix="ant man chair ")  # file names that would mislead
     method = Recipe(name="the man") if start == "noise" else Recipe(name="the man", start=FromPhotograph(0.2))
     method, made = painted(method, real, tmp_path / "set")
-    rows, classes = {row.id: row for row in method.plan(real, Budget(2), 0)}, dict(zip(real.ids, real.targets))
+    rows, classes = (
+        {row.id: row for row in method.plan(real, Budget(2), 0)},
+        dict(zip(real.ids, real.targets)),
+    )
     assert made.counts() == {name: 4.0 for name in CLASSES}
     for name, label, target in zip(made.ids, made.labels, made.targets):
         assert target == classes[rows[name].settings["anchor"]] and label.max() == 1
         assert rows[name].prompts[0][0].split()[-1] == CLASSES[target]
-    levels = np.array([np.mean([real.image(int(place)).mean() for place in np.flatnonzero(real.targets == index)]) for index in range(len(CLASSES))])
+    levels = np.array(
+        [
+            np.mean([real.image(int(place)).mean() for place in np.flatnonzero(real.targets == index)])
+            for index in range(len(CLASSES))
+        ]
+    )
     nearest = [int(np.abs(made.image(name).mean() - levels).argmin()) for name in made.ids]
-    assert nearest == made.targets.tolist()                                           # the model, too, was asked for the right class
+    assert nearest == made.targets.tolist()  # the model, too, was asked for the right class
     schedule = TrainingSchedule(real, made, showing=Showing(SwapClass(replace=1.0)))
-    assert all(made.targets[made.ids.index(row.shown.removeprefix("synthetic:"))] == classes[row.real_id] for row in schedule.plan(0).rows)
+    assert all(
+        made.targets[made.ids.index(row.shown.removeprefix("synthetic:"))] == classes[row.real_id]
+        for row in schedule.plan(0).rows
+    )
 
 
 # Fault 12: the partner may be the photograph itself; the cosine of a self-pair then leaves [-1, 1].
@@ -228,7 +310,9 @@ def test_fault_11_labels_come_from_the_plan_and_never_from_a_name(start, tmp_pat
 @pytest.mark.parametrize("counts", [(5, 2), (1, 1)])
 def test_fault_12_a_photograph_is_its_own_partner(counts):
     real = toy_photographs(counts)
-    method = diff_ii(naming=ClassName(), backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=4).fit(real)
+    method = diff_ii(
+        naming=ClassName(), backbone=toy_backbone(), guidance_scale=1.0, num_inference_steps=4
+    ).fit(real)
     rows = method.plan(real, Budget(20), 0)
     assert all(len({name for name, _ in row.inputs}) == (2 if max(counts) > 1 else 0) for row in rows)
     assert all(image.std() > 0 for image in method.paint(rows[:2], real))
@@ -236,7 +320,12 @@ def test_fault_12_a_photograph_is_its_own_partner(counts):
 
 def test_fault_12_a_copy_of_a_file_is_no_partner():
     base = toy_photographs((2, 1))
-    twins = LabeledImages([base.image(0), base.image(0), base.image(1), base.image(2)], [0, 0, 0, 1], base.class_names, ["a", "copy of a", "b", "c"])
+    twins = LabeledImages(
+        [base.image(0), base.image(0), base.image(1), base.image(2)],
+        [0, 0, 0, 1],
+        base.class_names,
+        ["a", "copy of a", "b", "c"],
+    )
     assert _peers(twins) == {"a": ["b"], "copy of a": ["b"], "b": ["a", "copy of a"], "c": []}
 
 
@@ -244,10 +333,16 @@ def test_fault_12_a_copy_of_a_file_is_no_partner():
 def test_fault_12_a_cosine_beyond_one_gives_a_finite_point(dtype):
     latents = torch.randn(200, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     one, two = latents.flatten(1), (latents * 1.0003).flatten(1)
-    assert ((one * two).sum(1) / one.norm(dim=1) / two.norm(dim=1) > 1).any()         # the naive cosine does leave the range
-    points = circle_interpolate(latents, latents * 1.0003, torch.rand(200, generator=torch.Generator().manual_seed(1)))
+    assert (
+        (one * two).sum(1) / one.norm(dim=1) / two.norm(dim=1) > 1
+    ).any()  # the naive cosine does leave the range
+    points = circle_interpolate(
+        latents, latents * 1.0003, torch.rand(200, generator=torch.Generator().manual_seed(1))
+    )
     ratio = points.flatten(1).norm(dim=1) / latents.float().flatten(1).norm(dim=1)
-    assert torch.isfinite(points).all() and 0.99 < ratio.min() and ratio.max() < 1.01  # never shrunk or turned round
+    assert (
+        torch.isfinite(points).all() and 0.99 < ratio.min() and ratio.max() < 1.01
+    )  # never shrunk or turned round
     assert torch.isfinite(circle_frame(latents, latents, latents)[2]).all()
 
 
@@ -257,18 +352,37 @@ def test_fault_13_a_stale_inversion_under_the_same_file_name(tmp_path):
     real, backbone = toy_photographs(), toy_backbone()
     concepts = [Concept({"square": "<c000>"}, {"<c000>": torch.full((1, 4), value)}) for value in (0.0, 1.0)]
     pool = InversionPool(tmp_path)
-    ask = lambda images, concept, **settings: pool.get(backbone, images, images.ids[:2], "a photo of a <c000>", concept, settings=InversionSettings(4, **settings))
+    ask = lambda images, concept, **settings: pool.get(
+        backbone,
+        images,
+        images.ids[:2],
+        "a photo of a <c000>",
+        concept,
+        settings=InversionSettings(4, **settings),
+    )
     for wanted, images, concept in ((2, real, concepts[0]), (2, real, concepts[0]), (4, real, concepts[1]), (6, real, None), (8, toy_photographs(seed=5), concepts[0])):
         ask(images, concept)
-        assert pool.computed == wanted                                                # same names, same file ids: only equal content is reused
-    first, again = ask(real, concepts[0]), InversionPool(tmp_path).get(backbone, real, real.ids[:2], "a photo of a <c000>", concepts[0], settings=InversionSettings(4))
+        assert pool.computed == wanted  # same names, same file ids: only equal content is reused
+    first, again = (
+        ask(real, concepts[0]),
+        InversionPool(tmp_path).get(
+            backbone, real, real.ids[:2], "a photo of a <c000>", concepts[0], settings=InversionSettings(4)
+        ),
+    )
     assert torch.equal(first, again) and pool.computed == 8
 
 
 def test_fault_13_a_stale_concept_under_the_same_name(tmp_path):
     backbone, real = toy_backbone(), toy_photographs()
-    changed = dataclasses.replace(real, pixels=[*real.pixels[1:], real.pixels[0]], digests=None)    # the same names, other pixels
-    runs = [(LearnedCategory(steps=2), real), (LearnedCategory(steps=3), real), (LearnedCategory(steps=2), changed), (LearnedCategory(steps=2, seed=1), real)]
+    changed = dataclasses.replace(
+        real, pixels=[*real.pixels[1:], real.pixels[0]], digests=None
+    )  # the same names, other pixels
+    runs = [
+        (LearnedCategory(steps=2), real),
+        (LearnedCategory(steps=3), real),
+        (LearnedCategory(steps=2), changed),
+        (LearnedCategory(steps=2, seed=1), real),
+    ]
     for count, (naming, images) in enumerate([*runs, *runs], 1):
         learn_or_load(naming, backbone, images, ClassPrompt(), tmp_path)
         assert len(list((tmp_path / "concepts").iterdir())) == min(count, len(runs))
@@ -280,8 +394,15 @@ def test_fault_14_append_trains_longer_than_its_control(tmp_path):
     real = toy_photographs()
     _, made = painted(Recipe(name="real-gen"), real, tmp_path / "set", copies=5)
     for preset in (dataclasses.replace(QUICK, updates=7), dataclasses.replace(QUICK, updates=None, epochs=7)):
-        fed = {use: train_classifier(real, made if use else None, preset, Showing(training_use(use or "append"))).fed for use in ("", "append", "only", "swap_class")}
-        assert {one["updates"] for one in fed.values()} == {7} and {one["rows"] for one in fed.values()} == {7 * len(real)}
+        fed = {
+            use: train_classifier(
+                real, made if use else None, preset, Showing(training_use(use or "append"))
+            ).fed
+            for use in ("", "append", "only", "swap_class")
+        }
+        assert {one["updates"] for one in fed.values()} == {7} and {one["rows"] for one in fed.values()} == {
+            7 * len(real)
+        }
     assert fed[""]["synthetic"] == 0 < fed["append"]["synthetic"] < fed["only"]["synthetic"]
 
 
@@ -290,12 +411,22 @@ def test_fault_14_append_trains_longer_than_its_control(tmp_path):
 def test_fault_15_the_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
     assert "test" not in " ".join(inspect.signature(train_classifier).parameters)
     given, parts = [], sets()
-    monkeypatch.setattr(experiment, "train_classifier", lambda *images, **named: given.append((images, named)) or train_classifier(*images, **named))
-    list(run_experiment(Run(small_question(("original", "round-trip")), parts, toy_backbone(), tmp_path, False)))
+    monkeypatch.setattr(
+        experiment,
+        "train_classifier",
+        lambda *images, **named: given.append((images, named)) or train_classifier(*images, **named),
+    )
+    list(
+        run_experiment(
+            Run(small_question(("original", "round-trip")), parts, toy_backbone(), tmp_path, False)
+        )
+    )
     for images, named in given:
         everything = [one for one in (*images, *named.values()) if isinstance(one, LabeledImages)]
-        assert everything and not {digest for one in everything for digest in one.sha256} & set(parts["test"].sha256)
-        assert named.get("validation") is None                                        # the last update is examined
+        assert everything and not {digest for one in everything for digest in one.sha256} & set(
+            parts["test"].sha256
+        )
+        assert named.get("validation") is None  # the last update is examined
     assert len(given) == 2
 
 
@@ -305,5 +436,11 @@ def test_fault_15_settings_are_tuned_on_the_test_set():
     with pytest.raises(GenaugError, match="are for tuning"):
         Comparison(("original",), table="few_shot", splits=(100,))
     pool = toy_photographs((6, 6))
-    parts = experiment.make_split(Comparison(("original",), shots=2, condition="validation", splits=(100,)), {"train": pool, "test": sets()["test"]}, 100)
-    assert set(parts.train.ids) | set(parts.test.ids) <= set(pool.ids) and not set(parts.train.ids) & set(parts.test.ids)
+    parts = experiment.make_split(
+        Comparison(("original",), shots=2, condition="validation", splits=(100,)),
+        {"train": pool, "test": sets()["test"]},
+        100,
+    )
+    assert set(parts.train.ids) | set(parts.test.ids) <= set(pool.ids) and not set(parts.train.ids) & set(
+        parts.test.ids
+    )

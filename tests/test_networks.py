@@ -21,9 +21,28 @@ from genaug.readers import open_sets
 from genaug.methods.diagen import SoftWeight, diagen
 from genaug.methods.genie import LargestStep, genie_ada
 from genaug.methods.real_filter import FeatureFilter, real_filter
-from genaug.networks import (IMAGENET, KINDS, KNOWN_PICTURES, ROLE_WORDS, ROLES, TOY, SmallNetwork, bare_name, convert_imagenet,
-                             copy_weights, embedded_weights, feature_network, features_for, imagenet_classes, kind_of_data,
-                             known_answers, make_network, network_for, renamed_weights, usual_view)
+from genaug.networks import (
+    IMAGENET,
+    KINDS,
+    KNOWN_PICTURES,
+    ROLE_WORDS,
+    ROLES,
+    TOY,
+    SmallNetwork,
+    bare_name,
+    convert_imagenet,
+    copy_weights,
+    embedded_weights,
+    feature_network,
+    features_for,
+    imagenet_classes,
+    kind_of_data,
+    known_answers,
+    make_network,
+    network_for,
+    renamed_weights,
+    usual_view,
+)
 from genaug.painting import synthesize
 from genaug.recipe import ClassName
 from toy_world import toy_backbone, toy_photographs
@@ -37,19 +56,35 @@ REAL_KINDS = [kind for kind in KINDS if kind != "embedded"]
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_the_asset_is_what_its_card_says(name):
-    card, state = json.loads((ASSETS / "imagenet-1" / f"{name}.json").read_text()), load_file(ASSETS / "imagenet-1" / f"{name}.safetensors")
+    card, state = (
+        json.loads((ASSETS / "imagenet-1" / f"{name}.json").read_text()),
+        load_file(ASSETS / "imagenet-1" / f"{name}.safetensors"),
+    )
     assert {key: list(value.shape) for key, value in state.items()} == card["tensors"]
-    assert {value.dtype for value in state.values()} == {torch.float16} and all(value.isfinite().all() for value in state.values())
-    assert card["source"]["sha256"] == IMAGENET[name].sha256 and IMAGENET[name].sha256 in (ASSETS / "imagenet-1" / "NOTICE").read_text()
+    assert {value.dtype for value in state.values()} == {torch.float16} and all(
+        value.isfinite().all() for value in state.values()
+    )
+    assert (
+        card["source"]["sha256"] == IMAGENET[name].sha256
+        and IMAGENET[name].sha256 in (ASSETS / "imagenet-1" / "NOTICE").read_text()
+    )
     assert card["licence"] == "Apache-2.0" and card["mean"] == card["std"] == [0.5] * 3
 
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_the_tensors_are_those_of_timms_module_tree(name):
-    own = {key: value.shape for key, value in timm.create_model(name).state_dict().items() if not key.endswith("num_batches_tracked")}
+    own = {
+        key: value.shape
+        for key, value in timm.create_model(name).state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
     assert {key: value.shape for key, value in embedded_weights(name).items()} == own
     network = make_network(name, 1000, 3, usual_view(name).size, "embedded")
-    assert not [key for key, value in embedded_weights(name).items() if not torch.equal(network.network.state_dict()[key], value)]
+    assert not [
+        key
+        for key, value in embedded_weights(name).items()
+        if not torch.equal(network.network.state_dict()[key], value)
+    ]
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -59,20 +94,29 @@ def test_it_names_the_four_pictures(name):
     answers, expected = known_answers(network, view), list(KNOWN_PICTURES.values())
     right = [answer["class"] for answer in answers if answer["class"] in expected]
     assert expected == [285, 967, 657, 665] and (right == expected if name == LITE else len(right) >= 3)
-    assert [answer["name"].split(",")[0] for answer in answers if answer["class"] != 657][:2] == ["Egyptian cat", "espresso"]
+    assert [answer["name"].split(",")[0] for answer in answers if answer["class"] != 657][:2] == [
+        "Egyptian cat",
+        "espresso",
+    ]
     assert name != LITE or [answer["name"] for answer in answers[2:]] == ["missile", "moped"]
     stored = json.loads((ASSETS / "imagenet-1" / f"{name}.json").read_text())
     assert [answer["class"] for answer in answers] == [answer["class"] for answer in stored["answers"]]
-    assert [answer["probability"] for answer in answers] == pytest.approx([answer["probability"] for answer in stored["answers"]], abs=0.01)
+    assert [answer["probability"] for answer in answers] == pytest.approx(
+        [answer["probability"] for answer in stored["answers"]], abs=0.01
+    )
     assert network.mean.flatten().tolist() == network.std.flatten().tolist() == [0.5] * 3
-    assert (view.size, view.resize) == (stored["size"], stored["resize"]) and (name != LITE or view.size == 224)
+    assert (view.size, view.resize) == (stored["size"], stored["resize"]) and (
+        name != LITE or view.size == 224
+    )
 
 
 def test_class_names_are_those_of_timm():
     from timm.data import ImageNetInfo
     info = ImageNetInfo()
     assert len(imagenet_classes()) == 1000
-    assert [info.index_to_description(index) for index in range(0, 1000, 37)] == list(imagenet_classes()[::37])
+    assert [info.index_to_description(index) for index in range(0, 1000, 37)] == list(
+        imagenet_classes()[::37]
+    )
 
 
 def test_all_assets_stay_small():
@@ -82,7 +126,9 @@ def test_all_assets_stay_small():
 def planted_file(tmp_path, monkeypatch, change=lambda state: state):
     "A checkpoint of random numbers under other names, in timm's order; the declared hash is its own."
     own = timm.create_model(LITE).state_dict()
-    state = change({f"_part{number}.{key.rpartition('.')[2]}": value for number, (key, value) in enumerate(own.items())})
+    state = change(
+        {f"_part{number}.{key.rpartition('.')[2]}": value for number, (key, value) in enumerate(own.items())}
+    )
     torch.save(state, tmp_path / "given.pth")
     source = IMAGENET[LITE]._replace(sha256=hashlib.sha256((tmp_path / "given.pth").read_bytes()).hexdigest())
     monkeypatch.setattr(networks, "IMAGENET", {LITE: source})
@@ -94,7 +140,9 @@ def test_a_conversion_renames_rounds_and_says_what_it_did(tmp_path, monkeypatch)
     record = convert_imagenet(path, LITE, tmp_path / "out")
     state = load_file(tmp_path / "out" / f"{LITE}.safetensors")
     assert len(state) == 247 and all(torch.equal(value, own[key].half()) for key, value in state.items())
-    assert record == json.loads((tmp_path / "out" / f"{LITE}.json").read_text()) and len(record["answers"]) == 4
+    assert (
+        record == json.loads((tmp_path / "out" / f"{LITE}.json").read_text()) and len(record["answers"]) == 4
+    )
     assert len((tmp_path / "out" / "classes.txt").read_text().splitlines()) == 1000
 
 
@@ -116,7 +164,9 @@ class Bomb:
 
 
 def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
-    path, _ = planted_file(tmp_path, monkeypatch, lambda state: {**state, "extra": Bomb(tmp_path / "executed")})
+    path, _ = planted_file(
+        tmp_path, monkeypatch, lambda state: {**state, "extra": Bomb(tmp_path / "executed")}
+    )
     for read in (lambda: renamed_weights(path, LITE), lambda: make_network("torchvision:shufflenet_v2_x0_5", 3, 3, 64, str(path)),
                  lambda: make_network("test_resnet", 3, 3, 64, str(path))):
         with pytest.raises(GenaugError):
@@ -138,10 +188,15 @@ def test_a_network_of_torchvision_has_the_two_halves(name, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         whole = get_model(name, weights=None).eval()
-    save_file({key: value.contiguous() for key, value in whole.state_dict().items()}, tmp_path / "model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in whole.state_dict().items()}, tmp_path / "model.safetensors"
+    )
     torch.save({"state_dict": whole.state_dict()}, tmp_path / "model.pth")
     images, before = torch.rand(2, 3, 64, 64), torch.random.get_rng_state()
-    made = [make_network(f"torchvision:{name}", 1000, 3, 64, str(tmp_path / file)).eval() for file in ("model.safetensors", "model.pth", "")]
+    made = [
+        make_network(f"torchvision:{name}", 1000, 3, 64, str(tmp_path / file)).eval()
+        for file in ("model.safetensors", "model.pth", "")
+    ]
     assert torch.equal(before, torch.random.get_rng_state())
     with torch.inference_mode():
         expected = whole((images - made[0].mean) / made[0].std)
@@ -192,13 +247,18 @@ def test_random_is_a_word(name):
 def photographs(count=4, edge=40, channels=3, seed=0):
     draw = np.random.default_rng(seed)
     pixels = [draw.integers(0, 256, (edge, edge + 3, channels), dtype=np.uint8) for _ in range(count)]
-    return LabeledImages(pixels, np.arange(count) % 2, ("wren", "owl"), [f"{place}.png" for place in range(count)])
+    return LabeledImages(
+        pixels, np.arange(count) % 2, ("wren", "owl"), [f"{place}.png" for place in range(count)]
+    )
 
 
 def in_folder(home, images):
     "The same pictures as files in class folders, opened again."
     for place, name in enumerate(images.ids):
-        write_atomic(home / images.class_names[int(images.labels[place].argmax())] / Path(name).name, encode_png(images.image(place)))
+        write_atomic(
+            home / images.class_names[int(images.labels[place].argmax())] / Path(name).name,
+            encode_png(images.image(place)),
+        )
     return next(iter(open_sets(str(home)).values()))
 
 
@@ -224,15 +284,19 @@ def planted(tmp_path):
     pixels, small = [pool.image(place) for place in range(4)], photographs(edge=16)
     enlarged = [np.pad(image, ((0, 1), (0, 1), (0, 0))) for image in pixels]
     return {
-        "photographs": photographs(), "photographs of 32 pixels": replace(photographs(), pixels=pixels),
-        "a folder of 12 pixels": in_folder(tmp_path / "small", replace(small, pixels=[image[:12, :12] for image in small.pixels])),
+        "photographs": photographs(),
+        "photographs of 32 pixels": replace(photographs(), pixels=pixels),
+        "a folder of 12 pixels": in_folder(
+            tmp_path / "small", replace(small, pixels=[image[:12, :12] for image in small.pixels])
+        ),
         "an embedded set in a folder": in_folder(tmp_path / "written", pool),
         "names of digits": replace(photographs(), class_names=("one", "two"), pixels=pixels),
         "ids of an embedded set": LabeledImages(pixels, [0, 1, 0, 1], ("wren", "owl"), pool.ids),
         "ids and names, larger": replace(pool, pixels=enlarged, digests=None),
         "ids and names, in grey": replace(pool, pixels=[image[:, :, :1] for image in pixels], digests=None),
         "one id of its own": replace(pool, ids=(*pool.ids[:3], "mine.png")),
-        "no picture": photographs()[[]]}
+        "no picture": photographs()[[]],
+    }
 
 
 def test_whatever_is_not_surely_embedded_is_photographs(tmp_path):
@@ -245,7 +309,12 @@ def test_whatever_is_not_surely_embedded_is_photographs(tmp_path):
 def test_grey_is_grey_however_it_is_stored(tmp_path):
     grey = photographs(20, channels=1)
     coloured = replace(grey, pixels=[np.repeat(image, 3, 2) for image in grey.pixels])
-    assert kind_of_data(grey) == kind_of_data(coloured) == kind_of_data(in_folder(tmp_path / "scans", grey)) == "grey"
+    assert (
+        kind_of_data(grey)
+        == kind_of_data(coloured)
+        == kind_of_data(in_folder(tmp_path / "scans", grey))
+        == "grey"
+    )
     assert kind_of_data(replace(grey, pixels=[*grey.pixels[:19], photographs(1).image(0)])) == "photographs"
     flat = replace(grey, pixels=[image[:, :, 0] for image in grey.pixels])
     assert kind_of_data(flat) == "grey"
@@ -297,7 +366,9 @@ def test_random_weights_only_by_that_word_and_only_where_it_learns(role, kind):
 def test_nobody_judges_what_he_selected(kind):
     judge, filtering = ROLES["judge", kind].network, ROLES["filter", kind].network
     with pytest.raises(GenaugError, match="it is the judge's"):
-        network_for("filter", kind, judge, "random" if judge in TOY else None) if judge not in TOY else _raise_as_judge(kind)
+        network_for(
+            "filter", kind, judge, "random" if judge in TOY else None
+        ) if judge not in TOY else _raise_as_judge(kind)
     for same in (filtering, f"{bare_name(filtering)}.in1k") if kind != "embedded" else (filtering,):
         with pytest.raises(GenaugError, match="filtered with it|cannot examine"):
             network_for("judge", kind, same)
@@ -308,7 +379,10 @@ def test_nobody_judges_what_he_selected(kind):
             network_for("judge", kind, pair[0], apart=(pair[1], "densenet121.tv_in1k"))
         with pytest.raises(GenaugError, match="it is the judge's"):
             network_for("filter", kind, pair[0], apart=(pair[1],))
-    assert network_for("judge", kind, "resnet18.tv_in1k", apart=("resnet34.tv_in1k",)).network == "resnet18.tv_in1k"
+    assert (
+        network_for("judge", kind, "resnet18.tv_in1k", apart=("resnet34.tv_in1k",)).network
+        == "resnet18.tv_in1k"
+    )
 
 
 def _raise_as_judge(kind):
@@ -326,9 +400,16 @@ def test_unknown_words_are_named(role, kind, words):
 
 # The methods that examine: Real-Filter, GeNIe-Ada, DIAGen
 
-METHODS = {"real-filter": (real_filter, {"rounds": 4, "num_inference_steps": 3}), "genie-ada": (genie_ada, {"num_inference_steps": 4}),
-           "diagen": (diagen, {"naming": ClassName(), "num_inference_steps": 4})}
-TOY_WORDS = {"real-filter": {"features": "letters"}, "genie-ada": {"features": "wide"}, "diagen": {"classifier": "tiny"}}
+METHODS = {
+    "real-filter": (real_filter, {"rounds": 4, "num_inference_steps": 3}),
+    "genie-ada": (genie_ada, {"num_inference_steps": 4}),
+    "diagen": (diagen, {"naming": ClassName(), "num_inference_steps": 4}),
+}
+TOY_WORDS = {
+    "real-filter": {"features": "letters"},
+    "genie-ada": {"features": "wide"},
+    "diagen": {"classifier": "tiny"},
+}
 
 
 def made(name, **settings):
@@ -340,14 +421,20 @@ def made(name, **settings):
 def no_toys(monkeypatch):
     "Whoever asks a toy network fails; the doubter learns for two updates."
     from genaug.classifier import training_preset
-    monkeypatch.setattr(SmallNetwork, "forward_features", lambda *arguments: pytest.fail("a toy network was asked"))
-    monkeypatch.setattr("genaug.methods.diagen.training_preset", lambda name: training_preset(name, updates=2, batch_size=2))
+    monkeypatch.setattr(
+        SmallNetwork, "forward_features", lambda *arguments: pytest.fail("a toy network was asked")
+    )
+    monkeypatch.setattr(
+        "genaug.methods.diagen.training_preset", lambda name: training_preset(name, updates=2, batch_size=2)
+    )
 
 
 @pytest.mark.parametrize("channels", [3, 1])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_folder_of_photographs_is_examined_by_no_toy(name, channels, tmp_path, no_toys):
-    real = in_folder(tmp_path / "photos", replace(photographs(6, 24, channels), class_names=("square", "bar")))
+    real = in_folder(
+        tmp_path / "photos", replace(photographs(6, 24, channels), class_names=("square", "bar"))
+    )
     method = made(name).fit(real, tmp_path / "work")
     assert method.examiners(real) == (LITE,) and method.filter.examiners(real) == (LITE,)
     out = synthesize(method, real, tmp_path / "out", Budget(1), seed=0, progress=False, allow_fewer=True)
@@ -374,13 +461,26 @@ def test_a_doubter_by_a_named_network_is_looked_at_too(network, weights):
 @pytest.mark.parametrize("name", METHODS)
 def test_on_toy_pictures_every_id_is_what_it_was(name):
     real = toy_photographs()
-    new, named = made(name), made(name, **{key: {"wide": "letters"}.get(word, word) for key, word in TOY_WORDS[name].items()})
-    assert content_hash(new.settings()) == content_hash(named.settings()) and new.fingerprint() == named.fingerprint()
+    new, named = (
+        made(name),
+        made(name, **{key: {"wide": "letters"}.get(word, word) for key, word in TOY_WORDS[name].items()}),
+    )
+    assert (
+        content_hash(new.settings()) == content_hash(named.settings())
+        and new.fingerprint() == named.fingerprint()
+    )
     new, named = new.fit(real), named.fit(real)
     assert new.settings() == named.settings() and new.fingerprint() == named.fingerprint()
     assert new.plan(real, Budget(2), 0) == named.plan(real, Budget(2), 0)
     words = {key: made(name).settings()[key] for key in TOY_WORDS[name]}
-    assert words == {"real-filter": {"features": "letters"}, "genie-ada": {"features": "letters"}, "diagen": {"classifier": "tiny"}}[name]
+    assert (
+        words
+        == {
+            "real-filter": {"features": "letters"},
+            "genie-ada": {"features": "letters"},
+            "diagen": {"classifier": "tiny"},
+        }[name]
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -398,12 +498,16 @@ def test_photographs_have_other_ids_and_a_copy_asks_again(name, tmp_path):
 
 
 def test_parts_alone_ask_the_table_too():
-    assert FeatureFilter().suited(photographs()).features == LargestStep().suited(photographs()).features == LITE
-    assert SoftWeight(classifier=None).suited(photographs()) == SoftWeight(classifier=None) and not SoftWeight(classifier=None).examiners(None)
+    assert (
+        FeatureFilter().suited(photographs()).features == LargestStep().suited(photographs()).features == LITE
+    )
+    assert SoftWeight(classifier=None).suited(photographs()) == SoftWeight(
+        classifier=None
+    ) and not SoftWeight(classifier=None).examiners(None)
     assert FeatureFilter("clip_zero_shot", clip="there").suited(photographs()).features == "auto"
     assert FeatureFilter("clip_zero_shot", clip="there").examiners(photographs()) == ("clip:there",)
     named = SoftWeight(network=LITE).suited(photographs()).preset()
-    assert (named.network, named.weights) == (LITE, "embedded")                     # and not random weights by an empty field
+    assert (named.network, named.weights) == (LITE, "embedded")  # and not random weights by an empty field
     assert SoftWeight(network="resnet18.tv_in1k").suited(photographs()).preset().weights == "usual"
     assert SoftWeight("densenet121").suited(photographs()).preset().network == "densenet121"
 
@@ -416,4 +520,6 @@ def test_the_key_of_a_result_names_the_network_that_filters(tmp_path):
     run = Run(question, {"train": mine, "test": mine}, None, tmp_path, False)
     assert run.arms["real-filter"].augmenter.filter.features == "tf_efficientnet_lite0"
     with pytest.raises(GenaugError, match="letters"):
-        Run(replace(question, methods=("real-filter@features=letters",)), run.sets, None, tmp_path, False).arms
+        Run(
+            replace(question, methods=("real-filter@features=letters",)), run.sets, None, tmp_path, False
+        ).arms

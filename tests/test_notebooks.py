@@ -40,14 +40,25 @@ class Example:
 def good_cells():
     "A small notebook that keeps all habits, cell by cell."
     return [
-        new_markdown_cell(OPENING), new_markdown_cell(INTRODUCTION), new_code_cell("#| default_exp methods.example"),
-        new_markdown_cell("| symbol | name | range | meaning |\n|---|---|---|---|\n| $a$ | `amount` | real | a number |"),
-        new_code_cell("#| export\nimport math"), new_code_cell("#| hide\nimport random\nseed = 0"),
-        new_markdown_cell("## Doubling\n\nWhy."), new_markdown_cell("$$b = 2a \\tag{1}$$"),
-        new_code_cell(EXPORTED), new_code_cell("double(2)", outputs=[new_output("execute_result", {"text/plain": "4"})]),
-        new_code_cell("assert double(2) == 4"), new_markdown_cell("## A class"), new_code_cell(CLASS),
-        new_code_cell("assert Example().run(1) == 1"), new_markdown_cell("## Where we differ from the paper and its code\n\nNone."),
-        new_markdown_cell("## What the paper reports, what we get"), new_code_cell("#| hide\nimport nbdev; nbdev.nbdev_export()"),
+        new_markdown_cell(OPENING),
+        new_markdown_cell(INTRODUCTION),
+        new_code_cell("#| default_exp methods.example"),
+        new_markdown_cell(
+            "| symbol | name | range | meaning |\n|---|---|---|---|\n| $a$ | `amount` | real | a number |"
+        ),
+        new_code_cell("#| export\nimport math"),
+        new_code_cell("#| hide\nimport random\nseed = 0"),
+        new_markdown_cell("## Doubling\n\nWhy."),
+        new_markdown_cell("$$b = 2a \\tag{1}$$"),
+        new_code_cell(EXPORTED),
+        new_code_cell("double(2)", outputs=[new_output("execute_result", {"text/plain": "4"})]),
+        new_code_cell("assert double(2) == 4"),
+        new_markdown_cell("## A class"),
+        new_code_cell(CLASS),
+        new_code_cell("assert Example().run(1) == 1"),
+        new_markdown_cell("## Where we differ from the paper and its code\n\nNone."),
+        new_markdown_cell("## What the paper reports, what we get"),
+        new_code_cell("#| hide\nimport nbdev; nbdev.nbdev_export()"),
     ]
 
 
@@ -82,12 +93,18 @@ def png(size):
 
 LONG_BODY = "".join(f"    amount += {step}\n" for step in range(60))
 PLANTED = {
-    "default_exp differs from the file name": (changed(2, "methods.example", "methods.other"), "the file name says methods.example"),
+    "default_exp differs from the file name": (
+        changed(2, "methods.example", "methods.other"),
+        "the file name says methods.example",
+    ),
     "no default_exp": (changed(2, "#| default_exp methods.example", "print(1)"), "default_exp is missing"),
     "an opening cell is missing": (lambda cells: cells.pop(3), "six opening cells"),
     "no title": (changed(0, "# Example", "Example"), "'# title'"),
     "no one-line description": (changed(0, "> One", "One"), "'> one sentence' line"),
-    "more than title and description in the first cell": (changed(0, "understands\n", "understands\n\nMore.\n"), "more than title and description"),
+    "more than title and description in the first cell": (
+        changed(0, "understands\n", "understands\n\nMore.\n"),
+        "more than title and description",
+    ),
     "no 'You will see'": (changed(1, "You will see", "There is"), "does not say 'You will see"),
     "no 'Read first'": (changed(1, "Read first", "See"), "does not say 'Read first"),
     "'Read first' names a later page": (changed(1, "05, 06", "05, 60"), "read 60 first"),
@@ -97,45 +114,122 @@ PLANTED = {
     "no fixed seed": (changed(5, "seed = 0", ""), "one fixed seed"),
     "no export cell at the end": (lambda cells: cells.pop(), "the last cell is not"),
     "no 'Where we differ'": (changed(14, "Where we differ", "Notes"), "no section 'Where we differ"),
-    "no 'What the paper reports'": (changed(15, "What the paper reports", "Notes"), "no section 'What the paper reports"),
-    "too little prose": (lambda cells: cells.__setitem__(slice(11, 11), [new_code_cell("1 + 1") for _ in range(9)]), "markdown cells for"),
-    "too much prose": (lambda cells: cells.__setitem__(slice(11, 11), [new_markdown_cell("So.") for _ in range(9)]), "markdown cells for"),
-    "a long exported cell": (changed(8, "    return", LONG_BODY + "    return"), "exported cell of 65 lines, at most 40"),
-    "a long class cell": (changed(12, "    def run", "".join(f"    field_{step} = {step}\n" for step in range(90)) + "    def run"), "at most 80"),
-    "a long method": (changed(12, "        return amount", "".join(f"        amount += {step}\n" for step in range(30)) + "        return amount"), "Example.run has 33 lines"),
+    "no 'What the paper reports'": (
+        changed(15, "What the paper reports", "Notes"),
+        "no section 'What the paper reports",
+    ),
+    "too little prose": (
+        lambda cells: cells.__setitem__(slice(11, 11), [new_code_cell("1 + 1") for _ in range(9)]),
+        "markdown cells for",
+    ),
+    "too much prose": (
+        lambda cells: cells.__setitem__(slice(11, 11), [new_markdown_cell("So.") for _ in range(9)]),
+        "markdown cells for",
+    ),
+    "a long exported cell": (
+        changed(8, "    return", LONG_BODY + "    return"),
+        "exported cell of 65 lines, at most 40",
+    ),
+    "a long class cell": (
+        changed(
+            12, "    def run", "".join(f"    field_{step} = {step}\n" for step in range(90)) + "    def run"
+        ),
+        "at most 80",
+    ),
+    "a long method": (
+        changed(
+            12,
+            "        return amount",
+            "".join(f"        amount += {step}\n" for step in range(30)) + "        return amount",
+        ),
+        "Example.run has 33 lines",
+    ),
     "no assert": (changed(10, "assert double(2) == 4", "double(2) == 4"), "no visible assert"),
-    "an assert too far away": (lambda cells: cells.__setitem__(slice(9, 9), [new_markdown_cell("Then.") for _ in range(2)]), "no visible assert"),
+    "an assert too far away": (
+        lambda cells: cells.__setitem__(slice(9, 9), [new_markdown_cell("Then.") for _ in range(2)]),
+        "no visible assert",
+    ),
     "a hidden assert": (changed(10, "assert", "#| hide\nassert"), "a hidden assert"),
-    "an error shown by try": (added("try: double(None)\nexcept TypeError as error: print(error)"), "a try block shows an error"),
-    "an error passed over": (added("try: double(None)\nexcept TypeError: pass"), "a try block shows an error"),
-    "a message kept": (added("try: double(None)\nexcept TypeError as error: message = str(error)"), "a try block shows an error"),
-    "an assert that may not be reached": (added("try: double(None)\nexcept TypeError as error: assert str(error)"), "a try block shows an error"),
+    "an error shown by try": (
+        added("try: double(None)\nexcept TypeError as error: print(error)"),
+        "a try block shows an error",
+    ),
+    "an error passed over": (
+        added("try: double(None)\nexcept TypeError: pass"),
+        "a try block shows an error",
+    ),
+    "a message kept": (
+        added("try: double(None)\nexcept TypeError as error: message = str(error)"),
+        "a try block shows an error",
+    ),
+    "an assert that may not be reached": (
+        added("try: double(None)\nexcept TypeError as error: assert str(error)"),
+        "a try block shows an error",
+    ),
     "a star-import": (added("from math import *"), "star-import from math"),
     "a one-letter parameter": (changed(8, "amount", "a"), "one-letter name 'a'"),
     "a one-letter local name": (changed(8, "    return", "    x = 1\n    return"), "one-letter name 'x'"),
-    "a one-letter loop variable": (changed(8, "    return", "    sum(i for i in range(3))\n    return"), "one-letter name 'i'"),
-    "a one-letter exception": (changed(8, "    return", "    try: pass\n    except ValueError as e: raise\n    return"), "one-letter name 'e'"),
+    "a one-letter loop variable": (
+        changed(8, "    return", "    sum(i for i in range(3))\n    return"),
+        "one-letter name 'i'",
+    ),
+    "a one-letter exception": (
+        changed(8, "    return", "    try: pass\n    except ValueError as e: raise\n    return"),
+        "one-letter name 'e'",
+    ),
     "global": (changed(8, "    return", "    global total\n    return"), "global total"),
-    "a mutable module-level name": (changed(8, "def double", "known = {}\ndef double"), "mutable module or class state known"),
-    "a mutable made by a call": (changed(8, "def double", "known = dict(one=1)\ndef double"), "mutable module or class state known"),
-    "a mutable class attribute": (changed(12, "    def run", "    cache = []\n\n    def run"), "mutable module or class state cache"),
+    "a mutable module-level name": (
+        changed(8, "def double", "known = {}\ndef double"),
+        "mutable module or class state known",
+    ),
+    "a mutable made by a call": (
+        changed(8, "def double", "known = dict(one=1)\ndef double"),
+        "mutable module or class state known",
+    ),
+    "a mutable class attribute": (
+        changed(12, "    def run", "    cache = []\n\n    def run"),
+        "mutable module or class state cache",
+    ),
     "imports mixed with code": (added("import os\nos.sep"), "imports and other code in one cell"),
     "no docstring": (changed(8, '    "Twice the amount (Eq. 1)."\n', ""), "double has no docstring"),
     "an unsafe torch.load": (added("torch.load" + "('weights.pt')"), "torch.load without weights_only=True"),
     "pickle": (added("pickle." + "load(file)"), "can run code from the file"),
     "numpy's pickle": (added("np.load('points.npy', allow_pickle=True)"), "can run code from the file"),
     "remote code": (added("model('name', trust_remote_code=True)"), "runs remote code"),
-    "a stored error": (with_output(new_output("error", ename="ValueError", evalue="", traceback=[])), "a stored error, ValueError"),
+    "a stored error": (
+        with_output(new_output("error", ename="ValueError", evalue="", traceback=[])),
+        "a stored error, ValueError",
+    ),
     "stored stderr": (with_output(new_output("stream", name="stderr", text="warning")), "stored stderr"),
-    "a stored progress bar": (with_output(new_output("stream", name="stdout", text=" 50%|#####     | 5/10")), "a stored progress bar"),
-    "a stored rate": (with_output(new_output("stream", name="stdout", text="12.5it/s")), "a stored progress bar"),
+    "a stored progress bar": (
+        with_output(new_output("stream", name="stdout", text=" 50%|#####     | 5/10")),
+        "a stored progress bar",
+    ),
+    "a stored rate": (
+        with_output(new_output("stream", name="stdout", text="12.5it/s")),
+        "a stored progress bar",
+    ),
     "%time": (added("%time double(2)"), "%time"),
-    "a machine's path in the code": (added("folder = '" + "/home" + "/somebody/images'"), "the machine's path /home"),
-    "a machine's path in an output": (with_output(new_output("stream", name="stdout", text="saved in " + "/tmp" + "/x12")), "the machine's path /tmp"),
+    "a machine's path in the code": (
+        added("folder = '" + "/home" + "/somebody/images'"),
+        "the machine's path /home",
+    ),
+    "a machine's path in an output": (
+        with_output(new_output("stream", name="stdout", text="saved in " + "/tmp" + "/x12")),
+        "the machine's path /tmp",
+    ),
     "too many figures": (lambda cells: cells[9].outputs.extend([png(100)] * 7), "7 figures, at most 6"),
     "a large figure": (with_output(png(41_000)), "a figure of 41 kB, at most 40"),
-    "a large embedded figure": (with_output(new_output("display_data", {"text/html": f'<img src="data:image/png;base64,{"A" * 60_000}">'})), "a figure of 45 kB"),
-    "a large notebook": (with_output(new_output("stream", name="stdout", text="0123456789\n" * 30_000)), "kB, at most 300"),
+    "a large embedded figure": (
+        with_output(
+            new_output("display_data", {"text/html": f'<img src="data:image/png;base64,{"A" * 60_000}">'})
+        ),
+        "a figure of 45 kB",
+    ),
+    "a large notebook": (
+        with_output(new_output("stream", name="stdout", text="0123456789\n" * 30_000)),
+        "kB, at most 300",
+    ),
     "code that does not parse": (added("def"), "does not parse"),
 }
 

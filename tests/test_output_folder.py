@@ -185,7 +185,9 @@ def test_a_folder_begun_with_something_else_is_refused_before_learning(tmp_path,
     synthesize(toy_method().fit(real), real, tmp_path / "out", Budget(copies=1), 0, progress=False)
     before = tree(tmp_path)
     method = (
-        real_guidance(backbone=toy_backbone()) if change == "method" else toy_method(**METHODS.get(change, {}))
+        real_guidance(backbone=toy_backbone())
+        if change == "method"
+        else toy_method(**METHODS.get(change, {}))
     )
     arguments = (
         toy_photographs(seed=1) if change == "photographs" else real,

@@ -88,10 +88,14 @@ def test_quarto_reads_one_configuration():
 def site(tmp_path):
     "Two pages that link to each other; `check` writes one link into the first and returns what is broken."
     (tmp_path / "methods").mkdir()
-    (tmp_path / "methods" / "b.html").write_text('<h2 id="the-circle">The circle</h2><a href="../a.html">back</a>')
+    (tmp_path / "methods" / "b.html").write_text(
+        '<h2 id="the-circle">The circle</h2><a href="../a.html">back</a>'
+    )
 
     def check(link):
-        (tmp_path / "a.html").write_text(f'<h2 id="top">A</h2><a {link}>link</a><img src="data:image/png;base64,AAAA">')
+        (tmp_path / "a.html").write_text(
+            f'<h2 id="top">A</h2><a {link}>link</a><img src="data:image/png;base64,AAAA">'
+        )
         return pages.broken_links(tmp_path)
     return check
 

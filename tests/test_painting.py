@@ -13,7 +13,19 @@ import pytest
 import torch
 
 import genaug.painting as painting
-from genaug.core import Augmenter, Budget, Decision, GenaugError, Identity, LabeledImages, PlanRow, content_hash, encode_png, seed_from, write_atomic
+from genaug.core import (
+    Augmenter,
+    Budget,
+    Decision,
+    GenaugError,
+    Identity,
+    LabeledImages,
+    PlanRow,
+    content_hash,
+    encode_png,
+    seed_from,
+    write_atomic,
+)
 from genaug.data import Manifest, open_folder
 from genaug.painting import Team, depths, make_plan, open_synthetic, plan_difference, read_plan, synthesize
 
@@ -136,16 +148,27 @@ def real(toy): return toy.toy_images()
 
 
 def paint(augmenter, real, folder, copies=5, seed=0, **options):
-    return synthesize(augmenter.fit(real), real, folder, Budget(copies=copies), seed, progress=False, **options)
+    return synthesize(
+        augmenter.fit(real), real, folder, Budget(copies=copies), seed, progress=False, **options
+    )
 
 
 def files_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".genaug" not in path.parts}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".genaug" not in path.parts
+    }
 
 
 def close(one, two):
     "The same rows, labels and provenance, and no pixel more than 2 of 255 apart."
-    assert one.ids == two.ids and np.array_equal(one.labels, two.labels) and one.info == two.info and len(one) > 0
+    assert (
+        one.ids == two.ids
+        and np.array_equal(one.labels, two.labels)
+        and one.info == two.info
+        and len(one) > 0
+    )
     differences = [np.abs(one.image(name).astype(int) - two.image(name)).max() for name in one.ids]
     assert max(differences) <= 2 and len(set(one.sha256)) == len(one)
 
@@ -158,8 +181,20 @@ def refusal(call, *arguments, **options):
 
 
 def run(workshop, *command, timeout=300):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(workshop[0]), str(Path(painting.__file__).parents[1])]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=timeout, env=environment, cwd=workshop[0])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(workshop[0]), str(Path(painting.__file__).parents[1])]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        cwd=workshop[0],
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -170,13 +205,38 @@ def run(workshop, *command, timeout=300):
 def test_what_lies_on_disk(toy, real, tmp_path):
     made = paint(toy.Grain(), real, tmp_path / "out")
     plan = read_plan(tmp_path / "out")
-    assert len(made) == 50 and made.ids == tuple(row.id for row in plan.rows) and made.counts() == {"kiwi": 25, "F/A-18 <b>": 25}
-    assert set(made.origins) == {"grain"} and plan.header["sources"] == dict(zip(real.ids, real.sha256)) and plan.header["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (
+        len(made) == 50
+        and made.ids == tuple(row.id for row in plan.rows)
+        and made.counts() == {"kiwi": 25, "F/A-18 <b>": 25}
+    )
+    assert (
+        set(made.origins) == {"grain"}
+        and plan.header["sources"] == dict(zip(real.ids, real.sha256))
+        and plan.header["versions"]["torch"] == torch.__version__.split("+")[0]
+    )
     info = made.info[7]
-    assert info["sources"] == [list(pair) for pair in plan.rows[7].inputs] and info["seed"] == plan.rows[7].seed and info["weight"] == 1.0
-    assert info["source_sha256"] == [real.sha256[real.index([info["sources"][0][0]])[0]]] and info["prompts"] == [["a photo", 1.0]]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".genaug", "class_map.txt", "findings.json", "plan.jsonl", "train"]
-    assert sorted(path.name for path in (tmp_path / "out" / "train").iterdir()) == ["F%2FA-18 %3Cb%3E", "classes.json", "kiwi", "metadata.jsonl"]
+    assert (
+        info["sources"] == [list(pair) for pair in plan.rows[7].inputs]
+        and info["seed"] == plan.rows[7].seed
+        and info["weight"] == 1.0
+    )
+    assert info["source_sha256"] == [real.sha256[real.index([info["sources"][0][0]])[0]]] and info[
+        "prompts"
+    ] == [["a photo", 1.0]]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".genaug",
+        "class_map.txt",
+        "findings.json",
+        "plan.jsonl",
+        "train",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out" / "train").iterdir()) == [
+        "F%2FA-18 %3Cb%3E",
+        "classes.json",
+        "kiwi",
+        "metadata.jsonl",
+    ]
     painted = toy.Grain().paint(plan.rows, real)
     assert all(np.array_equal(made.image(position), painted[position]) for position in range(50))
     assert len(real + made) == 60
@@ -190,7 +250,11 @@ def test_other_programs_read_the_finished_set(toy, real, tmp_path):
     tree = ImageFolder(str(tmp_path / "out" / "train"))
     assert len(tree) == 50 and len(tree.classes) == 2
     table = pd.read_json(tmp_path / "out" / "train" / "metadata.jsonl", lines=True)
-    assert table["id"].tolist() == list(made.ids) and table["seed"].tolist() == [info["seed"] for info in made.info] and set(table["method"]) == {"grain"}
+    assert (
+        table["id"].tolist() == list(made.ids)
+        and table["seed"].tolist() == [info["seed"] for info in made.info]
+        and set(table["method"]) == {"grain"}
+    )
     opened = open_folder(tmp_path / "out")["train"]
     assert len(opened) == 50 and set(opened.sha256) == set(made.sha256)
 
@@ -198,12 +262,19 @@ def test_other_programs_read_the_finished_set(toy, real, tmp_path):
 def test_hugging_face_datasets_reads_the_finished_set(toy, real, tmp_path):
     datasets = pytest.importorskip("datasets")
     made = paint(toy.Grain(), real, tmp_path / "out", copies=1)
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"]
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")
+    )["train"]
     assert len(loaded) == 10
     for record in loaded:
         position = made.index([record["id"]])[0]
-        assert np.array_equal(np.asarray(record["image"]), made.image(position)) and record["label"] == made.targets[position]
-        assert record["seed"] == made.info[position]["seed"] and record["sources"] == [made.info[position]["sources"][0][0]]
+        assert (
+            np.array_equal(np.asarray(record["image"]), made.image(position))
+            and record["label"] == made.targets[position]
+        )
+        assert record["seed"] == made.info[position]["seed"] and record["sources"] == [
+            made.info[position]["sources"][0][0]
+        ]
 
 
 def test_batch_size_changes_nothing(toy, real, tmp_path):
@@ -226,7 +297,9 @@ def test_multi_label_images_lie_flat(toy, tmp_path):
     real = LabeledImages(base.pixels, labels, base.class_names, base.ids, task="multi")
     made = paint(toy.Grain(), real, tmp_path / "out", copies=2)
     assert made.task == "multi" and len(list((tmp_path / "out" / "train").glob("*.png"))) == 20
-    assert np.array_equal(made.labels, np.array([row.label for row in read_plan(tmp_path / "out").rows], np.float32))
+    assert np.array_equal(
+        made.labels, np.array([row.label for row in read_plan(tmp_path / "out").rows], np.float32)
+    )
 
 
 def test_a_smaller_budget_gives_a_prefix(toy, real, tmp_path):
@@ -239,7 +312,9 @@ def test_a_smaller_budget_gives_a_prefix(toy, real, tmp_path):
 
 def test_killed_by_signal_at_random_moments_and_resumed(workshop, toy, real, tmp_path):
     kills = json.loads(run(workshop, "killer.py", str(tmp_path / "killed"), "5"))
-    assert sum(signalled and not finished and 0 < count < 60 for signalled, finished, count in kills) >= 3, kills
+    assert sum(signalled and not finished and 0 < count < 60 for signalled, finished, count in kills) >= 3, (
+        kills
+    )
     paint(toy.Grain(), real, tmp_path / "whole", copies=6)
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
     assert len(open_synthetic(tmp_path / "killed")) == 60
@@ -281,7 +356,10 @@ def test_a_full_disk_is_one_sentence_and_resumes(toy, real, tmp_path, monkeypatc
         patch.setattr(painting, "write_atomic", full)
         message = refusal(paint, toy.Grain(), real, tmp_path / "out")
     assert "disk is full" in message and "finished work is kept" in message
-    assert "not finished" in refusal(open_synthetic, tmp_path / "out") and len(list((tmp_path / "out").rglob("*.png"))) > 5
+    assert (
+        "not finished" in refusal(open_synthetic, tmp_path / "out")
+        and len(list((tmp_path / "out").rglob("*.png"))) > 5
+    )
     assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
 
 
@@ -302,7 +380,9 @@ def test_strange_files_in_the_set_are_named(toy, real, tmp_path):
     paint(toy.Grain(), real, tmp_path / "out")
     stranger = tmp_path / "out" / "train" / "kiwi" / "holiday.png"
     stranger.write_bytes(encode_png(real.image(0)))
-    assert "holiday.png" in refusal(open_synthetic, tmp_path / "out") and "holiday.png" in refusal(paint, toy.Grain(), real, tmp_path / "out")
+    assert "holiday.png" in refusal(open_synthetic, tmp_path / "out") and "holiday.png" in refusal(
+        paint, toy.Grain(), real, tmp_path / "out"
+    )
     stranger.unlink()
     assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
 
@@ -326,13 +406,19 @@ def test_resuming_refuses_other_work_and_says_what_differs(toy, real, tmp_path):
 def test_other_library_versions_are_recorded_but_do_not_stop_a_run(toy, real, tmp_path, monkeypatch):
     paint(toy.Grain(), real, tmp_path / "out")
     monkeypatch.setattr(painting, "_versions", lambda: {"torch": "9.9"})
-    assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50 and read_plan(tmp_path / "out").header["versions"]["torch"] != "9.9"
+    assert (
+        len(paint(toy.Grain(), real, tmp_path / "out")) == 50
+        and read_plan(tmp_path / "out").header["versions"]["torch"] != "9.9"
+    )
 
 
 def test_folders_that_are_not_ours_are_refused(toy, real, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("...")
-    assert "not empty" in refusal(paint, toy.Grain(), real, tmp_path / "thesis") and len(list((tmp_path / "thesis").glob("*.txt"))) == 1
+    assert (
+        "not empty" in refusal(paint, toy.Grain(), real, tmp_path / "thesis")
+        and len(list((tmp_path / "thesis").glob("*.txt"))) == 1
+    )
     assert "is a file" in refusal(paint, toy.Grain(), real, tmp_path / "thesis" / "chapter1.txt")
     real.save(tmp_path / "photos")
     stored = open_folder(tmp_path / "photos")["all"]
@@ -340,13 +426,17 @@ def test_folders_that_are_not_ours_are_refused(toy, real, tmp_path):
         assert "inside one another" in refusal(paint, toy.Grain(), stored, folder)
     assert "inside one another" in refusal(paint, toy.Grain(), stored, tmp_path)
     assert len(paint(toy.Grain(), stored, tmp_path / "out")) == 50
-    deep = LabeledImages(real.pixels, real.labels, real.class_names, [f"train/a/b/{name}" for name in real.ids])
+    deep = LabeledImages(
+        real.pixels, real.labels, real.class_names, [f"train/a/b/{name}" for name in real.ids]
+    )
     deep.save(tmp_path / "deep")
     assert len(paint(toy.Grain(), LabeledImages.open(tmp_path / "deep"), tmp_path / "out2")) == 50
 
 
 def test_damaged_plans_and_missing_sets_are_refused(toy, real, tmp_path):
-    assert "no plan" in refusal(read_plan, tmp_path) and "no plan" in refusal(open_synthetic, tmp_path / "none")
+    assert "no plan" in refusal(read_plan, tmp_path) and "no plan" in refusal(
+        open_synthetic, tmp_path / "none"
+    )
     paint(toy.Grain(), real, tmp_path / "out")
     text = (tmp_path / "out" / "plan.jsonl").read_text()
     for damage in (text[:-20], "\n".join(text.splitlines()[:-1]), "", "{}\n", "[1]\n"):
@@ -358,7 +448,10 @@ def test_only_training_images_of_the_manifest_are_painted_from(toy, real, tmp_pa
     manifest = Manifest.build({"all": real}, seed=0, shots=2)
     parts = manifest.sets({"all": real})
     assert len(paint(toy.Grain(), parts["train"], tmp_path / "out", manifest=manifest)) == 20
-    assert "test image" in refusal(paint, toy.Grain(), real, tmp_path / "leak", manifest=manifest) and not (tmp_path / "leak").exists()
+    assert (
+        "test image" in refusal(paint, toy.Grain(), real, tmp_path / "leak", manifest=manifest)
+        and not (tmp_path / "leak").exists()
+    )
 
 
 @pytest.mark.parametrize("change, words", [({"inputs": (("stranger", 1.0),)}, "neither a training image"), ({"label": (0.5, 0.4)}, "impossible label"),
@@ -366,14 +459,25 @@ def test_only_training_images_of_the_manifest_are_painted_from(toy, real, tmp_pa
                                            ({"round": 20}, "round outside"), ({"round": 1}, "planned 49")])
 def test_contradictory_plans_are_refused(toy, real, tmp_path, monkeypatch, change, words):
     plan = toy.Grain.plan
-    monkeypatch.setattr(toy.Grain, "plan", lambda self, *arguments: [PlanRow(**{**(first := plan(self, *arguments))[0].__dict__, **change}), *first[1:]])
+    monkeypatch.setattr(
+        toy.Grain,
+        "plan",
+        lambda self, *arguments: [
+            PlanRow(**{**(first := plan(self, *arguments))[0].__dict__, **change}),
+            *first[1:],
+        ],
+    )
     assert words in refusal(paint, toy.Grain(), real, tmp_path / "out") and not (tmp_path / "out").exists()
 
 
 def test_two_rows_with_one_id_and_an_empty_budget(toy, real, tmp_path, monkeypatch):
-    assert "no image at all" in refusal(synthesize, toy.Grain().fit(real), real, tmp_path / "out", Budget(fill=True), 0)
+    assert "no image at all" in refusal(
+        synthesize, toy.Grain().fit(real), real, tmp_path / "out", Budget(fill=True), 0
+    )
     plan = toy.Grain.plan
-    monkeypatch.setattr(toy.Grain, "plan", lambda self, *arguments: plan(self, *arguments)[:-1] + plan(self, *arguments)[:1])
+    monkeypatch.setattr(
+        toy.Grain, "plan", lambda self, *arguments: plan(self, *arguments)[:-1] + plan(self, *arguments)[:1]
+    )
     assert "same id" in refusal(paint, toy.Grain(), real, tmp_path / "out")
 
 
@@ -393,7 +497,11 @@ def test_methods_that_return_no_pictures_are_programming_errors(toy, real, tmp_p
 def test_shards_by_hand_in_any_order(toy, real, tmp_path):
     paint(toy.Grain(), real, tmp_path / "whole")
     results = [paint(toy.Grain(), real, tmp_path / "out", shard=(index, 3)) for index in (2, 0, 1)]
-    assert results[:2] == [None, None] and len(results[2]) == 50 and files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    assert (
+        results[:2] == [None, None]
+        and len(results[2]) == 50
+        and files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    )
     assert len(paint(toy.Grain(), real, tmp_path / "out", shard=(0, 3))) == 50
     for shard in ((3, 3), (-1, 2), (0, 0)):
         assert "shard" in refusal(paint, toy.Grain(), real, tmp_path / "bad", shard=shard)
@@ -401,7 +509,13 @@ def test_shards_by_hand_in_any_order(toy, real, tmp_path):
 
 def test_groups_stay_whole_and_shards_share_everything(toy, real):
     plan = make_plan(toy.Grain().fit(real), real, Budget(copies=5), 0)
-    grouped = painting.Plan(plan.header, tuple(PlanRow(**{**row.__dict__, "group": f"g{position // 3}"}) for position, row in enumerate(plan.rows)))
+    grouped = painting.Plan(
+        plan.header,
+        tuple(
+            PlanRow(**{**row.__dict__, "group": f"g{position // 3}"})
+            for position, row in enumerate(plan.rows)
+        ),
+    )
     shares = [Team(index, 4).share(grouped, grouped.rows) for index in range(4)]
     assert sum(map(len, shares)) == 50
     owners = {}
@@ -410,21 +524,55 @@ def test_groups_stay_whole_and_shards_share_everything(toy, real):
 
 
 def test_torchrun_paints_halves_and_process_zero_finishes(workshop, toy, real, tmp_path):
-    output = run(workshop, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "team.py", str(tmp_path / "team"), str(tmp_path / "diff-ii"))
+    output = run(
+        workshop,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "team.py",
+        str(tmp_path / "team"),
+        str(tmp_path / "diff-ii"),
+    )
     assert "rank 0 gloo painted 25 of 50" in output and "rank 1 gloo painted 25 of 50" in output
     paint(toy.Grain(), real, tmp_path / "whole")
     assert files_of(tmp_path / "team") == files_of(tmp_path / "whole")
-    alone = synthesize(toy.toy_method().fit(real), real, tmp_path / "alone", Budget(copies=3), 0, progress=False)
+    alone = synthesize(
+        toy.toy_method().fit(real), real, tmp_path / "alone", Budget(copies=3), 0, progress=False
+    )
     close(alone, open_synthetic(tmp_path / "diff-ii"))
 
 
 def test_batch_size_and_shards_change_no_pixel_of_diff_ii_by_more_than_two(toy, real, tmp_path):
-    made = [synthesize(toy.toy_method().fit(real), real, tmp_path / str(size), Budget(copies=3), 0, batch_size=size, progress=False) for size in (1, 32)]
+    made = [
+        synthesize(
+            toy.toy_method().fit(real),
+            real,
+            tmp_path / str(size),
+            Budget(copies=3),
+            0,
+            batch_size=size,
+            progress=False,
+        )
+        for size in (1, 32)
+    ]
     close(*made)
     for index in (1, 0):
-        shard = synthesize(toy.toy_method().fit(real), real, tmp_path / "shards", Budget(copies=3), 0, shard=(index, 2), progress=False)
+        shard = synthesize(
+            toy.toy_method().fit(real),
+            real,
+            tmp_path / "shards",
+            Budget(copies=3),
+            0,
+            shard=(index, 2),
+            progress=False,
+        )
     close(made[0], shard)
-    assert read_plan(tmp_path / "1").header["settings"]["start"]["type"] == "CircleStart" and " at 0x" not in (tmp_path / "1" / "plan.jsonl").read_text()
+    assert (
+        read_plan(tmp_path / "1").header["settings"]["start"]["type"] == "CircleStart"
+        and " at 0x" not in (tmp_path / "1" / "plan.jsonl").read_text()
+    )
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, real, tmp_path):
@@ -444,7 +592,10 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, real,
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert (tmp_path / "out" / ".genaug" / "lock.json").exists()
-    assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50 and not (tmp_path / "out" / ".genaug" / "lock.json").exists()
+    assert (
+        len(paint(toy.Grain(), real, tmp_path / "out")) == 50
+        and not (tmp_path / "out" / ".genaug" / "lock.json").exists()
+    )
 
 
 # ---- rounds, filters, groups, ingredients
@@ -467,7 +618,19 @@ class Sieve(Augmenter):
                 name = content_hash(seed, slot.anchor, slot.copy, number)[:12]
                 label = tuple(float(value) for value in real.labels[real.index([slot.anchor])[0]])
                 group = f"{slot.anchor}-{slot.copy}" if self.grouped else None
-                rows.append(PlanRow(name, self.name, label, ((slot.anchor, 1.0),), (), seed_from(name), {}, group, 0 if self.grouped else number))
+                rows.append(
+                    PlanRow(
+                        name,
+                        self.name,
+                        label,
+                        ((slot.anchor, 1.0),),
+                        (),
+                        seed_from(name),
+                        {},
+                        group,
+                        0 if self.grouped else number,
+                    )
+                )
         return rows
 
     def paint(self, rows, real):
@@ -493,25 +656,43 @@ def test_later_rounds_are_painted_only_where_images_are_missing(real, tmp_path):
     first_kept = [row.id for row in plan.rows if level[row.id] > 100 and row.round == 0]
     assert set(first_kept) <= set(made.ids)
     rejected = {path.stem for path in (tmp_path / "out" / ".genaug" / "rejected").glob("*.png")}
-    assert rejected == set(sieve.seen) - set(made.ids) and len(list((tmp_path / "out" / "train").rglob("*.png"))) == 30
-    decisions = [json.loads(line) for line in (tmp_path / "out" / ".genaug" / "decisions.jsonl").read_text().splitlines()]
-    assert {one["id"] for one in decisions if one["keep"]} == set(made.ids) and len(decisions) == len(sieve.seen)
+    assert (
+        rejected == set(sieve.seen) - set(made.ids)
+        and len(list((tmp_path / "out" / "train").rglob("*.png"))) == 30
+    )
+    decisions = [
+        json.loads(line)
+        for line in (tmp_path / "out" / ".genaug" / "decisions.jsonl").read_text().splitlines()
+    ]
+    assert {one["id"] for one in decisions if one["keep"]} == set(made.ids) and len(decisions) == len(
+        sieve.seen
+    )
     (tmp_path / "out" / "train" / "metadata.jsonl").unlink()
     before = files_of(tmp_path / "out")
     again = Sieve()
     assert paint(again, real, tmp_path / "out", copies=3).ids == made.ids and again.seen == []
-    assert {name: data for name, data in files_of(tmp_path / "out").items() if "metadata" not in name} == before
+    assert {
+        name: data for name, data in files_of(tmp_path / "out").items() if "metadata" not in name
+    } == before
 
 
 def test_a_filter_with_shards_ends_with_the_same_set(real, tmp_path):
     whole = paint(Sieve(), real, tmp_path / "whole", copies=3)
     results = [paint(Sieve(), real, tmp_path / "out", copies=3, shard=(index, 2)) for index in (0, 1)]
-    assert results[0] is None and results[1].ids == whole.ids and files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    assert (
+        results[0] is None
+        and results[1].ids == whole.ids
+        and files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    )
 
 
 def test_a_filter_that_turns_down_too_much_says_how_many_are_missing(real, tmp_path):
     message = refusal(paint, Sieve(limit=250), real, tmp_path / "out", copies=3)
-    assert "of 15 images" in message and "loosen" in message and "not finished" in refusal(open_synthetic, tmp_path / "out")
+    assert (
+        "of 15 images" in message
+        and "loosen" in message
+        and "not finished" in refusal(open_synthetic, tmp_path / "out")
+    )
     made = paint(Sieve(limit=250), real, tmp_path / "out", copies=3, allow_fewer=True)
     assert 0 <= len(made) < 30 and made.class_names == real.class_names
 
@@ -532,13 +713,18 @@ class Mean(Augmenter):
         for slot in budget.slots(real):
             label = tuple(float(value) for value in real.labels[real.index([slot.anchor])[0]])
             names = [f"{slot.anchor}-{slot.copy}-{part}" for part in ("one", "two", "mean")]
-            rows += [PlanRow(name, self.name, label, ((slot.anchor, 1.0),), (), seed_from(name)) for name in names[:2]]
+            rows += [
+                PlanRow(name, self.name, label, ((slot.anchor, 1.0),), (), seed_from(name))
+                for name in names[:2]
+            ]
             rows.append(PlanRow(names[2], self.name, label, ((names[0], 0.5), (names[1], 0.5)), (), 0))
         return rows
 
     def paint(self, rows, real):
         flat = lambda row: np.full((4, 4, 3), row.seed % 256, np.uint8)
-        mixed = lambda row: ((real.image(row.inputs[0][0]).astype(int) + real.image(row.inputs[1][0])) // 2).astype(np.uint8)
+        mixed = lambda row: (
+            (real.image(row.inputs[0][0]).astype(int) + real.image(row.inputs[1][0])) // 2
+        ).astype(np.uint8)
         return [mixed(row) if len(row.inputs) == 2 else flat(row) for row in rows]
 
     def select(self, rows, images, real): return [Decision(row.id.endswith("mean"), reason="" if row.id.endswith("mean") else "ingredient") for row in rows]
@@ -561,7 +747,11 @@ def test_painting_leaves_the_images_and_the_global_random_state_alone(toy, real,
     before = (real.fingerprint(), torch.get_rng_state().clone(), np.random.get_state()[1].copy())
     paint(toy.Grain(), real, tmp_path / "out", copies=1)
     fresh = LabeledImages(real.pixels, real.labels, real.class_names, real.ids)
-    assert fresh.fingerprint() == before[0] and torch.equal(torch.get_rng_state(), before[1]) and np.array_equal(np.random.get_state()[1], before[2])
+    assert (
+        fresh.fingerprint() == before[0]
+        and torch.equal(torch.get_rng_state(), before[1])
+        and np.array_equal(np.random.get_state()[1], before[2])
+    )
 
 
 def test_plan_difference_of_equal_headers_but_other_rows(toy, real):
@@ -578,11 +768,37 @@ def test_rows_are_taken_over_only_from_the_same_work(toy, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "plan.jsonl").write_text("{nonsense")
     before = (tmp_path / "small" / "plan.jsonl").read_bytes()
-    helped = synthesize(toy.Grain().fit(real), real, tmp_path / "helped", Budget(copies=3), 0, progress=False, like=[tmp_path / "broken", tmp_path / "nowhere", tmp_path / "small"])
-    assert helped.ids == plain.ids and all(np.array_equal(helped.image(name), plain.image(name)) for name in plain.ids)
-    assert (tmp_path / "small" / "plan.jsonl").read_bytes() == before and len(open_synthetic(tmp_path / "small")) == len(small)
+    helped = synthesize(
+        toy.Grain().fit(real),
+        real,
+        tmp_path / "helped",
+        Budget(copies=3),
+        0,
+        progress=False,
+        like=[tmp_path / "broken", tmp_path / "nowhere", tmp_path / "small"],
+    )
+    assert helped.ids == plain.ids and all(
+        np.array_equal(helped.image(name), plain.image(name)) for name in plain.ids
+    )
+    assert (tmp_path / "small" / "plan.jsonl").read_bytes() == before and len(
+        open_synthetic(tmp_path / "small")
+    ) == len(small)
     plan = make_plan(method, real, Budget(copies=3), 0)
     assert painting.take_over(painting.Canvas(tmp_path / "count", plan), [tmp_path / "small"]) == len(small)
     other = real[1:]
-    assert painting.take_over(painting.Canvas(tmp_path / "others", make_plan(toy.Grain().fit(other), other, Budget(copies=3), 0)), [tmp_path / "small"]) == 0
-    assert painting.take_over(painting.Canvas(tmp_path / "seeds", make_plan(method, real, Budget(copies=3), 1)), [tmp_path / "small"]) == 0
+    assert (
+        painting.take_over(
+            painting.Canvas(
+                tmp_path / "others", make_plan(toy.Grain().fit(other), other, Budget(copies=3), 0)
+            ),
+            [tmp_path / "small"],
+        )
+        == 0
+    )
+    assert (
+        painting.take_over(
+            painting.Canvas(tmp_path / "seeds", make_plan(method, real, Budget(copies=3), 1)),
+            [tmp_path / "small"],
+        )
+        == 0
+    )

@@ -343,7 +343,15 @@ def test_what_must_be_known_is_a_finding():
     sets = {"train": pool()[[0, 1, 12, 13, 24]], "test": pool(6, seed=1, prefix="exam")[[0, 1, 6, 7]]}
     kinds = {
         finding.kind: finding
-        for finding in examine(Run(dataclasses.replace(QUESTION, methods=("original", "mixup", "mixup@alpha=1"), shots=None), sets, None, '.', False))
+        for finding in examine(
+            Run(
+                dataclasses.replace(QUESTION, methods=("original", "mixup", "mixup@alpha=1"), shots=None),
+                sets,
+                None,
+                ".",
+                False,
+            )
+        )
     }
     assert set(kinds) == {"single-photograph", "untested-class", "same-arm"}
     assert (
@@ -355,7 +363,12 @@ def test_what_must_be_known_is_a_finding():
 
 def test_a_clean_question_has_no_finding_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert examine(Run(dataclasses.replace(QUESTION, methods=("original", "mixup", "smote")), SETS, None, '.', False)) == []
+    assert (
+        examine(
+            Run(dataclasses.replace(QUESTION, methods=("original", "mixup", "smote")), SETS, None, ".", False)
+        )
+        == []
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -412,7 +425,11 @@ def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
 
     known, said = Finding("blank", "warning", "one.png", "The picture is blank."), []
     question = dataclasses.replace(QUESTION, methods=("mixup", "mixup@alpha=1"), splits=(0,))
-    found = compare(Run(question, SETS, None, tmp_path, False), say=said.append, findings=[known, *examine(Run(question, SETS, None, '.', False))])
+    found = compare(
+        Run(question, SETS, None, tmp_path, False),
+        say=said.append,
+        findings=[known, *examine(Run(question, SETS, None, ".", False))],
+    )
     assert known in found.findings and known in read_findings(tmp_path)
     assert not any("same arm" in line or "blank" in line for line in said)
 

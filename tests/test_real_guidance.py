@@ -30,7 +30,10 @@ def sdedit(photograph, mean, noise, strength, std=0.3):
     for level in levels:
         share, after = shares[level], shares[max(level - 40, 0)]
         estimate = (latent - np.sqrt(share) * mean) * np.sqrt(1 - share) / (share * std ** 2 + 1 - share)
-        latent = np.sqrt(after) * (latent - np.sqrt(1 - share) * estimate) / np.sqrt(share) + np.sqrt(1 - after) * estimate
+        latent = (
+            np.sqrt(after) * (latent - np.sqrt(1 - share) * estimate) / np.sqrt(share)
+            + np.sqrt(1 - after) * estimate
+        )
     return (np.clip((latent + 1) / 2, 0, 1) * 255).transpose(1, 2, 0)
 
 
@@ -65,19 +68,47 @@ def test_the_further_the_strength_the_further_the_image():
     real = toy_photographs((6, 6))
     method, rows = plan(real)
     photographs = np.stack([real.image(row.inputs[0][0]) for row in rows]).astype(float)
-    apart = [np.abs(np.stack(method.paint([dataclasses.replace(row, settings={**row.settings, "strength": strength}) for row in rows], real)) - photographs).mean()
-             for strength in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    apart = [
+        np.abs(
+            np.stack(
+                method.paint(
+                    [
+                        dataclasses.replace(row, settings={**row.settings, "strength": strength})
+                        for row in rows
+                    ],
+                    real,
+                )
+            )
+            - photographs
+        ).mean()
+        for strength in (0.1, 0.3, 0.5, 0.7, 0.9)
+    ]
     assert np.all(np.diff(apart) > 0.5) and apart[0] < 0.5 * apart[-1]
 
 
 def test_the_settings_are_those_of_the_comparison():
     method = real_guidance()
-    assert (method.name, method.start.strengths, method.num_inference_steps, method.guidance_scale) == ("real-guidance", (0.1,), 25, 7.5)
-    assert (method.naming, method.target, method.prompting, method.label, method.use) == (ClassName(), OwnClass(), Plain(), HardLabel(), SwapClass(0.5))
+    assert (method.name, method.start.strengths, method.num_inference_steps, method.guidance_scale) == (
+        "real-guidance",
+        (0.1,),
+        25,
+        7.5,
+    )
+    assert (method.naming, method.target, method.prompting, method.label, method.use) == (
+        ClassName(),
+        OwnClass(),
+        Plain(),
+        HardLabel(),
+        SwapClass(0.5),
+    )
 
 
 def test_a_single_number_a_list_and_a_tuple_are_one_setting():
-    assert real_guidance(strengths=0.3).settings() == real_guidance(strengths=[0.3]).settings() == real_guidance(strengths=(0.3,)).settings()
+    assert (
+        real_guidance(strengths=0.3).settings()
+        == real_guidance(strengths=[0.3]).settings()
+        == real_guidance(strengths=(0.3,)).settings()
+    )
     real = toy_photographs()
     ids = [[row.id for row in plan(real, strengths=strengths)[1]] for strengths in (0.3, (0.3,), 0.1)]
     assert ids[0] == ids[1] and not set(ids[0]) & set(ids[2])
@@ -86,7 +117,10 @@ def test_a_single_number_a_list_and_a_tuple_are_one_setting():
 def test_strengths_of_a_list_are_equally_frequent():
     _, rows = plan(toy_photographs(), Budget(200), strengths=(0.2, 0.4, 0.6))
     found = np.array([row.settings["strength"] for row in rows])
-    assert all(abs((found == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5 for strength in (0.2, 0.4, 0.6))
+    assert all(
+        abs((found == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5
+        for strength in (0.2, 0.4, 0.6)
+    )
 
 
 @pytest.mark.parametrize("strengths", [0, (0.0,), (0.5, 1.1), (-0.1,), (float("nan"),), ()])
@@ -100,12 +134,16 @@ def test_every_photograph_is_edited_equally_often_and_keeps_its_label():
     _, rows = plan(real, Budget(3))
     assert sorted(row.inputs for row in rows) == sorted(((name, 1.0),) for name in real.ids for _ in range(3))
     _, rows = plan(real, Budget(fill=True))
-    assert [row.label for row in rows] == [(0.0, 1.0)] * 3 and all(row.inputs[0][0] == "4.png" for row in rows)
+    assert [row.label for row in rows] == [(0.0, 1.0)] * 3 and all(
+        row.inputs[0][0] == "4.png" for row in rows
+    )
 
 
 def test_an_image_with_several_labels_keeps_them_all():
     real = toy_photographs()
-    both = LabeledImages([real.image(0), real.image(3)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi")
+    both = LabeledImages(
+        [real.image(0), real.image(3)], [[1, 0], [1, 1]], real.class_names, ["a", "b"], task="multi"
+    )
     method, rows = plan(both, Budget(2))
     assert {row.inputs[0][0]: row.label for row in rows} == {"a": (1.0, 0.0), "b": (1.0, 1.0)}
     assert {row.prompts[0][0] for row in rows} == {"a photo of a square", "a photo of a square and a bar"}

@@ -6,8 +6,21 @@ import torch
 
 from genaug.core import Budget, GenaugError, Identity, LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.recipe import (AnotherClass, ClassName, Finish, FromNoise, FromPhotograph, HardLabel, LabelByStrength, Naming, OwnLatent, Recipe,
-                           Suffixed, learn_or_load, prompt_stages)
+from genaug.recipe import (
+    AnotherClass,
+    ClassName,
+    Finish,
+    FromNoise,
+    FromPhotograph,
+    HardLabel,
+    LabelByStrength,
+    Naming,
+    OwnLatent,
+    Recipe,
+    Suffixed,
+    learn_or_load,
+    prompt_stages,
+)
 from genaug.schedule import Append
 from genaug.methods.diff_ii import CircleStart
 from genaug.prompts import ClassPrompt
@@ -26,13 +39,18 @@ def test_round_trip_is_the_identity_of_an_identity_codec():
     real = toy_photographs()
     method = recipe(start=OwnLatent()).fit(real)
     rows = method.plan(real, Budget(2), 0)
-    assert all(np.array_equal(image, real.image(row.inputs[0][0])) for image, row in zip(method.paint(rows, real), rows))
+    assert all(
+        np.array_equal(image, real.image(row.inputs[0][0]))
+        for image, row in zip(method.paint(rows, real), rows)
+    )
     assert method.evaluations(rows) == 0
 
 
 def test_the_use_changes_no_row_but_every_painted_setting_does():
     real = toy_photographs()
-    rows = lambda **settings: [row.id for row in recipe(start=FromPhotograph((0.5,)), **settings).fit(real).plan(real, Budget(1), 0)]
+    rows = lambda **settings: [
+        row.id for row in recipe(start=FromPhotograph((0.5,)), **settings).fit(real).plan(real, Budget(1), 0)
+    ]
     base = rows()
     assert rows(use=Append(0.1)) == base
     for settings in ({"guidance_scale": 2.0}, {"num_inference_steps": 20}, {"prompting": Suffixed(("on grass",), 0.3)},
@@ -47,7 +65,9 @@ def test_plan_needs_fit_and_says_so():
 
 def test_a_row_alone_decides_its_image():
     real = toy_photographs()
-    method = recipe(start=FromPhotograph((0.3, 0.7)), prompting=Suffixed(("on grass",), 0.5), guidance_scale=3.0).fit(real)
+    method = recipe(
+        start=FromPhotograph((0.3, 0.7)), prompting=Suffixed(("on grass",), 0.5), guidance_scale=3.0
+    ).fit(real)
     rows = method.plan(real, Budget(3), 5)
     together = method.paint(rows, real)
     order = np.random.default_rng(0).permutation(len(rows))
@@ -65,12 +85,19 @@ def test_budgets_are_prefixes_and_seeds_matter():
 
 
 def test_another_class_is_never_the_own_and_uniform():
-    real = LabeledImages([np.zeros((2, 2, 3), np.uint8)] * 5, range(5), [str(index) for index in range(5)], [f"{index}.png" for index in range(5)])
+    real = LabeledImages(
+        [np.zeros((2, 2, 3), np.uint8)] * 5,
+        range(5),
+        [str(index) for index in range(5)],
+        [f"{index}.png" for index in range(5)],
+    )
     draw, slot = np.random.default_rng(0), Budget(1).slots(real)[2]
     drawn = [AnotherClass().choose_target(draw, slot, real, "")[1] for _ in range(4000)]
     counts = np.bincount(drawn, minlength=5)
     assert counts[2] == 0 and counts[[0, 1, 3, 4]].min() > 1000 - 4 * np.sqrt(4000 * 0.25 * 0.75)
-    several = LabeledImages([np.zeros((2, 2, 3), np.uint8)], np.array([[1, 1]], np.float32), ["a", "b"], ["0.png"], "multi")
+    several = LabeledImages(
+        [np.zeros((2, 2, 3), np.uint8)], np.array([[1, 1]], np.float32), ["a", "b"], ["0.png"], "multi"
+    )
     with pytest.raises(GenaugError, match="single-label"):
         AnotherClass().choose_target(draw, Budget(1).slots(several)[0], several, "")
 
@@ -78,7 +105,9 @@ def test_another_class_is_never_the_own_and_uniform():
 @pytest.mark.parametrize("gamma", [0.5, 0.8, 1.0])
 def test_mixed_labels_keep_their_mass(gamma):
     real = toy_photographs()
-    method = recipe(start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), label=LabelByStrength(gamma)).fit(real)
+    method = recipe(
+        start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), label=LabelByStrength(gamma)
+    ).fit(real)
     for row in method.plan(real, Budget(4), 0):
         source = real.targets[real.index([row.inputs[0][0]])[0]]
         share = row.settings["strength"] ** gamma
@@ -89,7 +118,9 @@ def test_mixed_labels_keep_their_mass(gamma):
 
 def test_multi_label_photographs_keep_their_rows_and_name_all_classes():
     base = toy_photographs()
-    real = LabeledImages(base.pixels, [[1, 1], [1, 0], [1, 1], [0, 1], [0, 1], [0, 1]], base.class_names, base.ids, "multi")
+    real = LabeledImages(
+        base.pixels, [[1, 1], [1, 0], [1, 1], [0, 1], [0, 1], [0, 1]], base.class_names, base.ids, "multi"
+    )
     method = recipe(start=FromPhotograph((0.5,))).fit(real)
     rows = method.plan(real, Budget(1), 0)
     assert [row.label for row in rows] == [tuple(map(float, label)) for label in real.labels.tolist()]
@@ -102,7 +133,12 @@ def test_rows_with_one_and_two_prompts_share_a_batch():
     rows = [plain.plan(real, Budget(1), 0)[0], suffixed.plan(real, Budget(1), 0)[0]]
     mixed = plain.paint(rows, real)
     assert largest_difference(mixed, [plain.paint(rows[:1], real)[0], plain.paint(rows[1:], real)[0]]) <= 2
-    assert largest_difference(mixed[1:], plain.paint([dataclasses.replace(rows[1], prompts=rows[0].prompts)], real)) > 2
+    assert (
+        largest_difference(
+            mixed[1:], plain.paint([dataclasses.replace(rows[1], prompts=rows[0].prompts)], real)
+        )
+        > 2
+    )
 
 
 def test_saved_and_loaded_paints_the_same(tmp_path):
@@ -111,7 +147,10 @@ def test_saved_and_loaded_paints_the_same(tmp_path):
     rows = method.plan(real, Budget(1), 0)
     method.save(tmp_path / "saved")
     again = recipe(start=FromPhotograph((0.5,))).load(tmp_path / "saved")
-    assert again.plan(real, Budget(1), 0) == rows and largest_difference(method.paint(rows, real), again.paint(rows, real)) == 0
+    assert (
+        again.plan(real, Budget(1), 0) == rows
+        and largest_difference(method.paint(rows, real), again.paint(rows, real)) == 0
+    )
     with pytest.raises(GenaugError, match="not by"):
         recipe(name="other").load(tmp_path / "saved")
 
@@ -148,8 +187,14 @@ def test_a_concept_is_learned_once_per_content(tmp_path, monkeypatch):
     assert len(naming.calls) == 5 and len(set(naming.calls)) == 5
     next(tmp_path.rglob("complete")).unlink()
     for _ in range(1):
-        learn_or_load(naming, backbone, real, ClassPrompt(), tmp_path), learn_or_load(dataclasses.replace(naming, rank=2), backbone, real, ClassPrompt(), tmp_path)
-        learn_or_load(naming, backbone, real[1:], ClassPrompt(), tmp_path), learn_or_load(naming, toy_backbone(0.2), real, ClassPrompt(), tmp_path)
+        (
+            learn_or_load(naming, backbone, real, ClassPrompt(), tmp_path),
+            learn_or_load(dataclasses.replace(naming, rank=2), backbone, real, ClassPrompt(), tmp_path),
+        )
+        (
+            learn_or_load(naming, backbone, real[1:], ClassPrompt(), tmp_path),
+            learn_or_load(naming, toy_backbone(0.2), real, ClassPrompt(), tmp_path),
+        )
         learn_or_load(naming, backbone, real, ClassPrompt(metaclass="bird"), tmp_path)
     assert len(naming.calls) == 6
 
@@ -160,7 +205,9 @@ def test_global_random_state_is_left_alone():
     before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
     method = recipe(start=FromPhotograph((0.5,))).fit(real)
     method.paint(method.plan(real, Budget(1), 0), real)
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
+        before[1], np.random.get_state()[1]
+    )
 
 
 @pytest.mark.parametrize("wrong", [None, [], [np.zeros((8, 8, 3))], [None]])

@@ -1,7 +1,16 @@
 import pytest
 
 from genaug.core import GenaugError
-from genaug.registry import make_arm, method_names, methods, parse_arm, parse_methods, parse_value, show_value, tiny_settings
+from genaug.registry import (
+    make_arm,
+    method_names,
+    methods,
+    parse_arm,
+    parse_methods,
+    parse_value,
+    show_value,
+    tiny_settings,
+)
 from genaug.schedule import Append, SwapClass
 from toy_world import toy_backbone
 
@@ -23,7 +32,11 @@ def test_values_survive_their_text(value):
 
 def test_canonical_text_is_a_fixed_point_and_order_does_not_matter():
     arm = parse_arm(" diff-ii@ split_ratio = 1 ; guidance_scale=3+cutmix ")
-    assert arm.canonical() == "diff-ii@guidance_scale=3;split_ratio=1+cutmix" == parse_arm(arm.canonical()).canonical()
+    assert (
+        arm.canonical()
+        == "diff-ii@guidance_scale=3;split_ratio=1+cutmix"
+        == parse_arm(arm.canonical()).canonical()
+    )
     assert parse_methods("mixup,original,mixup") == ["mixup", "original"]
 
 
@@ -42,7 +55,10 @@ def test_bad_texts_are_one_clear_sentence(text):
 def test_tiny_settings_apply_to_the_embedded_backbone_only_and_the_text_wins():
     assert make_arm("diff-ii", toy_backbone()).augmenter.naming.steps == 35_000
     embedded = make_arm("diff-ii").augmenter
-    assert embedded.naming == tiny_settings("diff-ii")["naming"] and embedded.guidance_scale == tiny_settings("diff-ii")["guidance_scale"]
+    assert (
+        embedded.naming == tiny_settings("diff-ii")["naming"]
+        and embedded.guidance_scale == tiny_settings("diff-ii")["guidance_scale"]
+    )
     assert make_arm("diff-ii@naming.steps=7;guidance_scale=9").augmenter.naming.steps == 7
     assert make_arm("diff-ii@guidance_scale=9").augmenter.guidance_scale == 9
 

@@ -12,7 +12,17 @@ from genaug.core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, 
 from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run, compare, open_sets
 from genaug.painting import synthesize
-from genaug.report import Section, class_table, html_table, leak_lines, make_page, nearest_images, row_words, verdicts, write_report
+from genaug.report import (
+    Section,
+    class_table,
+    html_table,
+    leak_lines,
+    make_page,
+    nearest_images,
+    row_words,
+    verdicts,
+    write_report,
+)
 
 NASTY = "<img src=x onerror=alert(1)> & \"quotes' ☃ ‮"
 
@@ -40,19 +50,38 @@ class Page(HTMLParser):
 
     def harmless(self):
         "No script, no handler, no address outside the page."
-        links = [value for name, value in self.attributes if name in ("src", "href", "xlink:href", "action", "poster", "srcset", "data")]
+        links = [
+            value
+            for name, value in self.attributes
+            if name in ("src", "href", "xlink:href", "action", "poster", "srcset", "data")
+        ]
         outside = [link for link in links if not link.startswith(("data:image/png;base64,", "#"))]
         styles = " ".join(value or "" for name, value in self.attributes if name == "style")
         handlers = [name for name, _ in self.attributes if name.startswith("on")]
-        return not outside and not handlers and not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(self.tags) and "url(http" not in styles
+        return (
+            not outside
+            and not handlers
+            and not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(self.tags)
+            and "url(http" not in styles
+        )
 
 
 class Painter(Augmenter):
     "A method that turns photographs upside down, with a hostile prompt."
 
     def plan(self, real, budget, seed):
-        return [PlanRow(f"row{number}", "painter", tuple(map(float, real.labels[real.index([slot.anchor])[0]])), ((slot.anchor, 1.0),), ((NASTY, 0.5), ("plain", 0.5)), number, {"angle": 0.5})
-                for number, slot in enumerate(budget.slots(real))]
+        return [
+            PlanRow(
+                f"row{number}",
+                "painter",
+                tuple(map(float, real.labels[real.index([slot.anchor])[0]])),
+                ((slot.anchor, 1.0),),
+                ((NASTY, 0.5), ("plain", 0.5)),
+                number,
+                {"angle": 0.5},
+            )
+            for number, slot in enumerate(budget.slots(real))
+        ]
 
     def paint(self, rows, real): return [np.ascontiguousarray(real.image(row.inputs[0][0])[::-1]) for row in rows]
 
@@ -67,8 +96,12 @@ def made(tmp_path):
     for path in home.glob("*.json*"): path.unlink()
     next(path for path in home.iterdir() if "bold" in path.name).rename(home / names[0])
     real = open_sets(str(home))["all"]
-    synthesize(Painter(name="painter").fit(real), real, tmp_path / "out", Budget(copies=2), seed=0, progress=False)
-    write_atomic(tmp_path / "out" / ".genaug" / "run.json", json.dumps({"source": str(home), "notes": ["a note"]}))
+    synthesize(
+        Painter(name="painter").fit(real), real, tmp_path / "out", Budget(copies=2), seed=0, progress=False
+    )
+    write_atomic(
+        tmp_path / "out" / ".genaug" / "run.json", json.dumps({"source": str(home), "notes": ["a note"]})
+    )
     return tmp_path / "out"
 
 
@@ -76,7 +109,9 @@ def test_the_page_about_a_set_is_whole_and_harmless(made):
     page = Page(write_report(made).read_text(encoding="utf-8"))
     assert page.harmless() and page.open == []
     assert "<b>bold" in page.text and "b" not in page.tags and "onerror=alert(1)" in page.text
-    assert page.tags.count("img") >= 2 * (3 + 4 * 3)        # photographs, and for each of four images itself, its source and its neighbour
+    assert page.tags.count("img") >= 2 * (
+        3 + 4 * 3
+    )  # photographs, and for each of four images itself, its source and its neighbour
     for words in ("painter", "a note", "Counts", "Audit", "for 50%; then", "Every source is a training image"):
         assert words in page.text, words
 
@@ -97,7 +132,9 @@ def test_the_page_about_a_comparison(tmp_path):
     train = SETS["train"]
     backbone = ToyBackbone.from_images(train.batch(), train.targets, train.class_names)
     question = dataclasses.replace(QUESTION, methods=("original", "round-trip"), copies=1)
-    found = compare(Run(question, SETS, backbone, tmp_path / "out", False), source=NASTY, remarks=["a remark"])
+    found = compare(
+        Run(question, SETS, backbone, tmp_path / "out", False), source=NASTY, remarks=["a remark"]
+    )
     page = Page(write_report(tmp_path / "out").read_text(encoding="utf-8"))
     assert page.harmless() and page.open == [] and NASTY.replace("\u202e", "\\u202e") in page.text
     for words in ("round-trip minus original", "class 2", "a remark", "No test image is a source", "95 % over test images"):
@@ -131,7 +168,13 @@ def test_the_policy_forbids_everything_but_embedded_images():
 
 def test_leaks_are_found_by_the_sources():
     image = np.zeros((4, 4, 3), np.uint8)
-    synthetic = LabeledImages([image] * 2, [0, 0], ("a",), ["r0", "r1"], info=[{"sources": [["train0", 1.0]]}, {"sources": [["exam0", 0.5], ["r0", 0.5]]}])
+    synthetic = LabeledImages(
+        [image] * 2,
+        [0, 0],
+        ("a",),
+        ["r0", "r1"],
+        info=[{"sources": [["train0", 1.0]]}, {"sources": [["exam0", 0.5], ["r0", 0.5]]}],
+    )
     assert sum(line.startswith("LEAK") for line in leak_lines(synthetic, ["train0"], ["exam0"])) == 2
     assert not any(line.startswith("LEAK") for line in leak_lines(synthetic, ["train0", "exam0"], ["exam1"]))
     assert any(line.startswith("LEAK") for line in leak_lines(synthetic, ["train0", "exam0"], ["train0"]))
@@ -139,10 +182,25 @@ def test_leaks_are_found_by_the_sources():
 
 def test_a_gain_is_called_one_only_outside_its_interval():
     line = {"mean": 0.5, "minus original": 0.02}
-    summary = pd.DataFrame([{"arm": "original", "minus original": np.nan, "original low": np.nan, "original high": np.nan}] +
-                           [{"arm": name, **line, "original low": low, "original high": high} for name, low, high in (("sure", 0.01, 0.03), ("unsure", -0.01, 0.05), ("worse", -0.05, -0.01), ("single", np.nan, np.nan))])
+    summary = pd.DataFrame(
+        [{"arm": "original", "minus original": np.nan, "original low": np.nan, "original high": np.nan}]
+        + [
+            {"arm": name, **line, "original low": low, "original high": high}
+            for name, low, high in (
+                ("sure", 0.01, 0.03),
+                ("unsure", -0.01, 0.05),
+                ("worse", -0.05, -0.01),
+                ("single", np.nan, np.nan),
+            )
+        ]
+    )
     said = verdicts(summary)
-    assert [sentence.rsplit(": ", 1)[1] for sentence in said] == ["better.", "not distinguishable from zero.", "worse.", "one split gives no interval."]
+    assert [sentence.rsplit(": ", 1)[1] for sentence in said] == [
+        "better.",
+        "not distinguishable from zero.",
+        "worse.",
+        "one split gives no interval.",
+    ]
 
 
 def test_the_nearest_image_is_found_whatever_the_sizes():
@@ -155,12 +213,33 @@ def test_the_nearest_image_is_found_whatever_the_sizes():
 
 
 def test_classes_and_arms_keep_their_order():
-    rows = pd.DataFrame([{"metric": "sensitivity", "part": f"class={name}", "value": value, "method": arm, "variant": variant} for arm, variant in (("mixup", ""), ("diff-ii+cutmix", "split_ratio=1"))
-                         for name, value in (("b", 0.5), ("a%2Cc", 1.0))])
+    rows = pd.DataFrame(
+        [
+            {
+                "metric": "sensitivity",
+                "part": f"class={name}",
+                "value": value,
+                "method": arm,
+                "variant": variant,
+            }
+            for arm, variant in (("mixup", ""), ("diff-ii+cutmix", "split_ratio=1"))
+            for name, value in (("b", 0.5), ("a%2Cc", 1.0))
+        ]
+    )
     table = class_table(rows, ("diff-ii@split_ratio=1+cutmix", "mixup"), ("a,c", "b"))
-    assert list(table.columns) == ["class", "diff-ii@split_ratio=1+cutmix", "mixup"] and table["class"].tolist() == ["a,c", "b"]
+    assert list(table.columns) == ["class", "diff-ii@split_ratio=1+cutmix", "mixup"] and table[
+        "class"
+    ].tolist() == ["a,c", "b"]
 
 
 def test_words_about_a_row():
-    words = row_words({"prompts": [["a wren on grass", 0.3], ["a wren", 0.7]], "settings": {"position": 0.123456, "mode": "circle", "anchor": "x", "copy": 1}, "weight": 0.5})
-    assert words == "“a wren on grass” for 30%; then “a wren” for 70% · position 0.123, mode circle, weight 0.5"
+    words = row_words(
+        {
+            "prompts": [["a wren on grass", 0.3], ["a wren", 0.7]],
+            "settings": {"position": 0.123456, "mode": "circle", "anchor": "x", "copy": 1},
+            "weight": 0.5,
+        }
+    )
+    assert (
+        words == "“a wren on grass” for 30%; then “a wren” for 70% · position 0.123, mode circle, weight 0.5"
+    )

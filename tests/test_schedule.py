@@ -11,21 +11,42 @@ from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
 from genaug.networks import View
-from genaug.schedule import (USES, Append, Showing, Swap, SwapOwn, TrainingSchedule, TrainingUse, TwoStage, choose, epoch_plan, slot_class,
-                             training_use)
+from genaug.schedule import (
+    USES,
+    Append,
+    Showing,
+    Swap,
+    SwapOwn,
+    TrainingSchedule,
+    TrainingUse,
+    TwoStage,
+    choose,
+    epoch_plan,
+    slot_class,
+    training_use,
+)
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))
 
 
 def make(labels, prefix, info=None, task="single", classes=3, size=8, seed=0):
     pixels = list(np.random.default_rng(seed).integers(0, 256, (len(labels), size, size, 3)).astype(np.uint8))
-    return LabeledImages(pixels, np.array(labels), tuple("abc"[:classes]), [f"{prefix}{i}" for i in range(len(labels))], task, info=info)
+    return LabeledImages(
+        pixels,
+        np.array(labels),
+        tuple("abc"[:classes]),
+        [f"{prefix}{i}" for i in range(len(labels))],
+        task,
+        info=info,
+    )
 
 
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
 ANCHORS = [0, 0, 1, 2, 3, 4, 5, 5]
 MADE = make([0, 0, 0, 0, 1, 1, 2, 2], "row", [{"sources": [[f"photo{i}", 1.0]]} for i in ANCHORS], seed=1)
-LABEL = {f"real:{n}": t for n, t in zip(REAL.ids, REAL.targets)} | {f"synthetic:{n}": t for n, t in zip(MADE.ids, MADE.targets)}
+LABEL = {f"real:{n}": t for n, t in zip(REAL.ids, REAL.targets)} | {
+    f"synthetic:{n}": t for n, t in zip(MADE.ids, MADE.targets)
+}
 
 
 def fitting(use, mixer):
@@ -43,7 +64,9 @@ def tables(use, epochs=60, synthetic=MADE, mixer=None, **settings):
 def test_all_arms_have_the_same_slots_coins_and_views(use, mixer):
     for base, plan in zip(tables("swap_class", synthetic=None, epochs=5), tables(use, mixer=fitting(use, mixer), epochs=5)):
         rows = [row for row in plan.rows if row.part != "synthetic"]
-        assert [(row.slot, row.real_id, row.coin, row.view_seed) for row in rows] == [(row.slot, row.real_id, row.coin, row.view_seed) for row in base.rows]
+        assert [(row.slot, row.real_id, row.coin, row.view_seed) for row in rows] == [
+            (row.slot, row.real_id, row.coin, row.view_seed) for row in base.rows
+        ]
         assert sorted(row.real_id for row in rows) == sorted(REAL.ids)
 
 
@@ -51,20 +74,29 @@ def test_swapped_slots_are_nested_in_the_replacement_probability():
     few, many = tables("swap_class", replace=0.3), tables("swap_class", replace=0.7)
     for one, two in zip(few, many):
         for low, high in zip(one.rows, two.rows):
-            assert low.shown.startswith("real:") or low.shown == high.shown      # a sweep of p only adds swaps
+            assert low.shown.startswith("real:") or low.shown == high.shown  # a sweep of p only adds swaps
 
 
 def test_each_use_shows_what_it_says():
-    rows = {use: [row for plan in tables(use, replace=1.0, mixer=fitting(use, None)) for row in plan.rows] for use in USES}
+    rows = {
+        use: [row for plan in tables(use, replace=1.0, mixer=fitting(use, None)) for row in plan.rows]
+        for use in USES
+    }
     anchors = {f"synthetic:{name}": f"photo{anchor}" for name, anchor in zip(MADE.ids, ANCHORS)}
     assert all(anchors[row.shown] == row.real_id for row in rows["swap_own"])
     assert all(LABEL[row.shown] == LABEL[f"real:{row.real_id}"] for row in rows["swap_class"])
-    assert len({row.shown for row in rows["swap_pool"]}) == 8 and any(LABEL[row.shown] != LABEL[f"real:{row.real_id}"] for row in rows["swap_pool"])
+    assert len({row.shown for row in rows["swap_pool"]}) == 8 and any(
+        LABEL[row.shown] != LABEL[f"real:{row.real_id}"] for row in rows["swap_pool"]
+    )
     assert all(row.shown.startswith("synthetic:") for row in rows["only"])
-    assert {row.part for row in rows["two_loss"]} == {"real", "synthetic"} and len(rows["two_loss"]) == 2 * 360
+    assert {row.part for row in rows["two_loss"]} == {"real", "synthetic"} and len(
+        rows["two_loss"]
+    ) == 2 * 360
     assert all(row.shown == f"real:{row.real_id}" for row in rows["partners"])
     first, second = rows["two_stage"][:180], rows["two_stage"][180:]
-    assert all(row.shown.startswith("synthetic:") for row in first) and all(row.shown == f"real:{row.real_id}" for row in second)
+    assert all(row.shown.startswith("synthetic:") for row in first) and all(
+        row.shown == f"real:{row.real_id}" for row in second
+    )
 
 
 @pytest.mark.parametrize("use, items", [("append", 14), ("only", 8)])
@@ -96,16 +128,29 @@ def test_a_photograph_without_variant_stays():
 @pytest.mark.parametrize("use", ["swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage"])
 def test_rows_of_weight_zero_are_never_shown(use, weigh):
     weighed = dataclasses.replace(MADE, info=[{"weight": float(i % 2)} for i in range(8)])
-    shown = {row.shown for plan in tables(use, synthetic=weighed, replace=1.0, weigh=weigh) for row in plan.rows if row.shown.startswith("synthetic:")}
+    shown = {
+        row.shown
+        for plan in tables(use, synthetic=weighed, replace=1.0, weigh=weigh)
+        for row in plan.rows
+        if row.shown.startswith("synthetic:")
+    }
     assert shown == {f"synthetic:row{i}" for i in (1, 3, 5, 7)}
 
 
 def test_weights_count_in_the_loss_or_in_the_sampling():
     weighed = dataclasses.replace(MADE, info=[{"weight": 3.0 if i == 0 else 1.0} for i in range(8)])
     loss = [row for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0) for row in plan.rows]
-    assert {row.weight for row in loss if row.shown == "synthetic:row0"} == {3.0} and abs(np.mean([row.shown == "synthetic:row0" for row in loss]) - 1 / 8) < 0.03
-    drawn = [row for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0, weigh="sampling") for row in plan.rows]
-    assert {row.weight for row in drawn} == {1.0} and abs(np.mean([row.shown == "synthetic:row0" for row in drawn]) - 3 / 10) < 0.04
+    assert {row.weight for row in loss if row.shown == "synthetic:row0"} == {3.0} and abs(
+        np.mean([row.shown == "synthetic:row0" for row in loss]) - 1 / 8
+    ) < 0.03
+    drawn = [
+        row
+        for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0, weigh="sampling")
+        for row in plan.rows
+    ]
+    assert {row.weight for row in drawn} == {1.0} and abs(
+        np.mean([row.shown == "synthetic:row0" for row in drawn]) - 3 / 10
+    ) < 0.04
 
 
 def test_choose_never_leaves_the_candidates():
@@ -118,7 +163,10 @@ def test_partners_are_other_slots_of_the_same_part():
     for plan in tables("two_loss", mixer=MixUp(probability=1.0)):
         slots = {row.shown: row.slot for row in plan.rows if row.part == "real"}
         for row in plan.rows:
-            assert row.partner.split(":")[0] == ("real" if row.part == "real" else "synthetic") and row.mix == "mixup"
+            assert (
+                row.partner.split(":")[0] == ("real" if row.part == "real" else "synthetic")
+                and row.mix == "mixup"
+            )
             if row.part == "real":
                 assert slots[row.partner] != row.slot
     one = make([0], "photo")
@@ -175,7 +223,12 @@ def test_each_use_is_one_class_under_its_word():
     assert len(set(USES.values())) == len(USES)
     for word in USES:
         assert not inspect.isabstract(USES[word])
-        assert list(training_use(word).record().items()) == [("kind", word), ("replace", 0.5), ("weigh", "loss"), ("real_share", 0.8)]
+        assert list(training_use(word).record().items()) == [
+            ("kind", word),
+            ("replace", 0.5),
+            ("weigh", "loss"),
+            ("real_share", 0.8),
+        ]
         assert stored_kind(training_use(word)) == word
 
 
@@ -188,7 +241,14 @@ def test_swaps_differ_by_their_candidates_and_only_two_look_at_other_things():
 
 def test_idle_settings_of_a_use_have_a_reason():
     idle = {word: set(training_use(word).idle()) for word in USES}
-    assert idle == {word: {"real_share"} if word.startswith("swap") else {"replace"} if word == "two_loss" else {"replace", "real_share"} for word in USES}
+    assert idle == {
+        word: {"real_share"}
+        if word.startswith("swap")
+        else {"replace"}
+        if word == "two_loss"
+        else {"replace", "real_share"}
+        for word in USES
+    }
     assert Append().idle()["replace"] == "use=append replaces no photograph"
 
 

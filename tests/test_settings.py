@@ -479,7 +479,11 @@ def test_a_form_that_differs_gives_the_same_images():
 
 
 def test_closed_sets_of_words_are_those_that_are_used():
-    assert all(make_arm(f"diff-ii@use={word}", toy_backbone()).use.word == word for word in USES if word != "partners")
+    assert all(
+        make_arm(f"diff-ii@use={word}", toy_backbone()).use.word == word
+        for word in USES
+        if word != "partners"
+    )
     assert all(make_arm(f"da-fusion@naming.schedule={word}", toy_backbone()) for word in SCHEDULES)
     assert all(make_arm(f"diagen@classifier={word}", toy_backbone()) for word in PRESETS)
 

@@ -14,7 +14,10 @@ from genaug.networks import View
 from genaug.schedule import Showing, TrainingSchedule, epoch_plan
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-REFERENCES = {"rand": v2.RandAugment(2, 9, interpolation=InterpolationMode.BILINEAR), "trivial": v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)}
+REFERENCES = {
+    "rand": v2.RandAugment(2, 9, interpolation=InterpolationMode.BILINEAR),
+    "trivial": v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR),
+}
 
 
 def mixed(policy, images=IMAGES, seeds=range(8)):
@@ -35,36 +38,63 @@ def test_an_image_is_what_torchvision_makes_under_its_seed(policy):
 def test_order_and_company_do_not_matter(policy):
     order = [5, 2, 7, 0]
     whole, some = mixed(policy), mixed(policy, IMAGES[order], order)
-    assert torch.equal(whole[order], some) and torch.equal(whole[3:4], mixed(policy, IMAGES[3:4], np.array([3])))
-    assert len({image.numpy().tobytes() for image in mixed(policy, IMAGES[:1].expand(30, -1, -1, -1), range(30))}) > 15
+    assert torch.equal(whole[order], some) and torch.equal(
+        whole[3:4], mixed(policy, IMAGES[3:4], np.array([3]))
+    )
+    assert (
+        len(
+            {image.numpy().tobytes() for image in mixed(policy, IMAGES[:1].expand(30, -1, -1, -1), range(30))}
+        )
+        > 15
+    )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_grey_images_and_other_shapes(policy):
     for images in (IMAGES[:, :1], IMAGES[:, :, :12], IMAGES[:0]):
         changed = mixed(policy, images, range(len(images)))
-        assert changed.shape == images.shape and (not len(images) or (changed.min() >= 0 and changed.max() <= 1))
+        assert changed.shape == images.shape and (
+            not len(images) or (changed.min() >= 0 and changed.max() <= 1)
+        )
 
 
 def test_a_mild_policy_stays_mild_and_a_wide_one_does_not():
     smooth = torch.linspace(0.2, 0.8, 32).expand(200, 3, 32, 32)
     inside = (slice(None), slice(None), slice(12, 20), slice(12, 20))
-    change = {policy: (transform_each(smooth, range(200), make_policy(policy)) - smooth)[inside].abs().mean((1, 2, 3)) for policy in POLICIES}
+    change = {
+        policy: (transform_each(smooth, range(200), make_policy(policy)) - smooth)[inside]
+        .abs()
+        .mean((1, 2, 3))
+        for policy in POLICIES
+    }
     assert change["affine-colour"].max() < 0.35 < change["trivial"].max()
-    assert (change["trivial"] < 1e-6).float().mean() > 0.05 > (change["affine-colour"] < 1e-6).float().mean()      # identity is one of fourteen
+    assert (
+        (change["trivial"] < 1e-6).float().mean() > 0.05 > (change["affine-colour"] < 1e-6).float().mean()
+    )  # identity is one of fourteen
 
 
 def test_labels_are_copied_and_nothing_global_moves():
-    labels, state, other = torch.tensor([[0.3, 0.7]] * 8), torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    labels, state, other = (
+        torch.tensor([[0.3, 0.7]] * 8),
+        torch.random.get_rng_state(),
+        np.random.get_state()[1].copy(),
+    )
     _, given = StrongAugmentation().mix(IMAGES, labels, None, None, range(8))
     given[0] = 9
-    assert labels[0].tolist() == pytest.approx([0.3, 0.7]) and torch.equal(torch.random.get_rng_state(), state) and (np.random.get_state()[1] == other).all()
+    assert (
+        labels[0].tolist() == pytest.approx([0.3, 0.7])
+        and torch.equal(torch.random.get_rng_state(), state)
+        and (np.random.get_state()[1] == other).all()
+    )
 
 
 def test_settings_name_the_policy_and_replacing_it_changes_the_transform():
     mixer = StrongAugmentation(policy="rand")
     again = dataclasses.replace(mixer, policy="trivial")
-    assert mixer.settings() == {"name": "strong-augmentation", "policy": "rand"} and again == StrongAugmentation()
+    assert (
+        mixer.settings() == {"name": "strong-augmentation", "policy": "rand"}
+        and again == StrongAugmentation()
+    )
     assert torch.equal(again.mix(IMAGES, IMAGES, None, None, range(8))[0], mixed("trivial"))
     assert StrongAugmentation(probability=0.5).settings()["probability"] == 0.5
     with pytest.raises(GenaugError, match="one of affine-colour"):
@@ -73,24 +103,39 @@ def test_settings_name_the_policy_and_replacing_it_changes_the_transform():
 
 def photographs(count=6):
     pixels = list(np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8))
-    return LabeledImages(pixels, np.arange(count) % 2, ("a", "b"), [f"photo{position}" for position in range(count)])
+    return LabeledImages(
+        pixels, np.arange(count) % 2, ("a", "b"), [f"photo{position}" for position in range(count)]
+    )
 
 
 def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
     real = photographs()
-    plain, strong = (TrainingSchedule(real, seed=4, showing=Showing(mixer=mixer)) for mixer in (None, StrongAugmentation()))
+    plain, strong = (
+        TrainingSchedule(real, seed=4, showing=Showing(mixer=mixer)) for mixer in (None, StrongAugmentation())
+    )
     for one, two in zip(plain.plan(0).rows, strong.plan(0).rows):
         assert (one.real_id, one.shown, one.view_seed) == (two.real_id, two.shown, two.view_seed)
         assert two.mix == "strong-augmentation" and two.mix_weight == 1.0
     preset = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
-    assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).fed == {"updates": 4, "epochs": 2, "rows": 12, "synthetic": 0, "mixed": 12}
+    assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).fed == {
+        "updates": 4,
+        "epochs": 2,
+        "rows": 12,
+        "synthetic": 0,
+        "mixed": 12,
+    }
 
 
 def test_the_mixers_own_probability_counts():
     real = photographs(200)
 
     def share(mixer=None):
-        return np.mean([row.partner is not None for row in epoch_plan(0, real, seed=1, showing=Showing(mixer=mixer)).rows])
+        return np.mean(
+            [
+                row.partner is not None
+                for row in epoch_plan(0, real, seed=1, showing=Showing(mixer=mixer)).rows
+            ]
+        )
 
     assert share(MixUp(probability=0.1)) < 0.2
     assert 0.4 < share(MixUp()) < 0.6

@@ -14,13 +14,46 @@ from genaug.cli import find_suffixes, run
 from genaug.core import GenaugError, LabeledImages
 from genaug.data import Manifest, few_shot
 from genaug.prompts import read_suffixes
-from genaug.suffixes import (BlipCaptioner, LanguageModel, LocalLanguageModel, ServerLanguageModel, begins_setting, draw_captions, filter_suffixes, instruction, known_captions,
-                             make_suffixes, named_class, open_language_model, parse_suffixes, prefix_for, published_lists, published_suffixes, read_captions, setting_of, stem, suffixes_from_captions,
-                             summarize, write_suffixes)
+from genaug.suffixes import (
+    BlipCaptioner,
+    LanguageModel,
+    LocalLanguageModel,
+    ServerLanguageModel,
+    begins_setting,
+    draw_captions,
+    filter_suffixes,
+    instruction,
+    known_captions,
+    make_suffixes,
+    named_class,
+    open_language_model,
+    parse_suffixes,
+    prefix_for,
+    published_lists,
+    published_suffixes,
+    read_captions,
+    setting_of,
+    stem,
+    suffixes_from_captions,
+    summarize,
+    write_suffixes,
+)
 
 KEY = "sk-very-secret-0123456789"
 WORDS = "a photo of seven on grass gravel fur stars with blue"
-BIRDS = ["001.Black_footed_Albatross", "House_Sparrow", "Tree_Swallow", "Rock_Wren", "Blue_Jay", "Red_winged_Blackbird", "Field_Sparrow", "Barn_Swallow", "Gray_Catbird", "Western_Wood_Pewee", "Cliff_Swallow"]
+BIRDS = [
+    "001.Black_footed_Albatross",
+    "House_Sparrow",
+    "Tree_Swallow",
+    "Rock_Wren",
+    "Blue_Jay",
+    "Red_winged_Blackbird",
+    "Field_Sparrow",
+    "Barn_Swallow",
+    "Gray_Catbird",
+    "Western_Wood_Pewee",
+    "Cliff_Swallow",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +70,44 @@ def pool():
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory):
     "A captioner's folder of the smallest kind, with random weights."
-    from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
-    folder, names = tmp_path_factory.mktemp("blip") / "tiny-blip", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS.split()]
-    layer = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, projection_dim=32, initializer_range=0.5)
-    text = dict(vocab_size=len(names), encoder_hidden_size=32, max_position_embeddings=64, bos_token_id=5, pad_token_id=0, eos_token_id=3, sep_token_id=3)
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+    folder, names = (
+        tmp_path_factory.mktemp("blip") / "tiny-blip",
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS.split()],
+    )
+    layer = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=32,
+        initializer_range=0.5,
+    )
+    text = dict(
+        vocab_size=len(names),
+        encoder_hidden_size=32,
+        max_position_embeddings=64,
+        bos_token_id=5,
+        pad_token_id=0,
+        eos_token_id=3,
+        sep_token_id=3,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = BlipForConditionalGeneration(BlipConfig(text_config=layer | text, vision_config=layer | dict(image_size=32, patch_size=8), projection_dim=32, image_text_hidden_size=32))
+        model = BlipForConditionalGeneration(
+            BlipConfig(
+                text_config=layer | text,
+                vision_config=layer | dict(image_size=32, patch_size=8),
+                projection_dim=32,
+                image_text_hidden_size=32,
+            )
+        )
     tokenizer = BertTokenizerFast(vocab={name: index for index, name in enumerate(names)})
     tokenizer.add_special_tokens({"additional_special_tokens": ["[DEC]"]})
     model.save_pretrained(folder)
@@ -61,13 +125,37 @@ def gpt(tmp_path_factory):
     "A language model's folder of the smallest kind, with random weights."
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-    folder, words = tmp_path_factory.mktemp("gpt") / "tiny-gpt", Tokenizer(models.WordLevel({word: index for index, word in enumerate("[UNK] <end> a photo of digit on grass gravel .".split())}, unk_token="[UNK]"))
+    folder, words = (
+        tmp_path_factory.mktemp("gpt") / "tiny-gpt",
+        Tokenizer(
+            models.WordLevel(
+                {
+                    word: index
+                    for index, word in enumerate("[UNK] <end> a photo of digit on grass gravel .".split())
+                },
+                unk_token="[UNK]",
+            )
+        ),
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=10, n_positions=128, n_embd=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1, initializer_range=0.5))
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=10,
+                n_positions=128,
+                n_embd=32,
+                n_layer=1,
+                n_head=2,
+                bos_token_id=1,
+                eos_token_id=1,
+                initializer_range=0.5,
+            )
+        )
     model.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", eos_token="<end>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", eos_token="<end>").save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -76,7 +164,11 @@ def server():
     "A server that answers with whatever `reply` (status, body or function of the request) says, and keeps what it was asked."
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            asked = {"path": self.path, "key": self.headers.get("Authorization"), **json.loads(self.rfile.read(int(self.headers["Content-Length"])))}
+            asked = {
+                "path": self.path,
+                "key": self.headers.get("Authorization"),
+                **json.loads(self.rfile.read(int(self.headers["Content-Length"]))),
+            }
             here.asked.append(asked)
             code, body = here.reply(asked) if callable(here.reply) else here.reply
             time.sleep(here.delay)
@@ -108,19 +200,39 @@ def said(text): return 200, {"choices": [{"message": {"role": "assistant", "cont
 # the published lists
 
 def test_all_lists_are_there_as_printed():
-    wanted = {f"{name}-{shots}-shot" for name in ("cub", "car", "aircraft", "pet") for shots in (5, 10)} | {f"{name}-lt-if-{factor}" for name in ("cub", "flower") for factor in (10, 20, 100)}
+    wanted = {f"{name}-{shots}-shot" for name in ("cub", "car", "aircraft", "pet") for shots in (5, 10)} | {
+        f"{name}-lt-if-{factor}" for name in ("cub", "flower") for factor in (10, 20, 100)
+    }
     assert set(published_lists()) == wanted
-    assert published_suffixes("cub-5-shot")[0] == "standing on a tree branch" and published_suffixes("pet-10-shot")[-1] == "laying on a couch with a white background"
-    assert published_suffixes("flower-lt-if-10") == published_suffixes("flower-lt-if-100") != published_suffixes("flower-lt-if-20")
-    assert [len(published_suffixes(name)) for name in ("cub-5-shot", "pet-5-shot", "cub-lt-if-20", "cub-lt-if-100")] == [10, 7, 7, 8]
-    assert not any(suffix.endswith(".") or suffix != suffix.strip() for name in wanted for suffix in published_suffixes(name))
+    assert (
+        published_suffixes("cub-5-shot")[0] == "standing on a tree branch"
+        and published_suffixes("pet-10-shot")[-1] == "laying on a couch with a white background"
+    )
+    assert (
+        published_suffixes("flower-lt-if-10")
+        == published_suffixes("flower-lt-if-100")
+        != published_suffixes("flower-lt-if-20")
+    )
+    assert [
+        len(published_suffixes(name))
+        for name in ("cub-5-shot", "pet-5-shot", "cub-lt-if-20", "cub-lt-if-100")
+    ] == [10, 7, 7, 8]
+    assert not any(
+        suffix.endswith(".") or suffix != suffix.strip()
+        for name in wanted
+        for suffix in published_suffixes(name)
+    )
 
 
 def test_every_list_names_its_source():
     from genaug.suffixes import _list_files
     for path in _list_files().values():
         first, *rest = path.read_text(encoding="utf-8").splitlines()
-        assert first.startswith("# ") and "arXiv 2408.16266v1, A.5.1" in first and not any(line.startswith("#") for line in rest)
+        assert (
+            first.startswith("# ")
+            and "arXiv 2408.16266v1, A.5.1" in first
+            and not any(line.startswith("#") for line in rest)
+        )
 
 
 @pytest.mark.parametrize("name, words", [("cub-shot", "did you mean cub-"), ("CUB-5-shot", "cub-5-shot"), ("zzzz", "there are aircraft-10-shot")])
@@ -146,8 +258,14 @@ def test_known_captions_give_a_subset_of_the_sets_suffixes(pool, seed):
 
 
 def test_the_order_is_by_frequency_and_does_not_depend_on_the_order_of_images(pool):
-    captions = ["a photo of a one in snow"] * 2 + ["a photo of a two on grass"] * 3 + ["a photo of a two at sea"] * 2
-    assert suffixes_from_captions(captions, ["one", "two"]) == ("on grass", "at sea", "in snow") == suffixes_from_captions(captions[::-1], ["two", "one"])
+    captions = (
+        ["a photo of a one in snow"] * 2 + ["a photo of a two on grass"] * 3 + ["a photo of a two at sea"] * 2
+    )
+    assert (
+        suffixes_from_captions(captions, ["one", "two"])
+        == ("on grass", "at sea", "in snow")
+        == suffixes_from_captions(captions[::-1], ["two", "one"])
+    )
     assert suffixes_from_captions(captions, ["one", "two"], most=1) == ("on grass",)
 
 
@@ -189,12 +307,25 @@ def test_captions_do_not_depend_on_the_batch_or_the_order(captioner, pool):
     images = pool[:9]
     together = captioner.captions(images, pool.ids, batch_size=9)
     assert len(set(together)) > 3
-    assert captioner.captions(images, pool.ids, batch_size=1) == captioner.captions(images, pool.ids, batch_size=4) == together
+    assert (
+        captioner.captions(images, pool.ids, batch_size=1)
+        == captioner.captions(images, pool.ids, batch_size=4)
+        == together
+    )
     assert captioner.captions(images[::-1], pool.ids) == together[::-1]
 
 
 def test_grey_images_and_unequal_sizes(captioner):
-    images = LabeledImages([np.full((20, 30, 1), 90, np.uint8), np.full((50, 10), 90, np.uint8), np.full((8, 8, 3), 90, np.uint8)], [0, 0, 0], ["a"], ["x", "y", "z"])
+    images = LabeledImages(
+        [
+            np.full((20, 30, 1), 90, np.uint8),
+            np.full((50, 10), 90, np.uint8),
+            np.full((8, 8, 3), 90, np.uint8),
+        ],
+        [0, 0, 0],
+        ["a"],
+        ["x", "y", "z"],
+    )
     captions = captioner.captions(images, images.ids)
     assert captions[0] == captions[1] == captions[2] != ""  # the same grey everywhere
 
@@ -217,10 +348,16 @@ def test_the_cache_is_by_content_and_a_killed_run_goes_on(captioner, pool, tmp_p
     calls.clear()
     assert captioner.captions(pool[:6], pool.ids, cache, batch_size=2) == wanted and calls == [2]
     calls.clear()
-    renamed = LabeledImages(pool[:6].pixels, pool[:6].labels, pool.class_names, [f"new/{position}" for position in range(6)])
-    assert captioner.captions(renamed, renamed.ids, cache) == wanted and calls == []  # by content, not by name
+    renamed = LabeledImages(
+        pool[:6].pixels, pool[:6].labels, pool.class_names, [f"new/{position}" for position in range(6)]
+    )
+    assert (
+        captioner.captions(renamed, renamed.ids, cache) == wanted and calls == []
+    )  # by content, not by name
     records = [json.loads(line) for line in cache.read_text().splitlines() if not line.endswith("torn")]
-    assert {record["image"] for record in records} == set(pool.ids[:6]) and {record["model"] for record in records} == {"tiny-blip"}
+    assert {record["image"] for record in records} == set(pool.ids[:6]) and {
+        record["model"] for record in records
+    } == {"tiny-blip"}
 
 
 def test_a_changed_pixel_or_model_or_length_is_described_anew(captioner, blip, pool, tmp_path):
@@ -273,7 +410,11 @@ def test_what_is_no_captioner(gpt, blip, tmp_path):
 def test_a_local_language_model(gpt):
     model = LocalLanguageModel(gpt, max_new_tokens=5)
     answer = model.complete("a photo of a digit")
-    assert isinstance(model, LanguageModel) and answer == model.complete("a photo of a digit") and not answer.startswith("a photo of a digit")
+    assert (
+        isinstance(model, LanguageModel)
+        and answer == model.complete("a photo of a digit")
+        and not answer.startswith("a photo of a digit")
+    )
     assert set(answer.split()) <= set("a photo of digit on grass gravel .".split())
     with pytest.raises(GenaugError, match="fewer captions"):
         model.complete("a " * 124)
@@ -282,9 +423,13 @@ def test_a_local_language_model(gpt):
 
 def test_a_chat_template_is_used(gpt, monkeypatch):
     model, seen = LocalLanguageModel(gpt, max_new_tokens=3), []
-    model.tokenizer.chat_template = "{% for message in messages %}photo {{ message['content'] }}{% endfor %} grass"
+    model.tokenizer.chat_template = (
+        "{% for message in messages %}photo {{ message['content'] }}{% endfor %} grass"
+    )
     generate = model.model.generate
-    monkeypatch.setattr(model.model, "generate", lambda **given: seen.append(given["input_ids"]) or generate(**given))
+    monkeypatch.setattr(
+        model.model, "generate", lambda **given: seen.append(given["input_ids"]) or generate(**given)
+    )
     model.complete("gravel")
     assert model.tokenizer.decode(seen[0][0]).split() == ["photo", "gravel", "grass"]
 
@@ -295,7 +440,12 @@ def test_a_server(server, monkeypatch):
     model = open_language_model(server.address, "llama")
     assert model.complete("hello é") == "a photo of a bird on a wire" and KEY not in repr(vars(model))
     asked, = server.asked
-    assert asked["path"] == "/v1/chat/completions" and asked["key"] == f"Bearer {KEY}" and asked["model"] == "llama" and asked["messages"] == [{"role": "user", "content": "hello é"}]
+    assert (
+        asked["path"] == "/v1/chat/completions"
+        and asked["key"] == f"Bearer {KEY}"
+        and asked["model"] == "llama"
+        and asked["messages"] == [{"role": "user", "content": "hello é"}]
+    )
     monkeypatch.delenv("GENAUG_LLM_KEY")
     model.complete("again")
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -305,7 +455,10 @@ def test_a_server(server, monkeypatch):
 
 @pytest.mark.parametrize("path, wanted", [("", "/v1"), ("/", "/v1"), ("/v1", "/v1"), ("/v1/", "/v1"), ("/api/openai", "/api/openai"), ("/v1/chat/completions", "/v1")])
 def test_addresses(path, wanted):
-    assert ServerLanguageModel(f"https://host:1234{path}", "m").address == f"https://host:1234{wanted}/chat/completions"
+    assert (
+        ServerLanguageModel(f"https://host:1234{path}", "m").address
+        == f"https://host:1234{wanted}/chat/completions"
+    )
 
 
 @pytest.mark.parametrize("address", ["ftp://host", "https://", "https://user:word@host/v1", "https://host/v1?key=1", "https://host/v1#a", "http://[::1", "http://host:port"])
@@ -324,11 +477,18 @@ def test_whatever_the_server_says_is_one_sentence_without_the_key(server, monkey
     server.reply = (code, body)
     with pytest.raises(GenaugError, match=words) as error:
         open_language_model(server.address, "m").complete("x")
-    assert KEY[:6] not in str(error.value) and "\n" not in str(error.value) and "\x1b" not in str(error.value) and len(server.asked) == 1
+    assert (
+        KEY[:6] not in str(error.value)
+        and "\n" not in str(error.value)
+        and "\x1b" not in str(error.value)
+        and len(server.asked) == 1
+    )
 
 
 def test_a_model_that_allows_no_temperature_is_asked_again_without(server):
-    server.reply = lambda asked: (400, {"error": "Unsupported value: 'temperature'"}) if "temperature" in asked else said("on grass")
+    server.reply = lambda asked: (
+        (400, {"error": "Unsupported value: 'temperature'"}) if "temperature" in asked else said("on grass")
+    )
     assert ServerLanguageModel(server.address, "m").complete("x") == "on grass"
     assert [("temperature" in request) for request in server.asked] == [True, False]
 
@@ -351,11 +511,17 @@ def test_a_slow_and_an_absent_server(server):
 
 def test_a_key_goes_over_https_or_to_this_machine_only(monkeypatch):
     assert not ServerLanguageModel("http://10.1.2.3:8000", "m").sends_key
-    assert ServerLanguageModel("https://10.1.2.3", "m").sends_key and ServerLanguageModel("http://[::1]:8000", "m").sends_key
+    assert (
+        ServerLanguageModel("https://10.1.2.3", "m").sends_key
+        and ServerLanguageModel("http://[::1]:8000", "m").sends_key
+    )
     sent = []
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
     remote = ServerLanguageModel("http://10.1.2.3:8000", "m")
-    monkeypatch.setattr("urllib.request.OpenerDirector.open", lambda self, request, timeout: sent.append(request.headers) or (_ for _ in ()).throw(OSError("stop")))
+    monkeypatch.setattr(
+        "urllib.request.OpenerDirector.open",
+        lambda self, request, timeout: sent.append(request.headers) or (_ for _ in ()).throw(OSError("stop")),
+    )
     with pytest.raises(GenaugError):
         remote.complete("x")
     assert len(sent) == 1 and KEY not in str(sent) and "no key was sent" in remote._refusal(401, "", KEY)
@@ -382,13 +548,22 @@ def test_the_name_of_a_model_belongs_to_an_address(gpt):
 def test_the_draw():
     captions = [f"a bird on {number}" for number in range(500)]
     drawn = draw_captions(captions, 200, 1)
-    assert len(drawn) == len(set(drawn)) == 200 and drawn == draw_captions(captions[::-1], 200, 1) != draw_captions(captions, 200, 2)
-    assert draw_captions(captions[:150], 200) == tuple(sorted(captions[:150])) and draw_captions(["a\n b"]) == ("a b",)
+    assert len(drawn) == len(set(drawn)) == 200 and drawn == draw_captions(
+        captions[::-1], 200, 1
+    ) != draw_captions(captions, 200, 2)
+    assert draw_captions(captions[:150], 200) == tuple(sorted(captions[:150])) and draw_captions(
+        ["a\n b"]
+    ) == ("a b",)
 
 
 def test_the_instruction_holds_all_captions_and_the_prefix():
     text = instruction(["one", "two"], "aircraft", 7)
-    assert "a photo of an aircraft" in text and "at most 7" in text and text.endswith("- one\n- two") and prefix_for() == "a photo of a subject"
+    assert (
+        "a photo of an aircraft" in text
+        and "at most 7" in text
+        and text.endswith("- one\n- two")
+        and prefix_for() == "a photo of a subject"
+    )
 
 
 @pytest.mark.parametrize("answer, wanted", [
@@ -420,7 +595,10 @@ def test_at_most_ten_and_at_least_one():
 def test_summaries_through_a_server(server):
     server.reply = lambda asked: said("1. A photo of a bird on a wire.\n2. a photo of a bird in snow")
     captions = [f"a bird on wire {number}" for number in range(300)]
-    assert summarize(captions, ServerLanguageModel(server.address, "m"), "bird", seed=3) == ("on a wire", "in snow")
+    assert summarize(captions, ServerLanguageModel(server.address, "m"), "bird", seed=3) == (
+        "on a wire",
+        "in snow",
+    )
     assert server.asked[0]["messages"][0]["content"] == instruction(draw_captions(captions, 200, 3), "bird")
     with pytest.raises(GenaugError, match="no captions"):
         summarize([], None)
@@ -441,11 +619,18 @@ def test_a_class_is_found(suffix, name):
 def test_published_birds_survive_a_list_of_birds():
     "Common words of bird names (rock, tree, blue, field) are settings too."
     for name in ("cub-5-shot", "cub-10-shot", "cub-lt-if-10", "cub-lt-if-20", "cub-lt-if-100"):
-        assert filter_suffixes(published_suffixes(name), BIRDS, metaclass="bird") == (published_suffixes(name), {})
+        assert filter_suffixes(published_suffixes(name), BIRDS, metaclass="bird") == (
+            published_suffixes(name),
+            {},
+        )
 
 
 def test_a_class_called_by_a_common_word_counts_whole():
-    assert named_class("on a red rock", ["Rock", "Red_Rock"])[1] == "Rock" and named_class("on a tall tree", ["one"]) is None and named_class("on one leg", ["one"]) == ("one", "one")
+    assert (
+        named_class("on a red rock", ["Rock", "Red_Rock"])[1] == "Rock"
+        and named_class("on a tall tree", ["one"]) is None
+        and named_class("on one leg", ["one"]) == ("one", "one")
+    )
     assert named_class("on a flower", ["rose_flower"], "flower") is None
 
 
@@ -453,7 +638,12 @@ def test_the_aircraft_list():
     kept, dropped = filter_suffixes(published_suffixes("aircraft-10-shot"), metaclass="aircraft")
     assert len(kept) == 5 and set(kept) | set(dropped) == set(published_suffixes("aircraft-10-shot"))
     reason = lambda word: next(text for suffix, text in dropped.items() if word in suffix)
-    assert "'Honeywell' looks like a proper name" in reason("Honeywell") and "'stripe' is a marking" in reason("green stripe") and "'cross' is a marking" in reason("red cross") and "'jet'" in reason("smoke")
+    assert (
+        "'Honeywell' looks like a proper name" in reason("Honeywell")
+        and "'stripe' is a marking" in reason("green stripe")
+        and "'cross' is a marking" in reason("red cross")
+        and "'jet'" in reason("smoke")
+    )
 
 
 @pytest.mark.parametrize("suffix, words", [("on a sign", "marking"), ("with the Eiffel tower behind", "'Eiffel'"), ("by a BMW", "'BMW'"), ("at gate 12", "'12' is a number"), ("jet in the sky", "'jet'"), ("on grass", ""), ("On grass", ""), ("close-up, from below", ""),
@@ -464,14 +654,29 @@ def test_reasons(suffix, words):
 
 
 def test_what_only_one_caption_says():
-    captions = ["a plane on a runway", "a plane on a runway by the sea", "a plane in the sky by a city", "planes in the sky by the sea"]
-    kept, dropped = filter_suffixes(["on a runway", "by a city", "on runways by seas", "in the sky", "under water"], captions=captions)
+    captions = [
+        "a plane on a runway",
+        "a plane on a runway by the sea",
+        "a plane in the sky by a city",
+        "planes in the sky by the sea",
+    ]
+    kept, dropped = filter_suffixes(
+        ["on a runway", "by a city", "on runways by seas", "in the sky", "under water"], captions=captions
+    )
     assert kept == ("on a runway", "in the sky", "under water")
-    assert "has the word 'city'" in dropped["by a city"] and dropped["on runways by seas"] == "only one of 4 captions says this"
+    assert (
+        "has the word 'city'" in dropped["by a city"]
+        and dropped["on runways by seas"] == "only one of 4 captions says this"
+    )
 
 
 def test_all_published_suffixes_but_four_begin_like_a_setting():
-    odd = [suffix for name in published_lists() for suffix in published_suffixes(name) if not begins_setting(suffix)]
+    odd = [
+        suffix
+        for name in published_lists()
+        for suffix in published_suffixes(name)
+        if not begins_setting(suffix)
+    ]
     assert [suffix.split()[0] for suffix in odd] == ["propeller", "airplane", "plane", "jet"]
 
 
@@ -479,9 +684,15 @@ def test_all_published_suffixes_but_four_begin_like_a_setting():
 
 def test_the_file_is_read_back_and_protected(tmp_path):
     path = tmp_path / "new" / "suffixes.txt"
-    write_suffixes(path, ["on grass", "on  grass.", "in snow"], ["made\nfrom captions"], {"with a sign": "a marking"})
+    write_suffixes(
+        path, ["on grass", "on  grass.", "in snow"], ["made\nfrom captions"], {"with a sign": "a marking"}
+    )
     text = path.read_text(encoding="utf-8")
-    assert read_suffixes(path) == ("on grass", "in snow") and text.startswith("# made from captions\non grass\n") and "# with a sign    (a marking)" in text
+    assert (
+        read_suffixes(path) == ("on grass", "in snow")
+        and text.startswith("# made from captions\non grass\n")
+        and "# with a sign    (a marking)" in text
+    )
     for place, words in ((path, "--replace"), (tmp_path, "is a folder")):
         with pytest.raises(GenaugError, match=words):
             write_suffixes(place, ["on ice"])
@@ -508,15 +719,40 @@ def photos(tmp_path_factory):
 
 
 def test_the_command_on_an_embedded_set(tmp_path, capsys):
-    assert run(["suffixes", "digit-scenes", str(tmp_path / "a.txt"), "--shots", "5", "--seed", "1", "--quiet"]) == 0
+    assert (
+        run(["suffixes", "digit-scenes", str(tmp_path / "a.txt"), "--shots", "5", "--seed", "1", "--quiet"])
+        == 0
+    )
     shown, text = capsys.readouterr().out, (tmp_path / "a.txt").read_text()
-    assert set(read_suffixes(tmp_path / "a.txt")) <= set(datasets.suffixes("digit-scenes")) and "from 50 training images of digit-scenes: captions of the set, settings counted" in text
-    assert "--suffixes" in shown and str(tmp_path) not in text and [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (
+        set(read_suffixes(tmp_path / "a.txt")) <= set(datasets.suffixes("digit-scenes"))
+        and "from 50 training images of digit-scenes: captions of the set, settings counted" in text
+    )
+    assert (
+        "--suffixes" in shown
+        and str(tmp_path) not in text
+        and [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    )
 
 
 def test_what_one_caption_says_is_left_out_but_for_keep_all(tmp_path, capsys):
     for option, name in ((None, "some.txt"), ("--keep-all", "all.txt")):
-        assert run(["suffixes", "digit-scenes", str(tmp_path / name), "--shots", "1", "--seed", "0", "--quiet", *([option] if option else [])]) == 0
+        assert (
+            run(
+                [
+                    "suffixes",
+                    "digit-scenes",
+                    str(tmp_path / name),
+                    "--shots",
+                    "1",
+                    "--seed",
+                    "0",
+                    "--quiet",
+                    *([option] if option else []),
+                ]
+            )
+            == 0
+        )
     some, every = read_suffixes(tmp_path / "some.txt"), read_suffixes(tmp_path / "all.txt")
     assert set(some) < set(every) and "Left out: " in capsys.readouterr().out
     assert all(f"# {suffix}    (" in (tmp_path / "some.txt").read_text() for suffix in set(every) - set(some))
@@ -525,27 +761,74 @@ def test_what_one_caption_says_is_left_out_but_for_keep_all(tmp_path, capsys):
 def test_the_command_with_a_captioner_and_a_server(tmp_path, capsys, photos, blip, server, monkeypatch):
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
     server.reply = said("1. a photo of a digit on grass\n2. a photo of a digit by a Honeywell sign\n3. a photo of a digit with sevens")
-    arguments = ["suffixes", str(photos), str(tmp_path / "p.txt"), "--captioner", str(blip), "--llm", server.address, "--llm-model", "llama", "--metaclass", "digit", "--quiet"]
+    arguments = [
+        "suffixes",
+        str(photos),
+        str(tmp_path / "p.txt"),
+        "--captioner",
+        str(blip),
+        "--llm",
+        server.address,
+        "--llm-model",
+        "llama",
+        "--metaclass",
+        "digit",
+        "--quiet",
+    ]
     assert run(arguments) == 0
     assert read_suffixes(tmp_path / "p.txt") == ("on grass", "with sevens")
-    out, text, cache = capsys.readouterr().out, (tmp_path / "p.txt").read_text(), (tmp_path / "p.captions.jsonl").read_text()
-    assert "captions by tiny-blip, summarised by llama at 127.0.0.1" in text and "'Honeywell'" in text and len(cache.splitlines()) == 6
-    assert KEY not in out + text + cache and str(photos) not in text + cache and "no test part" not in out and len(server.asked) == 1
-    assert all("pool-" in json.loads(line)["image"] for line in cache.splitlines())  # the test pictures are not looked at
+    out, text, cache = (
+        capsys.readouterr().out,
+        (tmp_path / "p.txt").read_text(),
+        (tmp_path / "p.captions.jsonl").read_text(),
+    )
+    assert (
+        "captions by tiny-blip, summarised by llama at 127.0.0.1" in text
+        and "'Honeywell'" in text
+        and len(cache.splitlines()) == 6
+    )
+    assert (
+        KEY not in out + text + cache
+        and str(photos) not in text + cache
+        and "no test part" not in out
+        and len(server.asked) == 1
+    )
+    assert all(
+        "pool-" in json.loads(line)["image"] for line in cache.splitlines()
+    )  # the test pictures are not looked at
     assert run(arguments) == 2 and "--replace" in capsys.readouterr().err
     assert run([*arguments, "--replace", "--keep-all"]) == 0 and len(read_suffixes(tmp_path / "p.txt")) == 3
     assert (tmp_path / "p.captions.jsonl").read_text() == cache
 
 
 def test_the_command_with_a_published_list(tmp_path, capsys, photos):
-    assert run(["suffixes", str(photos), str(tmp_path / "a.txt"), "--published", "aircraft-10-shot", "--quiet"]) == 0
-    assert len(read_suffixes(tmp_path / "a.txt")) == 5 and "published list aircraft-10-shot" in (tmp_path / "a.txt").read_text()
+    assert (
+        run(["suffixes", str(photos), str(tmp_path / "a.txt"), "--published", "aircraft-10-shot", "--quiet"])
+        == 0
+    )
+    assert (
+        len(read_suffixes(tmp_path / "a.txt")) == 5
+        and "published list aircraft-10-shot" in (tmp_path / "a.txt").read_text()
+    )
 
 
 def test_the_command_explains_itself(capsys):
     assert run(["suffixes", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(option in shown for option in ("--captioner", "--llm", "--llm-model", "--shots", "--seed", "--metaclass", "--published", "--keep-all", "--replace"))
+    assert all(
+        option in shown
+        for option in (
+            "--captioner",
+            "--llm",
+            "--llm-model",
+            "--shots",
+            "--seed",
+            "--metaclass",
+            "--published",
+            "--keep-all",
+            "--replace",
+        )
+    )
 
 
 def test_a_device_that_is_not_there(blip, gpt):
@@ -559,12 +842,18 @@ def test_a_device_that_is_not_there(blip, gpt):
 MISTAKES = {
     "no captions": (["PHOTOS", "OUT"], "name a captioner"),
     "unknown list": (["digits", "OUT", "--published", "cub"], "did you mean cub-"),
-    "list and captioner": (["digits", "OUT", "--published", "cub-5-shot", "--captioner", "x"], "leave --captioner"),
+    "list and captioner": (
+        ["digits", "OUT", "--published", "cub-5-shot", "--captioner", "x"],
+        "leave --captioner",
+    ),
     "model without address": (["digits", "OUT", "--llm-model", "x"], "give the address with --llm"),
     "address without model": (["digits", "OUT", "--llm", "http://localhost:9"], "--llm-model"),
     "no captioner there": (["digits", "OUT", "--captioner", "no/such/folder"], "no folder"),
     "no language model there": (["digits", "OUT", "--llm", "./nowhere"], "no folder"),
-    "no server there": (["digits", "OUT", "--llm", "http://127.0.0.1:9", "--llm-model", "m"], "cannot be reached"),
+    "no server there": (
+        ["digits", "OUT", "--llm", "http://127.0.0.1:9", "--llm-model", "m"],
+        "cannot be reached",
+    ),
     "output is a folder": (["digits", "."], "is a folder"),
     "shots": (["digits", "OUT", "--shots", "few"], "--shots is a number"),
     "source": (["digit", "OUT"], "did you mean"),
@@ -575,9 +864,23 @@ MISTAKES = {
 def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch, photos):
     monkeypatch.chdir(tmp_path)
     arguments, words = MISTAKES[name]
-    assert run(["suffixes", *(str(photos) if word == "PHOTOS" else word.replace("OUT", "out.txt") for word in arguments), "--quiet"]) == 2
+    assert (
+        run(
+            [
+                "suffixes",
+                *(str(photos) if word == "PHOTOS" else word.replace("OUT", "out.txt") for word in arguments),
+                "--quiet",
+            ]
+        )
+        == 2
+    )
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("genaug: ") and words in lines[0] and lines[0].endswith((".", "?", ")")), lines
+    assert (
+        len(lines) == 1
+        and lines[0].startswith("genaug: ")
+        and words in lines[0]
+        and lines[0].endswith((".", "?", ")"))
+    ), lines
     assert not list(tmp_path.iterdir())
 
 
@@ -617,7 +920,11 @@ def test_an_answer_of_two_million_characters_is_read_in_a_second():
 
 def test_no_control_character_of_an_answer_is_kept():
     from genaug.suffixes import parse_suffixes
-    assert all(suffix.isprintable() for suffix in parse_suffixes('["on \\u001b[31mgrass", "in \\u202esnow"]') + parse_suffixes("- on \x1b[2Jgrass\n- in snow"))
+    assert all(
+        suffix.isprintable()
+        for suffix in parse_suffixes('["on \\u001b[31mgrass", "in \\u202esnow"]')
+        + parse_suffixes("- on \x1b[2Jgrass\n- in snow")
+    )
 
 
 def test_no_control_character_of_a_caption_is_kept():

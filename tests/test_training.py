@@ -17,7 +17,17 @@ from genaug.concepts.textual_inversion import TokenSettings
 from genaug.core import GenaugError
 from genaug.methods.feature_aligned import AlignedWeights
 from genaug.recipe import LearnedAdapter
-from genaug.training import (LoopSettings, generator_at, learning_rate_factor, load_checkpoint, make_optimizer, named_tensors, newest_checkpoint, save_checkpoint, train_loop)
+from genaug.training import (
+    LoopSettings,
+    generator_at,
+    learning_rate_factor,
+    load_checkpoint,
+    make_optimizer,
+    named_tensors,
+    newest_checkpoint,
+    save_checkpoint,
+    train_loop,
+)
 
 RUN = """
 import sys, time, torch
@@ -49,7 +59,13 @@ torch.save([losses, network.state_dict(), ema.shadow_params, ema.optimization_st
 
 def start(folder, pause):
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
-    return subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(pause)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), str(pause)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
 
 
 def flat(thing):
@@ -66,14 +82,21 @@ def test_killed_run_ends_bit_equal(tmp_path):
         if int(line) >= 30: break
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "result.pt").exists() and newest_checkpoint(tmp_path / "killed") is not None
+    assert (
+        not (tmp_path / "killed" / "result.pt").exists()
+        and newest_checkpoint(tmp_path / "killed") is not None
+    )
     again = start(tmp_path / "killed", 0)
     output, problems = again.communicate(timeout=300)
     assert again.returncode == 0, problems
     assert int(output.split()[0]) >= 28, "it must continue, not begin again"
     whole.communicate(timeout=300)
-    first, second = (torch.load(tmp_path / name / "result.pt", weights_only=True) for name in ("whole", "killed"))
-    assert len(flat(first)) == len(flat(second)) > 60 and all(torch.equal(one, two) for one, two in zip(flat(first), flat(second)))
+    first, second = (
+        torch.load(tmp_path / name / "result.pt", weights_only=True) for name in ("whole", "killed")
+    )
+    assert len(flat(first)) == len(flat(second)) > 60 and all(
+        torch.equal(one, two) for one, two in zip(flat(first), flat(second))
+    )
 
 
 def quadratic():
@@ -85,13 +108,19 @@ def test_finds_the_minimum_and_leaves_global_randomness_alone():
     weight, loss_at = quadratic()
     before = torch.random.get_rng_state()
     losses = train_loop(loss_at, {"weight": weight}, LoopSettings(200, 0.1, schedule="linear"))
-    assert weight.abs().max() < 0.02 and len(losses) == 200 and torch.equal(before, torch.random.get_rng_state())
+    assert (
+        weight.abs().max() < 0.02 and len(losses) == 200 and torch.equal(before, torch.random.get_rng_state())
+    )
 
 
 def test_not_a_number_is_a_sentence():
     weight, _ = quadratic()
     with pytest.raises(GenaugError, match="nan at step 2.*learning rate"):
-        train_loop(lambda step: weight.sum() * (float("nan") if step == 2 else 1.0), {"weight": weight}, LoopSettings(5, 0.1))
+        train_loop(
+            lambda step: weight.sum() * (float("nan") if step == 2 else 1.0),
+            {"weight": weight},
+            LoopSettings(5, 0.1),
+        )
 
 
 def test_other_settings_are_refused_and_longer_runs_allowed(tmp_path):
@@ -109,7 +138,9 @@ def test_finished_run_is_not_continued(tmp_path):
     losses = train_loop(loss_at, {"weight": weight}, LoopSettings(4, 0.1), tmp_path)
     kept = weight.detach().clone()
     fresh, loss_at = quadratic()
-    assert train_loop(loss_at, {"weight": fresh}, LoopSettings(4, 0.1), tmp_path) == losses and torch.equal(fresh, kept)
+    assert train_loop(loss_at, {"weight": fresh}, LoopSettings(4, 0.1), tmp_path) == losses and torch.equal(
+        fresh, kept
+    )
 
 
 def test_partial_checkpoint_is_ignored(tmp_path):
@@ -126,7 +157,11 @@ def test_partial_checkpoint_is_ignored(tmp_path):
 def test_learning_rates_belong_to_their_parts():
     first, second = nn.Linear(2, 2), nn.Parameter(torch.zeros(2))
     trained, _ = named_tensors({"net": first, "token": second})
-    rates = {id(member): group["lr"] for group in make_optimizer(trained, {"net": 0.1, "token": 0.2}).param_groups for member in group["params"]}
+    rates = {
+        id(member): group["lr"]
+        for group in make_optimizer(trained, {"net": 0.1, "token": 0.2}).param_groups
+        for member in group["params"]
+    }
     assert rates[id(first.weight)] == rates[id(first.bias)] == 0.1 and rates[id(second)] == 0.2
     with pytest.raises(GenaugError, match="token"):
         make_optimizer(trained, {"net": 0.1})
@@ -149,7 +184,9 @@ def test_schedule_limits():
     for schedule in ("constant", "linear", "cosine", "trapezoid"):
         factors = [learning_rate_factor(step, 50, schedule, warmup=10) for step in range(50)]
         assert factors[:10] == sorted(factors[:10]) and max(factors) <= 1 and min(factors) > 0
-    assert not torch.equal(torch.rand(4, generator=generator_at(0, 1)), torch.rand(4, generator=generator_at(0, 1, "noise")))
+    assert not torch.equal(
+        torch.rand(4, generator=generator_at(0, 1)), torch.rand(4, generator=generator_at(0, 1, "noise"))
+    )
 
 
 def test_the_bar_shows_the_loss(capsys):

@@ -10,14 +10,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLANTED = {"nbs/tables/planted.ipynb": '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n',
-           "nbs/results/planted.csv": "table,value\nplanted,1.0\n", "nbs/results/paper/planted.csv": "table,value\nprinted,2.0\n"}
+PLANTED = {
+    "nbs/tables/planted.ipynb": '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n',
+    "nbs/results/planted.csv": "table,value\nplanted,1.0\n",
+    "nbs/results/paper/planted.csv": "table,value\nprinted,2.0\n",
+}
 
 
 def run(*command, cwd, **environment):
     "Runs a command without this checkout on the path; its output is the message if it fails."
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=cwd, env={**kept, **environment}, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**kept, **environment},
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -59,7 +69,9 @@ def contents(wheel):
 
 def expected(tree):
     "Name in the wheel -> bytes: the package, and the copies of tables and results."
-    files = {path.relative_to(tree).as_posix(): path for path in (tree / "genaug").rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(tree).as_posix(): path for path in (tree / "genaug").rglob("*") if path.is_file()
+    }
     for name, pattern in (("tables", "*.ipynb"), ("results", "**/*.csv")):
         for path in (tree / "nbs" / name).glob(pattern):
             files[f"genaug/assets/{name}/{path.relative_to(tree / 'nbs' / name).as_posix()}"] = path
@@ -78,7 +90,9 @@ def test_the_wheel_holds_the_package_and_equal_copies(tree, wheel):
 def test_the_wheel_holds_the_weights(wheel):
     names = contents(wheel)
     for folder in ("tiny-1", "letters-1", "imagenet-1"):
-        assert any(name.startswith(f"genaug/assets/{folder}/") and name.endswith(".safetensors") for name in names), folder
+        assert any(
+            name.startswith(f"genaug/assets/{folder}/") and name.endswith(".safetensors") for name in names
+        ), folder
     assert {"genaug/assets/tiny-1/model_index.json", "genaug/assets/imagenet-1/NOTICE"} <= set(names)
     assert wheel.stat().st_size <= 40e6
 
@@ -89,13 +103,29 @@ def test_the_wheel_names_the_command_and_the_licence(wheel):
     assert "genaug = genaug.cli:main" in points.replace("genaug=genaug", "genaug = genaug")
     assert any(name.endswith("licenses/LICENSE") for name in inside)
     metadata, = [content.decode() for name, content in inside.items() if name.endswith("METADATA")]
-    required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
+    required = [
+        line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
+    ]
     assert any("diffusers" in line for line in required)
-    assert not any(word in line for line in required for word in ("nbdev", "fastcore", "papermill", "jupyter", "datasets"))
+    assert not any(
+        word in line
+        for line in required
+        for word in ("nbdev", "fastcore", "papermill", "jupyter", "datasets")
+    )
 
 
 def test_a_wheel_from_the_sdist_is_the_same(tree, wheel, tmp_path):
-    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(tree), cwd=tmp_path)
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(tree),
+        cwd=tmp_path,
+    )
     archive, = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "sdist", filter="data")
@@ -110,8 +140,20 @@ def test_the_command_line_starts_from_the_wheel_alone(wheel, tmp_path):
     "Installed into a folder of its own, in an empty working directory; whatever is imported of genaug comes from there."
     target, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check",
-        "--target", str(target), str(wheel), cwd=empty)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+        str(wheel),
+        cwd=empty,
+    )
     code = ("import sys; sys.path.insert(0, sys.argv[1]); from genaug.cli import main; sys.argv[1:] = ['--help']\n"
             "import genaug; assert genaug.__file__.startswith(sys.path[0]), genaug.__file__\n"
             "assert not {'nbdev', 'fastcore'} & set(sys.modules)\n"

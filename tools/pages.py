@@ -111,15 +111,21 @@ def navigation(root, pages, titles, depth):
             if section != current:
                 lines.append(f"<li><strong>{html.escape(section)}</strong></li>")
                 current = section
-            lines.append(f'<li><a href="{"../" * depth}{pages[source]}">{html.escape(titles[source])}</a></li>')
+            lines.append(
+                f'<li><a href="{"../" * depth}{pages[source]}">{html.escape(titles[source])}</a></li>'
+            )
     return "<ul>" + "".join(lines) + "</ul>"
 
 
 def rewrite(body, pages, folder, site_url):
     "Headings get Quarto's anchors; links to notebooks, and nbdev's links to this site, become links to pages."
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body, flags=re.DOTALL)
-    body = re.sub(r'<(h[1-6]) id="[^"]*"([^>]*)>(.*?)</\1>',
-                  lambda match: f'<{match[1]} id="{slug(match[3])}"{match[2]}>{match[3]}</{match[1]}>', body, flags=re.DOTALL)
+    body = re.sub(
+        r'<(h[1-6]) id="[^"]*"([^>]*)>(.*?)</\1>',
+        lambda match: f'<{match[1]} id="{slug(match[3])}"{match[2]}>{match[3]}</{match[1]}>',
+        body,
+        flags=re.DOTALL,
+    )
 
     def link(match):
         target, _, anchor = html.unescape(match[1]).partition("#")
@@ -127,7 +133,11 @@ def rewrite(body, pages, folder, site_url):
         if site_url and target.startswith(site_url):
             return f'href="{up}{target[len(site_url):].lstrip("/")}#{anchor}" data-made="nbdev"'
         source = Path(folder, unquote(target)).as_posix()
-        source = str(Path(source)) if ".." not in source else (Path("/") / source).resolve().relative_to("/").as_posix()
+        source = (
+            str(Path(source))
+            if ".." not in source
+            else (Path("/") / source).resolve().relative_to("/").as_posix()
+        )
         if source in pages:
             return f'href="{up}{pages[source]}{"#" + anchor if anchor else ""}"'
         return match[0]
@@ -141,8 +151,15 @@ def render(root, out, site_url=""):
     processed, failed = process(root)
     pages = page_names(processed)
     notebooks = {source: nbformat.read(processed / source, 4) for source in pages}
-    titles = {source: front_matter(notebook).get("title", Path(source).stem) for source, notebook in notebooks.items()}
-    remove = {"enabled": True, "remove_input_tags": ["remove_input"], "remove_all_outputs_tags": ["remove_output"]}
+    titles = {
+        source: front_matter(notebook).get("title", Path(source).stem)
+        for source, notebook in notebooks.items()
+    }
+    remove = {
+        "enabled": True,
+        "remove_input_tags": ["remove_input"],
+        "remove_all_outputs_tags": ["remove_output"],
+    }
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True,
                             config=Config({"TagRemovePreprocessor": remove}))
     shutil.rmtree(out, ignore_errors=True)
@@ -150,8 +167,12 @@ def render(root, out, site_url=""):
         matter, folder = front_matter(notebook), Path(source).parent.as_posix()
         body, _ = exporter.from_notebook_node(prepare(notebook))
         depth = len(Path(folder).parts)
-        page = SHELL.format(title=html.escape(str(titles[source])), description=html.escape(str(matter.get("description") or "")),
-                            navigation=navigation(root, pages, titles, depth), body=rewrite(body, pages, folder, site_url))
+        page = SHELL.format(
+            title=html.escape(str(titles[source])),
+            description=html.escape(str(matter.get("description") or "")),
+            navigation=navigation(root, pages, titles, depth),
+            body=rewrite(body, pages, folder, site_url),
+        )
         target = out / pages[source]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8")

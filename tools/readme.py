@@ -83,7 +83,9 @@ def generate(root=ROOT, index=None):
                 cell.metadata["tags"] = ["remove_input"]
             cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip("\n")
     remove = {"enabled": True, "remove_cell_tags": ["remove_cell"], "remove_input_tags": ["remove_input"]}
-    body, resources = MarkdownExporter(config=Config({"TagRemovePreprocessor": remove})).from_notebook_node(notebook)
+    body, resources = MarkdownExporter(config=Config({"TagRemovePreprocessor": remove})).from_notebook_node(
+        notebook
+    )
     figures = {}
     for number, (name, content) in enumerate(sorted((resources.get("outputs") or {}).items()), start=1):
         figures[f"readme-{number}{Path(name).suffix}"] = content
@@ -98,7 +100,9 @@ def differences(root=ROOT):
     text, figures = generate(root, made)
     images = {root / "nbs" / "images" / name: content for name, content in figures.items()}
     wanted = {root / "README.md": text.encode(), **images}
-    found = [path.name for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content]
+    found = [
+        path.name for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content
+    ]
     stored = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
     return found + ["index.ipynb"] * (stored != made)
 
@@ -106,7 +110,11 @@ def differences(root=ROOT):
 def main(arguments):
     if "--check" in arguments:
         found = differences()
-        print("README.md is up to date" if not found else f"not up to date, run python tools/readme.py: {', '.join(found)}")
+        print(
+            "README.md is up to date"
+            if not found
+            else f"not up to date, run python tools/readme.py: {', '.join(found)}"
+        )
         return 1 if found else 0
     made = with_tables()
     text, figures = generate(ROOT, made)

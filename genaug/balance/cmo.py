@@ -28,7 +28,9 @@ def minority_chances(
         raise GenaugError(f"The power of CMO must be a number of at least 0, not {power}; the paper uses 1.")
     present = counts > 0
     if not present.any():
-        raise GenaugError("No class has a photograph to cut a foreground from; give a training set with labels.")
+        raise GenaugError(
+            "No class has a photograph to cut a foreground from; give a training set with labels."
+        )
     chances = np.zeros(len(counts))
     shrunk = (1 - power) * np.log(counts[present])   # in logarithms, so that no power can overflow
     chances[present] = np.exp(shrunk - shrunk.max())
@@ -41,7 +43,9 @@ def mixed_epochs(
 ) -> range:  # counted from 0
     "The epochs in which foregrounds are pasted: the code's rule, with margins of at most a tenth of the run; raises `GenaugError` for a negative margin."
     if warm < 0:
-        raise GenaugError(f"The margin of epochs without CMO must be at least 0, not {warm}; the paper uses 3.")
+        raise GenaugError(
+            f"The margin of epochs without CMO must be at least 0, not {warm}; the paper uses 3."
+        )
     first, last = (min(margin, epochs // 10) for margin in (warm + 1 if warm else 0, warm))
     return range(first, epochs - last)
 

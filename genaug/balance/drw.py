@@ -35,7 +35,9 @@ def effective_number_weights(
     "Class weights in inverse proportion to the effective number (Cui et al. 2019); raises `GenaugError` for a beta outside [0, 1) and when no class has a photograph."
     number = effective_number(counts, beta)
     if not number.any():
-        raise GenaugError("No class has a photograph, so that there is nothing to weigh; give a training set with labels.")
+        raise GenaugError(
+            "No class has a photograph, so that there is nothing to weigh; give a training set with labels."
+        )
     inverse = np.divide(1, number, out=np.zeros(len(number)), where=number > 0)
     return inverse * (len(number) / inverse.sum())
 

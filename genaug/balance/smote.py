@@ -57,7 +57,12 @@ def combine_labels(
     if rule not in LABEL_RULES[:4]:
         raise GenaugError(f"Two label rows are combined by own, union, intersection or blend, not by '{rule}'; choose one of these.")
     blended = base + weights.to(base)[:, None] * (neighbour - base)
-    return {"own": base.clone(), "union": torch.maximum(base, neighbour), "intersection": torch.minimum(base, neighbour), "blend": blended}[rule]
+    return {
+        "own": base.clone(),
+        "union": torch.maximum(base, neighbour),
+        "intersection": torch.minimum(base, neighbour),
+        "blend": blended,
+    }[rule]
 
 
 def majority_label(
@@ -117,7 +122,12 @@ def blend_pixels(
     channels = max(array.shape[2] for array in arrays)
     images = [to_tensor([array], channels=channels) for array in arrays]
     size = images[0].shape[-2:]
-    images = [image if image.shape[-2:] == size else F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False) for image in images]
+    images = [
+        image
+        if image.shape[-2:] == size
+        else F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
+        for image in images
+    ]
     return to_uint8(sum(weight * image for weight, image in zip(weights, images)))[0]
 
 
@@ -264,7 +274,9 @@ class SmoteMixer(Mixer):
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Move each image towards its partner; shapes as for `Mixer.mix`."
-        weights = torch.tensor([1 - self.describe(seed)["weight"] for seed in seeds], dtype=images.dtype, device=images.device)
+        weights = torch.tensor(
+            [1 - self.describe(seed)["weight"] for seed in seeds], dtype=images.dtype, device=images.device
+        )
         moved = images + weights.view(-1, *[1] * (images.ndim - 1)) * (partner_images - images)
         return moved.clamp(0, 1), combine_labels(labels, partner_labels, weights, self.label_rule)
 

@@ -46,13 +46,21 @@ def weights_exchanged(
 ) -> Iterator[dict[str, torch.nn.Module]]:
     "While inside, the denoiser computes with other weights; outside it is as it was. Raises `GenaugError` for weights of another network."
     parts = trainable_parts(backbone)
-    owned = {f"{name}.{key}": parameter for name, part in parts.items() for key, parameter in part.named_parameters()}
+    owned = {
+        f"{name}.{key}": parameter
+        for name, part in parts.items()
+        for key, parameter in part.named_parameters()
+    }
     if weights is not None and {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in owned.items()}:
-        raise GenaugError("The fine-tuned weights belong to another denoiser; use the backbone that was fine-tuned.")
+        raise GenaugError(
+            "The fine-tuned weights belong to another denoiser; use the backbone that was fine-tuned."
+        )
     kept = [(parameter, parameter.data, parameter.requires_grad) for parameter in owned.values()]
     try:
         for key, parameter in owned.items():
-            parameter.data = parameter.data.clone() if weights is None else weights[key].to(parameter.data, copy=True)
+            parameter.data = (
+                parameter.data.clone() if weights is None else weights[key].to(parameter.data, copy=True)
+            )
             parameter.requires_grad_(learning)
         yield parts
     finally:
@@ -145,10 +153,14 @@ def draw_step(
     purpose: str = "fine-tuning",  # another purpose, other draws
 ) -> tuple:  # positions, latents, condition, timesteps, noise
     "Everything random about one step."
-    positions = draw_positions(prepared.latents.shape[1], batch_size, seed_from(purpose, seed), number, prepared.weights)
+    positions = draw_positions(
+        prepared.latents.shape[1], batch_size, seed_from(purpose, seed), number, prepared.weights
+    )
     drawn = torch.Generator().manual_seed(seed_from(purpose, seed, number))
     views = torch.randint(len(prepared.latents), (batch_size,), generator=drawn)
-    timesteps = torch.randint(len(backbone.alphas_cumprod), (batch_size,), generator=drawn).to(backbone.device)
+    timesteps = torch.randint(len(backbone.alphas_cumprod), (batch_size,), generator=drawn).to(
+        backbone.device
+    )
     noise = torch.randn(batch_size, *prepared.latents.shape[2:], generator=drawn).to(backbone.device)
     condition = backbone.embed([prepared.prompts[prepared.prompt_of[position]] for position in positions])
     return positions, prepared.latents[views, positions].to(backbone.device), condition, timesteps, noise
@@ -162,7 +174,11 @@ def noise_error(
 ) -> torch.Tensor:  # scalar
     "Squared error of the network's own target, mean over all elements: of the noise, or of v for a network that predicts v."
     error = (predicted.float() - noise.float()) ** 2
-    return (error / backbone.alpha_at(timesteps).to(error)).mean() if backbone.prediction_type == "v_prediction" else error.mean()
+    return (
+        (error / backbone.alpha_at(timesteps).to(error)).mean()
+        if backbone.prediction_type == "v_prediction"
+        else error.mean()
+    )
 
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c014d
 @dataclass(frozen=True)
@@ -238,7 +254,9 @@ def step_loss(
         parts["prior"] = float(forgotten.detach())
         total = total + objective.prior_weight * forgotten
     if share:
-        term, said = extra.loss(Step(backbone, number, seed, positions, latents, noisy, timesteps, predicted, taps))
+        term, said = extra.loss(
+            Step(backbone, number, seed, positions, latents, noisy, timesteps, predicted, taps)
+        )
         total, parts = total + share * term, {**parts, **said}
     if objective.watch is not None:
         objective.watch(number, parts)
@@ -288,7 +306,13 @@ def class_images(
         noise = row_noise(backbone.latent_shape, seeds[start:start + batch_size])
         condition = backbone.embed([prompt.text(class_name)] * len(noise))
         images += to_uint8(backbone.decode(denoise(backbone, noise, [condition], settings=settings)))
-    return LabeledImages(images, np.zeros(count, int), [class_name], [f"{class_name}/prior-{number:05d}.png" for number in range(count)], origins=["prior"] * count)
+    return LabeledImages(
+        images,
+        np.zeros(count, int),
+        [class_name],
+        [f"{class_name}/prior-{number:05d}.png" for number in range(count)],
+        origins=["prior"] * count,
+    )
 
 # %% ../../nbs/23_concepts.dreambooth.ipynb #c025
 @dataclass(frozen=True)

@@ -104,7 +104,9 @@ def trainable_adapters(
         denoiser = trainable_adapter(backbone.unet, rank, alpha, settings.targets, seed)
         learning = dict(stack.enter_context(denoiser))
         if settings.text_encoder:
-            text = trainable_adapter(text_layers(backbone.text_encoder), rank, alpha, TEXT_TARGETS, seed_from("text encoder", seed))
+            text = trainable_adapter(
+                text_layers(backbone.text_encoder), rank, alpha, TEXT_TARGETS, seed_from("text encoder", seed)
+            )
             learning |= {f"text_encoder.{name}": matrix for name, matrix in stack.enter_context(text).items()}
         yield learning
 
@@ -206,7 +208,9 @@ class ConceptShelf:
 
     def __post_init__(self):
         if self.scope not in SCOPES:
-            raise GenaugError(f"A shelf holds one adapter per 'class' or per 'image', not per '{self.scope}'.")
+            raise GenaugError(
+                f"A shelf holds one adapter per 'class' or per 'image', not per '{self.scope}'."
+            )
         object.__setattr__(self, "concepts", dict(self.concepts))
         object.__setattr__(self, "_recent", OrderedDict())
 
@@ -225,7 +229,9 @@ class ConceptShelf:
             if key not in self.concepts:
                 raise GenaugError(f"The shelf has no adapter for '{key}', only for {len(self.concepts)} others; learn it from a set with that {self.scope}.")
         if wanted not in self._recent:
-            self._recent[wanted] = fuse_concepts([self.concepts[key] for key, _ in wanted], [weight for _, weight in wanted])
+            self._recent[wanted] = fuse_concepts(
+                [self.concepts[key] for key, _ in wanted], [weight for _, weight in wanted]
+            )
         self._recent.move_to_end(wanted)
         while len(self._recent) > FUSED_KEPT:
             self._recent.popitem(last=False)
@@ -281,7 +287,10 @@ def photographs_of(
         raise GenaugError(f"A shelf holds one adapter per 'class' or per 'image', not per '{scope}'.")
     if scope == "image":
         return {name: real[[position]] for position, name in enumerate(real.ids)}
-    members = {name: [int(position) for position in (real.labels[:, index] > 0).nonzero()[0]] for index, name in enumerate(real.class_names)}
+    members = {
+        name: [int(position) for position in (real.labels[:, index] > 0).nonzero()[0]]
+        for index, name in enumerate(real.class_names)
+    }
     return {name: real[positions] for name, positions in members.items() if positions}
 
 

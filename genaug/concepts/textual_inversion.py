@@ -82,7 +82,9 @@ def tokens_attached(
     names = [name for token, vectors in tokens.items() for name in vector_names(token, len(vectors))]
     known = sorted(set(names) & set(tokenizer.get_vocab()))
     if known:
-        raise GenaugError(f"The text encoder already has a word '{known[0]}'; give the concept another placeholder.")
+        raise GenaugError(
+            f"The text encoder already has a word '{known[0]}'; give the concept another placeholder."
+        )
     extended = copy.deepcopy(tokenizer)
     extended.add_tokens(names)
     new_rows = NewRows(table, rows, extended.convert_tokens_to_ids(names[0]))
@@ -208,12 +210,22 @@ class Concept:
         for name in ("tokens", "lora", "text_lora"):
             tensors = getattr(self, name)
             if tensors is not None:
-                plain = {key: tensor.detach().to("cpu", torch.float32).contiguous().clone() for key, tensor in tensors.items()}
+                plain = {
+                    key: tensor.detach().to("cpu", torch.float32).contiguous().clone()
+                    for key, tensor in tensors.items()
+                }
                 object.__setattr__(self, name, plain)
 
     def __repr__(self) -> str:
-        adapters = {"denoiser": self.lora_config if self.lora else None, "text encoder": self.text_lora_config if self.text_lora else None}
-        low_rank = [f"{part}: rank {config['r']}, alpha {config['lora_alpha']:g}" for part, config in adapters.items() if config]
+        adapters = {
+            "denoiser": self.lora_config if self.lora else None,
+            "text encoder": self.text_lora_config if self.text_lora else None,
+        }
+        low_rank = [
+            f"{part}: rank {config['r']}, alpha {config['lora_alpha']:g}"
+            for part, config in adapters.items()
+            if config
+        ]
         return f"Concept({len(self.placeholder)} classes, {sum(map(len, self.tokens.values()))} vectors, {'; '.join(low_rank) or 'no adapter'})"
 
     @property  # of the denoiser's adapter, as `alpha`
@@ -231,7 +243,14 @@ class Concept:
 
     def fingerprint(self) -> str:  # 64 hexadecimal digits, of words, vectors and adapters
         text = [dict(self.text_lora), dict(self.text_lora_config)] if self.text_lora else []
-        return content_hash("concept", dict(self.placeholder), dict(self.tokens), dict(self.lora or {}), dict(self.lora_config or {}), *text)
+        return content_hash(
+            "concept",
+            dict(self.placeholder),
+            dict(self.tokens),
+            dict(self.lora or {}),
+            dict(self.lora_config or {}),
+            *text,
+        )
 
     def save(self, folder: str | Path) -> None: save_concept(self, Path(folder))
 
@@ -274,7 +293,11 @@ def _switch(
         if backbone.text_encoder is not None:
             stack.enter_context(tokens_attached(backbone, concept.tokens))
             stack.enter_context(adapter_attached(backbone.unet, concept.lora, concept.lora_config, fused))
-            stack.enter_context(adapter_attached(text_layers(backbone.text_encoder), concept.text_lora, concept.text_lora_config, fused))
+            stack.enter_context(
+                adapter_attached(
+                    text_layers(backbone.text_encoder), concept.text_lora, concept.text_lora_config, fused
+                )
+            )
         else:
             stack.enter_context(_words_attached(backbone, concept.placeholder))
         backbone._take_off = stack.pop_all()
@@ -307,8 +330,12 @@ def _save_adapters(
     text = {f"text_model.{name}": matrix for name, matrix in (concept.text_lora or {}).items()}
     with disk_errors_explained(folder):
         StableDiffusionPipeline.save_lora_weights(
-            folder, unet_lora_layers=dict(concept.lora or {}), text_encoder_lora_layers=text,
-            unet_lora_adapter_metadata=dict(concept.lora_config or {}), text_encoder_lora_adapter_metadata=dict(concept.text_lora_config or {}))
+            folder,
+            unet_lora_layers=dict(concept.lora or {}),
+            text_encoder_lora_layers=text,
+            unet_lora_adapter_metadata=dict(concept.lora_config or {}),
+            text_encoder_lora_adapter_metadata=dict(concept.text_lora_config or {}),
+        )
 
 
 def save_concept(
@@ -318,7 +345,9 @@ def save_concept(
     "Write `learned_embeds/*.safetensors`, `pytorch_lora_weights.safetensors` and, last, `concept.json`."
     files = {token: f"learned_embeds/{file_name(token.strip('<>'))}.safetensors" for token in concept.tokens}
     if len(set(files.values())) < len(files):
-        raise GenaugError("Two placeholders differ only by '<' and '>' and would share a file; rename one of them.")
+        raise GenaugError(
+            "Two placeholders differ only by '<' and '>' and would share a file; rename one of them."
+        )
     (folder / "concept.json").unlink(missing_ok=True)
     for token, name in files.items():
         write_atomic(folder / name, safetensors.torch.save({token: concept.tokens[token]}))
@@ -337,12 +366,29 @@ def load_concept(
     "Read a concept exactly; raises `GenaugError` when the folder is incomplete or was changed."
     try:
         record = parse_json((folder / "concept.json").read_text(encoding="utf-8"))
-        tokens = {token: safetensors.torch.load_file(folder / name)[token] for token, name in record["embeddings"].items()}
+        tokens = {
+            token: safetensors.torch.load_file(folder / name)[token]
+            for token, name in record["embeddings"].items()
+        }
         configs, adapters = (record["lora_config"], record.get("text_lora_config")), []
-        whole = safetensors.torch.load_file(folder / "pytorch_lora_weights.safetensors") if any(configs) else {}
+        whole = (
+            safetensors.torch.load_file(folder / "pytorch_lora_weights.safetensors") if any(configs) else {}
+        )
         for config, prefix in zip(configs, ("unet.", "text_encoder.text_model.")):
-            adapters.append({key.removeprefix(prefix): matrix for key, matrix in whole.items() if key.startswith(prefix)} if config else None)
-        concept = Concept(record["placeholder"], tokens, adapters[0], configs[0], record["settings"], adapters[1], configs[1])
+            adapters.append(
+                {key.removeprefix(prefix): matrix for key, matrix in whole.items() if key.startswith(prefix)}
+                if config
+                else None
+            )
+        concept = Concept(
+            record["placeholder"],
+            tokens,
+            adapters[0],
+            configs[0],
+            record["settings"],
+            adapters[1],
+            configs[1],
+        )
         same = concept.fingerprint() == record["fingerprint"]
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise GenaugError(f"'{folder}' holds no complete concept; give the folder that `Concept.save` wrote, or learn the concept again.") from error
@@ -357,7 +403,11 @@ def read_embedding(
     "The vectors in somebody's textual-inversion file; raises `GenaugError` if there are none."
     try:
         path = Path(path)
-        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            safetensors.torch.load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
         state = state.get("string_to_param", state)
         vectors, = [value for value in state.values() if isinstance(value, torch.Tensor)]
     except Exception as error:
@@ -377,15 +427,24 @@ def _translated(
     from peft import get_peft_model_state_dict
 
     own = {key: value for key, value in (metadata or {}).items() if key.startswith(f"{prefix}.")} or None
-    load = StableDiffusionPipeline.load_lora_into_unet if prefix == "unet" else StableDiffusionPipeline.load_lora_into_text_encoder
+    load = (
+        StableDiffusionPipeline.load_lora_into_unet
+        if prefix == "unet"
+        else StableDiffusionPipeline.load_lora_into_text_encoder
+    )
     load(dict(state), alphas or None, module, adapter_name=ADAPTER, metadata=own)
     config = module.peft_config[ADAPTER].to_dict()
     kept = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias", "use_rslora")
-    short = {key: config[key] for key in kept if config[key]} | {"target_modules": sorted(config["target_modules"])}
+    short = {key: config[key] for key in kept if config[key]} | {
+        "target_modules": sorted(config["target_modules"])
+    }
     for key in {"rank_pattern", "alpha_pattern"} & set(short):
         short[key] = {name.removeprefix("text_model."): value for name, value in short[key].items()}
     short["target_modules"] = [name.removeprefix("text_model.") for name in short["target_modules"]]
-    return {name.removeprefix("text_model."): matrix for name, matrix in get_peft_model_state_dict(module, adapter_name=ADAPTER).items()}, short
+    return {
+        name.removeprefix("text_model."): matrix
+        for name, matrix in get_peft_model_state_dict(module, adapter_name=ADAPTER).items()
+    }, short
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c049
 def read_adapter(
@@ -440,7 +499,9 @@ def noise_prediction_loss(
     noisy = scheduler.add_noise(latents, noise, timesteps)
     velocity = backbone.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
-    predicted = backbone.unet(noisy.to(backbone.dtype), timesteps, encoder_hidden_states=condition.to(backbone.dtype)).sample
+    predicted = backbone.unet(
+        noisy.to(backbone.dtype), timesteps, encoder_hidden_states=condition.to(backbone.dtype)
+    ).sample
     return F.mse_loss(predicted.float(), target.float())
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c055
@@ -470,14 +531,24 @@ def learning_set(
         assert_only(real.ids, allowed, "concept learning")
     views = []
     for start in range(0, len(real), 16):
-        pixels = real.batch(range(start, min(start + 16, len(real))), size=backbone.image_size, channels=backbone.channels)
-        views.append(torch.stack([backbone.encode(pixels), backbone.encode(pixels.flip(-1))] if flip else [backbone.encode(pixels)]))
+        pixels = real.batch(
+            range(start, min(start + 16, len(real))), size=backbone.image_size, channels=backbone.channels
+        )
+        views.append(
+            torch.stack(
+                [backbone.encode(pixels), backbone.encode(pixels.flip(-1))]
+                if flip
+                else [backbone.encode(pixels)]
+            )
+        )
     names = [[name for name, share in zip(real.class_names, row) if share > 0] for row in real.labels]
     texts = [prompt.text(present, placeholder) for present in names]
     distinct = tuple(dict.fromkeys(texts))
     labels = torch.as_tensor(real.labels)
     weights = (labels / labels.sum(0).clamp(min=1e-12)).sum(1).double() if balanced else None
-    return LearningSet(torch.cat(views, 1), distinct, torch.tensor([distinct.index(text) for text in texts]), weights)
+    return LearningSet(
+        torch.cat(views, 1), distinct, torch.tensor([distinct.index(text) for text in texts]), weights
+    )
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c058
 def draw_positions(
@@ -529,8 +600,16 @@ def initial_rows(
     for name, token in placeholder_names(class_names).items():
         if count < 1 or isinstance(initial, int) and not 0 <= initial < len(table):
             raise GenaugError(f"A word needs at least one vector and a token number within 0..{len(table) - 1} to begin with; got {count} and {initial}.")
-        text = prompt.word(name) if initial is None else initial.get(name, prompt.word(name)) if isinstance(initial, Mapping) else initial
-        pieces = [text] if isinstance(text, int) else backbone.tokenizer(text, add_special_tokens=False).input_ids
+        text = (
+            prompt.word(name)
+            if initial is None
+            else initial.get(name, prompt.word(name))
+            if isinstance(initial, Mapping)
+            else initial
+        )
+        pieces = (
+            [text] if isinstance(text, int) else backbone.tokenizer(text, add_special_tokens=False).input_ids
+        )
         if not pieces:
             raise GenaugError(f"The text encoder has no token for '{text}'; give another initial word.")
         rows[token] = table[pieces].mean(0).repeat(count, 1)
@@ -560,7 +639,13 @@ def learning_record(
     chosen: dict,           # the settings of the method, as `LearningSettings.record` gives them
 ) -> dict:  # JSON values
     "What a concept remembers about its making: settings, prompt, and the hashes of the photographs and of the backbone."
-    return {**chosen, "prompt": prompt.fingerprint(), "learned_from": real.fingerprint(), "ids": list(real.ids), "backbone": backbone.fingerprint()}
+    return {
+        **chosen,
+        "prompt": prompt.fingerprint(),
+        "learned_from": real.fingerprint(),
+        "ids": list(real.ids),
+        "backbone": backbone.fingerprint(),
+    }
 
 # %% ../../nbs/20_concepts.textual_inversion.ipynb #c068a
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ def shuffled_positions(
 ) -> torch.Tensor:  # (B,), int64
     "The photographs of a step: pieces of an endless row of shuffled copies of the set."
     places = range(step * batch_size, (step + 1) * batch_size)
-    orders = {turn: torch.randperm(count, generator=generator_at(seed, turn, "shuffled")) for turn in {place // count for place in places}}
+    orders = {
+        turn: torch.randperm(count, generator=generator_at(seed, turn, "shuffled"))
+        for turn in {place // count for place in places}
+    }
     return torch.stack([orders[place // count][place % count] for place in places])
 
 
@@ -65,7 +68,9 @@ class Pictures:
         "Images (B, C, size, size) in [-1, 1] and labels (B, K) of a step; with `flip` half of the images are mirrored."
         positions = shuffled_positions(len(self), batch_size, step, seed)
         images = self.images[positions].float().div(127.5).sub(1)
-        mirrored = torch.rand(batch_size, generator=generator_at(seed, step, "mirrored")) < (0.5 if flip else 0.0)
+        mirrored = torch.rand(batch_size, generator=generator_at(seed, step, "mirrored")) < (
+            0.5 if flip else 0.0
+        )
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images), self.labels[positions]
 
 
@@ -76,7 +81,9 @@ def pictures_of(
     conditional: bool = False,  # keep the labels
 ) -> Pictures:
     "Photographs of any size as the generator needs them."
-    images = [real.batch([place], size, channels).mul(255).round().to(torch.uint8) for place in range(len(real))]
+    images = [
+        real.batch([place], size, channels).mul(255).round().to(torch.uint8) for place in range(len(real))
+    ]
     return Pictures(torch.cat(images), torch.from_numpy(real.labels[:, :None if conditional else 0].copy()))
 
 # %% ../../nbs/19_generators.common.ipynb #c009
@@ -88,10 +95,23 @@ def noise_row(
 ) -> PlanRow:
     "A row that starts from nothing but its seed."
     several = real.task == "multi"
-    label = real.labels[real.index([slot.anchor])[0]] if several else np.eye(len(real.class_names))[slot.class_index]
+    label = (
+        real.labels[real.index([slot.anchor])[0]]
+        if several
+        else np.eye(len(real.class_names))[slot.class_index]
+    )
     class_name = None if slot.class_index is None else real.class_names[slot.class_index]
     name = content_hash(base, class_name, slot.anchor, slot.copy)[:16]
-    return PlanRow(name, method.name, tuple(float(value) for value in label), (), (), seed_from(name, "noise"), {"anchor": slot.anchor, "copy": slot.copy}, fitted_on=method.fitted_on)
+    return PlanRow(
+        name,
+        method.name,
+        tuple(float(value) for value in label),
+        (),
+        (),
+        seed_from(name, "noise"),
+        {"anchor": slot.anchor, "copy": slot.copy},
+        fitted_on=method.fitted_on,
+    )
 
 
 def moments(
@@ -190,7 +210,9 @@ def fitted_painters(
 ) -> dict[int | None, nn.Module]:
     "Its networks; raises `GenaugError` when it was not fitted, or on other photographs."
     if method.painters is None:
-        raise GenaugError(f"'{method.name}' has not been fitted; call fit(real) with the training photographs first.")
+        raise GenaugError(
+            f"'{method.name}' has not been fitted; call fit(real) with the training photographs first."
+        )
     if real is not None and method.fitted_on != real.fingerprint():
         raise GenaugError(f"'{method.name}' was fitted on other photographs; call fit(real) with these.")
     return method.painters
@@ -210,7 +232,9 @@ def paint_from_noise(
             raise GenaugError(f"The class '{method.class_names[index]}' had no photograph when '{method.name}' was fitted; add one and fit again.")
         for start in range(0, len(places), 64):
             some = places[start:start + 64]
-            labels = torch.tensor([rows[place].label for place in some], dtype=torch.float32)[:, :0 if method.per_class else None]
+            labels = torch.tensor([rows[place].label for place in some], dtype=torch.float32)[
+                :, : 0 if method.per_class else None
+            ]
             pictures = method.draw(painters[index], labels, [rows[place].seed for place in some])
             images.update(zip(some, to_uint8(pictures.add(1).div(2))))
     return [images[place] for place in range(len(rows))]
@@ -220,11 +244,17 @@ class Album:
     "Pictures from fixed random numbers, painted by an unfinished painter at a few moments."
     def __init__(self, method: GeneratorAugmenter, pictures: Pictures, home: Path | None = None, shown: int = 8):
         self.method, self.home, self.pages = method, home, {}
-        self.labels = torch.eye(pictures.classes).repeat_interleave(shown, 0) if pictures.classes else torch.zeros(shown, 0)
+        self.labels = (
+            torch.eye(pictures.classes).repeat_interleave(shown, 0)
+            if pictures.classes
+            else torch.zeros(shown, 0)
+        )
         self.seeds = [seed_from("album", method.seed, number) for number in range(len(self.labels))]
         for path in sorted(home.glob("album-*.safetensors")) if home is not None else ():
             with contextlib.suppress(OSError, KeyError, ValueError, safetensors.SafetensorError):  # a damaged page is left out; only figures need it
-                self.pages[int(path.stem.split("-")[1])] = list(safetensors.torch.load_file(path)["images"].numpy())
+                self.pages[int(path.stem.split("-")[1])] = list(
+                    safetensors.torch.load_file(path)["images"].numpy()
+                )
 
     def wants(self, step: int) -> bool: return step in moments(self.method.steps)
 
@@ -233,7 +263,10 @@ class Album:
         with torch.no_grad():
             self.pages[step] = to_uint8(self.method.draw(painter, self.labels, self.seeds).add(1).div(2))
         if self.home is not None:
-            write_atomic(self.home / f"album-{step:08d}.safetensors", safetensors.torch.save({"images": torch.from_numpy(np.stack(self.pages[step]))}))
+            write_atomic(
+                self.home / f"album-{step:08d}.safetensors",
+                safetensors.torch.save({"images": torch.from_numpy(np.stack(self.pages[step]))}),
+            )
 
 
 def write_painter(
@@ -244,7 +277,17 @@ def write_painter(
     "Write `painter.safetensors`, and last `painter.json`."
     state = {name: value.detach().cpu().contiguous() for name, value in painter.state_dict().items()}
     write_atomic(home / "painter.safetensors", safetensors.torch.save(state))
-    write_atomic(home / "painter.json", json.dumps({"format": 1, "channels": pictures[0], "classes": pictures[1], "fingerprint": content_hash("painter", state)}))
+    write_atomic(
+        home / "painter.json",
+        json.dumps(
+            {
+                "format": 1,
+                "channels": pictures[0],
+                "classes": pictures[1],
+                "fingerprint": content_hash("painter", state),
+            }
+        ),
+    )
 
 
 def read_painter(
@@ -253,7 +296,10 @@ def read_painter(
 ) -> nn.Module:
     "The trained painter, in evaluation mode; raises `GenaugError` when the files are incomplete, changed, or of another network."
     try:
-        record, state = parse_json((home / "painter.json").read_text()), safetensors.torch.load_file(home / "painter.safetensors")
+        record, state = (
+            parse_json((home / "painter.json").read_text()),
+            safetensors.torch.load_file(home / "painter.safetensors"),
+        )
         painter = method.painter(record["channels"], record["classes"])
         if content_hash("painter", state) != record["fingerprint"]:
             raise ValueError
@@ -270,7 +316,9 @@ def learn_or_read(
     progress: bool = False,      # show a bar
 ) -> tuple[nn.Module, dict[int, list[np.ndarray]]]:  # the painter; step -> pictures from fixed numbers
     "Train a painter, continue an interrupted training, or read a finished one."
-    kept = {key: value for key, value in method.settings().items() if key not in ("name", *method.painting_only)}
+    kept = {
+        key: value for key, value in method.settings().items() if key not in ("name", *method.painting_only)
+    }
     key = content_hash("generator", 1, stored_kind(method), kept, pictures.fingerprint())
     home = None if workdir is None else workdir / "generators" / key[:24]
     if home is None:
@@ -279,7 +327,11 @@ def learn_or_read(
     with disk_errors_explained(home), alone_in(home):  # of several processes one learns
         album = Album(method, pictures, home)
         if not (home / "painter.json").is_file():
-            write_painter(method.learn(pictures, home / "checkpoint", album, progress).eval().requires_grad_(False), (pictures.channels, pictures.classes), home)
+            write_painter(
+                method.learn(pictures, home / "checkpoint", album, progress).eval().requires_grad_(False),
+                (pictures.channels, pictures.classes),
+                home,
+            )
             shutil.rmtree(home / "checkpoint", ignore_errors=True)
     return read_painter(method, home), album.pages
 
@@ -293,7 +345,10 @@ def save_painters(
     Augmenter.save(method, folder)
     for place, painter in enumerate(painters.values()):
         write_painter(painter, method.shape, folder / "painters" / f"{place:03d}")
-    write_atomic(folder / "painters" / "painters.json", json.dumps({"of": list(painters), "class_names": list(method.class_names), "shape": method.shape}))
+    write_atomic(
+        folder / "painters" / "painters.json",
+        json.dumps({"of": list(painters), "class_names": list(method.class_names), "shape": method.shape}),
+    )
 
 
 def load_painters(
@@ -305,8 +360,12 @@ def load_painters(
         record = parse_json((folder / "painters" / "painters.json").read_text())
         known, names, shape = list(record["of"]), tuple(record["class_names"]), tuple(record["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GenaugError(f"'{folder}' holds no saved painters; give the folder that `save` was called with.") from error
-    method.painters = {index: read_painter(method, folder / "painters" / f"{place:03d}") for place, index in enumerate(known)}
+        raise GenaugError(
+            f"'{folder}' holds no saved painters; give the folder that `save` was called with."
+        ) from error
+    method.painters = {
+        index: read_painter(method, folder / "painters" / f"{place:03d}") for place, index in enumerate(known)
+    }
     method.class_names, method.shape, method.evolution = names, shape, {}
     return method
 
@@ -411,17 +470,35 @@ def move_average(
 class Contest:
     "Generator and discriminator as one run of `train_loop`."
     def __init__(self, method: GeneratorAugmenter, pictures: Pictures):
-        self.method, self.pictures, self.device = method, pictures, usable_device(method.device, torch.float32)
-        self.generator, self.discriminator = (network.to(self.device) for network in built(method, pictures.channels, pictures.classes))
-        self.average, self.views = copy.deepcopy(self.generator).requires_grad_(False), method.views().to(self.device)
+        self.method, self.pictures, self.device = (
+            method,
+            pictures,
+            usable_device(method.device, torch.float32),
+        )
+        self.generator, self.discriminator = (
+            network.to(self.device) for network in built(method, pictures.channels, pictures.classes)
+        )
+        self.average, self.views = (
+            copy.deepcopy(self.generator).requires_grad_(False),
+            method.views().to(self.device),
+        )
 
     def parts(self) -> dict[str, nn.Module]:
         "All that a checkpoint holds."
-        return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average, "views": self.views}
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+            "views": self.views,
+        }
 
     def painted(self, step: int, turn: str, labels: torch.Tensor) -> torch.Tensor:
         "Pictures from the step's own numbers."
-        numbers = torch.randn(len(labels), self.generator.numbers, generator=generator_at(self.method.seed, step, f"numbers {turn}"))
+        numbers = torch.randn(
+            len(labels),
+            self.generator.numbers,
+            generator=generator_at(self.method.seed, step, f"numbers {turn}"),
+        )
         return self.generator(numbers.to(self.device), labels)
 
     def loss_at(self, update: int) -> torch.Tensor:
@@ -429,8 +506,13 @@ class Contest:
         step, turn = update // 2, ("judge", "painter")[update % 2]
         self.discriminator.requires_grad_(turn == "judge")
         self.generator.requires_grad_(turn == "painter")
-        images, labels = (value.to(self.device) for value in self.pictures.batch(step, self.method.batch_size, self.method.seed, self.method.flip))
-        view = lambda pictures, what: self.views(pictures, generator_at(self.method.seed, step, f"{what} {turn}"))
+        images, labels = (
+            value.to(self.device)
+            for value in self.pictures.batch(step, self.method.batch_size, self.method.seed, self.method.flip)
+        )
+        view = lambda pictures, what: self.views(
+            pictures, generator_at(self.method.seed, step, f"{what} {turn}")
+        )
         if turn == "painter":
             return painter_loss(self.discriminator(view(self.painted(step, turn, labels), "fake"), labels))
         with torch.no_grad():
@@ -438,13 +520,17 @@ class Contest:
         seen = view(images, "real").requires_grad_(self.method.penalises(step))
         on_real, on_fake = self.discriminator(seen, labels), self.discriminator(view(fake, "fake"), labels)
         self.views.observe(on_real.detach(), step)
-        return judge_loss(on_real, on_fake) + (self.method.penalty(seen, on_real) if self.method.penalises(step) else 0.0)
+        return judge_loss(on_real, on_fake) + (
+            self.method.penalty(seen, on_real) if self.method.penalises(step) else 0.0
+        )
 
     def after(self, update: int, album: Album) -> None:
         "The average follows the generator; the album looks."
         step = update // 2 + 1
         if update % 2:
-            move_average(self.average, self.generator, decay_at(step, self.method.batch_size, self.method.ema_images))
+            move_average(
+                self.average, self.generator, decay_at(step, self.method.batch_size, self.method.ema_images)
+            )
             if album.wants(step):
                 album.add(step, self.result())
 
@@ -485,7 +571,9 @@ class AdversarialAugmenter(GeneratorAugmenter):
         def adam(groups): return torch.optim.Adam(groups, betas=tuple(self.betas))
         rates = {"generator": self.learning_rate, "discriminator": self.learning_rate}
         every = 2 * self.checkpoint_every
-        settings = LoopSettings(2 * self.steps, rates, adam, grad_clip=0.0, seed=self.seed, checkpoint_every=every)
+        settings = LoopSettings(
+            2 * self.steps, rates, adam, grad_clip=0.0, seed=self.seed, checkpoint_every=every
+        )
         def watch(update, loss): contest.after(update, album)
         train_loop(contest.loss_at, contest.parts(), settings, checkpoint, progress, callback=watch)
         return contest.result()
@@ -533,6 +621,19 @@ def generator_time(
     short, watch, pictures = method.rehearsal(2 + trial), Stopwatch(), next(iter(method.parts(real).values()))
     painter = short.learn(pictures, None, watch, False)
     step, started = (watch.times[-1] - watch.times[1]) / trial, time.perf_counter()
-    short.draw(painter, torch.eye(pictures.classes)[:1].repeat(8, 1) if pictures.classes else torch.zeros(8, 0), list(range(8)))
-    picture = (time.perf_counter() - started) / 8 * max(1, method.evaluations_per_image) / max(1, short.evaluations_per_image)
-    return GeneratorTime(step * method.effort(real)[0], step * method.preparation(real, None if workdir is None else Path(workdir)), picture)
+    short.draw(
+        painter,
+        torch.eye(pictures.classes)[:1].repeat(8, 1) if pictures.classes else torch.zeros(8, 0),
+        list(range(8)),
+    )
+    picture = (
+        (time.perf_counter() - started)
+        / 8
+        * max(1, method.evaluations_per_image)
+        / max(1, short.evaluations_per_image)
+    )
+    return GeneratorTime(
+        step * method.effort(real)[0],
+        step * method.preparation(real, None if workdir is None else Path(workdir)),
+        picture,
+    )

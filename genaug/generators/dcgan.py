@@ -40,10 +40,20 @@ class DCGenerator(nn.Module):
     def __init__(self, size: int, channels: int, classes: int = 0, latent_dim: int = 100, width: int = 64):
         super().__init__()
         self.numbers, maps = latent_dim, [width * size // (2 * edge) for edge in edges(size)]
-        layers = [nn.ConvTranspose2d(latent_dim + classes, maps[0], 4, 1, 0, bias=False), nn.BatchNorm2d(maps[0]), nn.ReLU(True)]
+        layers = [
+            nn.ConvTranspose2d(latent_dim + classes, maps[0], 4, 1, 0, bias=False),
+            nn.BatchNorm2d(maps[0]),
+            nn.ReLU(True),
+        ]
         for inside, outside in zip(maps, maps[1:]):
-            layers += [nn.ConvTranspose2d(inside, outside, 4, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(True)]
-        self.net = first_weights(nn.Sequential(*layers, nn.ConvTranspose2d(maps[-1], channels, 4, 2, 1, bias=False), nn.Tanh()))
+            layers += [
+                nn.ConvTranspose2d(inside, outside, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(outside),
+                nn.ReLU(True),
+            ]
+        self.net = first_weights(
+            nn.Sequential(*layers, nn.ConvTranspose2d(maps[-1], channels, 4, 2, 1, bias=False), nn.Tanh())
+        )
 
     def forward(self, numbers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self.net(torch.cat([numbers, labels], 1)[:, :, None, None])
@@ -56,7 +66,11 @@ class DCDiscriminator(nn.Module):
         maps = [width * size // (2 * edge) for edge in reversed(edges(size))]
         layers = [nn.Conv2d(channels + classes, maps[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
         for inside, outside in zip(maps, maps[1:]):
-            layers += [nn.Conv2d(inside, outside, 4, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.LeakyReLU(0.2, True)]
+            layers += [
+                nn.Conv2d(inside, outside, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(outside),
+                nn.LeakyReLU(0.2, True),
+            ]
         self.net = first_weights(nn.Sequential(*layers, nn.Conv2d(maps[-1], 1, 4, 1, 0, bias=False)))
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -102,6 +116,9 @@ class DCGAN(AdversarialAugmenter):
     identity: ClassVar[Identity] = Identity("DCGAN")
 
     def build(self, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
-        return (DCGenerator(self.size, channels, classes, self.latent_dim, self.width), DCDiscriminator(self.size, channels, classes, self.width))
+        return (
+            DCGenerator(self.size, channels, classes, self.latent_dim, self.width),
+            DCDiscriminator(self.size, channels, classes, self.width),
+        )
 
     def settled(self, painter: nn.Module) -> nn.Module: return settle(painter, self.seed)

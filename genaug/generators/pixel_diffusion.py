@@ -44,7 +44,12 @@ def photograph_crops(
         crop = crop @ np.array([[0.299], [0.587], [0.114]], np.float32) if channels == 1 else crop
         images.append(np.round(255 * crop).astype(np.uint8))
         labels.append(PHOTOGRAPHS.index(photo))
-    return LabeledImages(images, labels, [photo.word for photo in PHOTOGRAPHS], [f"crop-{seed}-{place:06d}.png" for place in range(number)])
+    return LabeledImages(
+        images,
+        labels,
+        [photo.word for photo in PHOTOGRAPHS],
+        [f"crop-{seed}-{place:06d}.png" for place in range(number)],
+    )
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c009
 class VelocityBackbone(PixelBackbone):
@@ -54,7 +59,9 @@ class VelocityBackbone(PixelBackbone):
     def predict_noise(self, latents: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         "The noise that follows from the estimated velocity."
         share = self.alpha_at(timesteps.to(self.device)).to(latents)
-        return (1 - share).sqrt() * latents + share.sqrt() * super().predict_noise(latents, timesteps, condition)
+        return (1 - share).sqrt() * latents + share.sqrt() * super().predict_noise(
+            latents, timesteps, condition
+        )
 
 
 class PixelPainter(nn.Module):
@@ -66,7 +73,9 @@ class PixelPainter(nn.Module):
     def backbone(self, names: Sequence[str] = ()) -> PixelBackbone:
         "The same weights as a backbone of notebook 05; they stop learning until told otherwise."
         names = tuple(names) or tuple(f"class {index}" for index in range(len(self.classes.weight) - 1))
-        return (VelocityBackbone if self.velocity else PixelBackbone)(self.unet, names, self.classes, device=str(self.classes.weight.device))
+        return (VelocityBackbone if self.velocity else PixelBackbone)(
+            self.unet, names, self.classes, device=str(self.classes.weight.device)
+        )
 
     def condition(self, labels: torch.Tensor) -> torch.Tensor:
         "What the network is told about each label row (Eq. 1), (B, 1, D); a row of zeros stands for no class."
@@ -77,7 +86,9 @@ class PixelPainter(nn.Module):
     def with_classes(self, count: int) -> "PixelPainter":
         "A copy for other classes: fresh rows that begin as \"no class\"."
         rows = self.classes.weight.detach()[-1:].repeat(count + 1, 1)
-        return PixelPainter(copy.deepcopy(self.unet), nn.Embedding.from_pretrained(rows, freeze=False), self.velocity)
+        return PixelPainter(
+            copy.deepcopy(self.unet), nn.Embedding.from_pretrained(rows, freeze=False), self.velocity
+        )
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c012
 def reverse_step(
@@ -117,8 +128,14 @@ def sample_pictures(
     stride = len(backbone.alphas_cumprod) // num_inference_steps
     for step, timestep in enumerate(backbone.timesteps(num_inference_steps)):
         level = timestep.expand(len(latents))
-        noise = guided_noise(backbone, latents, level, condition, None if guidance_scale == 1 else unconditional, scale)
-        fresh = row_noise(backbone.latent_shape, [seed_from(seed, "fresh", step) for seed in seeds]).to(latents) if eta else None
+        noise = guided_noise(
+            backbone, latents, level, condition, None if guidance_scale == 1 else unconditional, scale
+        )
+        fresh = (
+            row_noise(backbone.latent_shape, [seed_from(seed, "fresh", step) for seed in seeds]).to(latents)
+            if eta
+            else None
+        )
         share, lower = (backbone.alpha_at(where).to(latents) for where in (level, level - stride))
         latents = reverse_step(latents, noise, share, lower, eta, fresh, clip)
     return latents
@@ -149,9 +166,13 @@ def denoising_loss(
     images, labels = (value.to(backbone.device) for value in pictures.batch(step, batch_size, seed, flip))
     hidden = torch.rand(batch_size, 1, generator=generator_at(seed, step, "hidden")) < label_dropout
     labels = labels.masked_fill(hidden.to(labels.device), 0.0)
-    levels = spread_levels(batch_size, len(backbone.alphas_cumprod), generator_at(seed, step, "levels")).to(backbone.device)
+    levels = spread_levels(batch_size, len(backbone.alphas_cumprod), generator_at(seed, step, "levels")).to(
+        backbone.device
+    )
     noise = torch.randn(images.shape, generator=generator_at(seed, step, "noise")).to(images)
-    predicted = backbone.predict_noise(add_noise(backbone, images, noise, levels), levels, painter.condition(labels))
+    predicted = backbone.predict_noise(
+        add_noise(backbone, images, noise, levels), levels, painter.condition(labels)
+    )
     error = (predicted - noise) ** 2
     return (error / backbone.alpha_at(levels).to(error) if painter.velocity else error).mean()
 
@@ -216,12 +237,23 @@ def network_of(
     from diffusers import UNet2DModel
     try:
         with quiet_loading():
-            unet = UNet2DModel.from_pretrained(str(folder), subfolder="unet", use_safetensors=True, local_files_only=True, class_embed_type="identity", sample_size=size)
+            unet = UNet2DModel.from_pretrained(
+                str(folder),
+                subfolder="unet",
+                use_safetensors=True,
+                local_files_only=True,
+                class_embed_type="identity",
+                sample_size=size,
+            )
     except Exception as error:
         raise GenaugError(f"The folder '{folder}' holds no network to begin with ({type(error).__name__}); it needs unet/config.json and safetensors weights of an unconditional UNet2DModel.") from error
     if (unet.config.in_channels, unet.config.out_channels) != (channels, channels):
         raise GenaugError(f"The network in '{folder}' has {unet.config.in_channels} channels in and {unet.config.out_channels} out, the pictures have {channels}; set channels={unet.config.in_channels}, or begin with another network.")
-    return PixelPainter(unet, nn.Embedding.from_pretrained(torch.zeros(1, unet.time_embedding.linear_2.out_features), freeze=False), velocity=False)
+    return PixelPainter(
+        unet,
+        nn.Embedding.from_pretrained(torch.zeros(1, unet.time_embedding.linear_2.out_features), freeze=False),
+        velocity=False,
+    )
 
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c028a
 def read_pretrained(
@@ -267,7 +299,13 @@ def pretrained_painter(
     "The network that fine-tuning begins with: trained on the corpus, continued, or read."
     if method.pretrained not in (None, "crops"):
         return network_of(method.pretrained, method.size, channels)
-    backbone = PixelBackbone.fresh([photo.word for photo in PHOTOGRAPHS], method.size, channels, tuple(method.widths), seed_from("first weights", method.seed))
+    backbone = PixelBackbone.fresh(
+        [photo.word for photo in PHOTOGRAPHS],
+        method.size,
+        channels,
+        tuple(method.widths),
+        seed_from("first weights", method.seed),
+    )
     painter = PixelPainter(backbone.unet, backbone.classes)
     if method.pretrained is None:
         return painter
@@ -283,8 +321,13 @@ def pretrained_painter(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         if not file.is_file():
-            state = {name: value.contiguous() for name, value in train(file.parent / "checkpoint").state_dict().items()}
-            write_atomic(file.with_suffix(".json"), json.dumps({"fingerprint": content_hash("pretrained", state)}))
+            state = {
+                name: value.contiguous()
+                for name, value in train(file.parent / "checkpoint").state_dict().items()
+            }
+            write_atomic(
+                file.with_suffix(".json"), json.dumps({"fingerprint": content_hash("pretrained", state)})
+            )
             write_atomic(file, safetensors.torch.save(state))
     return read_pretrained(painter, file)
 

@@ -32,7 +32,11 @@ class Scaled(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight * self.factor, None if self.bias is None else self.bias * self.speed
-        outputs = F.linear(inputs, weight, bias) if weight.ndim == 2 else F.conv2d(inputs, weight, bias, padding=weight.shape[-1] // 2)
+        outputs = (
+            F.linear(inputs, weight, bias)
+            if weight.ndim == 2
+            else F.conv2d(inputs, weight, bias, padding=weight.shape[-1] // 2)
+        )
         return leaky(outputs) if self.active else outputs
 
 
@@ -142,10 +146,16 @@ class Halving(nn.Module):
     "Two convolutions with half the edge, and a shortcut."
     def __init__(self, inside: int, outside: int):
         super().__init__()
-        self.first, self.second, self.short = Scaled(inside, inside, 3, active=True), Scaled(inside, outside, 3, active=True), Scaled(inside, outside, 1, bias=False)
+        self.first, self.second, self.short = (
+            Scaled(inside, inside, 3, active=True),
+            Scaled(inside, outside, 3, active=True),
+            Scaled(inside, outside, 1, bias=False),
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return (F.avg_pool2d(self.second(self.first(features)), 2) + self.short(F.avg_pool2d(features, 2))) / math.sqrt(2)
+        return (
+            F.avg_pool2d(self.second(self.first(features)), 2) + self.short(F.avg_pool2d(features, 2))
+        ) / math.sqrt(2)
 
 
 class StyleDiscriminator(nn.Module):
@@ -153,15 +163,27 @@ class StyleDiscriminator(nn.Module):
     def __init__(self, size: int, channels: int, classes: int = 0, width: int = 512):
         super().__init__()
         maps = [channels_at(2 ** power, width) for power in range(size.bit_length() - 1, 1, -1)]
-        self.body = nn.Sequential(Scaled(channels, maps[0], 1, active=True), *[Halving(*pair) for pair in zip(maps, maps[1:])])
-        self.joint, self.dense = Scaled(width + 1, width, 3, active=True), Scaled(width * 16, width, active=True)
-        self.answer, self.told = Scaled(width, width if classes else 1), Scaled(classes, width) if classes else None
+        self.body = nn.Sequential(
+            Scaled(channels, maps[0], 1, active=True), *[Halving(*pair) for pair in zip(maps, maps[1:])]
+        )
+        self.joint, self.dense = (
+            Scaled(width + 1, width, 3, active=True),
+            Scaled(width * 16, width, active=True),
+        )
+        self.answer, self.told = (
+            Scaled(width, width if classes else 1),
+            Scaled(classes, width) if classes else None,
+        )
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         features = self.body(images)
         features = self.joint(torch.cat([features, group_deviation(features)], 1))
         answers = self.answer(self.dense(features.flatten(1)))
-        return answers[:, 0] if self.told is None else (answers * unit_square(self.told(labels))).sum(1) / math.sqrt(answers.shape[1])
+        return (
+            answers[:, 0]
+            if self.told is None
+            else (answers * unit_square(self.told(labels))).sum(1) / math.sqrt(answers.shape[1])
+        )
 
 # %% ../../nbs/25_generators.stylegan.ipynb #c023
 def gradient_penalty(
@@ -202,15 +224,24 @@ def colour_chain(
 ) -> torch.Tensor:
     "Brightness, contrast, inversion, and for three channels hue and saturation."
     count, channels = images.shape[:2]
-    normal, uniform = (lambda: torch.randn(count, generator=draw)), (lambda: torch.rand(count, generator=draw))
-    if_so = lambda value, rest: torch.where(uniform() < chance, value, torch.full_like(value, rest)).view(-1, 1, 1, 1).to(images)
+    normal, uniform = (
+        (lambda: torch.randn(count, generator=draw)),
+        (lambda: torch.rand(count, generator=draw)),
+    )
+    if_so = lambda value, rest: (
+        torch.where(uniform() < chance, value, torch.full_like(value, rest)).view(-1, 1, 1, 1).to(images)
+    )
     images = (images + if_so(0.2 * normal(), 0.0)) * if_so(torch.exp2(0.5 * normal()), 1.0)
     grey = images.mean(1, keepdim=True)
-    sign, angle, strength = if_so((uniform() < 0.5) * 2.0 - 1, 1.0), if_so((uniform() * 2 - 1) * math.pi, 0.0), if_so(torch.exp2(normal()), 1.0)
+    sign, angle, strength = (
+        if_so((uniform() < 0.5) * 2.0 - 1, 1.0),
+        if_so((uniform() * 2 - 1) * math.pi, 0.0),
+        if_so(torch.exp2(normal()), 1.0),
+    )
     if channels == 1:
         return images * sign
     colour = images - grey
-    sideways = (colour.roll(1, 1) - colour.roll(-1, 1)) / math.sqrt(3)      # a quarter turn around the grey axis
+    sideways = (colour.roll(1, 1) - colour.roll(-1, 1)) / math.sqrt(3)  # a quarter turn around the grey axis
     return grey * sign + strength * (angle.cos() * colour + angle.sin() * sideways)
 
 # %% ../../nbs/25_generators.stylegan.ipynb #c030
@@ -225,8 +256,16 @@ class AdaptiveViews(Views):
     def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         chance = float(self.strength)
         if chance > 0:
-            places = F.affine_grid(affine_chain(len(images), chance, images.shape[-1], generator).to(images), list(images.shape), align_corners=False)
-            images = colour_chain(F.grid_sample(images, places, padding_mode="reflection", align_corners=False), chance, generator)
+            places = F.affine_grid(
+                affine_chain(len(images), chance, images.shape[-1], generator).to(images),
+                list(images.shape),
+                align_corners=False,
+            )
+            images = colour_chain(
+                F.grid_sample(images, places, padding_mode="reflection", align_corners=False),
+                chance,
+                generator,
+            )
         return super().forward(images, generator)
 
     def observe(self, on_real: torch.Tensor, step: int) -> None:
@@ -266,7 +305,9 @@ class StyleGAN(AdversarialAugmenter):
     def gamma(self) -> float: return 2e-4 * self.size ** 2 / self.batch_size if self.r1_weight is None else self.r1_weight
 
     def build(self, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
-        return StyleGenerator(self.size, channels, classes, self.latent_dim, self.width, self.mapping_layers), StyleDiscriminator(self.size, channels, classes, self.width)
+        return StyleGenerator(
+            self.size, channels, classes, self.latent_dim, self.width, self.mapping_layers
+        ), StyleDiscriminator(self.size, channels, classes, self.width)
 
     def views(self) -> Views: return AdaptiveViews(self.diff_augment, self.ada_target, self.batch_size / self.ada_images) if self.ada_target else Views(self.diff_augment)
     def penalises(self, step: int) -> bool: return self.gamma > 0 and step % self.r1_every == 0
@@ -278,10 +319,16 @@ class StyleGAN(AdversarialAugmenter):
         classes, place = 0 if painter.told is None else painter.told.weight.shape[1], painter.middle.device
         drawn = torch.Generator().manual_seed(seed_from("settle", self.seed))
         labels = torch.eye(classes)[torch.arange(1000) % classes] if classes else torch.zeros(1000, 0)
-        painter.middle.copy_(painter.styles(torch.randn(1000, self.latent_dim, generator=drawn).to(place), labels.to(place)).mean(0))
+        painter.middle.copy_(
+            painter.styles(
+                torch.randn(1000, self.latent_dim, generator=drawn).to(place), labels.to(place)
+            ).mean(0)
+        )
         return painter
 
     @torch.no_grad()
     def draw(self, painter, labels, seeds):
         place = painter.middle.device
-        return painter(row_noise((painter.numbers,), seeds).to(place), labels.to(place), self.truncation).cpu()
+        return painter(
+            row_noise((painter.numbers,), seeds).to(place), labels.to(place), self.truncation
+        ).cpu()

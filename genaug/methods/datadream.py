@@ -15,5 +15,11 @@ from ..schedule import TwoLoss
 @declare_method("datadream", "an adapter per class, from noise (Kim et al. 2024)", year=2024, embedded={"num_inference_steps": 25, "naming": LearnedAdapter.for_embedded()})
 def datadream() -> Recipe:
     "Text to image under one LoRA per class, or one per data set (arXiv 2407.10910); the defaults are the paper's per-class settings at 16 photographs."
-    return Recipe("datadream", naming=LearnedAdapter(scope="class", flip=False), num_inference_steps=50, guidance_scale=2.0, use=TwoLoss(real_share=0.8),
-                  identity=Identity("DataDream"))
+    return Recipe(
+        "datadream",
+        naming=LearnedAdapter(scope="class", flip=False),
+        num_inference_steps=50,
+        guidance_scale=2.0,
+        use=TwoLoss(real_share=0.8),
+        identity=Identity("DataDream"),
+    )

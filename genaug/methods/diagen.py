@@ -44,7 +44,9 @@ def log_likelihood(
 ) -> float:
     "Mean log-probability of the labels."
     single = task == "single"
-    return -float(F.cross_entropy(logits, labels) if single else F.binary_cross_entropy_with_logits(logits, labels))
+    return -float(
+        F.cross_entropy(logits, labels) if single else F.binary_cross_entropy_with_logits(logits, labels)
+    )
 
 
 def fit_temperature(
@@ -56,7 +58,11 @@ def fit_temperature(
     if not len(logits):
         return 1.0
     grid = np.geomspace(0.25, 4, 161)
-    return float(max(grid, key=lambda temperature: log_likelihood(logits.double() / temperature, labels.double(), task)))
+    return float(
+        max(
+            grid, key=lambda temperature: log_likelihood(logits.double() / temperature, labels.double(), task)
+        )
+    )
 
 # %% ../../nbs/50_methods.diagen.ipynb #c014
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,10 @@ class Doubter:
     def probabilities(self, images: torch.Tensor, seeds: Sequence[int], views: int) -> np.ndarray:  # (N, C, resize, resize) to (N, K)
         "Mean over augmented views, which the seeds decide."
         squash = torch.sigmoid if self.trained.task == "multi" else lambda logits: logits.softmax(1)
-        drawn = [self.trained.preset.view.train(images, [seed_from(seed, "soft weight", number) for seed in seeds]) for number in range(views)]
+        drawn = [
+            self.trained.preset.view.train(images, [seed_from(seed, "soft weight", number) for seed in seeds])
+            for number in range(views)
+        ]
         return torch.stack([squash(self.logits(view) / self.temperature) for view in drawn]).mean(0).numpy()
 
     @classmethod
@@ -83,7 +92,9 @@ class Doubter:
         temperature = 1.0
         if len(kept):
             first = cls(train_classifier(rest, preset=preset, seed=seed, device=device))
-            pieces = [kept[start:start + 64].batch(size=preset.view.resize) for start in range(0, len(kept), 64)]
+            pieces = [
+                kept[start : start + 64].batch(size=preset.view.resize) for start in range(0, len(kept), 64)
+            ]
             logits = torch.cat([first.logits(preset.view.test(piece)) for piece in pieces])
             temperature = fit_temperature(logits, torch.from_numpy(kept.labels), real.task)
         return cls(train_classifier(real, preset=preset, seed=seed, device=device), temperature)
@@ -174,7 +185,23 @@ class SoftWeight(Filter):
 def diagen() -> Recipe:
     "DA-Fusion with noise on the learned words, prompts that set the scene and weighed images (arXiv 2408.14584); the settings are its example's."
     noise = (0.0, 0.005, 0.01, 0.025)   # standard deviations on a learned word, one drawn per image
-    scenes = Suffixed(split_ratio=1.0)  # suffixes that a language model thought of, during all of the denoising; without them the plain prompt
-    aliases = {"strengths": "start.strengths", "suffixes": "prompting.suffixes", "split_ratio": "prompting.split_ratio", "classifier": "filter.classifier"}
-    return Recipe("diagen", naming=LearnedTokens(), jitter=noise, start=FromPhotograph((0.7,)), prompting=scenes, guidance_scale=15.0, filter=SoftWeight(),
-                  use=SwapOwn(0.7, weigh="sampling"), identity=Identity("DIAGen", always=("jitter",), aliases=aliases))
+    scenes = Suffixed(
+        split_ratio=1.0
+    )  # suffixes that a language model thought of, during all of the denoising; without them the plain prompt
+    aliases = {
+        "strengths": "start.strengths",
+        "suffixes": "prompting.suffixes",
+        "split_ratio": "prompting.split_ratio",
+        "classifier": "filter.classifier",
+    }
+    return Recipe(
+        "diagen",
+        naming=LearnedTokens(),
+        jitter=noise,
+        start=FromPhotograph((0.7,)),
+        prompting=scenes,
+        guidance_scale=15.0,
+        filter=SoftWeight(),
+        use=SwapOwn(0.7, weigh="sampling"),
+        identity=Identity("DIAGen", always=("jitter",), aliases=aliases),
+    )

@@ -54,7 +54,11 @@ def turn_of(
 ) -> torch.Tensor:  # (B,) in [0, 2 pi]
     "The angle walked from I_a towards I_b; raises `GenaugError` for an unknown arc."
     full = torch.full_like(angle, 2 * math.pi)
-    arcs = {"full": (torch.zeros_like(angle), full), "inner": (torch.zeros_like(angle), angle), "outer": (angle, full)}
+    arcs = {
+        "full": (torch.zeros_like(angle), full),
+        "inner": (torch.zeros_like(angle), angle),
+        "outer": (angle, full),
+    }
     if arc not in arcs:
         raise GenaugError(f"The arc is one of {', '.join(arcs)}, not '{arc}'.")
     begin, end = arcs[arc]
@@ -91,7 +95,10 @@ def circle_interpolate(
         ends = [value.flatten(1).double() for value in (first, second)]
         weights = [torch.sin(angle - turn) / torch.sin(angle), torch.sin(turn) / torch.sin(angle)]
         return sum(weight[:, None] * end for weight, end in zip(weights, ends)).float().view_as(first)
-    lengths = {"norms": circle_radius(turn, angle, *norms), "gaussian": torch.full_like(turn, math.sqrt(along.shape[1]))}
+    lengths = {
+        "norms": circle_radius(turn, angle, *norms),
+        "gaussian": torch.full_like(turn, math.sqrt(along.shape[1])),
+    }
     if radius not in lengths:
         raise GenaugError(f"The radius is one of norms, gaussian, sine, not '{radius}'.")
     points = lengths[radius][:, None] * (torch.cos(turn)[:, None] * along + torch.sin(turn)[:, None] * across)
@@ -122,7 +129,10 @@ class CircleStart(Start):
 
     def idle(self):
         if self.mode == "noise":
-            return dict.fromkeys(("radius", "single", "positions", "fixed_point_iterations"), "mode=noise begins with noise and inverts nothing")
+            return dict.fromkeys(
+                ("radius", "single", "positions", "fixed_point_iterations"),
+                "mode=noise begins with noise and inverts nothing",
+            )
         return {"radius": "mode=linear does not follow the circle"} if self.mode == "linear" else {}
 
     def plan_start(self, rng, anchor, others, alternative=0):
@@ -144,7 +154,10 @@ class CircleStart(Start):
         begun = [index for index, row in enumerate(rows) if row.inputs]
         if begun:
             chosen = [rows[index] for index in begun]
-            ends = [_inversions(self, *zip(*[_end(row, end, real) for row in chosen]), context, noise[begun]) for end in (0, 1)]
+            ends = [
+                _inversions(self, *zip(*[_end(row, end, real) for row in chosen]), context, noise[begun])
+                for end in (0, 1)
+            ]
             position = torch.tensor([row.settings["position"] for row in chosen], dtype=torch.float64)
             noise[begun] = self._between(*ends, position, noise[begun]).to(noise)
         return noise, first_step
@@ -197,7 +210,9 @@ def _end(
     classes = tuple(real.class_names[index] for index in np.flatnonzero(real.labels[position]))
     if end == 0 or len(row.inputs) == 2:
         return real.image(position), classes
-    return (moved_copy(real.image(position), row.settings["moved"]) if "moved" in row.settings else None), classes
+    return (
+        moved_copy(real.image(position), row.settings["moved"]) if "moved" in row.settings else None
+    ), classes
 
 
 def _inversions(
@@ -210,7 +225,12 @@ def _inversions(
     "Inversions of pictures under their plain prompts, from the pool; the rows' noise where there is no picture."
     result, places = noise.clone(), [place for place, picture in enumerate(pictures) if picture is not None]
     if places:
-        shown = LabeledImages([pictures[place] for place in places], [0] * len(places), ["picture"], [str(place) for place in places])
+        shown = LabeledImages(
+            [pictures[place] for place in places],
+            [0] * len(places),
+            ["picture"],
+            [str(place) for place in places],
+        )
         texts = [context.text(list(classes[place])) for place in places]
         settings = InversionSettings(context.num_inference_steps, start.fixed_point_iterations)
         found = context.pool.get(context.backbone, shown, shown.ids, texts, context.concept, settings)
@@ -218,14 +238,26 @@ def _inversions(
     return result
 
 # %% ../../nbs/45_methods.diff_ii.ipynb #c025
-PARTS = MappingProxyType({  # words of arms -> settings of the parts
-    "suffixes": "prompting.suffixes",        # Q; empty: the split ratio has no effect
-    "split_ratio": "prompting.split_ratio",  # s: 0.3 (5-shot), 0.1 (10-shot), 1.0 (long tail)
-    **{name: f"start.{name}" for name in ("mode", "radius", "fixed_point_iterations", "single", "positions")}})
+PARTS = MappingProxyType(
+    {  # words of arms -> settings of the parts
+        "suffixes": "prompting.suffixes",  # Q; empty: the split ratio has no effect
+        "split_ratio": "prompting.split_ratio",  # s: 0.3 (5-shot), 0.1 (10-shot), 1.0 (long tail)
+        **{
+            name: f"start.{name}"
+            for name in ("mode", "radius", "fixed_point_iterations", "single", "positions")
+        },
+    }
+)
 
 
 @declare_method("diff-ii", "circle between two inverted photographs, two-stage prompts (Wang and Chen 2024)", year=2024,
                 embedded={"guidance_scale": 4.0, "naming": LearnedCategory.for_embedded(), "split_ratio": 1.0, "fixed_point_iterations": 1})
 def diff_ii() -> Recipe:
     "Inversion circle interpolation with two-stage denoising (arXiv 2408.16266); the defaults are the paper's 5-shot settings."
-    return Recipe("diff-ii", naming=LearnedCategory(), start=CircleStart(), prompting=Suffixed(split_ratio=0.3), identity=Identity("DiffII", later=("single", "positions"), aliases=PARTS))
+    return Recipe(
+        "diff-ii",
+        naming=LearnedCategory(),
+        start=CircleStart(),
+        prompting=Suffixed(split_ratio=0.3),
+        identity=Identity("DiffII", later=("single", "positions"), aliases=PARTS),
+    )

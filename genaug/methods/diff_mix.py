@@ -13,7 +13,9 @@ from ..recipe import AnotherClass, ClassName, FromPhotograph, LabelByStrength, L
 from ..schedule import SwapPool
 
 # %% ../../nbs/44_methods.diff_mix.ipynb #c011
-CATEGORY = MappingProxyType({"guidance_scale": 4.0, "naming": LearnedCategory.for_embedded()})  # for the embedded model
+CATEGORY = MappingProxyType(
+    {"guidance_scale": 4.0, "naming": LearnedCategory.for_embedded()}
+)  # for the embedded model
 
 
 def _mixing(
@@ -23,8 +25,15 @@ def _mixing(
 ) -> Recipe:
     "Edits towards another class, with a label between the two classes."
     aliases = {"strengths": "start.strengths", "gamma": "label.gamma", "include_own": "target.include_own"}
-    return Recipe(name, naming=naming, start=FromPhotograph((0.5, 0.7, 0.9)), target=AnotherClass(), label=LabelByStrength(0.5), use=SwapPool(0.5),
-                  identity=Identity(kind, aliases=aliases))
+    return Recipe(
+        name,
+        naming=naming,
+        start=FromPhotograph((0.5, 0.7, 0.9)),
+        target=AnotherClass(),
+        label=LabelByStrength(0.5),
+        use=SwapPool(0.5),
+        identity=Identity(kind, aliases=aliases),
+    )
 
 
 @declare_method("diff-mix", "learned categories, edits towards another class, soft labels (Wang et al. 2024)", year=2024, embedded=CATEGORY)
@@ -42,7 +51,12 @@ def real_mix() -> Recipe:
 @declare_method("diff-aug", "learned categories, edits of the own class (Wang et al. 2024)", year=2024, embedded=CATEGORY)
 def diff_aug() -> Recipe:
     "Photographs edited under their own learned class (Diff-AUG); strength 1 as in Diff-II's comparison."
-    return Recipe("diff-aug", naming=LearnedCategory(), start=FromPhotograph((1.0,)), identity=Identity("DiffAug", aliases={"strengths": "start.strengths"}))
+    return Recipe(
+        "diff-aug",
+        naming=LearnedCategory(),
+        start=FromPhotograph((1.0,)),
+        identity=Identity("DiffAug", aliases={"strengths": "start.strengths"}),
+    )
 
 
 @declare_method("diff-gen", "learned categories, from noise (Wang et al. 2024)", year=2024, embedded=CATEGORY)

@@ -70,10 +70,14 @@ def expert_features(
     "What the expert's last layer sees, without gradient and in evaluation mode."
     if images.shape[1] != expert.channels:
         luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1).to(images)
-        images = images.expand(-1, 3, -1, -1) if expert.channels == 3 else (images * luma).sum(1, keepdim=True)
+        images = (
+            images.expand(-1, 3, -1, -1) if expert.channels == 3 else (images * luma).sum(1, keepdim=True)
+        )
     edge = expert.preset.view.resize
     if images.shape[-2:] != (edge, edge):
-        images = F.interpolate(images, size=(edge, edge), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(
+            images, size=(edge, edge), mode="bilinear", antialias=True, align_corners=False
+        )
     expert.network.eval()
     return expert.network.features(expert.preset.view.test(images).to(expert.device)).float()
 
@@ -131,29 +135,49 @@ class Alignment(ExtraLoss):
     def record(self) -> dict:
         "What a checkpoint of the run must agree in."
         kept = {name: value for name, value in vars(self).items() if name not in ("expert", "projection")}
-        return {**kept, "expert": content_hash({name: value.cpu() for name, value in self.expert.network.state_dict().items()})}
+        return {
+            **kept,
+            "expert": content_hash(
+                {name: value.cpu() for name, value in self.expert.network.state_dict().items()}
+            ),
+        }
 
     def modules(self, backbone: Backbone) -> dict[str, torch.nn.Module]:
         "The projection, made to measure for this denoiser and this expert; its first values follow from the seed."
         self.tap = self.tap or last_down_block(backbone)
         with backbone.features(self.tap) as taps, torch.no_grad():
-            backbone.predict_noise(torch.zeros(1, *backbone.latent_shape, device=backbone.device), torch.zeros(1, dtype=torch.long, device=backbone.device), backbone.embed([""]))
+            backbone.predict_noise(
+                torch.zeros(1, *backbone.latent_shape, device=backbone.device),
+                torch.zeros(1, dtype=torch.long, device=backbone.device),
+                backbone.embed([""]),
+            )
             inputs = expert_features(self.expert, torch.zeros(1, backbone.channels, 32, 32)).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_from("projection", self.seed))
-            self.projection = torch.nn.Linear(inputs, pooled(taps[0], self.pooling).shape[1], self.bias).to(backbone.device)
+            self.projection = torch.nn.Linear(inputs, pooled(taps[0], self.pooling).shape[1], self.bias).to(
+                backbone.device
+            )
         return {"projection": self.projection}
 
     def loss(self, step: Step) -> tuple[torch.Tensor, dict]:
         "1 - cosine (Eq. 4), averaged over the batch, and what is worth watching."
         rows = expert_features(self.expert, shown_picture(step, self.expert_input)).to(step.noisy.device)
         if self.shuffled:
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed_from("shuffled", self.seed, step.seed, step.number)))
+            order = torch.randperm(
+                len(rows),
+                generator=torch.Generator().manual_seed(
+                    seed_from("shuffled", self.seed, step.seed, step.number)
+                ),
+            )
             rows = rows[torch.empty_like(order).scatter_(0, order, order.roll(1))]
         aim, feature = self.projection(rows), pooled(step.taps[0], self.pooling).float()
         cosine = F.cosine_similarity(aim, feature, dim=1).mean()
         other = F.cosine_similarity(aim.detach().roll(1, 0), feature.detach(), dim=1).mean()
-        return 1 - cosine, {"alignment": float(1 - cosine.detach()), "cosine": float(cosine.detach()), "cosine_mismatched": float(other)}
+        return 1 - cosine, {
+            "alignment": float(1 - cosine.detach()),
+            "cosine": float(cosine.detach()),
+            "cosine_mismatched": float(other),
+        }
 
 # %% ../../nbs/46_methods.feature_aligned.ipynb #c024
 def loss_curve(
@@ -161,10 +185,24 @@ def loss_curve(
     points: int = 25,  # at most, evenly spread
 ) -> list[dict]:  # "step" and the mean of each part up to it
     "The parts of the loss along a run, averaged over stretches of steps (after a resume: of the last sitting)."
-    stretches = [stretch for stretch in np.array_split(np.arange(len(parts)), min(points, len(parts))) if len(stretch)] if parts else []
+    stretches = (
+        [
+            stretch
+            for stretch in np.array_split(np.arange(len(parts)), min(points, len(parts)))
+            if len(stretch)
+        ]
+        if parts
+        else []
+    )
     names = list(dict.fromkeys(name for _, said in parts for name in said))
     mean = lambda name, stretch: [parts[place][1][name] for place in stretch if name in parts[place][1]]
-    return [{"step": parts[stretch[-1]][0] + 1, **{name: round(float(np.mean(mean(name, stretch))), 5) for name in names if mean(name, stretch)}} for stretch in stretches]
+    return [
+        {
+            "step": parts[stretch[-1]][0] + 1,
+            **{name: round(float(np.mean(mean(name, stretch))), 5) for name in names if mean(name, stretch)},
+        }
+        for stretch in stretches
+    ]
 
 # %% ../../nbs/46_methods.feature_aligned.ipynb #c027
 Weight = Annotated[float, Bound(0, 1e4)]
@@ -194,8 +232,17 @@ class AlignedWeights(FineTuningSettings, Naming):
 
     @classmethod
     def for_embedded(cls) -> "AlignedWeights":
-        return cls(steps=150, learning_rate=3e-4, batch_size=16, expert_network="letters", expert_weights="embedded",
-                   expert_size=32, expert_updates=300, expert_learning_rate=3e-3, flip=False)
+        return cls(
+            steps=150,
+            learning_rate=3e-4,
+            batch_size=16,
+            expert_network="letters",
+            expert_weights="embedded",
+            expert_size=32,
+            expert_updates=300,
+            expert_learning_rate=3e-3,
+            flip=False,
+        )
 
     def idle(self):
         found = {} if self.steps is None else {"epochs": "the steps are given"}
@@ -207,7 +254,9 @@ class AlignedWeights(FineTuningSettings, Naming):
 
     def effort(self, real: LabeledImages) -> tuple[int, int]:
         "Learning steps and photographs per step."
-        return self.epochs * math.ceil(len(real) / self.batch_size) if self.steps is None else self.steps, self.batch_size
+        return self.epochs * math.ceil(
+            len(real) / self.batch_size
+        ) if self.steps is None else self.steps, self.batch_size
 
     def expert(self, real: LabeledImages, cache: str | Path | None = None, progress: bool = False) -> TrainedClassifier:
         "The expert of these photographs."
@@ -243,14 +292,22 @@ EMBEDDED_WEIGHTS = AlignedWeights.for_embedded()
 @declare_method("feature-aligned", "all weights fine-tuned towards an expert's features, from noise (2024)", year=2024, embedded={"num_inference_steps": 25, "naming": EMBEDDED_WEIGHTS})
 def feature_aligned() -> Recipe:
     "Text to image with weights fine-tuned under an expert's guidance (arXiv 2410.00731); the defaults are the paper's, but for the sampler."
-    return Recipe("feature-aligned", naming=AlignedWeights(), num_inference_steps=999, guidance_scale=1.0, identity=Identity("FeatureAligned"))
+    return Recipe(
+        "feature-aligned",
+        naming=AlignedWeights(),
+        num_inference_steps=999,
+        guidance_scale=1.0,
+        identity=Identity("FeatureAligned"),
+    )
 
 
 @declare_method("fine-tuned", "all weights fine-tuned, from noise (baseline of feature-aligned diffusion)", year=2024,
                 embedded={"num_inference_steps": 25, "naming": replace(EMBEDDED_WEIGHTS, alignment_weight=0.0)})
 def fine_tuned() -> Recipe:
     "The paper's baseline: the same fine-tuning without the alignment loss."
-    return feature_aligned(name="fine-tuned", naming=AlignedWeights(alignment_weight=0.0), identity=Identity("PlainFineTuning"))
+    return feature_aligned(
+        name="fine-tuned", naming=AlignedWeights(alignment_weight=0.0), identity=Identity("PlainFineTuning")
+    )
 
 # %% ../../nbs/46_methods.feature_aligned.ipynb #c032
 def generation_accuracy(
@@ -267,6 +324,17 @@ def generation_accuracy(
             ("generation_accuracy_unmasked", "", float((chances.argmax(1) == wanted).mean()), len(wanted))]
     for index in sorted(set(wanted.tolist())):
         given = answers[wanted == index]
-        rows.append(("generation_accuracy", f"class={names[index]}", float((given == index).mean()), len(given)))
-        rows += [("confusion", f"true={names[index]},pred={names[answer]}", float((given == answer).mean()), len(given)) for answer in range(len(names)) if allowed[answer]]
+        rows.append(
+            ("generation_accuracy", f"class={names[index]}", float((given == index).mean()), len(given))
+        )
+        rows += [
+            (
+                "confusion",
+                f"true={names[index]},pred={names[answer]}",
+                float((given == answer).mean()),
+                len(given),
+            )
+            for answer in range(len(names))
+            if allowed[answer]
+        ]
     return rows

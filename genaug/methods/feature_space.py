@@ -58,7 +58,9 @@ def encode_set(
         for start in progress_bar(range(0, len(real), BLOCK), "encoding", progress):
             chosen = range(start, min(start + BLOCK, len(real)))
             with torch.no_grad():
-                latents = backbone.encode(real.batch(chosen, backbone.image_size, backbone.channels)).float().cpu()
+                latents = (
+                    backbone.encode(real.batch(chosen, backbone.image_size, backbone.channels)).float().cpu()
+                )
             bad = (~torch.isfinite(latents)).flatten(1).any(1).nonzero()
             if len(bad):
                 partial.unlink()
@@ -178,7 +180,9 @@ def code_classifier(
     norm: str = "group",    # of the small one
 ) -> tuple[nn.Module, str]:  # the network; name of its last convolutional block
     "The classifier of codes; raises `GenaugError` where VGG-11 cannot be applied."
-    kind = one_of(kind or ("vgg11" if min(size) >= SMALLEST_VGG else "small"), ("vgg11", "small"), "classifier")
+    kind = one_of(
+        kind or ("vgg11" if min(size) >= SMALLEST_VGG else "small"), ("vgg11", "small"), "classifier"
+    )
     if kind == "small":
         return small_classifier(inputs, classes, width, norm), "block3"
     if min(size) < SMALLEST_VGG:
@@ -241,7 +245,11 @@ def class_weights(
     "Weights of the classes' positives in the classifier's loss; classes without images count as one image."
     one_of(kind, ("none", "code", "ratio"), "class_weighting")
     present = np.maximum((labels > 0).sum(0), 1)
-    return {"none": np.ones(len(present)), "code": len(labels) / (len(present) * present), "ratio": np.maximum(len(labels) - present, 1) / present}[kind]
+    return {
+        "none": np.ones(len(present)),
+        "code": len(labels) / (len(present) * present),
+        "ratio": np.maximum(len(labels) - present, 1) / present,
+    }[kind]
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c027
 @dataclass(kw_only=True)
@@ -280,7 +288,11 @@ class CodeSettings(Part):
 
     def learning(self) -> dict:
         "The settings that decide what is learned."
-        kept = {item.name: self.setting(item.name) for item in dataclasses.fields(CodeSettings) if item.name not in identity_of(CodeSettings).never}
+        kept = {
+            item.name: self.setting(item.name)
+            for item in dataclasses.fields(CodeSettings)
+            if item.name not in identity_of(CodeSettings).never
+        }
         return kept | {"iterated": self.iterated and self.code == "sparse"}
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c029
@@ -301,13 +313,18 @@ class Networks(nn.ModuleDict):
         inputs = shape[0] if settings.code == "raw" else settings.vocabulary
         if settings.code != "raw":
             self["student"] = self.fresh_student(0)
-            self["decoder"] = self._seeded("decoder", lambda: UNet(settings.vocabulary, shape[0], settings.width, self.levels, settings.norm))
+            self["decoder"] = self._seeded(
+                "decoder",
+                lambda: UNet(settings.vocabulary, shape[0], settings.width, self.levels, settings.norm),
+            )
         if settings.code == "sparse" and settings.iterated:
             self["teacher"] = self.fresh_student(0).requires_grad_(False)
         self["classifier"] = self._seeded("classifier", lambda: self._classifier(inputs, classes))
 
     def _classifier(self, inputs, classes):
-        network, self.last_block = code_classifier(self.settings.classifier, inputs, classes, self.shape[1:], self.settings.width, self.settings.norm)
+        network, self.last_block = code_classifier(
+            self.settings.classifier, inputs, classes, self.shape[1:], self.settings.width, self.settings.norm
+        )
         return network
 
     def _seeded(self, purpose: str, make: Callable) -> nn.Module:
@@ -317,7 +334,12 @@ class Networks(nn.ModuleDict):
 
     def fresh_student(self, generation: int) -> UNet:
         "An untrained student; its weights follow from seed and generation."
-        return self._seeded(f"student {generation}", lambda: UNet(self.shape[0], self.settings.vocabulary, self.settings.width, self.levels, self.settings.norm))
+        return self._seeded(
+            f"student {generation}",
+            lambda: UNet(
+                self.shape[0], self.settings.vocabulary, self.settings.width, self.levels, self.settings.norm
+            ),
+        )
 
     def encode(self, latents: torch.Tensor, who: str = "student") -> torch.Tensor:
         "Latents (B, C, H, W) -> codes (B, V, H, W)."
@@ -411,11 +433,21 @@ def describe_codes(
     latents, networks = np.array(trainer.latents[:PROBE]), trainer.networks.eval()
     told = []
     for block in blocks_of(len(latents)):
-        part, labels = torch.from_numpy(latents[block]).to(trainer.device), torch.from_numpy(trainer.labels[:PROBE][block]).to(trainer.device)
-        spread = sparsity(networks.encode(part)) if trainer.settings.code == "sparse" else (math.nan, math.nan)
+        part, labels = (
+            torch.from_numpy(latents[block]).to(trainer.device),
+            torch.from_numpy(trainer.labels[:PROBE][block]).to(trainer.device),
+        )
+        spread = (
+            sparsity(networks.encode(part)) if trainer.settings.code == "sparse" else (math.nan, math.nan)
+        )
         told.append((len(part), *spread, *trainer.interaction(part, labels)[1:]))
     mean = [float(np.average(column, weights=[line[0] for line in told])) for column in list(zip(*told))[1:]]
-    return {"entropy": mean[0], "largest": mean[1], "reconstruction": mean[2] / max(float(latents.var()), 1e-12), "classification": mean[3]}
+    return {
+        "entropy": mean[0],
+        "largest": mean[1],
+        "reconstruction": mean[2] / max(float(latents.var()), 1e-12),
+        "classification": mean[3],
+    }
 
 
 def codes_key(
@@ -474,7 +506,9 @@ def principal_projection(
     projection = left[:, :, 0] * strength[:, :1]
     size = projection.abs()
     first = (size >= (1 - 1e-5) * size.amax(1, keepdim=True)).int().argmax(1, keepdim=True)
-    return torch.where(projection.gather(1, first) < 0, -projection, projection).unflatten(1, activations.shape[2:])
+    return torch.where(projection.gather(1, first) < 0, -projection, projection).unflatten(
+        1, activations.shape[2:]
+    )
 
 
 def min_max(
@@ -498,19 +532,28 @@ def saliency(
     missing = [name for name in layers if name not in known]
     if missing or kind not in ("eigen", "gradcam", "eigengrad"):
         raise GenaugError(f"Saliency is eigen, gradcam or eigengrad, on modules of the classifier such as {', '.join([name for name, _ in classifier.named_children()][:4])}; not '{kind}' on {', '.join(map(repr, layers))}.")
-    handles = [known[name].register_forward_hook(lambda _module, _inputs, output: taps.append(output)) for name in layers]
+    handles = [
+        known[name].register_forward_hook(lambda _module, _inputs, output: taps.append(output))
+        for name in layers
+    ]
     try:
         logits = classifier.eval()(codes.detach().requires_grad_(kind != "eigen"))
     finally:
         for handle in handles:
             handle.remove()
-    slopes = torch.autograd.grad(logits.gather(1, targets.view(-1, 1)).sum(), taps) if kind != "eigen" else taps
+    slopes = (
+        torch.autograd.grad(logits.gather(1, targets.view(-1, 1)).sum(), taps) if kind != "eigen" else taps
+    )
     maps = []
     for activation, slope in zip(taps, slopes):
         activation, slope = activation.detach(), slope.detach()
         found = ((slope.mean((2, 3), keepdim=True) * activation).sum(1) if kind == "gradcam"
                  else principal_projection(activation if kind == "eigen" else slope * activation))
-        maps.append(F.interpolate(min_max(found.clamp(min=0))[:, None], codes.shape[2:], mode="bilinear", align_corners=False)[:, 0])
+        maps.append(
+            F.interpolate(
+                min_max(found.clamp(min=0))[:, None], codes.shape[2:], mode="bilinear", align_corners=False
+            )[:, 0]
+        )
     return min_max(torch.stack(maps).mean(0).clamp(min=0))
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c050
@@ -573,7 +616,10 @@ def ranked_heads(
     allowed: Sequence[int],   # classes to choose from
 ) -> list[int]:
     "Classes by falling confusion; ties by position."
-    return sorted((int(index) for index in allowed), key=lambda index: (-np.nan_to_num(scores[index], nan=-np.inf), index))
+    return sorted(
+        (int(index) for index in allowed),
+        key=lambda index: (-np.nan_to_num(scores[index], nan=-np.inf), index),
+    )
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c056
 @dataclass
@@ -602,7 +648,11 @@ def map_pairs(
     kind: str,           # "eigen": one map per image; otherwise one per label of the image
 ) -> np.ndarray:  # (P, 2)
     "Which saliency maps are made; an image without labels gets one for the class that the classifier finds likeliest."
-    pairs = [(place, int(index)) for place, row in enumerate(labels) for index in ([-1] if kind == "eigen" or not (row > 0).any() else np.flatnonzero(row > 0))]
+    pairs = [
+        (place, int(index))
+        for place, row in enumerate(labels)
+        for index in ([-1] if kind == "eigen" or not (row > 0).any() else np.flatnonzero(row > 0))
+    ]
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c058
@@ -788,7 +838,12 @@ def chosen_sites(
 ) -> torch.Tensor:  # (B, H, W), bool
     "Which sites come from the tail picture."
     learned = method.learned
-    maps = [torch.from_numpy(np.stack([np.array(learned.maps[learned.map_row(*pair[side:side + 2])]) for pair in parents])) for side in (0, 2)]
+    maps = [
+        torch.from_numpy(
+            np.stack([np.array(learned.maps[learned.map_row(*pair[side : side + 2])]) for pair in parents])
+        )
+        for side in (0, 2)
+    ]
     specific, generic = relevance(*maps, method.tau_high, method.tau_low)
     return from_tail(specific, generic, toss_coins(specific.shape[1:], seeds, method.coin), method.gates)
 
@@ -802,7 +857,15 @@ def fusion_of(
     "Encode both parents, fuse, decode to latents (Eqs. 1 and 6 to 13)."
     backbone, networks, names = method.backbone, method.learned.networks.eval(), list(real.class_names)
     class_of = lambda name: -1 if name is None else names.index(name)
-    parents = [(method.learned.places[row.inputs[0][0]], class_of(row.settings["class"]), method.learned.places[row.inputs[1][0]], class_of(row.settings["head"])) for row in rows]
+    parents = [
+        (
+            method.learned.places[row.inputs[0][0]],
+            class_of(row.settings["class"]),
+            method.learned.places[row.inputs[1][0]],
+            class_of(row.settings["head"]),
+        )
+        for row in rows
+    ]
     ids = list(dict.fromkeys(name for row in rows for name, _ in row.inputs))
     known = backbone.encode(real.batch(ids, backbone.image_size, backbone.channels)).float()
     tail, head = (known[[ids.index(row.inputs[side][0]) for row in rows]] for side in (0, 1))
@@ -865,13 +928,19 @@ def pairings(
 ) -> list[Pairing]:
     "For every slot the class it is made for, the class it is fused with and the nearest images of that class."
     learned, heads, found = method.learned, method.head_classes(), {}
-    places = [(learned.places[slot.anchor], wanted_class(learned.labels, learned.places[slot.anchor], slot)) for slot in slots]
+    places = [
+        (learned.places[slot.anchor], wanted_class(learned.labels, learned.places[slot.anchor], slot))
+        for slot in slots
+    ]
     for place, wanted in dict.fromkeys(places):
         found[place, wanted] = choose_head(learned, heads, place, wanted, method.head_choice == "image")
     if method.neighbours != "inf":
         wishes = [(place, wanted, head, members) for (place, wanted), (_, head, members) in found.items()]
         lines = distances_to(learned, lambda: method.latents_of(real), method.space, wishes)
-        found = {key: (rule, head, nearest_partners(members, line, method.neighbours)) for (key, (rule, head, members)), line in zip(found.items(), lines)}
+        found = {
+            key: (rule, head, nearest_partners(members, line, method.neighbours))
+            for (key, (rule, head, members)), line in zip(found.items(), lines)
+        }
     return [Pairing(slot, *key, *found[key]) for slot, key in zip(slots, places)]
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c080
@@ -973,7 +1042,9 @@ class FusionSettings(Augmenter, CodeSettings):
     surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "class_prompt"})
 
     def __post_init__(self):
-        self.neighbours = "inf" if isinstance(self.neighbours, float) and self.neighbours == math.inf else self.neighbours
+        self.neighbours = (
+            "inf" if isinstance(self.neighbours, float) and self.neighbours == math.inf else self.neighbours
+        )
         check_fusion(self)
 
     @property
@@ -1022,11 +1093,18 @@ class FeatureSpace(FusionSettings):
 
     def latents_of(self, real: LabeledImages, progress: bool = False) -> np.ndarray:
         "The photographs' latents on disk, encoded if they are not there."
-        return encode_set(real, self.backbone, self.folder / f"latents-{content_hash(real.sha256, self.backbone.fingerprint())[:24]}.npy", progress)
+        return encode_set(
+            real,
+            self.backbone,
+            self.folder / f"latents-{content_hash(real.sha256, self.backbone.fingerprint())[:24]}.npy",
+            progress,
+        )
 
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         if self.learned is None or self.fitted_on != real.fingerprint():
-            raise GenaugError(f"'{self.name}' has not been fitted to these photographs; call fit(real) with them first.")
+            raise GenaugError(
+                f"'{self.name}' has not been fitted to these photographs; call fit(real) with them first."
+            )
         base = content_hash(seed, stored_kind(self), self.settings())
         return [plan_row(self, real, pair, base, seed) for pair in pairings(self, real, budget.slots(real))]
 

@@ -23,8 +23,14 @@ from ..schedule import Append
 @declare_method("genie", "hard negatives: every other class painted over a photograph (Koohpayegani et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "num_inference_steps": 25})
 def genie() -> Recipe:
     "Hard negatives: every photograph repainted as every other class (arXiv 2312.02548); the defaults are the few-shot script's."
-    return Recipe("genie", start=FromPhotograph((0.8,)), target=EveryOtherClass(), num_inference_steps=50, use=Append(),
-                  identity=Identity("GeNIe", aliases={"strengths": "start.strengths"}))  # a strength is the paper's noise level r
+    return Recipe(
+        "genie",
+        start=FromPhotograph((0.8,)),
+        target=EveryOtherClass(),
+        num_inference_steps=50,
+        use=Append(),
+        identity=Identity("GeNIe", aliases={"strengths": "start.strengths"}),
+    )  # a strength is the paper's noise level r
 
 # %% ../../nbs/49_methods.genie.ipynb #c010
 def shares_of_the_way(
@@ -98,6 +104,15 @@ class LargestStep(Filter):
 @declare_method("genie-ada", "GeNIe with the strength chosen per image (Koohpayegani et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "num_inference_steps": 25})
 def genie_ada() -> Recipe:
     "GeNIe at several strengths with the same noise, of which one is kept (arXiv 2312.02548, GeNIe-Ada)."
-    aliases = {"strengths": "start.strengths", "features": "filter.features", "weights": "filter.weights", "forward": "filter.forward"}
-    return genie(name="genie-ada", start=FromPhotograph((0.5, 0.6, 0.7, 0.8, 0.9), every=True), filter=LargestStep(),
-                 identity=Identity("GeNIeAda", later=("forward",), never=("weights",), aliases=aliases))  # weights are hashed by content with the filter
+    aliases = {
+        "strengths": "start.strengths",
+        "features": "filter.features",
+        "weights": "filter.weights",
+        "forward": "filter.forward",
+    }
+    return genie(
+        name="genie-ada",
+        start=FromPhotograph((0.5, 0.6, 0.7, 0.8, 0.9), every=True),
+        filter=LargestStep(),
+        identity=Identity("GeNIeAda", later=("forward",), never=("weights",), aliases=aliases),
+    )  # weights are hashed by content with the filter

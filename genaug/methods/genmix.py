@@ -27,7 +27,9 @@ def partner_shares(
 ) -> torch.Tensor:  # (N,), float32 in [0, 1]
     "The share of the PARTNER in each blend (lambda of Eq. 1); raises `GenaugError` when alpha is not positive."
     if not alpha > 0:
-        raise GenaugError(f"The alpha of a Beta distribution must be positive, not {alpha}; the paper uses 0.3.")
+        raise GenaugError(
+            f"The alpha of a Beta distribution must be positive, not {alpha}; the paper uses 0.3."
+        )
     draws = [np.random.default_rng(seed).random() ** (1 / alpha) for seed in seeds]
     return torch.tensor(draws, dtype=torch.float32)
 
@@ -70,8 +72,13 @@ class FromPool(PartnerRule):
         keys, classes = [f"real:{name}" for name in real.ids], schedule.classes_of(real.labels)
         pools = {"real": PartnerPool(keys, real.labels, classes, np.ones(len(real)), real.task)}
         if made is not None:
-            keys, classes = [f"synthetic:{made.ids[place]}" for place in usable], schedule.classes_of(made.labels[usable])
-            pools["synthetic"] = PartnerPool(keys, made.labels[usable], classes, schedule.weights[usable], made.task)
+            keys, classes = (
+                [f"synthetic:{made.ids[place]}" for place in usable],
+                schedule.classes_of(made.labels[usable]),
+            )
+            pools["synthetic"] = PartnerPool(
+                keys, made.labels[usable], classes, schedule.weights[usable], made.task
+            )
         return pools
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
@@ -89,8 +96,10 @@ class FromPool(PartnerRule):
     def check(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when synthetic partners are asked for and there is no synthetic set."
         if schedule.synthetic is None and self.synthetic_share:
-            raise GenaugError(f"No synthetic image was used: '{schedule.mixer.name}' takes synthetic partners, but "
-                              "none are given; give a synthetic set, or partners='pool' to mix photographs.")
+            raise GenaugError(
+                f"No synthetic image was used: '{schedule.mixer.name}' takes synthetic partners, but "
+                "none are given; give a synthetic set, or partners='pool' to mix photographs."
+            )
 
     def check_reach(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when no synthetic image can become a partner."
@@ -127,7 +136,9 @@ class GenMix(Mixer):
 
     def mix(self, images, labels, partner_images, partner_labels, seeds):
         "Blend each image with its partner; shapes as for `Mixer.mix`."
-        return blend_pairs(images, labels, partner_images, partner_labels, 1 - partner_shares(seeds, self.alpha))
+        return blend_pairs(
+            images, labels, partner_images, partner_labels, 1 - partner_shares(seeds, self.alpha)
+        )
 
     def describe(self, seed: int, size: int = 32) -> dict:
         "What a seed stands for: the share of the photograph (for every image size)."
@@ -146,7 +157,10 @@ def ancestors(
         return {"sources": [[name, share]], "source_sha256": [images.sha256[place]]}
     pairs = [[entry, 1.0] if isinstance(entry, str) else list(entry) for entry in info.get("sources") or []]
     whole = sum(weight for _, weight in pairs) or 1.0
-    found = {"sources": [[source, share * weight / whole] for source, weight in pairs], "source_sha256": list(info.get("source_sha256") or [None] * len(pairs))}
+    found = {
+        "sources": [[source, share * weight / whole] for source, weight in pairs],
+        "source_sha256": list(info.get("source_sha256") or [None] * len(pairs)),
+    }
     return found | ({} if pairs else {"fitted_on": info.get("fitted_on")})
 
 # %% ../../nbs/48_methods.genmix.ipynb #c025
@@ -183,5 +197,14 @@ def mixed_set(
     "guidance_scale": 4.0, "num_inference_steps": 25, "naming": LearnedTokens(steps=300, learning_rate=5e-3, batch_size=16, initial=None, flip=False)})
 def textual_inversion() -> Recipe:
     "One learned token per class, all weights frozen, from noise (Gal et al. 2022 as GenMix compares it)."
-    words = LearnedTokens(steps=18_300, learning_rate=5e-3, batch_size=4, initial=None)  # 6,100 steps for each of three classes
-    return Recipe("textual-inversion", naming=words, use=Append(), num_inference_steps=50, guidance_scale=10.0, identity=Identity("TextualInversion"))
+    words = LearnedTokens(
+        steps=18_300, learning_rate=5e-3, batch_size=4, initial=None
+    )  # 6,100 steps for each of three classes
+    return Recipe(
+        "textual-inversion",
+        naming=words,
+        use=Append(),
+        num_inference_steps=50,
+        guidance_scale=10.0,
+        identity=Identity("TextualInversion"),
+    )

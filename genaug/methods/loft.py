@@ -17,5 +17,22 @@ from ..schedule import TwoLoss
     "naming": LearnedAdapter(scope="image", fuse=2, steps=20, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=2, flip=False)})
 def loft() -> Recipe:
     "Text to image under pairs of one-photograph LoRAs (arXiv 2505.11703); the defaults are the released settings, used beside the photographs."
-    adapters = LearnedAdapter(scope="image", fuse=2, steps=600, learning_rate=1e-3, batch_size=1, rank=2, text_encoder=False, warmup=10, flip=False)
-    return Recipe("loft", naming=adapters, num_inference_steps=50, guidance_scale=2.0, use=TwoLoss(real_share=0.8), identity=Identity("LoFT"))
+    adapters = LearnedAdapter(
+        scope="image",
+        fuse=2,
+        steps=600,
+        learning_rate=1e-3,
+        batch_size=1,
+        rank=2,
+        text_encoder=False,
+        warmup=10,
+        flip=False,
+    )
+    return Recipe(
+        "loft",
+        naming=adapters,
+        num_inference_steps=50,
+        guidance_scale=2.0,
+        use=TwoLoss(real_share=0.8),
+        identity=Identity("LoFT"),
+    )

@@ -200,8 +200,14 @@ def _shows_metaclass(
 @declare_method("real-filter", "text to image, kept where features agree with the photographs (He et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "rounds": 8})
 def real_filter() -> Recipe:
     "Generation from noise under the class's words, filtered (He et al. 2023 as Diff-II compares it)."
-    aliases = {name: f"filter.{name}" for name in ("rule", "features", "weights", "clip", "rounds", "percentile")}
-    return Recipe("real-filter", filter=FeatureFilter(), identity=Identity("RealFilter", never=("weights", "clip"), aliases=aliases))  # both are hashed by content with the filter
+    aliases = {
+        name: f"filter.{name}" for name in ("rule", "features", "weights", "clip", "rounds", "percentile")
+    }
+    return Recipe(
+        "real-filter",
+        filter=FeatureFilter(),
+        identity=Identity("RealFilter", never=("weights", "clip"), aliases=aliases),
+    )  # both are hashed by content with the filter
 
 # %% ../../nbs/42_methods.real_filter.ipynb #c022
 def kept_rates(
@@ -213,5 +219,13 @@ def kept_rates(
         rows = [row for row in plan.rows if row.id in decisions and plan.class_index(row) == index]
         passed = sum(decisions[row.id].keep or decisions[row.id].reason == "more than wanted" for row in rows)
         name = "all" if index is None else plan.header["class_names"][index]
-        result.append({"class_name": name, "wanted": count, "painted": len(rows), "passed": passed, "rounds": len({row.round for row in rows})})
+        result.append(
+            {
+                "class_name": name,
+                "wanted": count,
+                "painted": len(rows),
+                "passed": passed,
+                "rounds": len({row.round for row in rows}),
+            }
+        )
     return result

@@ -14,4 +14,8 @@ from ..recipe import FromPhotograph, Recipe
 def real_guidance() -> Recipe:
     "Weak edits of the photographs under the names of their classes (arXiv 2210.07574); the strength is that of Diff-Mix's and Diff-II's comparisons."
     strength = (0.1,)  # sigma; the original runs 0.15 (16 shots) to 0.5 (1 shot) of its own steps
-    return Recipe("real-guidance", start=FromPhotograph(strength), identity=Identity("RealGuidance", aliases={"strengths": "start.strengths"}))
+    return Recipe(
+        "real-guidance",
+        start=FromPhotograph(strength),
+        identity=Identity("RealGuidance", aliases={"strengths": "start.strengths"}),
+    )

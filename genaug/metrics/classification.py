@@ -63,8 +63,12 @@ def class_rates(
     rest = confusion.sum() - hit - missed - wrongly
     ratio = lambda above, below: np.divide(above, below, out=np.full(len(hit), np.nan), where=below > 0)
     scores = ratio(2 * hit, 2 * hit + missed + wrongly)
-    return {"sensitivity": ratio(hit, hit + missed), "specificity": ratio(rest, rest + wrongly),
-            "f1": np.where(hit + missed > 0, scores, np.nan), "specificity_alt": ratio(hit.sum() - hit, rest + wrongly)}
+    return {
+        "sensitivity": ratio(hit, hit + missed),
+        "specificity": ratio(rest, rest + wrongly),
+        "f1": np.where(hit + missed > 0, scores, np.nan),
+        "specificity_alt": ratio(hit.sum() - hit, rest + wrongly),
+    }
 
 # %% ../../nbs/31_metrics.classification.ipynb #c016
 def _single_rows(
@@ -84,8 +88,15 @@ def _single_rows(
         counts = np.full(len(values), count) - support if metric.startswith("specificity") else support
         rows += [MetricRow(metric, part_of(class_=name), float(value), int(number))
                  for name, value, number in zip(class_names, values, counts)]
-    return rows + [MetricRow("confusion", part_of(true=class_names[row], pred=class_names[column]), float(confusion[row, column]), int(support[row]))
-                   for row, column in zip(*np.nonzero(confusion))]
+    return rows + [
+        MetricRow(
+            "confusion",
+            part_of(true=class_names[row], pred=class_names[column]),
+            float(confusion[row, column]),
+            int(support[row]),
+        )
+        for row, column in zip(*np.nonzero(confusion))
+    ]
 
 # %% ../../nbs/31_metrics.classification.ipynb #c019
 def _multi_rows(
@@ -97,16 +108,32 @@ def _multi_rows(
     from sklearn.metrics import average_precision_score
     count, positives = len(truth), truth.sum(0).astype(int)
     predicted = probabilities >= 0.5
-    precision = np.array([average_precision_score(truth[:, index], probabilities[:, index]) if positives[index] else np.nan for index in range(len(class_names))])
-    tables = [np.array([[np.sum(yes * said), np.sum(yes * ~said)], [np.sum((1 - yes) * said), np.sum((1 - yes) * ~said)]]) for yes, said in zip(truth.T, predicted.T)]
-    rates = {name: np.array([class_rates(table)[name][0] for table in tables]) for name in ("sensitivity", "specificity", "f1")}
+    precision = np.array(
+        [
+            average_precision_score(truth[:, index], probabilities[:, index]) if positives[index] else np.nan
+            for index in range(len(class_names))
+        ]
+    )
+    tables = [
+        np.array(
+            [[np.sum(yes * said), np.sum(yes * ~said)], [np.sum((1 - yes) * said), np.sum((1 - yes) * ~said)]]
+        )
+        for yes, said in zip(truth.T, predicted.T)
+    ]
+    rates = {
+        name: np.array([class_rates(table)[name][0] for table in tables])
+        for name in ("sensitivity", "specificity", "f1")
+    }
     tested = positives > 0
     rows = [MetricRow("mean_average_precision", "", _mean(precision[tested]), count),
             MetricRow("macro_f1", "", _mean(rates["f1"][tested]), count),
             MetricRow("exact_match", "", float((predicted == truth).all(1).mean()), count)]
     for metric, values in {"average_precision": precision, **rates}.items():
         counts = count - positives if metric == "specificity" else positives
-        rows += [MetricRow(metric, part_of(class_=name), float(value), int(number)) for name, value, number in zip(class_names, values, counts)]
+        rows += [
+            MetricRow(metric, part_of(class_=name), float(value), int(number))
+            for name, value, number in zip(class_names, values, counts)
+        ]
     return rows
 
 # %% ../../nbs/31_metrics.classification.ipynb #c022
@@ -145,7 +172,9 @@ def _checked_answers(
     if not np.isfinite(probabilities).all():
         raise GenaugError("The classifier's answers are not all finite; its training has diverged, so lower the learning rate.")
     if not np.isin(labels, (0, 1)).all():
-        raise GenaugError("Test labels must be 0 or 1; judge with the original test set, not with a mixed one.")
+        raise GenaugError(
+            "Test labels must be 0 or 1; judge with the original test set, not with a mixed one."
+        )
     if task == "single" and not (labels.sum(1) == 1).all():
         raise GenaugError(f"{int((labels.sum(1) != 1).sum())} test images have no class or several; give each one class, or judge with task 'multi'.")
     if task == "multi" and not ((probabilities >= 0) & (probabilities <= 1)).all():
@@ -193,7 +222,12 @@ def size_groups(
 ) -> dict[str, np.ndarray]:  # name -> class indices; groups without a class are left out
     "Classes by the number of their training photographs; raises `GenaugError` for counts that are no numbers."
     counts = _numbers(counts, "The photographs per class", (1,))
-    groups = {"many": counts > edges[1], "medium": (counts >= edges[0]) & (counts <= edges[1]), "few": counts < edges[0], "one": counts == 1}
+    groups = {
+        "many": counts > edges[1],
+        "medium": (counts >= edges[0]) & (counts <= edges[1]),
+        "few": counts < edges[0],
+        "one": counts == 1,
+    }
     return {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
 
 
@@ -210,7 +244,11 @@ def size_rows(
     for name, classes in size_groups(counts, edges).items():
         each = [right[truth == index].mean() for index in classes if (truth == index).any()]
         if each:
-            rows.append(MetricRow("accuracy", part_of(shots=name), float(np.mean(each)), int(np.isin(truth, classes).sum())))
+            rows.append(
+                MetricRow(
+                    "accuracy", part_of(shots=name), float(np.mean(each)), int(np.isin(truth, classes).sum())
+                )
+            )
     return rows
 
 # %% ../../nbs/31_metrics.classification.ipynb #c033
@@ -264,7 +302,9 @@ def bootstrap_interval(
     "Mean and percentile bootstrap interval over test images (n = their number); runs (R) are averaged per image first."
     table, confidence = _numbers(scores, "The scores of test images"), _checked_confidence(confidence)
     if not table.size or draws < 1:
-        raise GenaugError("A bootstrap needs at least one test image and one draw; give a test set that is not empty.")
+        raise GenaugError(
+            "A bootstrap needs at least one test image and one draw; give a test set that is not empty."
+        )
     images = table.mean(0) if table.ndim == 2 else table
     picker = np.random.default_rng(seed)
     means = np.array([images[picker.integers(images.size, size=images.size)].mean() for _ in range(draws)])
@@ -283,5 +323,13 @@ def share_interval(
     if not (count > 0 and 0 <= hits <= count):
         raise GenaugError(f"{hits} of {count} images is no share; give hits between 0 and a positive count.")
     share, reach = hits / count, norm.ppf(0.5 + confidence / 2) ** 2
-    middle, spread = share + reach / (2 * count), math.sqrt(reach * (share * (1 - share) / count + reach / (4 * count ** 2)))
-    return Interval(share, max(0.0, (middle - spread) / (1 + reach / count)), min(1.0, (middle + spread) / (1 + reach / count)), count)
+    middle, spread = (
+        share + reach / (2 * count),
+        math.sqrt(reach * (share * (1 - share) / count + reach / (4 * count**2))),
+    )
+    return Interval(
+        share,
+        max(0.0, (middle - spread) / (1 + reach / count)),
+        min(1.0, (middle + spread) / (1 + reach / count)),
+        count,
+    )

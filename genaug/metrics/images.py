@@ -44,7 +44,9 @@ def _checked(
     array = np.asarray(features)
     array = array if array.dtype.kind == "f" else array.astype(np.float64)
     if array.ndim != 2 or not array.shape[1]:
-        raise GenaugError(f"{purpose} needs features with one row per image, not an array of shape {array.shape}.")
+        raise GenaugError(
+            f"{purpose} needs features with one row per image, not an array of shape {array.shape}."
+        )
     if len(array) < fewest:
         raise GenaugError(f"{purpose} needs at least {fewest} image{'s' if fewest > 1 else ''}, and there {'are' if len(array) != 1 else 'is'} {len(array)}; make more, or leave this number out.")
     if not np.isfinite(array).all():
@@ -57,7 +59,10 @@ def _checked_pair(
     synthetic_features: np.ndarray,  # (m, d)
 ) -> tuple[torch.Tensor, torch.Tensor]:
     "Both sets of features as tensors; raises `GenaugError` if they cannot be compared."
-    pair = [torch.as_tensor(np.asarray(features), dtype=torch.float64) for features in (real_features, synthetic_features)]
+    pair = [
+        torch.as_tensor(np.asarray(features), dtype=torch.float64)
+        for features in (real_features, synthetic_features)
+    ]
     if any(features.ndim != 2 or len(features) < 2 for features in pair) or pair[0].shape[1] != pair[1].shape[1] or not pair[0].shape[1]:
         raise GenaugError(f"A distance between sets needs at least two images in each and features of one network, not {tuple(pair[0].shape)} and {tuple(pair[1].shape)}.")
     return tuple(torch.from_numpy(_checked(features.numpy())) for features in pair)
@@ -104,14 +109,20 @@ def kernel_distance(
     from torchmetrics.image.kid import KernelInceptionDistance
     real, synthetic = _checked_pair(real_features, synthetic_features)
     if subset_size < 2 or subsets < 1:
-        raise GenaugError(f"A kernel distance averages over subsets of at least two images, not {subsets} of {subset_size}.")
+        raise GenaugError(
+            f"A kernel distance averages over subsets of at least two images, not {subsets} of {subset_size}."
+        )
     subset_size = min(subset_size, len(real), len(synthetic))
     subsets = 1 if subset_size == len(real) == len(synthetic) else subsets
     identity = torch.nn.Identity()
     identity.num_features = real.shape[1]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")      # torchmetrics warns that it keeps all features: they are ours already
-        metric = KernelInceptionDistance(feature=identity, subsets=subsets, subset_size=subset_size).set_dtype(torch.float64)
+        warnings.simplefilter(
+            "ignore"
+        )  # torchmetrics warns that it keeps all features: they are ours already
+        metric = KernelInceptionDistance(
+            feature=identity, subsets=subsets, subset_size=subset_size
+        ).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(synthetic, real=False)
     with torch.random.fork_rng(devices=[]):
@@ -170,7 +181,9 @@ def manifold_scores(
     one, two = (features.numpy() for features in _checked_pair(real_features, synthetic_features))
     if min(len(one), len(two)) <= neighbours:
         raise GenaugError(f"Precision and recall with {neighbours} neighbours need more than {neighbours} images in each set, not {len(one)} and {len(two)}.")
-    radius = lambda features: np.sort(cdist(features, features), axis=1)[:, neighbours]      # column 0 is the image itself
+    radius = lambda features: np.sort(cdist(features, features), axis=1)[
+        :, neighbours
+    ]  # column 0 is the image itself
     across = cdist(two, one)
     return float((across <= radius(one)).any(1).mean()), float((across.T <= radius(two)).any(1).mean())
 
@@ -184,12 +197,21 @@ def boundary_coverage(
 ) -> float:  # share in [0, 1]
     "Share of images whose k nearest photographs disagree in class; raises `GenaugError` for too few photographs."
     from sklearn.neighbors import NearestNeighbors
-    features, real_features = _checked(features, 1, "The share near a border"), _checked(real_features, 1, "The share near a border")
+    features, real_features = (
+        _checked(features, 1, "The share near a border"),
+        _checked(real_features, 1, "The share near a border"),
+    )
     if neighbours < 1:
         raise GenaugError(f"The share near a border needs at least one neighbour, not {neighbours}.")
     if len(real_features) < neighbours + own:
-        raise GenaugError(f"There are {len(real_features)} photographs, too few for {neighbours} neighbours; ask for fewer.")
-    places = NearestNeighbors(n_neighbors=neighbours).fit(real_features).kneighbors(None if own else features, return_distance=False)
+        raise GenaugError(
+            f"There are {len(real_features)} photographs, too few for {neighbours} neighbours; ask for fewer."
+        )
+    places = (
+        NearestNeighbors(n_neighbors=neighbours)
+        .fit(real_features)
+        .kneighbors(None if own else features, return_distance=False)
+    )
     near = np.asarray(real_classes)[places]
     return float((near != near[:, :1]).any(1).mean())
 

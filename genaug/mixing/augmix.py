@@ -37,7 +37,11 @@ def jensen_shannon(
 ) -> torch.Tensor:  # (N,), in [0, log(number of versions)] up to rounding
     "Jensen-Shannon divergence of the answers to each image (Hendrycks et al. 2020, Section 3); for several labels the mean over classes."
     scores = torch.stack([answer.float() for answer in logits])
-    logs = torch.stack([F.logsigmoid(scores), F.logsigmoid(-scores)], -1) if task == "multi" else F.log_softmax(scores, -1)
+    logs = (
+        torch.stack([F.logsigmoid(scores), F.logsigmoid(-scores)], -1)
+        if task == "multi"
+        else F.log_softmax(scores, -1)
+    )
     mixture = torch.logsumexp(logs, 0) - math.log(len(scores))
     divergence = (logs.exp() * (logs - mixture)).sum(-1).mean(0)
     return divergence.mean(-1) if task == "multi" else divergence
@@ -63,8 +67,14 @@ class AugMix(Mixer):
         super().__post_init__()
         if self.depth == 0:
             raise GenaugError("AugMix cannot have depth=0: write -1 for chains of 1 to 3 operations, drawn, or a number of at least 1.")
-        self._transform = v2.AugMix(severity=self.severity, mixture_width=self.width, chain_depth=self.depth, alpha=self.alpha, all_ops=self.all_ops,
-                                    interpolation=InterpolationMode.BILINEAR)
+        self._transform = v2.AugMix(
+            severity=self.severity,
+            mixture_width=self.width,
+            chain_depth=self.depth,
+            alpha=self.alpha,
+            all_ops=self.all_ops,
+            interpolation=InterpolationMode.BILINEAR,
+        )
 
     def _changed(self, images, seeds):
         "AugMix images; computed on the processor, whose generator is the seeded one."
@@ -76,7 +86,14 @@ class AugMix(Mixer):
 
     def views(self, images, seeds):
         "With `jsd` two AugMix views of each image, (N, C, H, W) each; otherwise none."
-        return [self._changed(images, [seed_from(int(seed), "augmix view", view) for seed in seeds]) for view in range(2)] if self.jsd else []
+        return (
+            [
+                self._changed(images, [seed_from(int(seed), "augmix view", view) for seed in seeds])
+                for view in range(2)
+            ]
+            if self.jsd
+            else []
+        )
 
     def consistency(self, logits, task):
         "Weight times Jensen-Shannon divergence of the answers, (N,); zero for a single answer."

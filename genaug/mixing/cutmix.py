@@ -25,7 +25,9 @@ def cut_box(
 ) -> tuple[int, int, int, int]:  # top, left, bottom, right; bottom and right not included
     "The rectangle of one pair (Yun et al. 2019, Eq. 2), cut off at the border; raises `GenaugError` when alpha is not positive."
     if not alpha > 0:
-        raise GenaugError(f"The alpha of a Beta distribution must be positive, not {alpha}; the paper uses 1.")
+        raise GenaugError(
+            f"The alpha of a Beta distribution must be positive, not {alpha}; the paper uses 1."
+        )
     draw = np.random.default_rng(seed)
     half = 0.5 * math.sqrt(1 - draw.beta(alpha, alpha))
     column, row = int(draw.integers(width)), int(draw.integers(height))
@@ -55,7 +57,9 @@ def paste_boxes(
     mixed = images.clone()
     for position, (top, left, bottom, right) in enumerate(boxes):
         mixed[position, :, top:bottom, left:right] = partner_images[position, :, top:bottom, left:right]
-    shares = torch.tensor([kept_share(box, height, width) for box in boxes], dtype=labels.dtype, device=labels.device)[:, None]
+    shares = torch.tensor(
+        [kept_share(box, height, width) for box in boxes], dtype=labels.dtype, device=labels.device
+    )[:, None]
     return mixed, shares * labels + (1 - shares) * partner_labels
 
 # %% ../../nbs/11_mixing.cutmix.ipynb #c016

@@ -22,7 +22,9 @@ def beta_weights(
 ) -> torch.Tensor:  # (N,), float32 in [0, 1]
     "One blending weight per seed; raises `GenaugError` when alpha is not positive."
     if not alpha > 0:
-        raise GenaugError(f"The alpha of a Beta distribution must be positive, not {alpha}; the papers use 1.")
+        raise GenaugError(
+            f"The alpha of a Beta distribution must be positive, not {alpha}; the papers use 1."
+        )
     draws = [np.random.default_rng(seed).beta(alpha, alpha) for seed in seeds]
     return torch.tensor(draws, dtype=torch.float32)
 

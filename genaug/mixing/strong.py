@@ -20,7 +20,13 @@ from .augmix import transform_each
 def _affine_colour() -> Callable:
     "A small turn, shift, scaling and shear, then other colours."
     from torchvision.transforms import InterpolationMode, v2
-    affine = v2.RandomAffine(degrees=15, translate=(0.125, 0.125), scale=(0.8, 1.2), shear=10, interpolation=InterpolationMode.BILINEAR)
+    affine = v2.RandomAffine(
+        degrees=15,
+        translate=(0.125, 0.125),
+        scale=(0.8, 1.2),
+        shear=10,
+        interpolation=InterpolationMode.BILINEAR,
+    )
     return v2.Compose([affine, v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05)])
 
 
