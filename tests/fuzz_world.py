@@ -518,6 +518,9 @@ def small_world(root):
 
 # --- hostile values -----------------------------------------------------------------------------------------------------------
 
+QUICK = (  # the smallest comparison
+    "--shots 1 --seeds 1 --repeats 1 --updates 1 --classifier-weights random --copies 1 --no-measure --quiet"
+).split()
 NUMBERS = (
     "0",
     "1",

@@ -7,6 +7,7 @@ import pytest
 import typer
 from fuzz_world import (
     NUMBERS,
+    QUICK,
     WORDS,
     call_checked,
     examples,
@@ -23,23 +24,6 @@ from hypothesis import strategies as st
 import genaug.cli
 
 from genaug.registry import ALIASES, groups, make_arm, method_names, methods, parse_methods
-
-QUICK = [
-    "--shots",
-    "1",
-    "--seeds",
-    "1",
-    "--repeats",
-    "1",
-    "--updates",
-    "1",
-    "--classifier-weights",
-    "random",
-    "--copies",
-    "1",
-    "--no-measure",
-    "--quiet",
-]
 
 
 @pytest.fixture(scope="module")

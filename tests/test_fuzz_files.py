@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fuzz_world import (
     MARKERS,
+    QUICK,
     call_checked,
     examples,
     expect,
@@ -26,24 +27,7 @@ from genaug import core, data, experiment, painting, prompts, report, suffixes
 from genaug.core import LabeledImages
 
 MAKE = ["--method", "smote", "--shots", "2", "--copies", "1", "--quiet"]
-ASK = [
-    "--methods",
-    "original,smote",
-    "--shots",
-    "1",
-    "--seeds",
-    "1",
-    "--repeats",
-    "1",
-    "--updates",
-    "1",
-    "--classifier-weights",
-    "random",
-    "--copies",
-    "1",
-    "--no-measure",
-    "--quiet",
-]
+ASK = ["--methods", "original,smote", *QUICK]
 
 
 @pytest.fixture(scope="module")

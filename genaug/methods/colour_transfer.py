@@ -25,9 +25,7 @@ def move_statistics(
     "The photograph with each channel's mean and standard deviation moved to the painted picture's (Eq. 1)."
     mean, deviation = photograph.mean((0, 1), np.float64), photograph.std((0, 1), np.float64)
     goal, spread = painted.mean((0, 1), np.float64), painted.std((0, 1), np.float64)
-    scale = np.where(
-        deviation > 0.5, spread / np.maximum(deviation, 0.5), 1.0
-    )  # a flat channel is only shifted
+    scale = np.where(deviation > 0.5, spread / np.maximum(deviation, 0.5), 1.0)  # a flat channel is only shifted
     return (1 - amount) * photograph + amount * ((photograph - mean) * scale + goal)
 
 # %% ../../nbs/53_methods.colour_transfer.ipynb #c009
@@ -43,9 +41,7 @@ class LabTransfer(Finish):
         from skimage.color import lab2rgb, rgb2lab
         finished = []
         for painted, row in zip(images, rows):
-            photograph = (
-                real.batch([row.settings["anchor"]], size=painted.shape[0])[0].permute(1, 2, 0).numpy()
-            )
+            photograph = real.batch([row.settings["anchor"]], size=painted.shape[0])[0].permute(1, 2, 0).numpy()
             colours = np.broadcast_to(painted, (*painted.shape[:2], 3))  # grey is repeated
             with warnings.catch_warnings(action="ignore"):  # of colours that are clipped
                 moved = lab2rgb(move_statistics(rgb2lab(photograph), rgb2lab(colours), self.amount))
