@@ -212,7 +212,7 @@ def expert_curve(
     run = CurveRun(
         trained,
         schedule,
-        ImageStore(train, None, preset.view.resize, channels),
+        ImageStore(train, None, preset.view, channels),
         batch_size,
         updates,
         held_out,

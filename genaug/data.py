@@ -6,16 +6,17 @@
 __all__ = ['SPLIT_NAMES', 'JUNK_NAMES', 'PICTURE_SUFFIXES', 'MAX_PIXELS', 'SPLIT_WORDS', 'FILLERS', 'PICTURE_FOLDERS',
            'LABEL_FOLDERS', 'OWN_FILES', 'THUMBNAIL', 'FILE_MESSAGES', 'TRAIT_MESSAGES', 'WARNED_TRAITS',
            'PATH_COLUMNS', 'PATIENT_COLUMNS', 'GROUP_COLUMNS', 'FATAL_KINDS', 'TABLE_WORDS', 'MOST_COLUMNS',
-           'OTHER_COLUMNS', 'ATTRIBUTE_WORDS', 'MIMIC_RELEASES', 'MIMIC_HEADS', 'MIMIC_TAILS', 'TUNING_SEEDS',
-           'FoundImage', 'FolderReport', 'relative_id', 'entry_problem', 'list_folder', 'report_stray', 'split_folders',
-           'split_role', 'class_files', 'check_layout', 'thumbnail', 'is_blank', 'inspect_file', 'inspect_files',
-           'file_findings', 'inspect_all', 'find_copies', 'near_limit', 'near_copies', 'similar_findings',
-           'check_classes', 'read_groups', 'match_groups', 'folder_groups', 'with_groups', 'refuse_first',
-           'check_folder', 'open_folder', 'find_tables', 'LabelTable', 'read_table', 'label_columns', 'locate_pictures',
-           'TableReport', 'check_label_tables', 'open_label_tables', 'check_mimic_cxr_lt', 'open_mimic_cxr_lt',
-           'Source', 'parse_source', 'Format', 'formats', 'SourceReport', 'examine_source', 'open_source', 'rank_ids',
-           'rank_classes', 'few_shot', 'long_tail_counts', 'long_tail', 'carve_validation', 'group_counts',
-           'kept_back_groups', 'kept_together', 'Manifest', 'assert_only', 'unused', 'tuning_sets']
+           'OTHER_COLUMNS', 'ATTRIBUTE_WORDS', 'MIMIC_RELEASES', 'MIMIC_HEADS', 'MIMIC_TAILS', 'MOST_HEADERS',
+           'TUNING_SEEDS', 'FoundImage', 'FolderReport', 'relative_id', 'entry_problem', 'list_folder', 'report_stray',
+           'split_folders', 'split_role', 'class_files', 'check_layout', 'thumbnail', 'is_blank', 'inspect_file',
+           'inspect_files', 'file_findings', 'inspect_all', 'find_copies', 'near_limit', 'near_copies',
+           'similar_findings', 'check_classes', 'read_groups', 'match_groups', 'folder_groups', 'with_groups',
+           'refuse_first', 'check_folder', 'open_folder', 'find_tables', 'LabelTable', 'read_table', 'label_columns',
+           'locate_pictures', 'TableReport', 'check_label_tables', 'open_label_tables', 'check_mimic_cxr_lt',
+           'open_mimic_cxr_lt', 'Source', 'parse_source', 'Format', 'formats', 'shape_of', 'usual_fit', 'frame_sets',
+           'SourceReport', 'examine_source', 'open_source', 'rank_ids', 'rank_classes', 'few_shot', 'long_tail_counts',
+           'long_tail', 'carve_validation', 'group_counts', 'kept_back_groups', 'kept_together', 'Manifest',
+           'assert_only', 'unused', 'tuning_sets']
 
 # %% ../nbs/01_data.ipynb #c003
 import csv
@@ -37,8 +38,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .core import (Finding, GenaugError, Identity, LabeledImages, content_hash, decode_image, finding_lines,
-                         picture_traits, printable, progress_bar, read_record, record_of, sorted_findings, write_atomic)
+from .core import (Finding, Framing, GenaugError, Identity, LabeledImages, content_hash, decode_image,
+                         finding_lines, picture_traits, printable, progress_bar, read_record, record_of, sorted_findings, write_atomic)
 
 if TYPE_CHECKING:  # pandas takes a third of a second, and only tables of labels need it
     from pandas import DataFrame
@@ -1570,6 +1571,7 @@ class Format:
     "How one layout is looked at and opened; a call opens it."
     opens: Callable[..., dict[str, LabeledImages]]  # (path, strict, progress) -> sets by part
     checks: Callable[..., FolderReport]             # (path, progress, min_size, max_pixels) -> all that was found
+    fit: str | None = None                          # how its pictures become squares; None: by what they are
 
     def __call__(self, path, **options) -> dict[str, LabeledImages]: return self.opens(path, **options)
 
@@ -1582,6 +1584,56 @@ def formats() -> Mapping[str, Format]:
             "mimic-cxr-lt": Format(open_mimic_cxr_lt, check_mimic_cxr_lt),
         }
     )
+
+# %% ../nbs/01_data.ipynb #c073b
+MOST_HEADERS = 2000  # pictures whose header is read to decide
+
+
+def shape_of(
+    item: Path | str | np.ndarray,  # a stored picture
+) -> tuple[bool, bool]:  # is it a square, has it transparency
+    "What the header of a picture says; a file that cannot be opened counts as a square."
+    if isinstance(item, np.ndarray):
+        return item.shape[0] == item.shape[1], False
+    try:
+        with warnings.catch_warnings(), Image.open(item) as picture:
+            warnings.simplefilter("ignore")
+            clear = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+            return picture.width == picture.height, clear
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return True, False
+
+
+def usual_fit(
+    sets: Mapping[str, LabeledImages],  # by part
+    fit: str | None = None,             # of the reader, for pictures that are no squares
+) -> tuple[str, int, int]:  # the fit, how many pictures are no squares, how many were looked at
+    "How the pictures of a source become squares when nobody says it."
+    items = [item for images in sets.values() for item in images.pixels]
+    looked = items[::max(1, -(-len(items) // MOST_HEADERS))]
+    shapes = [shape_of(item) for item in looked]
+    uneven, clear = sum(not even for even, _ in shapes), sum(clear for _, clear in shapes)
+    if not uneven and len(looked) == len(items):
+        return "squash", 0, len(looked)
+    return fit or ("pad" if 2 * clear > len(looked) else "crop"), uneven, len(looked)
+
+# %% ../nbs/01_data.ipynb #c073d
+def frame_sets(
+    sets: Mapping[str, LabeledImages],  # by part, as they were opened
+    fit: str | None = None,             # as somebody said; None: the usual one
+    matte: str = "white",               # colour behind transparency and of the borders
+    known: str | None = None,           # fit of the reader
+) -> tuple[dict[str, LabeledImages], list[Finding]]:
+    "The same sets with their framing, and a note where it shows; raises `GenaugError` for an unknown fit or colour."
+    usual, uneven, looked = usual_fit(sets, known)
+    framing = Framing(fit or usual, matte)
+    framed = {part: images.framed(framing) for part, images in sets.items()}
+    if not uneven:
+        return framed, []
+    others = ", ".join(word for word in ("crop", "pad", "squash") if word != framing.fit)
+    said = (f"{uneven} of {looked} pictures are no squares: {framing.words()}, for photographs and for what is "
+            f"painted from them; --fit {others.replace(', ', ' or ')} frames them in another way.")
+    return framed, [Finding("framing", "note", next(iter(sets)), said)]
 
 # %% ../nbs/01_data.ipynb #c072b
 @dataclass(frozen=True)
@@ -1629,6 +1681,8 @@ def examine_source(
     formats: Mapping | None = None,   # format name -> function of a path that opens it; `strict` and `progress` reach it when given
     strict: bool | None = None,       # for `raise_first`: stop at any error (the default)
     progress: bool | None = None,     # show a bar
+    fit: str | None = None,           # how pictures of a folder become squares; None: by what they are
+    matte: str = "white",             # colour behind transparency and of borders
     **limits,                         # min_size and max_pixels
 ) -> SourceReport:
     "Look at whatever SOURCE names, once; raises nothing that a user can cause, every refusal is among the findings."
@@ -1649,6 +1703,9 @@ def examine_source(
                 sets = report.sets()
             if not report.class_names and report.ok:
                 findings += (Finding("no-images", "error", "", f"'{source}' has no class with a usable training picture: add pictures."),)
+        if kind != "built-in":
+            sets, framed = frame_sets(sets, fit, matte, reader.fit if isinstance(reader, Format) else None)
+            findings = (*findings, *framed)
     except GenaugError as error:
         findings = (Finding("source", "error", str(source), str(error)), *findings)
     return SourceReport(str(source), kind, sets, sorted_findings(findings), report, strict is not False)
@@ -1658,7 +1715,7 @@ def open_source(
     source: str | Path,               # folder, built-in name or format:path
     built_in: Mapping | None = None,  # built-in name -> function that loads it
     formats: Mapping | None = None,   # format name -> function of a path that opens it
-    **options,                        # strict, progress, min_size, max_pixels
+    **options,                        # strict, progress, fit, matte, min_size, max_pixels
 ) -> dict[str, LabeledImages]:
     "Open whatever SOURCE names, as a dict by split; raises `GenaugError` with the first error found."
     report = examine_source(source, built_in, formats, **options)

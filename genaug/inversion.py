@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .core import Bound, Finding, GenaugError, check_settings, content_hash, progress_bar, record_of, write_atomic
+from .core import Bound, Finding, Framing, GenaugError, check_settings, content_hash, progress_bar, record_of, write_atomic
 from .sampling import SamplingSettings, ddim_step, guided_noise, per_row
 
 # %% ../nbs/07_inversion.ipynb #c008
@@ -67,10 +67,12 @@ def pool_keys(
     concept=None, # a Concept or None
     settings:InversionSettings=InversionSettings(), # steps, iterations and guidance
     dtype:torch.dtype=torch.float32, # of the stored latents
+    framing:Framing=Framing(), # how photographs become squares
 )->list: # n keys of 64 hex digits
     "Hashes over everything that inversions depend on: pixels, preprocessing, prompt, tokens and adapter, model, schedule, settings, formats."
     learned = (concept.fingerprint() if concept is not None else None, backbone.attached)
-    fitting = ("square, bilinear with antialias", backbone.image_size, backbone.channels, "posterior mean")
+    fitting = ("square, bilinear with antialias", backbone.image_size, backbone.channels, "posterior mean",
+               *framing.mark())
     computing = (
         str(backbone.dtype),
         backbone.device.type,
@@ -110,7 +112,8 @@ class InversionPool:
         if len(prompts) != len(ids):
             raise GenaugError(f"Got {len(prompts)} prompts for {len(ids)} photographs; give one for all, or one each.")
         places = [real.index([name])[0] if isinstance(name, str) else int(name) for name in ids]
-        keys = pool_keys(backbone, (real.image(place) for place in places), prompts, concept, settings, self.dtype)
+        keys = pool_keys(backbone, (real.image(place) for place in places), prompts, concept, settings, self.dtype,
+                         real.framing)
         found = {key: self.read(key, backbone.latent_shape) for key in dict.fromkeys(keys)}
         missing = [key for key, latent in found.items() if latent is None]
         batches = [missing[first:first + self.batch_size] for first in range(0, len(missing), self.batch_size)]

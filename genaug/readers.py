@@ -921,7 +921,7 @@ DISTRIBUTIONS = MappingProxyType({**FINE_GRAINED, **PETS_AND_FLOWERS, **LONG_TAI
 
 def formats() -> Mapping[str, Format]:
     "Every reader by the name before the colon of `format:path`: label tables, lesions, published sets."
-    return MappingProxyType({**data.formats(), "lesions": Format(open_lesions, check_lesions),
+    return MappingProxyType({**data.formats(), "lesions": Format(open_lesions, check_lesions, "pad"),
                              **{name: distribution_format(one) for name, one in DISTRIBUTIONS.items()}})
 
 # %% ../nbs/17_readers.ipynb #c060
@@ -930,6 +930,8 @@ def open_sets(
     condition: str = "natural",  # one of "natural", "validation" and, for built-in sets, "correlated"
     strict: bool = True,         # stop at a broken file
     progress: bool = False,      # show a bar while pictures are checked
+    fit: str | None = None,      # how pictures of a folder become squares; None: by what they are
+    matte: str = "white",        # colour behind transparency and of borders
 ) -> dict[str, LabeledImages]:  # by part: "train", "test", ... or "all"
     "Open what SOURCE names; raises `GenaugError` for what is none or broken."
     known_word(condition, CONDITIONS, "condition")
@@ -939,4 +941,4 @@ def open_sets(
             f"The condition '{condition}' belongs to built-in sets and has no effect on '{source}'; leave "
             "--condition out.")
     built_in = {name: lambda name=name: load(name, inner) for name in names()}
-    return open_source(source, built_in, formats(), strict=strict, progress=progress)
+    return open_source(source, built_in, formats(), strict=strict, progress=progress, fit=fit, matte=matte)

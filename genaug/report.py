@@ -288,7 +288,8 @@ def opened_parts(
     if not run.get("source"):
         return {}, "The photographs are not shown: this set was not made by the command line, so their place is not known."
     try:
-        return open_sets(run["source"], run.get("condition", "natural")), ""
+        fit, matte = run.get("fit"), run.get("matte", "white")
+        return open_sets(run["source"], run.get("condition", "natural"), fit=fit, matte=matte), ""
     except GenaugError as error:
         return {}, f"The photographs are not shown: {error}"
 
@@ -625,7 +626,7 @@ def report_comparison(
     question, sections = record["question"], [findings_section(folder), *result_sections(folder, record)]
     number = question["splits"][0]
     manifest = Manifest.load(manifest_path(folder, number, question["test_part"]))
-    run = {"source": record["source"], "condition": question["condition"]}
+    run = {"source": record["source"], **{name: question[name] for name in ("condition", "fit", "matte")}}
     sets, why = opened_parts(run)
     (real, lost), (exam, _) = (photographs_of(folder, {name: manifest.sha256[name] for name in ids}, run, sets) for ids in (manifest.train, manifest.test))
     real, why = real.select(manifest.train) if real is not None else None, why or lost

@@ -158,6 +158,10 @@ class TrainingUse(Part):
     def check(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when the synthetic set cannot be used this way."
 
+    def stage(self, schedule: Schedule, epoch: int) -> int:
+        "Which of its stages an epoch belongs to, where a use has several."
+        return 0
+
     def photograph(self, schedule: Schedule, position: int) -> Shown:
         "A photograph, by its position."
         return Shown(f"real:{schedule.real.ids[position]}")
@@ -344,9 +348,13 @@ class TwoStage(TrainingUse):
         if schedule.epochs is None:
             raise GenaugError("use='two_stage' must know how many epochs there are; give `epochs`.")
 
+    def stage(self, schedule: Schedule, epoch: int) -> int:
+        "0 while synthetic images are shown, 1 afterwards."
+        return int(epoch >= self.stage_share * schedule.epochs)
+
     def shown(self, schedule: Schedule, epoch: int, order: np.ndarray, coins: np.ndarray) -> Slots:
         "The next synthetic images, or the photographs of the slots."
-        if epoch >= self.stage_share * schedule.epochs:
+        if self.stage(schedule, epoch):
             return [[self.photograph(schedule, position)] for position in order]
         return [[self.painted(schedule, position)] for position in self.in_turn(schedule, epoch, len(order))]
 
@@ -526,6 +534,19 @@ class TrainingSchedule(TrainingSets):
                 mixed[index] = rows[index]._replace(
                     partner=partner, mix=mixer.name, mix_seed=seed, mix_weight=share)
         return mixed
+
+    def phase(self, epoch: int) -> tuple:
+        "What an epoch does otherwise than another, beside its random numbers: stage, mixing, chances of the classes."
+        balancer, mixing = self.showing.balancer, self.mixer is not None
+        chances = None if balancer is None else balancer.slot_chances(self.real.labels.sum(0), self.progress(epoch))
+        active = mixing and (self.epochs is None or self.mixer.active(epoch, self.epochs))
+        stage = 0 if self.synthetic is None else self.showing.use.stage(self, epoch)
+        return stage, active, None if chances is None else tuple(np.asarray(chances).tolist())
+
+    def stand_in(self, epoch: int, views: int) -> int:
+        "An epoch of the same phase whose plan is shown again: so each phase has at most `views` different ones."
+        own = self.phase(epoch)
+        return next(earlier for earlier in range(epoch % views, epoch + 1, views) if self.phase(earlier) == own)
 
     def plan(self, epoch: int) -> EpochPlan:
         "The rows of one epoch."

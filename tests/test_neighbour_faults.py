@@ -21,6 +21,7 @@ from genaug.classifier import PRESETS, ImageStore, train_classifier, training_pr
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.datasets import names
+from genaug.networks import View
 from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run, Comparison, classifier_preset, open_sets, run_experiment
 from genaug.inversion import InversionPool, InversionSettings
@@ -248,7 +249,7 @@ def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tm
         )
     labels = {f"synthetic:{name}": label for name, label in zip(made.ids, made.labels)}
     store, schedule = (
-        ImageStore(real, made, 8),
+        ImageStore(real, made, View(8, 8, 0)),
         TrainingSchedule(real, made, showing=Showing(SwapPool(replace=1.0))),
     )
     rows = [row for epoch in range(6) for row in schedule.plan(epoch).rows]

@@ -200,7 +200,7 @@ def test_soft_labels_are_kept_and_their_class_is_the_largest():
     soft = dataclasses.replace(MADE, labels=np.array([[0.3, 0.7, 0]] * 8, np.float32))
     rows = [row for plan in tables("swap_class", synthetic=soft, replace=1.0) for row in plan.rows]
     assert all(row.shown.startswith("synthetic:") == (row.real_id in ("photo3", "photo4")) for row in rows)
-    assert np.allclose(ImageStore(REAL, soft, 8).labels(["synthetic:row0"]), [[0.3, 0.7, 0]])
+    assert np.allclose(ImageStore(REAL, soft, View(8, 8, 0)).labels(["synthetic:row0"]), [[0.3, 0.7, 0]])
 
 
 def test_rarest_label():

@@ -149,7 +149,7 @@ class SoftWeight(Filter):
         if self.classifier is None:
             return self
         kind, word = kind_of_data(real), self.classifier
-        word = ("tiny" if kind == "embedded" else "photographs") if word == "auto" else word
+        word = ("tiny" if kind == "embedded" else "fine-tune") if word == "auto" else word
         suited = dataclasses.replace(self, classifier=word)
         preset, judge = suited.preset(), ROLES["judge", kind].network
         chosen = network_for("classifier", kind, preset.network, preset.weights, apart=(judge,))

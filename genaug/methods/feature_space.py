@@ -1096,7 +1096,7 @@ class FeatureSpace(FusionSettings):
         return encode_set(
             real,
             self.backbone,
-            self.folder / f"latents-{content_hash(real.sha256, self.backbone.fingerprint())[:24]}.npy",
+            self.folder / f"latents-{content_hash(real.sha256, self.backbone.fingerprint(), *real.framing.mark())[:24]}.npy",
             progress,
         )
 
