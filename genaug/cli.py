@@ -1068,12 +1068,12 @@ def seat_jury(
 ) -> "Jury | None":
     "The judge for a comparison's sets; None where no arm makes a set or no judge exists."
     from genaug.datasets import judging_pool
-    from genaug.experiment import find_jury, judge_preset
+    from genaug.experiment import find_jury, judge_preset, other_networks
     if all(arm.augmenter is None for arm in run.arms.values()):
         return None
     pool = judging_pool(run.question.data) if run.question.draws else None
     pool = run.sets.get("train", run.sets.get("all")) if pool is None else pool
-    preset = judge_preset(pool, judge, run.other_networks)
+    preset = judge_preset(pool, judge, other_networks(run))
     return find_jury(
         run.sets,
         run.folder / "work" / "judges",

@@ -466,8 +466,8 @@ def _grey_of_16_bits(
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("it holds integers outside 0..65535")
-    grey, clear = Image.fromarray(np.round(values / 257).astype(np.uint8)), picture.info.get("transparency")
-    if isinstance(clear, int):
+    grey = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    if isinstance(clear := picture.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
 
@@ -488,7 +488,7 @@ def _simple_mode(
         return picture.convert("RGBA").convert("LA") if grey else picture.convert("RGBA")
     return picture.convert("L") if grey else picture if picture.mode == "CMYK" else picture.convert("RGB")
 
-
+# %% ../nbs/00_core.ipynb #c017f
 def _flatten_modes(
     picture: Image.Image,  # an opened picture of any mode
     matte: str = "white",  # colour behind transparency
@@ -496,7 +496,7 @@ def _flatten_modes(
     "Colours in sRGB, transparency over the matte; grey (L) where picture and matte are, else RGB."
     picture, _ = _in_srgb(_simple_mode(picture), picture.info.get("icc_profile"))
     if picture.mode in ("LA", "RGBA"):
-        behind = Image.new("RGBA", picture.size, (*ImageColor.getrgb(matte)[:3], 255))
+        behind = Image.new("RGBA", picture.size, matte)
         mode = "L" if picture.mode == "LA" and len(set(ImageColor.getrgb(matte)[:3])) == 1 else "RGB"
         return Image.alpha_composite(behind, picture.convert("RGBA")).convert(mode)
     return picture.convert("RGB") if picture.mode == "CMYK" else picture
@@ -671,14 +671,14 @@ def square(
         return _resized(plane, (size, size))
     room = within or size
     inside = _resized(plane, tuple(max(1, round(room * edge / longer)) for edge in (height, width)))
-    colour = framing.colour() if channels == 3 else (framing.colour() * LUMA).sum()[None]
+    colour = framing.colour() if channels == 3 else (framing.colour() * torch.tensor(LUMA)).sum()[None]
     canvas = colour.view(-1, 1, 1).expand(channels, size, size).clone()
     top, left = ((size - edge) // 2 for edge in inside.shape[1:])
     canvas[:, top:top + inside.shape[1], left:left + inside.shape[2]] = inside
     return canvas
 
 
-LUMA = torch.tensor([0.299, 0.587, 0.114])  # weights of red, green and blue in a grey picture
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey picture
 
 # %% ../nbs/00_core.ipynb #c022
 def float_plane(
@@ -692,9 +692,9 @@ def float_plane(
     plane = torch.from_numpy(array).permute(2, 0, 1).float().div(255)
     if plane.shape[0] == channels:
         return plane
-    return plane.expand(3, -1, -1) if channels == 3 else (plane * LUMA.view(3, 1, 1)).sum(0, keepdim=True)
+    return plane.expand(3, -1, -1) if channels == 3 else (plane * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
 
-
+# %% ../nbs/00_core.ipynb #c022t
 def to_tensor(
     arrays: Sequence[np.ndarray],  # each (H, W, C) or (H, W), uint8
     size: int | None = None,       # edge of the square to resize to; None keeps the size, which must then be common
@@ -944,11 +944,9 @@ class LabeledImages:
 
     @functools.cached_property
     def sha256(self) -> tuple[str, ...]:  # per image, of the decoded pixels and their shape
-        return (
-            tuple(self.digests)
-            if self.digests is not None
-            else tuple(content_hash(self.image(position)) for position in range(len(self)))
-        )
+        if self.digests is not None:
+            return tuple(self.digests)
+        return tuple(content_hash(self.image(position)) for position in range(len(self)))
 
     def index(self, ids: Iterable[str]) -> list[int]:
         "Positions of ids; raises `GenaugError` naming an id that is not in the set."
@@ -961,23 +959,13 @@ class LabeledImages:
 
     def select(self, ids: Iterable[str]) -> "LabeledImages": return self[self.index(list(ids))]
     def counts(self) -> dict[str, float]: return dict(zip(self.class_names, self.labels.sum(0, dtype=np.float64).tolist()))
-    def image(self, key: int | str) -> np.ndarray:
-        item = self.pixels[self._positions[key] if isinstance(key, str) else key]
-        return _pixels_of(item, self.framing.matte)
-
-    def fingerprint(self) -> str:
-        return content_hash(self.ids, self.labels, self.class_names, self.task, self.sha256, *self.framing.mark())
-
+    def image(self, key: int | str) -> np.ndarray: return _pixels_of(self.pixels[self._positions[key] if isinstance(key, str) else key], self.framing.matte)
+    def fingerprint(self) -> str: return content_hash(self.ids, self.labels, self.class_names, self.task, self.sha256, *self.framing.mark())
     def content_identity(self) -> str: return _content_identity(self)
     def rehashed(self) -> "LabeledImages": return dataclasses.replace(self, digests=None)
 
-    def framed(self, framing: Framing) -> "LabeledImages":
-        "The same set with another framing; hashes of pixels are taken again where the matte may have changed them."
-        known = self.__dict__.get("sha256", self.digests) if framing.matte == self.framing.matte else None
-        return dataclasses.replace(self, framing=framing, digests=known)
-
-    def batch(self, ids: Iterable | None = None, size: int | None = None, channels: int = 3,
-              within: int | None = None) -> torch.Tensor:
+    def framed(self, framing: Framing) -> "LabeledImages": return _framed(self, framing)
+    def batch(self, ids: Iterable | None = None, size: int | None = None, channels: int = 3, within: int | None = None) -> torch.Tensor:
         "Float32 (n, channels, H, W) in [0, 1] of the given ids or positions (default all), framed as the set says."
         keys = range(len(self)) if ids is None else list(ids)
         return to_tensor([self.image(key) for key in keys], size, channels, self.framing, within)
@@ -1013,6 +1001,16 @@ def _take(
                          pick(images.origins), pick(images.groups), pick(images.info), pick(known), images.framing)
 
 
+def _framed(
+    images: LabeledImages,  # the set
+    framing: Framing,       # the new one
+) -> LabeledImages:
+    "The same set with another framing; hashes of pixels are taken again where the matte may have changed them."
+    same = framing.matte == images.framing.matte
+    known = images.__dict__.get("sha256", images.digests) if same else None
+    return dataclasses.replace(images, framing=framing, digests=known)
+
+# %% ../nbs/00_core.ipynb #c031j
 def _join(
     first: LabeledImages,   # one set
     second: LabeledImages,  # another with the same class names and task

@@ -7,14 +7,14 @@ __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'TRAINI
            'arm_identity', 'arm_text', 'checked_row', 'row_order', 'load_rows', 'unit_key', 'failed_row', 'put',
            'read_rows', 'check_results', 'put_noted', 'missing_units', 'foreign_backbones', 'Comparison', 'Split',
            'make_split', 'manifest_path', 'condition_name', 'Splits', 'suited_classifier', 'classifier_preset',
-           'classifier_identity', 'training_words', 'check_preset', 'check_classifier', 'Run', 'Unit', 'keep_answers',
-           'split_notes', 'noted_arm', 'note_arm', 'paint_arm', 'unit_metrics', 'run_unit', 'stored_unit', 'run_split',
-           'run_experiment', 'shortage', 'set_findings', 'Jury', 'judge_preset', 'find_jury', 'label_recall',
-           'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment', 'set_table',
-           'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise', 'written_summary', 'image_scores',
-           'bootstrap_difference', 'summary_figure', 'network_findings', 'check_painter', 'examine', 'open_run',
-           'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows',
-           'compare', 'with_bootstrap', 'tune']
+           'classifier_identity', 'training_words', 'check_preset', 'check_classifier', 'Run', 'other_networks', 'Unit',
+           'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'paint_arm', 'unit_metrics', 'run_unit',
+           'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury', 'judge_preset',
+           'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
+           'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise',
+           'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'network_findings',
+           'check_painter', 'examine', 'open_run', 'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison',
+           'read_comparison', 'asked_rows', 'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -455,7 +455,7 @@ def _of_network(
     view = dataclasses.replace(preset.view, size=view.size, resize=view.resize)
     return dataclasses.replace(preset, network=network, weights=weights, view=view)
 
-
+# %% ../nbs/60_experiment.ipynb #c033d
 def classifier_preset(
     name: str,                   # "auto" (an embedded set), "letters", "residual", "wide", `TRAININGS`, a preset, or a timm network
     weights: str | None = None,  # None: the usual ones; "random", a file or a tag
@@ -626,15 +626,6 @@ class Run:
         "How every classifier is trained."
         return classifier_preset(self.question.classifier, self.question.classifier_weights, self.question.updates)
 
-    @functools.cached_property
-    def other_networks(self) -> tuple[str, ...]:
-        "Networks that learn or filter here, which no judge of photographs may be; of an embedded set those that filter."
-        pool = self.sets.get("train", self.sets.get("all"))
-        arms = [arm.augmenter for arm in self.arms.values() if arm.augmenter is not None]
-        found = [name for augmenter in arms for name in augmenter.examiners(pool)]
-        learns = [] if self.preset.network in TOY else [self.preset.network]
-        return tuple(dict.fromkeys([*found, *learns]))
-
     @property
     def pictures(self) -> Path | None:
         "Below it decoded pictures and features are kept; None for a toy network, whose pictures are small."
@@ -654,6 +645,17 @@ class Run:
         digest = content_hash("unit 1", *arm.stored(self.budget(arm)), self.names["classifier"],
                               self.preset, split.number, seed, split.train.fingerprint(), split.test.fingerprint(), *chosen_on)
         return self.folder / "runs" / f"{digest[:32]}.json"
+
+# %% ../nbs/60_experiment.ipynb #c037l
+def other_networks(
+    run: Run,  # its arms and data
+) -> tuple[str, ...]:
+    "Networks that filter or learn here; a toy classifier of an embedded set is left out."
+    pool = run.sets.get("train", run.sets.get("all"))
+    arms = [arm.augmenter for arm in run.arms.values() if arm.augmenter is not None]
+    found = [name for augmenter in arms for name in augmenter.examiners(pool)]
+    learns = [] if run.preset.network in TOY else [run.preset.network]
+    return tuple(dict.fromkeys([*found, *learns]))
 
 # %% ../nbs/60_experiment.ipynb #c037e
 @dataclass(frozen=True)
@@ -842,7 +844,7 @@ def unit_metrics(
         metrics += size_rows(answers, test.labels, trained_on)
     return [tuple(metric) for metric in metrics]
 
-
+# %% ../nbs/60_experiment.ipynb #c041r
 def run_unit(
     run: Run,                         # where, with what
     arm: Arm,                         # what to train with
@@ -854,8 +856,8 @@ def run_unit(
     (synthetic, count), started, question = painted, time.perf_counter(), run.question
     use = {} if arm.use is None else {("use" if name == "kind" else name): value for name, value in arm.use.record().items()}
     validation = split.validation if run.preset.patience else None
-    trained = prepare_training(split.train, synthetic, run.preset, _showing(arm), seed, validation, question.device,
-                               run.pictures).finish()
+    given = split.train, synthetic, run.preset, _showing(arm), seed, validation, question.device, run.pictures
+    trained = prepare_training(*given).finish()
     answers, test, made = np.asarray(trained.predict(split.test)), split.test, synthetic is not None
     right = answers.argmax(1) == test.labels.argmax(1) if test.task == "single" else ((answers >= 0.5) == (test.labels >= 0.5)).all(1)
     metrics = unit_metrics(run, split, answers)
@@ -1020,7 +1022,7 @@ class Jury:
     clip: str | None = None   # folder of a CLIP model in transformers' layout, for the CLIP score; None: not measured
     class_prompt: ClassPrompt = ClassPrompt()  # the texts of the CLIP score
 
-
+# %% ../nbs/60_experiment.ipynb #c047b
 def judge_preset(
     pool: LabeledImages,  # what it learns from
     name: str = "auto",   # a network with its tag; "auto": the table's for these pictures

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Slots', 'USES', 'EpochPlan', 'stream', 'endless', 'slot_class', 'anchor_of', 'row_weights', 'choose', 'Shown',
            'TrainingUse', 'Swap', 'SwapOwn', 'SwapClass', 'SwapPool', 'SwapTail', 'Append', 'Only', 'TwoLoss',
-           'Partners', 'TwoStage', 'training_use', 'Showing', 'TrainingSets', 'TrainingSchedule', 'epoch_plan']
+           'Partners', 'TwoStage', 'training_use', 'Showing', 'TrainingSets', 'TrainingSchedule', 'phase', 'stand_in',
+           'epoch_plan']
 
 # %% ../nbs/18_schedule.ipynb #c003
 import abc
@@ -535,19 +536,6 @@ class TrainingSchedule(TrainingSets):
                     partner=partner, mix=mixer.name, mix_seed=seed, mix_weight=share)
         return mixed
 
-    def phase(self, epoch: int) -> tuple:
-        "What an epoch does otherwise than another, beside its random numbers: stage, mixing, chances of the classes."
-        balancer, mixing = self.showing.balancer, self.mixer is not None
-        chances = None if balancer is None else balancer.slot_chances(self.real.labels.sum(0), self.progress(epoch))
-        active = mixing and (self.epochs is None or self.mixer.active(epoch, self.epochs))
-        stage = 0 if self.synthetic is None else self.showing.use.stage(self, epoch)
-        return stage, active, None if chances is None else tuple(np.asarray(chances).tolist())
-
-    def stand_in(self, epoch: int, views: int) -> int:
-        "An epoch of the same phase whose plan is shown again: so each phase has at most `views` different ones."
-        own = self.phase(epoch)
-        return next(earlier for earlier in range(epoch % views, epoch + 1, views) if self.phase(earlier) == own)
-
     def plan(self, epoch: int) -> EpochPlan:
         "The rows of one epoch."
         use, count = Partners() if self.synthetic is None else self.showing.use, len(self.real)
@@ -560,6 +548,30 @@ class TrainingSchedule(TrainingSets):
                 real_id, coin = self.real.ids[order[slot]], float(coins[slot])
                 rows.append(ScheduleRow(epoch, slot, real_id, coin, image, part, weight, view_seed))
         return EpochPlan(tuple(self.mixed(epoch, rows)))
+
+# %% ../nbs/18_schedule.ipynb #c041q
+def phase(
+    schedule: TrainingSchedule,  # of a training
+    epoch: int,                  # one of its epochs
+) -> tuple:
+    "What an epoch does otherwise than another, beside its random numbers: stage, mixing, chances of the classes."
+    balancer, mixer, epochs = schedule.showing.balancer, schedule.mixer, schedule.epochs
+    active = mixer is not None and (epochs is None or mixer.active(epoch, epochs))
+    stage = 0 if schedule.synthetic is None else schedule.showing.use.stage(schedule, epoch)
+    chances = None
+    if balancer is not None:
+        chances = balancer.slot_chances(schedule.real.labels.sum(0), schedule.progress(epoch))
+    return stage, active, None if chances is None else tuple(np.asarray(chances).tolist())
+
+
+def stand_in(
+    schedule: TrainingSchedule,  # of a training
+    epoch: int,                  # one of its epochs
+    views: int,                  # so many different ones per phase
+) -> int:
+    "An epoch of the same phase, not later, whose plan is shown again."
+    own = phase(schedule, epoch)
+    return next(other for other in range(epoch % views, epoch + 1, views) if phase(schedule, other) == own)
 
 # %% ../nbs/18_schedule.ipynb #c042
 def epoch_plan(
