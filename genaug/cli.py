@@ -537,7 +537,7 @@ def check_device(
             f"There is no device '{device}': this machine has {count} of the kind '{kind}', counted from 0."
         )
 
-
+# %% ../nbs/62_cli.ipynb #c019bx
 def check_backbone(
     name: str,      # of --backbone
     used: bool,     # does any arm paint with it?

@@ -576,10 +576,7 @@ class Choices(Augmenter):
         suffixes = {"prompting": self.prompting.having(suffixes=given["suffixes"])} if self.prompting.takes_suffixes and "suffixes" in given else {}
         return replace(self, **{name: given[name] for name in ("backbone", "class_prompt", "device") if name in given}, **suffixes)
 
-    def check(self) -> None:
-        self.filter.check(self.class_prompt)
-        self.naming.check_backbone(self.backbone)
-
+    def check(self) -> None: self.filter.check(self.class_prompt)
     def examiners(self, real: LabeledImages) -> tuple[str, ...]: return self.filter.examiners(real) + self.naming.examiners(real)
     def doubts(self) -> list[tuple[str, str, str]]: return self.start.doubts(self.num_inference_steps)
     def concerns(self, data: Summary) -> list[tuple[str, str, str]]: return [one for name in CHOICES for one in getattr(self, name).concerns(data)]
@@ -592,8 +589,7 @@ class Choices(Augmenter):
             found |= dict.fromkeys(("guidance_scale", "guidance_until", "num_inference_steps"), "the photographs are not denoised")
         elif self.guidance_scale == 1:
             found["guidance_until"] = "guidance_scale=1 does not guide"
-        if self.backbone is not None:
-            found["device"] = "the diffusion model computes where it was loaded"
+        found |= {} if self.backbone is None else {"device": "the diffusion model computes where it was loaded"}
         if self.naming.said_as != "tokens":
             found["jitter"] = "no word is learned that could be changed"
         if isinstance(self.label, LabelByStrength) and isinstance(self.start, FromPhotograph) and set(self.start.strengths) == {1.0}:
@@ -629,6 +625,10 @@ class Recipe(Choices):
         return self.suiting[0] if suited else self.filter
 
     def fresh(self) -> "Recipe": return replace(self, filter=self.asked_filter)
+
+    def check(self) -> None:
+        super().check()
+        self.naming.check_backbone(self.backbone)
 
     def suited(self, real: LabeledImages) -> "Recipe":
         self.naming.suited(real)  # refuses what cannot teach on such photographs

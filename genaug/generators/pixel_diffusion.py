@@ -306,8 +306,7 @@ def pretrained_painter(
         tuple(method.widths),
         seed_from("first weights", method.seed),
     )
-    place = usable_device(method.device, torch.float32)
-    painter = PixelPainter(backbone.unet, backbone.classes).to(place)
+    painter = PixelPainter(backbone.unet, backbone.classes).to(usable_device(method.device, torch.float32))
     if method.pretrained is None:
         return painter
 
