@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from .core import Augmenter, Budget, LabeledImages, PlanRow
-from .diffusion import Backbone, dtype_for, load_backbone, model_bytes
+from .diffusion import Backbone, StableDiffusionBackbone, dtype_for, load_backbone, model_bytes
 from .generators.common import GeneratorAugmenter, GeneratorTime, generator_time
 from .recipe import Choices, FromNoise
 
@@ -97,7 +97,8 @@ def _first_evaluation(
     limit: float,         # seconds
 ) -> tuple[float, bool]:  # seconds of the whole evaluation, and whether it was stopped
     "Ask the denoiser once for one image, no longer than the limit (Eq. 1)."
-    guarded = hasattr(type(backbone.unet), "from_config")
+    from diffusers import ConfigMixin
+    guarded = isinstance(backbone.unet, ConfigMixin)  # it can be made again, to count its operations
     started = time.perf_counter()
     try:
         with watched(backbone.unet, limit) if guarded else contextlib.nullcontext() as seen:
@@ -215,14 +216,13 @@ def codec_evaluations(
     backbone: Backbone,  # whose pictures are latents
 ) -> tuple[float, float]:  # of encoding and of decoding one picture; zeros without a codec
     "The work of the codec in evaluations of the denoiser, by the operations of both."
-    vae = getattr(backbone, "vae", None)
-    if vae is None or not hasattr(type(vae), "from_config"):
+    if not isinstance(backbone, StableDiffusionBackbone):
         return 0.0, 0.0
     latents, level = torch.zeros(1, *backbone.latent_shape), torch.zeros(1, dtype=torch.long)
     words = torch.zeros(1, backbone.tokenizer.model_max_length, backbone.unet.config.cross_attention_dim)
     whole = work_of(backbone.unet, (latents, level), {"encoder_hidden_states": words})[-1]
     pixels = torch.zeros(1, backbone.channels, backbone.image_size, backbone.image_size)
-    return tuple(work_of(vae, (tensor,), method=method)[-1] / whole for tensor, method in ((pixels, "encode"), (latents, "decode")))
+    return tuple(work_of(backbone.vae, (tensor,), method=method)[-1] / whole for tensor, method in ((pixels, "encode"), (latents, "decode")))
 
 
 def codec_work(

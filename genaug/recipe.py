@@ -58,7 +58,7 @@ class Naming(Part):
 
     def check_backbone(self, backbone: Backbone | None) -> None:
         "Raise `GenaugError` where it would learn through weights in which small gradients vanish."
-        if self.word not in ("", "words") and getattr(backbone, "dtype", None) == torch.float16:
+        if self.word not in ("", "words") and backbone is not None and backbone.dtype == torch.float16:
             raise GenaugError(
                 f"The naming '{self.word}' learns, and gradients vanish in float16: use --dtype bfloat16 or float32."
             )

@@ -40,8 +40,11 @@ class Elsewhere(torch.Tensor):
             listed = lambda value: torch.as_tensor(value) if isinstance(value, (list, np.ndarray)) else value
             place = tuple(map(listed, args[1])) if isinstance(args[1], tuple) else listed(args[1])
             args = (args[0], place, *args[2:])
-        if function is torch.Tensor.data.__set__:
+        if function == torch.Tensor.data.__get__:  # torch's own goes past this class
+            return args[0].detach()
+        if function == torch.Tensor.data.__set__:
             args[0].held = args[1].held
+            return None
         with torch._C.DisableTorchFunctionSubclass():
             return function(*args, **(kwargs or {}))
 

@@ -26,7 +26,8 @@ from genaug.registry import find_method, make_arm, method_names
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
 PLACED = [name for name in AUGMENTERS if "device" in make_arm(name).augmenter.surroundings]
-QUICK = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0, "expert_updates": 2}
+QUICK = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0,
+         "expert_network": "letters", "expert_weights": "embedded", "expert_size": 32, "expert_updates": 2}
 CHEAP = {"num_inference_steps": 3, "rounds": 2, "generations": 2, "interaction_updates": 2, "imitation_updates": 2,
          "width": 8, "denoising_steps": 2}
 SMALL = {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8),

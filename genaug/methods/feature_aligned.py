@@ -287,7 +287,7 @@ class AlignedWeights(FineTuningSettings, Naming):
 
     def check_backbone(self, backbone: Backbone | None) -> None:
         "Steps of 1e-4 are lost in the rounding of half precision."
-        if getattr(backbone, "dtype", None) in (torch.float16, torch.bfloat16):
+        if backbone is not None and backbone.dtype in (torch.float16, torch.bfloat16):
             raise GenaugError("All weights of the denoiser learn, and their small steps are lost in half precision: use --dtype float32.")
 
     def expert(self, real: LabeledImages, cache: str | Path | None = None, progress: bool = False, device: str | torch.device = "cpu") -> TrainedClassifier:
