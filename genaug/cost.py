@@ -131,19 +131,19 @@ def denoiser_seconds(
 
 # %% ../nbs/58_cost.ipynb #c010h
 LARGE = 100_000_000    # bytes on disk, or weights, from which on a wait is announced
-LOADING_RATE = 100e6   # bytes per second that every machine reads and examines
+LOADING_RATE = 100e6   # bytes per second that an idle machine reads and examines at least
 
 
 def loading_sentence(
     name: str,  # of a backbone
 ) -> str:  # "" for one that is loaded in a moment
-    "What a command says before it loads a backbone: how much it is, and how long it takes at most."
+    "What a command says before it loads a backbone: how much it is, and how long that takes."
     size = model_bytes(name)
     if size < LARGE and (size or str(name) == "tiny"):
         return ""
     if not size:
         return f"Loading the diffusion model '{name}' (it is downloaded first where it is not on this machine yet) ..."
-    return f"Loading the diffusion model '{name}' ({size / 1e9:.1f} GB); at most about {max(1, round(size / LOADING_RATE)):,} seconds ..."
+    return f"Loading the diffusion model '{name}' ({size / 1e9:.1f} GB); about {max(1, round(size / LOADING_RATE)):,} seconds, more on a busy machine ..."
 
 
 def measuring_sentence(
