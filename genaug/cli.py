@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'WORLD_ARMS', 'PHOTOGRAPH_ARMS', 'Source', 'Shots',
-           'Imbalance', 'Copies', 'Even', 'BackboneName', 'Fit', 'Matte', 'Device', 'Metaclass', 'Suffixes',
+           'Imbalance', 'Copies', 'Even', 'BackboneName', 'Fit', 'Matte', 'Device', 'Dtype', 'Metaclass', 'Suffixes',
            'BatchSize', 'Condition', 'Quiet', 'Json', 'FEED_SETTINGS', 'OPTION_FIELDS', 'Made', 'about', 'Refusal',
            'shown', 'explain', 'safe_streams', 'answer', 'run', 'main', 'Terminal', 'shell_word', 'refuse', 'one_of',
            'whole', 'number', 'known_home', 'words_of', 'path_of', 'Range', 'declared_ranges', 'range_of', 'whole_in',
@@ -428,6 +428,7 @@ BackboneName = Annotated[str, typer.Option("--backbone", parser=words_of("--back
 Fit = Annotated[str | None, typer.Option(parser=one_of("--fit", "crop", "pad", "squash"), metavar="WORD", help="how pictures that are no squares become some: crop (the shorter edge decides, the middle is shown), pad (the whole picture, with borders) or squash; default: pad for cut-outs with transparency and lesions, else crop")]
 Matte = Annotated[str, typer.Option(parser=lambda text: colour_text(text), metavar="COLOUR", help="colour behind transparency and of borders, such as white, black or '#808080'")]
 Device = Annotated[str, typer.Option(parser=lambda text: device_text(text), metavar="DEVICE", help="cpu, cuda, cuda:1, mps")]
+Dtype = Annotated[str, typer.Option("--dtype", parser=one_of("--dtype", "auto", "float32", "float16", "bfloat16"), metavar="WORD", help="precision of the backbone's weights: auto (which is float32), float32, bfloat16, or on a GPU float16")]
 Metaclass = Annotated[str, typer.Option(parser=words_of("--metaclass", 100, empty=True, controls=False), metavar="WORD", help="a word for what all classes are, such as bird; part of every prompt")]
 Suffixes = Annotated[str | None, typer.Option(parser=words_of("--suffixes"), metavar="FILE", help="text file with one suffix per line (such as 'on grass'), published:NAME for a list of the paper (published:cub-5-shot), or 'none'")]
 BatchSize = Annotated[int, typer.Option(parser=whole_in("--batch-size", "batch_size"), metavar="N", help=f"images painted at once ({range_of('batch_size').text()}); on a CPU no value of a pixel changes by more than 2 of 255")]
@@ -549,15 +550,25 @@ def check_device(
             f"There is no device '{device}': this machine has {count} of the kind '{kind}', counted from 0."
         )
 
-
+# %% ../nbs/62_cli.ipynb #c019bx
 def check_backbone(
     name: str,      # of --backbone
     used: bool,     # does any arm paint with it?
     device: str,    # where it computes
+    dtype: str = "auto",  # of --dtype
+    say: Callable[[str], None] = lambda line: None,  # hears what takes a while before it begins
 ):  # Backbone or None
     "Open the backbone if an arm paints with one: a mistake in it is known before a picture is decoded."
-    from genaug.diffusion import load_backbone
-    return load_backbone(name, device) if used else None
+    from genaug.cost import loading_sentence
+    from genaug.diffusion import dtype_for, load_backbone, locate_model
+    if not used:
+        return None
+    precision = dtype_for(dtype, device)
+    if name != "tiny":
+        locate_model(name)
+    for line in filter(None, [loading_sentence(name)]):
+        say(line)
+    return load_backbone(name, device, precision)
 
 # %% ../nbs/62_cli.ipynb #c019b3
 def given(
@@ -822,8 +833,8 @@ def idle_reasons(
     names = ", ".join(augmenter.name for augmenter in augmenters)
     who = f"{names} {'use' if len(augmenters) > 1 else 'uses'}" if augmenters else "no arm makes images, so none uses"
     used = {what: any(takes(augmenter, what) for augmenter in augmenters) for what in ("class_prompt", "suffixes")}
-    painters = any(augmenter.needs_backbone for augmenter in augmenters)
-    return {"backbone": "" if painters else f"{who} no diffusion model of that kind",
+    unpainted = "" if any(augmenter.needs_backbone for augmenter in augmenters) else f"{who} no diffusion model of that kind"
+    return {"backbone": unpainted, "dtype": unpainted,
             "metaclass": "" if used["class_prompt"] else f"{who} no prompts", "suffixes": "" if used["suffixes"] else f"{who} no suffixes"}
 
 # %% ../nbs/62_cli.ipynb #c042a
@@ -837,6 +848,7 @@ class Order:
     real: "LabeledImages"     # the photographs
     augmenter: "Augmenter"    # not fitted
     test: tuple[str, ...]  # ids of the test part
+    dtype: str = "auto"  # of the backbone's weights
 
 
 def take_order(
@@ -859,7 +871,7 @@ def take_order(
     arm = read_method(asked["method"], metaclass, words, device)
     check_device(device)
     tell_about_options(terminal, context, arm)
-    network = check_backbone(asked["backbone"], not idle_reasons([arm.augmenter])["backbone"], device)
+    network = check_backbone(asked["backbone"], not idle_reasons([arm.augmenter])["backbone"], device, asked["dtype"], terminal.say)
     augmenter = read_method(asked["method"], metaclass, words, device, network).augmenter
     sets = open_examined(terminal, source, condition, progress, fit=asked["fit"], matte=asked["matte"])
     real = chosen_training(sets, shots, asked["imbalance"], asked["seed"])
@@ -869,8 +881,9 @@ def take_order(
     if errors:
         terminal.findings += errors
         refuse(errors[0].message)
+    augmenter.suited(real)  # a network that may not examine such photographs is refused now
     refuse_other_run(out, augmenter, real, budget, asked["seed"])
-    return Order(source, condition, asked["backbone"], budget, real, augmenter, tuple(sets["test"].ids) if "test" in sets else ())
+    return Order(source, condition, asked["backbone"], budget, real, augmenter, tuple(sets["test"].ids) if "test" in sets else (), asked["dtype"])
 
 
 def tell_arms(
@@ -949,13 +962,14 @@ def paint_order(
     progress: bool,      # show bars
 ) -> "LabeledImages | None":  # None when other processes still have work to do
     "Learn and paint, under the lock of OUT from the first step on."
-    from genaug.cost import plans_at_once, set_cost
+    from genaug.cost import measuring_sentence, plans_at_once, set_cost
     from genaug.painting import Canvas, hold_output, make_plan, paint_plan
     real, budget, augmenter = order.real, order.budget, order.augmenter
     begin, soon = (
         f"{len(real)} photographs in {len(real.class_names)} classes.",
         plans_at_once(augmenter, real),
     )
+    terminal.say(*filter(None, [measuring_sentence(augmenter.backbone)]))
     terminal.say(*[] if soon else [f"{begin} {set_cost(augmenter, real, budget).sentence()}"])
     with hold_output(out):
         augmenter.fit(real, out / ".genaug" / "work", progress)
@@ -984,7 +998,9 @@ def close_order(
     framing = order.real.framing
     framed = {"fit": framing.fit, "matte": framing.matte} if framing.mark() else {}
     if terminal.first:
-        write_atomic(out / ".genaug" / "run.json", json.dumps({"source": order.source, "condition": order.condition, "backbone": order.backbone, "notes": notes, "test": list(order.test), **framed}, ensure_ascii=False))
+        precision = {} if order.dtype == "auto" else {"dtype": order.dtype}
+        run = {"source": order.source, "condition": order.condition, "backbone": order.backbone, **precision, **framed}
+        write_atomic(out / ".genaug" / "run.json", json.dumps({**run, "notes": notes, "test": list(order.test)}, ensure_ascii=False))
         keep_findings(out, terminal.findings, command="augment")
     shares, more = list(counts.items()), f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
     terminal.say(f"{len(made)} images in '{out}': {', '.join(f'{name} {count}' for name, count in shares[:12])}{more}.", f"Next: {(follow := f'genaug report {shell_word(out)}')}")
@@ -1007,6 +1023,7 @@ def augment(
     seed: Annotated[int, typer.Option(parser=whole("--seed", 0, LARGEST_SEED), metavar="N", help="of the draw of photographs and of all images")] = 0,
     backbone: BackboneName = "tiny",
     device: Device = "cpu",
+    dtype: Dtype = "auto",
     fit: Fit = None,
     matte: Matte = "white",
     metaclass: Metaclass = "",
@@ -1115,7 +1132,7 @@ def idle_in_compare(
     return not reasons["backbone"]
 
 # %% ../nbs/62_cli.ipynb #c052e
-OPTION_FIELDS = ("imbalance", "copies", "even", "use", "replace", "updates", "classifier", "classifier_weights", "device", "batch_size", "test_part", "condition", "fit", "matte")
+OPTION_FIELDS = ("imbalance", "copies", "even", "use", "replace", "updates", "classifier", "classifier_weights", "device", "dtype", "batch_size", "test_part", "condition", "fit", "matte")
 
 
 def take_question(
@@ -1139,7 +1156,7 @@ def take_question(
     paints = idle_in_compare(terminal, context, experiment.Run(question, {}, None, out, progress))
     if not (out / "results.csv").is_file():
         experiment.check_classifier(question)
-    network = check_backbone(asked["backbone"], paints, question.device)
+    network = check_backbone(asked["backbone"], paints, question.device, question.dtype, terminal.say)
     sets = open_examined(terminal, source, question.condition, progress, fit=question.fit, matte=question.matte)
     experiment.check_painter(experiment.Run(question, sets, network, out, progress), named)
     pool = sets.get("train", sets.get("all"))
@@ -1168,6 +1185,7 @@ def compare(
     classifier_weights: Annotated[str | None, typer.Option(parser=words_of("--classifier-weights"), metavar="FILE|TAG", help="starting weights: a file, a tag of timm's hub, or 'random'")] = None,
     backbone: BackboneName = "tiny",
     device: Device = "cpu",
+    dtype: Dtype = "auto",
     fit: Fit = None,
     matte: Matte = "white",
     metaclass: Metaclass = "",

@@ -48,7 +48,7 @@ from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages,
 from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
 from .data import TUNING_SEEDS, Manifest, assert_only, kept_together, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names
-from .diffusion import Backbone, usable_device
+from .diffusion import DTYPES, Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
 from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
                                    or_nan, perceptual_distance, set_metrics)
@@ -280,6 +280,7 @@ class Comparison:
     class_prompt: ClassPrompt = ClassPrompt()  # how classes are put into words
     suffixes: tuple[str, ...] = ()            # for two-stage prompts
     device: str = "cpu"                       # where the networks run
+    dtype: Annotated[str, Bound(words=tuple(DTYPES))] = "auto"  # precision of the backbone's weights
     batch_size: Annotated[int, Bound(1, 65_536)] = 32  # images painted at once; a pixel may differ by 1 of 255 between sizes, which is rounding
     use: str | None = None                    # how arms with an augmenter use their set; None: each method's own
     even: bool = False                        # the copies, in all, as the same number for every class
@@ -289,7 +290,7 @@ class Comparison:
     table: str = "compare"                    # names in the rows
     scale: str = "user"
 
-    identity: ClassVar[Identity] = Identity("Comparison")
+    identity: ClassVar[Identity] = Identity("Comparison", later=("dtype",))
 
     def __post_init__(self):
         _check_question(self)
@@ -1596,7 +1597,8 @@ def open_run(
     sets = open_sets(source, question.condition, fit=question.fit, matte=question.matte)
     run = Run(question, sets, None, folder, progress)
     check_painter(run, backbone)
-    network = needed_backbone([arm.augmenter for arm in run.arms.values()], backbone or "tiny", question.device)
+    augmenters = [arm.augmenter for arm in run.arms.values()]
+    network = needed_backbone(augmenters, backbone or "tiny", question.device, question.dtype)
     return run if network is None else dataclasses.replace(run, backbone=network)
 
 # %% ../nbs/60_experiment.ipynb #c087

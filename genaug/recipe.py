@@ -56,6 +56,13 @@ class Naming(Part):
         "What is attached to the backbone while an image is painted; None: nothing."
         return None
 
+    def check_backbone(self, backbone: Backbone | None) -> None:
+        "Raise `GenaugError` where it would learn through weights in which small gradients vanish."
+        if self.word not in ("", "words") and backbone is not None and backbone.dtype == torch.float16:
+            raise GenaugError(
+                f"The naming '{self.word}' learns, and gradients vanish in float16: use --dtype bfloat16 or float32."
+            )
+
     def adapters(self, rng: np.random.Generator, classes: Sequence[str], anchor: str, others: Sequence[str]) -> tuple[tuple[str, float], ...]:
         "Which adapters paint a row, with their weights, where several were learned."
         return ()
@@ -520,7 +527,7 @@ RECIPE = Identity(
     "Recipe",
     {"label": "labelling", "filter": "keeping"},
     later=("guidance_until", "jitter", "finish"),
-    never=("use", "identity"),
+    never=("use", "identity", "device"),
 )
 
 # %% ../nbs/40_recipe.ipynb #c042
@@ -542,6 +549,7 @@ class Choices(Augmenter):
     guidance_scale: Annotated[float, Bound(0, 100)] = 7.5        # w
     guidance_until: Annotated[float, Bound(0, 1)] = 1.0          # share of the way, from the noise end, that is guided
     jitter: Annotated[tuple[float, ...], Bound(0, 10)] = ()      # standard deviations on learned words, one drawn per row
+    device: str | None = None  # where the embedded tiny is loaded for want of a backbone; None: on the CPU
     identity: Identity = field(default=RECIPE, repr=False)       # stored names, and the words that arms use for settings of parts
     needs_backbone: ClassVar[bool] = True
     plan_decides_cost: ClassVar[bool] = True
@@ -558,7 +566,7 @@ class Choices(Augmenter):
     def said_as(self) -> str | None: return self.naming.said_as if self.start.denoises else None
 
     @property
-    def surroundings(self) -> frozenset[str]: return frozenset({"backbone", "class_prompt"} | ({"suffixes"} if self.prompting.takes_suffixes else set()))
+    def surroundings(self) -> frozenset[str]: return frozenset({"backbone", "class_prompt", "device"} | ({"suffixes"} if self.prompting.takes_suffixes else set()))
 
     def own_identity(self) -> Identity:
         base = identity_of(type(self))
@@ -566,10 +574,10 @@ class Choices(Augmenter):
 
     def placed(self, **given) -> "Choices":
         suffixes = {"prompting": self.prompting.having(suffixes=given["suffixes"])} if self.prompting.takes_suffixes and "suffixes" in given else {}
-        return replace(self, **{name: given[name] for name in ("backbone", "class_prompt") if name in given}, **suffixes)
+        return replace(self, **{name: given[name] for name in ("backbone", "class_prompt", "device") if name in given}, **suffixes)
 
     def check(self) -> None: self.filter.check(self.class_prompt)
-    def examiners(self, real: LabeledImages) -> tuple[str, ...]: return self.filter.examiners(real)
+    def examiners(self, real: LabeledImages) -> tuple[str, ...]: return self.filter.examiners(real) + self.naming.examiners(real)
     def doubts(self) -> list[tuple[str, str, str]]: return self.start.doubts(self.num_inference_steps)
     def concerns(self, data: Summary) -> list[tuple[str, str, str]]: return [one for name in CHOICES for one in getattr(self, name).concerns(data)]
     def effort(self, real: LabeledImages) -> tuple[int, int]: return self.naming.effort(real)
@@ -581,6 +589,7 @@ class Choices(Augmenter):
             found |= dict.fromkeys(("guidance_scale", "guidance_until", "num_inference_steps"), "the photographs are not denoised")
         elif self.guidance_scale == 1:
             found["guidance_until"] = "guidance_scale=1 does not guide"
+        found |= {} if self.backbone is None else {"device": "the diffusion model computes where it was loaded"}
         if self.naming.said_as != "tokens":
             found["jitter"] = "no word is learned that could be changed"
         if isinstance(self.label, LabelByStrength) and isinstance(self.start, FromPhotograph) and set(self.start.strengths) == {1.0}:
@@ -617,10 +626,17 @@ class Recipe(Choices):
 
     def fresh(self) -> "Recipe": return replace(self, filter=self.asked_filter)
 
-    def suited(self, real: LabeledImages) -> "Recipe": return replace(self, filter=self.asked_filter.suited(real))
+    def check(self) -> None:
+        super().check()
+        self.naming.check_backbone(self.backbone)
+
+    def suited(self, real: LabeledImages) -> "Recipe":
+        self.naming.suited(real)  # refuses what cannot teach on such photographs
+        return replace(self, filter=self.asked_filter.suited(real))
 
     def suit(self, real: LabeledImages) -> None:
         "Give the filter the networks that may examine these photographs; raises as `suited` does."
+        self.naming.suited(real)
         asked = self.asked_filter
         self.filter = asked.suited(real)
         self.suiting = (asked, self.filter)
@@ -630,9 +646,9 @@ class Recipe(Choices):
         self.check()
         self.suit(real)
         super().fit(real)
-        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny")
+        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny", self.device or "cpu")
         folder = None if workdir is None else Path(workdir)
-        self.concept = learn_or_load(self.naming, self.backbone, real, self.class_prompt, folder, progress)
+        self.concept = learn_or_load(self.naming.suited(real), self.backbone, real, self.class_prompt, folder, progress)
         return self._prepare(folder)
 
     def _prepare(self, folder: Path | None) -> "Recipe":
@@ -667,7 +683,7 @@ class Recipe(Choices):
 
     def load(self, folder: str | Path) -> "Recipe":
         super().load(folder)
-        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny")
+        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny", self.device or "cpu")
         home = Path(folder) / "concept"
         self.concept = load_learned(home) if home.is_dir() else None
         return self._prepare(None)

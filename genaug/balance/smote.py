@@ -162,8 +162,9 @@ class Smote(Augmenter):
     space: Annotated[str, Bound(words=("pixels", "latents"))] = "pixels"  # or "latents"
     label_rule: Annotated[str, Bound(words=LABEL_RULES)] = "own"  # one of `LABEL_RULES`; matters only with several labels, or soft ones
     backbone: Backbone | None = None  # for latents; None: the embedded tiny, loaded by `fit`
-    identity: ClassVar[Identity] = Identity("Smote")
-    surroundings: ClassVar[frozenset[str]] = frozenset({"backbone"})
+    device: str | None = None  # where that is loaded; None: on the CPU
+    identity: ClassVar[Identity] = Identity("Smote", never=("device",))
+    surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "device"})
 
     def concerns(self, data): return data.pair_note("it is used alone") + label_rule_note(self.label_rule, data)
 
@@ -175,7 +176,7 @@ class Smote(Augmenter):
 
     def _ready(self):
         if self.space == "latents" and self.backbone is None:
-            self.backbone = load_backbone("tiny")
+            self.backbone = load_backbone("tiny", self.device or "cpu")
 
     def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "Smote":
         "Find the neighbours of every photograph in its classes."

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..core import Bound, GenaugError, Identity, LabeledImages, content_hash, declare_method, parse_json, seed_from, write_atomic
 from ..datasets import PHOTOGRAPHS, photographs, random_crop
-from ..diffusion import Backbone, PixelBackbone, quiet_loading
+from ..diffusion import Backbone, PixelBackbone, quiet_loading, usable_device
 from .common import Album, Edge, GeneratorAugmenter, HalfLife, Pictures, decay_at, move_average, pictures_of
 from ..sampling import add_noise, guided_noise, row_noise
 from ..training import BatchSize, LearningRate, LearningSettings, LoopSettings, ScheduleName, generator_at, train_loop
@@ -306,7 +306,7 @@ def pretrained_painter(
         tuple(method.widths),
         seed_from("first weights", method.seed),
     )
-    painter = PixelPainter(backbone.unet, backbone.classes)
+    painter = PixelPainter(backbone.unet, backbone.classes).to(usable_device(method.device, torch.float32))
     if method.pretrained is None:
         return painter
 
@@ -322,7 +322,7 @@ def pretrained_painter(
     with FileLock(file.with_suffix(".lock")):
         if not file.is_file():
             state = {
-                name: value.contiguous()
+                name: value.cpu().contiguous()
                 for name, value in train(file.parent / "checkpoint").state_dict().items()
             }
             write_atomic(
@@ -395,7 +395,7 @@ class PixelDiffusion(GeneratorAugmenter):
 
     def learn(self, pictures: Pictures, checkpoint: Path | None, album: Album, progress: bool) -> PixelPainter:
         shared = None if checkpoint is None else Path(checkpoint).parent.parent
-        painter = pretrained_painter(self, pictures.channels, shared, progress).with_classes(pictures.classes).to(self.device)
+        painter = pretrained_painter(self, pictures.channels, shared, progress).with_classes(pictures.classes).to(usable_device(self.device, torch.float32))
         names = ("steps", "learning_rate", "batch_size", "schedule", "flip", "seed", "checkpoint_every")
         names += ("table_rate", "label_dropout", "ema_images")
         settings = PictureSettings(**{name: getattr(self, name) for name in names})

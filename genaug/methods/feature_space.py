@@ -1034,12 +1034,13 @@ class FusionSettings(Augmenter, CodeSettings):
     guidance_scale: Annotated[float, Bound(0, 100)] = 3.5
     renoise: bool = False                    # first add the noise of the level where denoising begins
     backbone: Backbone | None = None         # None: the embedded tiny, loaded by `fit`
+    device: str | None = None                # where that is loaded; None: on the CPU
     class_prompt: ClassPrompt = field(default_factory=ClassPrompt)
     use: TrainingUse = field(default_factory=Append)
-    identity = Identity("FusionSettings", never=("use",))
+    identity = Identity("FusionSettings", never=("use", "device"))
 
     needs_backbone: ClassVar[bool] = True
-    surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "class_prompt"})
+    surroundings: ClassVar[frozenset[str]] = frozenset({"backbone", "class_prompt", "device"})
 
     def __post_init__(self):
         self.neighbours = (
@@ -1083,7 +1084,7 @@ class FeatureSpace(FusionSettings):
 
     def _ready(self, workdir: str | Path | None):
         "Load what is missing."
-        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny")
+        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny", self.device or "cpu")
         self._scratch = tempfile.TemporaryDirectory(prefix="genaug-") if workdir is None else None
         self.folder = Path(workdir if workdir is not None else self._scratch.name) / "feature_space"
         if self.denoising_steps:
