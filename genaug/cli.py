@@ -1084,13 +1084,19 @@ def seat_jury(
     judge: str,      # of --judge
 ) -> "Jury | None":
     "The judge for a comparison's sets; None where no arm makes a set or no judge exists."
+    from genaug.core import GenaugError
     from genaug.datasets import judging_pool
     from genaug.experiment import find_jury, judge_preset, other_networks
     if all(arm.augmenter is None for arm in run.arms.values()):
         return None
     pool = judging_pool(run.question.data) if run.question.draws else None
     pool = run.sets.get("train", run.sets.get("all")) if pool is None else pool
-    preset = judge_preset(pool, judge, other_networks(run))
+    try:
+        preset = judge_preset(pool, judge, other_networks(run))
+    except GenaugError:
+        if stored and judge == "auto":  # nobody asked for one
+            return None
+        raise
     return find_jury(
         run.sets,
         run.folder / "work" / "judges",
@@ -1163,6 +1169,8 @@ def take_question(
     if pool is not None:
         terminal.tell(tell_arms(terminal, question.methods, pool, network, question.class_prompt, question.suffixes, question.device))
     run = experiment.Run(question, sets, network, out, progress)
+    if pool is not None and (asked["measure"] or asked["judge"] != "auto"):
+        experiment.judge_preset(pool, asked["judge"], experiment.other_networks(run))
     idle_options(terminal, context, test_share="the data have a test part" if run.arms and ("test" in sets or question.condition == "validation") else "")
     return run
 

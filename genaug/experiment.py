@@ -45,7 +45,8 @@ from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, prepare_tra
 from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
                          head_and_tail, keep_findings, parse_json, printable, progress_bar, read_record, record_of, settings_of,
                          sorted_findings, write_atomic)
-from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
+from .cost import (LEARNING_FACTOR, Cost, denoiser_seconds, measuring_sentence, needed_backbone, painting_cost,
+                         training_time)
 from .data import TUNING_SEEDS, Manifest, assert_only, kept_together, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names
 from .diffusion import DTYPES, Backbone, usable_device
@@ -1864,6 +1865,8 @@ def compare(
         say(line)
     with hold_output(run.folder):  # a second comparison into this folder is refused
         record = claim_comparison(run.folder, run.question, source, run.names)
+        for line in filter(None, [measuring_sentence(run.backbone)] if run.backbone is not None else []):
+            say(line)
         cost, why = attempt(estimate, run)
         say(cost.sentence() if not why else f"The cost cannot be estimated: {why}")
         done = list(run_experiment(run, found.append))
