@@ -7,7 +7,8 @@ __all__ = ['EDGE', 'LARGEST', 'BLOCK', 'COARSE', 'WINDOW', 'SIZES', 'DEGREES', '
            'ENOUGH', 'MOST', 'FEW', 'RATE', 'NEAR_WORDS', 'AUTO_PICTURES', 'SECONDS_A_PICTURE', 'PARTS', 'Prints',
            'small_grey', 'read_prints', 'Side', 'make_sides', 'nearest', 'turns', 'plane', 'best_place',
            'shared_correlation', 'details', 'aligned_correlation', 'Limit', 'tail_value', 'limit_from', 'measure_limit',
-           'class_limits', 'Search', 'search', 'beyond_hash', 'shared_class', 'near_findings', 'audit_near_features']
+           'class_limits', 'Search', 'search', 'beyond_hash', 'shared_class', 'left_out', 'near_findings',
+           'audit_near_features']
 
 # %% ../nbs/34_near_copies.ipynb #c004
 from collections.abc import Callable, Mapping, Sequence
@@ -150,7 +151,7 @@ def nearest(
 # %% ../nbs/34_near_copies.ipynb #c013
 COARSE, WINDOW = 32, 18  # edges of the pictures and of the window while a place is sought
 SIZES, DEGREES = (0.75, 0.81, 0.87, 0.93, 1.0, 1.08, 1.16, 1.25), (-6.0, -3.0, 0.0, 3.0, 6.0)
-FAINT = 16.0  # variance in levels of 255: below it there is nothing to compare
+FAINT = 16.0  # variance, in squared levels of 255: below it there is nothing to compare
 
 
 def turns(
@@ -194,6 +195,7 @@ def shared_correlation(
     two: torch.Tensor,       # (1, 1, S, S)
     matrices: torch.Tensor,  # (k, 2, 2)
     centres: torch.Tensor,   # (k, 2), where the middle of `one` lies in `two`
+    faint: float = FAINT,    # variance below which nothing is compared
 ) -> torch.Tensor:  # (k,), in [-1, 1]
     "Correlation of the pixels that both pictures have when `one` is laid over `two` (one term of eq. 2)."
     grid = torch.einsum("krcj,kij->krci", plane(two.shape[-1]) - centres[:, None, None], matrices)
@@ -202,7 +204,7 @@ def shared_correlation(
     share = share / share.sum(1, keepdim=True).clamp_min(1)
     left, right = [values - (values * share).sum(1, keepdim=True) for values in (moved.flatten(1), two.flatten(1))]
     spread = (left.pow(2) * share).sum(1) * (right.pow(2) * share).sum(1)
-    return (left * right * share).sum(1) / spread.sqrt().clamp_min(FAINT)
+    return (left * right * share).sum(1) / spread.sqrt().clamp_min(faint)
 
 # %% ../nbs/34_near_copies.ipynb #c014
 NEIGHBOURHOOD = 15  # edge of the mean that is taken away, in pixels of 48
@@ -219,7 +221,7 @@ def details(
 def aligned_correlation(
     first: np.ndarray,   # (n, S, S), uint8
     second: np.ndarray,  # (n, S, S), uint8
-    promising: float = 0.4,  # from this value on the place is refined
+    promising: float = 0.5,  # from this value on the place is refined
 ) -> np.ndarray:  # (n,), in [-1, 1]
     "How well each picture of `first` can be laid over its fellow in `second` (eq. 2); about 4 ms a pair on one core."
     rough, scores = turns(SIZES, DEGREES), np.zeros(len(first))
@@ -227,8 +229,8 @@ def aligned_correlation(
     for place, pair in enumerate(zip(first, second)):
         one, two = (torch.as_tensor(np.array(array)).float()[None, None] for array in pair)
         less = [F.interpolate(image, (COARSE, COARSE), mode="bilinear", antialias=True) for image in (one, two)]
-        layers = (one, two), (details(one), details(two))
-        rate = lambda matrices, centres: sum(shared_correlation(*layer, matrices, centres) for layer in layers) / 2
+        layers = (one, two, FAINT), (details(one), details(two), FAINT / 4)
+        rate = lambda *how: sum(shared_correlation(*layer[:2], *how, layer[2]) for layer in layers) / 2
         matrix, centre = best_place(*less, rough)
         scores[place] = rate(matrix[None], centre[None]).item()
         for step in (1.0, 0.5) if scores[place] >= promising else ():
@@ -240,9 +242,9 @@ def aligned_correlation(
     return scores.clip(-1, 1)
 
 # %% ../nbs/34_near_copies.ipynb #c017
-FLOOR, CEILING = 0.85, 0.95  # the limit stays between them
+FLOOR, CEILING = 0.8, 0.97  # the limit stays between them
 ENOUGH, MOST = 50, 400       # pictures with strangers: fewer give no rate, more are not looked at
-FEW = 20                     # pictures of a class: fewer are put together with those of other such classes
+FEW = 5                      # pictures of a class: fewer are put together with those of other such classes
 RATE = 0.001                 # pictures that may be called copies wrongly
 
 
@@ -269,11 +271,11 @@ def tail_value(
     scores: np.ndarray,  # (n,), in [-1, 1]
     rate: float = RATE,  # share that may lie above
     enough: int = FEW,   # scores from which on anything is estimated
-) -> float:  # within [0.85, 0.95]
-    "The limit of eq. 3; the fixed 0.85 for too few scores."
+) -> float:  # within [0.8, 0.97]
+    "The limit of eq. 3; the fixed 0.8 for too few scores."
     if len(scores) < enough:
         return FLOOR
-    middle, high = np.quantile(np.arctanh(scores.clip(-0.999, 0.999)), [0.5, 0.8])
+    middle, high = np.quantile(np.arctanh(scores.clip(-0.999, 0.999)), [0.5, 0.8], method="lower")
     return float(np.clip(np.tanh(middle + norm.isf(rate) * (high - middle) / norm.isf(0.2)), FLOOR, CEILING))
 
 
@@ -328,7 +330,7 @@ def class_limits(
     scores: np.ndarray,    # (q, most), -1 for none
     rate: float = RATE,    # pictures that may be called copies wrongly
 ) -> tuple[float, ...]:  # (K,)
-    "Per class the limit of eq. 3 within it; classes of fewer than 20 pictures are put together."
+    "Per class the limit of eq. 3 within it; classes of fewer than 5 pictures are put together."
     best = np.full(tuple(query.labels.shape), -1.0)
     for asked, column in np.argwhere(scores > -1).tolist():
         shared = (query.labels[asked] * other.labels[places[asked, column]] > 0).numpy()
@@ -375,8 +377,8 @@ def search(
 
 # %% ../nbs/34_near_copies.ipynb #c023
 NEAR_WORDS = ("auto", "features", "hash", "none")
-AUTO_PICTURES = 300     # more are compared by features only on demand
-SECONDS_A_PICTURE = 0.06  # on one core, all in all
+AUTO_PICTURES = 200     # more are compared by features only on demand
+SECONDS_A_PICTURE = 0.1   # on one core, all in all
 PARTS = (("train", "test"), ("train", "val"), ("val", "test"), ("train", "shifted"), ("train",), ("all",))
 
 
@@ -438,6 +440,19 @@ def _part_findings(
             for kind, severity, told, where, advice in kinds if told]
 
 # %% ../nbs/34_near_copies.ipynb #c023c
+def left_out(
+    count: int,  # pictures
+    near: str,   # one of `NEAR_WORDS`
+) -> tuple[Finding, ...]:
+    "A note where so many pictures are compared by the hash alone, and how to ask for more."
+    if near != "auto" or count <= AUTO_PICTURES:
+        return ()
+    minutes = max(1, round(count * SECONDS_A_PICTURE / 60))
+    return (Finding("near-copies-left-out", "note", "--near",
+                    f"{count:,} pictures were compared by a perceptual hash alone, which misses copies that were cropped, "
+                    f"turned or framed: --near features finds those too, in about {minutes} minute(s) on one core."),)
+
+
 def near_findings(
     sets: Mapping[str, LabeledImages],      # by part
     near: str = "auto",                     # one of `NEAR_WORDS`
@@ -450,11 +465,8 @@ def near_findings(
     count = sum(map(len, sets.values()))
     if near in ("hash", "none") or count < 2:
         return ()
-    if near == "auto" and count > AUTO_PICTURES:
-        minutes = max(1, round(count * SECONDS_A_PICTURE / 60))
-        return (Finding("near-copies-left-out", "note", "--near",
-                        f"{count:,} pictures were compared by a perceptual hash alone, which misses copies that were cropped, "
-                        f"turned or framed: --near features finds those too, in about {minutes} minute(s) on one core."),)
+    if left_out(count, near):
+        return left_out(count, near)
     network = network or features_for("near-duplicates", sets)
     prints, findings = {part: read_prints(images, network) for part, images in sets.items()}, []
     for names in PARTS:
@@ -500,9 +512,9 @@ def audit_near_features(
     near: str = "auto",                     # one of `NEAR_WORDS`
     network: ImageFeatures | None = None,   # None: that of the role "near-duplicates"
 ) -> list[AuditRow]:
-    "Rules and a measurement about near copies of photographs, by features and pixels; none above 300 pictures unless asked for."
+    "Rules and a measurement about near copies of photographs, by features and pixels; none above 200 pictures unless asked for."
     count = len(synthetic) + len(real) + len(test or ())
-    if near in ("hash", "none") or (near == "auto" and count > AUTO_PICTURES) or not len(synthetic) or not len(real):
+    if near in ("hash", "none") or left_out(count, near) or not len(synthetic) or not len(real):
         return []
     network = network or features_for("near-duplicates", real)
     made, own = read_prints(synthetic, network), read_prints(real, network)
