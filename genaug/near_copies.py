@@ -6,9 +6,9 @@
 __all__ = ['EDGE', 'LARGEST', 'BLOCK', 'COARSE', 'WINDOW', 'SIZES', 'DEGREES', 'FAINT', 'NEIGHBOURHOOD', 'FLOOR', 'CEILING',
            'ENOUGH', 'MOST', 'FEW', 'RATE', 'NEAR_WORDS', 'AUTO_PICTURES', 'SECONDS_A_PICTURE', 'PARTS', 'Prints',
            'small_grey', 'read_prints', 'Side', 'make_sides', 'nearest', 'turns', 'plane', 'best_place',
-           'shared_correlation', 'details', 'aligned_correlation', 'Limit', 'tail_value', 'limit_from', 'measure_limit',
-           'class_limits', 'Search', 'search', 'beyond_hash', 'shared_class', 'left_out', 'near_findings',
-           'audit_near_features']
+           'shared_correlation', 'details', 'aligned_correlation', 'Limit', 'middle_and_spread', 'tail_value',
+           'limit_from', 'measure_limit', 'class_limits', 'Search', 'search', 'beyond_hash', 'shared_class', 'left_out',
+           'near_findings', 'audit_near_features']
 
 # %% ../nbs/34_near_copies.ipynb #c004
 from collections.abc import Callable, Mapping, Sequence
@@ -223,7 +223,7 @@ def aligned_correlation(
     second: np.ndarray,  # (n, S, S), uint8
     promising: float = 0.5,  # from this value on the place is refined
 ) -> np.ndarray:  # (n,), in [-1, 1]
-    "How well each picture of `first` can be laid over its fellow in `second` (eq. 2); about 4 ms a pair on one core."
+    "How well each picture of `first` can be laid over its fellow in `second` (eq. 2); 4 to 10 ms a pair on one core."
     rough, scores = turns(SIZES, DEGREES), np.zeros(len(first))
     nudges = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0]) / COARSE] * 2)
     for place, pair in enumerate(zip(first, second)):
@@ -267,16 +267,21 @@ class Limit(NamedTuple):
                 f"another class, so at most {self.upper:.1%} of pictures are named wrongly (95 % confidence)")
 
 
-def tail_value(
-    scores: np.ndarray,  # (n,), in [-1, 1]
-    rate: float = RATE,  # share that may lie above
-    enough: int = FEW,   # scores from which on anything is estimated
-) -> float:  # within [0.8, 0.97]
-    "The limit of eq. 3; the fixed 0.8 for too few scores."
-    if len(scores) < enough:
-        return FLOOR
+def middle_and_spread(
+    scores: np.ndarray,  # (n,), at least one, in [-1, 1]
+) -> tuple[float, float]:
+    "Median and standard deviation in Fisher's z, from the middle and the 80 % quantile."
     middle, high = np.quantile(np.arctanh(scores.clip(-0.999, 0.999)), [0.5, 0.8], method="lower")
-    return float(np.clip(np.tanh(middle + norm.isf(rate) * (high - middle) / norm.isf(0.2)), FLOOR, CEILING))
+    return float(middle), float((high - middle) / norm.isf(0.2))
+
+
+def tail_value(
+    middle: float,       # median, in Fisher's z
+    spread: float,       # standard deviation, in Fisher's z
+    rate: float = RATE,  # share that may lie above
+) -> float:  # within [0.8, 0.97]
+    "The limit of eq. 3."
+    return float(np.clip(np.tanh(middle + norm.isf(rate) * spread), FLOOR, CEILING))
 
 
 def limit_from(
@@ -284,7 +289,7 @@ def limit_from(
     rate: float = RATE,  # pictures that may be called copies wrongly
 ) -> Limit:
     "The limit for strangers with its measured rate."
-    value = tail_value(scores, rate, ENOUGH)
+    value = tail_value(*middle_and_spread(scores), rate) if len(scores) >= ENOUGH else FLOOR
     wrong = int((scores >= value).sum())
     interval = binomtest(wrong, len(scores), 0.5, "less").proportion_ci(0.95) if len(scores) >= ENOUGH else None
     return Limit(value, wrong, len(scores), interval.high if interval else 1.0)
@@ -330,15 +335,17 @@ def class_limits(
     scores: np.ndarray,    # (q, most), -1 for none
     rate: float = RATE,    # pictures that may be called copies wrongly
 ) -> tuple[float, ...]:  # (K,)
-    "Per class the limit of eq. 3 within it; classes of fewer than 5 pictures are put together."
+    "Per class the limit of eq. 3 within it; classes of fewer than 5 pictures are put together, and no class spreads less than the usual one."
     best = np.full(tuple(query.labels.shape), -1.0)
     for asked, column in np.argwhere(scores > -1).tolist():
         shared = (query.labels[asked] * other.labels[places[asked, column]] > 0).numpy()
         best[asked] = np.where(shared, np.maximum(best[asked], scores[asked, column]), best[asked])
     having = [column[column > -1] for column in best.T]
-    rare = [column for column in having if len(column) < FEW]
-    together = tail_value(np.concatenate([np.zeros(0), *rare]), rate)
-    return tuple(together if len(column) < FEW else tail_value(column, rate) for column in having)
+    rare = np.concatenate([np.zeros(0), *(column for column in having if len(column) < FEW)])
+    having = [rare if len(column) < FEW else column for column in having]
+    known = [middle_and_spread(column) if len(column) >= FEW else None for column in having]
+    usual = float(np.median([pair[1] for pair in known if pair] or [0.0]))
+    return tuple(tail_value(pair[0], max(pair[1], usual), rate) if pair else FLOOR for pair in known)
 
 # %% ../nbs/34_near_copies.ipynb #c020b
 class Search(NamedTuple):

