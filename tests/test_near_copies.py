@@ -265,7 +265,7 @@ def test_photographs_that_share_nothing_are_quiet(parts, network):
 
 @pytest.mark.parametrize(
     "name",
-    ["digits", "textures", *(pytest.param(name, marks=pytest.mark.long) for name in ("digit-scenes", "many-digits", "lesions"))],
+    ["textures", *(pytest.param(name, marks=pytest.mark.long) for name in ("digits", "digit-scenes", "many-digits", "lesions"))],
 )
 def test_embedded_sets_are_quiet(name):
     sets = {
