@@ -440,7 +440,7 @@ def _part_findings(
         kinds = [("near-copies-across-classes", "warning", across, f"in two classes{where}",
                   "keep the right label if they show the same"),
                  ("near-copies-within-class", "note", within, f"within a class{where}",
-                  "a cut into parts should not separate them: give them one group or remove one")]
+                  "keep them in one part, by giving them one group, or remove one")]
     return [Finding(kind, severity, sets[0].ids[told[0][0]],
                     f"{len(told)} pair(s) {where} are nearly equal, though one may be cropped, turned, framed, marked or "
                     f"recoloured: {_named(sets, told)}; look at them and {advice} ({limit.sentence()}).")
@@ -525,7 +525,8 @@ def audit_near_features(
         return []
     network = network or features_for("near-duplicates", real)
     made, own = read_prints(synthetic, network), read_prints(real, network)
-    found = search([real, synthetic], [own, made])
+    limit = search([real], [own]).limit
+    found = search([real, synthetic], [own, made], limit=limit)
     alike = _likeness(real, synthetic, found)
     sources = {name: {source for source, _ in sources_of(info)} for name, info in zip(synthetic.ids, synthetic.info or [None] * len(synthetic))}
     learned = {name: others[0][0] for name, others in alike.items() if not sources[name] & {other for other, _ in others}}
@@ -535,7 +536,7 @@ def audit_near_features(
                       "Nearly equal to a training image they were not made from (memorised), though cropped, turned or recoloured", found.limit)]
     if test is None or not len(test):
         return rows
-    found = search([test, synthetic], [read_prints(test, network), made])
+    found = search([test, synthetic], [read_prints(test, network), made], limit=limit)
     leaked = {name: others[0][0] for name, others in _likeness(test, synthetic, found).items()}
     return rows + [_rule_row("no_test_lookalike", leaked, len(synthetic), "No synthetic image is nearly equal to a test image, cropped, turned or recoloured",
                              "Nearly equal to a test image, though cropped, turned or recoloured (look at them)", found.limit)]
