@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'WORLD_ARMS', 'PHOTOGRAPH_ARMS', 'Source', 'Shots',
            'Imbalance', 'Copies', 'Even', 'BackboneName', 'Fit', 'Matte', 'Device', 'Dtype', 'Metaclass', 'Suffixes',
-           'BatchSize', 'Condition', 'Quiet', 'Json', 'FEED_SETTINGS', 'OPTION_FIELDS', 'Made', 'about', 'Refusal',
-           'shown', 'explain', 'safe_streams', 'answer', 'run', 'main', 'Terminal', 'shell_word', 'refuse', 'one_of',
-           'whole', 'number', 'known_home', 'words_of', 'path_of', 'Range', 'declared_ranges', 'range_of', 'whole_in',
-           'number_in', 'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text', 'colour_text',
-           'find_suffixes', 'check_source', 'check_device', 'check_backbone', 'given', 'idle_options', 'examine',
-           'open_examined', 'part_counts', 'next_command', 'check', 'chosen_training', 'first_prompts', 'check_out',
-           'read_budget', 'check_amount', 'read_method', 'takes', 'suffix_note', 'feed_note', 'idle_reasons', 'Order',
-           'take_order', 'tell_arms', 'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment',
-           'ask', 'seat_jury', 'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question',
-           'suffix_makers', 'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note',
-           'opened_for_audit', 'audit', 'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce',
-           'field_comments', 'method_lines', 'list_methods']
+           'BatchSize', 'Condition', 'Quiet', 'Json', 'Near', 'FEED_SETTINGS', 'OPTION_FIELDS', 'Made', 'about',
+           'Refusal', 'shown', 'explain', 'safe_streams', 'answer', 'run', 'main', 'Terminal', 'shell_word', 'refuse',
+           'one_of', 'whole', 'number', 'known_home', 'words_of', 'path_of', 'Range', 'declared_ranges', 'range_of',
+           'whole_in', 'number_in', 'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text',
+           'colour_text', 'find_suffixes', 'check_source', 'check_device', 'check_backbone', 'given', 'idle_options',
+           'examine', 'open_examined', 'part_counts', 'next_command', 'examined_near', 'check', 'chosen_training',
+           'first_prompts', 'check_out', 'read_budget', 'check_amount', 'read_method', 'takes', 'suffix_note',
+           'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms', 'tell_about_options', 'fewer_images',
+           'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'idle_in_compare', 'take_question', 'compare',
+           'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin', 'prepare_suffixes', 'list_suffixes',
+           'report', 'run_note', 'opened_for_audit', 'audit', 'find_table', 'own_kernel', 'table_data',
+           'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -648,11 +648,28 @@ def next_command(
     arms = WORLD_ARMS if kind_of_data(sets) == "embedded" else PHOTOGRAPH_ARMS
     return f"genaug compare {shell_word(source)} --shots {min(5, least - keep_back)} --methods {arms}" if least > keep_back else ""
 
+# %% ../nbs/62_cli.ipynb #c021e
+Near = Annotated[str, typer.Option("--near", parser=one_of("--near", "auto", "features", "hash", "none"), metavar="WORD", help="how near copies are sought: features (a network and pixels, some 0.1 s a picture), hash, none; auto: features up to 200 pictures")]
+
+
+def examined_near(
+    report,     # data.SourceReport
+    near: str,  # of --near
+) -> list:  # of findings
+    "What was found about a source, with near copies sought as `--near` says; built-in sets by features on demand only."
+    hashed = ("near-copy", "near-copy-labels")
+    findings = [finding for finding in report.findings if near != "none" or finding.kind not in hashed]
+    if near in ("hash", "none") or not report.sets or (near == "auto" and report.kind == "built-in"):
+        return findings
+    from genaug.near_copies import near_findings
+    return [*findings, *near_findings(report.sets, near, report.report is not None)]
+
 # %% ../nbs/62_cli.ipynb #c021c
 @app.command()
 def check(
     source: Source,
     min_size: Annotated[int, typer.Option(parser=whole("--min-size", 1, 7071), metavar="PIXELS", help="smallest allowed edge in pixels")] = 8,
+    near: Near = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -663,11 +680,12 @@ def check(
         report = examine(
             source, progress=not quiet, **({"min_size": min_size} if found.kind == "folder" else {})
         )
+        findings = examined_near(report, near)
         counts, named = (
             part_counts(report.sets),
             prompt_findings(report.class_names, ClassPrompt(), naming="tokens") if report.sets else [],
         )
-        errors = sum(finding.severity == "error" for finding in report.findings)
+        errors = sum(finding.severity == "error" for finding in findings)
         width = max(map(len, counts), default=0)
         terminal.say(
             *(
@@ -677,7 +695,7 @@ def check(
             if counts
             else ["no usable picture"]
         )
-        terminal.tell([*report.findings, *named])
+        terminal.tell([*findings, *named])
         terminal.say(f"{sum(map(len, report.sets.values()))} usable pictures in {len(counts)} classes, {errors} errors.")
         follow = "" if errors else next_command(source, report.sets)
         terminal.say(*[f"Next: {follow}"] if follow else [])
@@ -1413,18 +1431,22 @@ def opened_for_audit(
 def audit(
     out: Annotated[Path, typer.Argument(parser=path_of("OUT"), metavar="OUT", help="folder that augment wrote", show_default=False)],
     source: Annotated[str | None, typer.Option(parser=words_of("--source"), metavar="SOURCE", help="where the photographs are now, if they were moved")] = None,
+    near: Near = "auto",
     as_json: Json = False,
 ) -> None:
     "Check a set for leaks and copies."
     with Terminal("audit", as_json) as terminal:
         plan, made, real, test = opened_for_audit(out, source)
         from genaug import audit as rules
+        from genaug.near_copies import audit_near_features, left_out
         rows = rules.audit(made, real, test, header=plan.header, rows=plan.rows, folder=out / "train")
+        rows = rows + audit_near_features(made, real, test, near) if near != "none" else [row for row in rows if row.check not in rules.NEAR_RULES]
         terminal.findings += rules.as_findings(rows)  # said below, rule by rule
         marks = {True: "ok  ", None: "    ", False: "LEAK"} | {check: "warn" for check in rules.SUSPICIOUS}
         for row in rows:
             mark = marks[row.check] if row.passed is False and row.check in marks else marks[row.passed]
             terminal.say(f"{mark} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
+        terminal.tell(left_out(len(made) + len(real) + len(test or ()), near))
         failed = any(finding.severity == "error" for finding in terminal.findings)
         table = [
             {
