@@ -6,7 +6,7 @@
 __all__ = ['LPIPS_BACKBONES', 'INCEPTION_FEATURES', 'FeatureNetwork', 'pixel_features', 'frechet_distance', 'kernel_distance',
            'nearest_neighbours', 'class_distance', 'diversity', 'manifold_scores', 'boundary_coverage', 'or_nan',
            'frechet_note', 'published_distances', 'nearest_ratio', 'set_metrics', 'structural_similarity',
-           'needed_file', 'weight_tensors', 'fitting_tensors', 'lpips_network', 'perceptual_distance',
+           'needed_file', 'weight_tensors', 'fitting_tensors', 'network_digest', 'lpips_network', 'perceptual_distance',
            'pairwise_similarity', 'clip_model', 'clip_score', 'InceptionFeatures', 'inception_state',
            'inception_network', 'check_published']
 
@@ -356,6 +356,13 @@ def fitting_tensors(
 LPIPS_BACKBONES = MappingProxyType({  # LPIPS's name -> torchvision's, and its file
     "alex": ("alexnet", "alexnet-owt-7be5be79.pth"), "vgg": ("vgg16", "vgg16-397923af.pth"),
     "squeeze": ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth")})
+
+
+def network_digest(
+    network: torch.nn.Module,  # any
+) -> str:  # hash of its weights
+    "Which network this is, wherever it is."
+    return content_hash({name: value.cpu() for name, value in network.state_dict().items()})
 
 
 def lpips_network(
