@@ -12,10 +12,11 @@ __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'Source'
            'given', 'idle_options', 'examine', 'open_examined', 'part_counts', 'next_command', 'check',
            'chosen_training', 'first_prompts', 'check_out', 'read_budget', 'check_amount', 'read_method', 'takes',
            'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms', 'tell_about_options',
-           'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'idle_in_compare',
-           'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin',
-           'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit', 'find_table',
-           'own_kernel', 'table_data', 'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
+           'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'measure_files',
+           'idle_in_compare', 'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers',
+           'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit',
+           'find_table', 'own_kernel', 'table_data', 'table_settings', 'reproduce', 'field_comments', 'method_lines',
+           'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -1044,6 +1045,7 @@ def ask(
 def seat_jury(
     run: "Run",      # the comparison
     stored: bool,    # only a judge that exists
+    named: "Mapping[str, str] | None" = None,  # files of published networks, as `measure_files` gives them
 ) -> "Jury | None":
     "The judge for a comparison's sets; None where no arm makes a set or no judge exists."
     from genaug.datasets import judging_pool
@@ -1051,9 +1053,24 @@ def seat_jury(
     if all(arm.augmenter is None for arm in run.arms.values()):
         return None
     pool = judging_pool(run.question.data) if run.question.draws else None
+    question = run.question
+    texts = {**named, "class_prompt": question.class_prompt, "device": question.device} if named else {}
     return find_jury(
-        run.sets, run.folder / "work" / "judges", progress=run.progress, stored=stored, pool=pool
+        run.sets, run.folder / "work" / "judges", progress=run.progress, stored=stored, pool=pool, **texts
     )
+
+
+def measure_files(
+    context: typer.Context,  # of `compare`
+) -> "dict[str, str]":  # "clip", "lpips" and "inception", those that were named
+    "The files of published networks that sets are measured with, loaded once; raises `GenaugError` or `Refusal` for one that cannot be used."
+    from genaug.metrics.images import check_published
+    named = {name: str(path) for name in ("clip", "lpips", "inception") if (path := context.params[name]) is not None}
+    if named and context.params["measure"] is False:
+        refuse(f"--{min(named)} measures the synthetic sets, and --no-measure forbids it: leave out one of the two.")
+    if named:
+        check_published(**named)
+    return named
 
 # %% ../nbs/62_cli.ipynb #c052b3
 def idle_in_compare(
@@ -1073,6 +1090,7 @@ def idle_in_compare(
         **{name: none for name in ("copies", "even", "use", "batch_size")},
         **reasons,
         measure=none if context.params["measure"] else "",
+        **dict.fromkeys(("clip", "lpips", "inception"), none),
         replace=none or ("" if swaps else "no arm puts its images in the place of photographs"),
     )
     terminal.note(
@@ -1102,6 +1120,7 @@ def take_question(
     fields = {{"imbalance": "imbalance_factor"}.get(name, name): asked[name] for name in OPTION_FIELDS}
     question = ask(*(asked[name] for name in ("source", "methods", "shots", "seeds", "repeats", "metaclass", "suffixes")), test_fraction=0.5 if share is None else share, **fields)
     check_device(question.device)
+    measure_files(context)
     experiment.check_claim(out, question, source)
     paints = idle_in_compare(terminal, context, experiment.Run(question, {}, None, out, progress))
     if not (out / "results.csv").is_file():
@@ -1141,6 +1160,9 @@ def compare(
     test_part: Annotated[str, typer.Option(parser=one_of("--test-part", "test", "shifted", "val"), metavar="WORD", help="part to examine on: test, shifted (digit-scenes) or val")] = "test",
     condition: Condition = "natural",
     measure: Annotated[bool | None, typer.Option("--measure/--no-measure", help="measure the synthetic sets too (faithfulness, diversity, copying); default: where a judge exists, else --measure trains one for a few minutes")] = None,
+    clip: Annotated[Path | None, typer.Option(parser=path_of("--clip"), metavar="FOLDER", help="a CLIP model in transformers' layout: measures the CLIP score of the synthetic sets")] = None,
+    lpips: Annotated[Path | None, typer.Option(parser=path_of("--lpips"), metavar="FILE", help="torchvision's weights of AlexNet, VGG-16 or SqueezeNet: measures LPIPS")] = None,
+    inception: Annotated[Path | None, typer.Option(parser=path_of("--inception"), metavar="FILE", help="the published Inception weights of 2015-12-05: measures FID and KID")] = None,
     out: Annotated[Path, typer.Option(parser=path_of("--out"), metavar="FOLDER", help="new folder, or one of an earlier run to continue")] = Path("genaug_compare"),
     as_json: Json = False,
     quiet: Quiet = False,
@@ -1148,9 +1170,9 @@ def compare(
     "Train classifiers with several methods on the same splits and report the differences with intervals."
     with Terminal("compare", as_json) as terminal:
         asked = take_question(terminal, context, not quiet)
-        answer_question(
-            terminal, asked, source, None if measure is False else lambda: seat_jury(asked, not measure)
-        )
+        named = {name: str(path) for name, path in (("clip", clip), ("lpips", lpips), ("inception", inception)) if path}
+        jury = None if measure is False else lambda: seat_jury(asked, not (measure or named), named)
+        answer_question(terminal, asked, source, jury)
 
 # %% ../nbs/62_cli.ipynb #c054a
 def other_arms(
