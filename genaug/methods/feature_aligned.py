@@ -48,14 +48,17 @@ def train_expert(
     seed: int = 0,                   # of the training
     cache: str | Path | None = None,  # folder where experts are kept; None: nowhere
     progress: bool = False,          # show a bar
+    device: str = "cpu",             # where it is trained and asked
 ) -> TrainedClassifier:
     "A frozen expert, read from disk where it was trained before; grey tiles get a network of one channel."
     home = None if cache is None else Path(cache) / content_hash("expert", real.fingerprint(), preset, seed)[:24]
     if home is not None and (home / "classifier.json").is_file():
         expert = TrainedClassifier.load(home)
+        expert.network.to(device)
+        expert.device = device
     else:
         grey = real.image(0).ndim == 2 or real.image(0).shape[2] == 1
-        expert = train_classifier(real, preset=replace(preset, channels=1 if grey else 3), seed=seed, progress=progress)
+        expert = train_classifier(real, preset=replace(preset, channels=1 if grey else 3), seed=seed, device=device, progress=progress)
         if home is not None:
             expert.save(home)
     expert.network.eval().requires_grad_(False).zero_grad(set_to_none=True)
@@ -258,11 +261,12 @@ class AlignedWeights(FineTuningSettings, Naming):
             len(real) / self.batch_size
         ) if self.steps is None else self.steps, self.batch_size
 
-    def expert(self, real: LabeledImages, cache: str | Path | None = None, progress: bool = False) -> TrainedClassifier:
+    def expert(self, real: LabeledImages, cache: str | Path | None = None, progress: bool = False,
+               device: str = "cpu") -> TrainedClassifier:
         "The expert of these photographs."
         preset = expert_preset(self.expert_network, self.expert_weights, self.expert_size, self.expert_epochs,
                                self.expert_updates, self.expert_learning_rate, self.flip)
-        return train_expert(real, preset, self.expert_seed, cache, progress)
+        return train_expert(real, preset, self.expert_seed, cache, progress, device)
 
     def alignment(self, expert: TrainedClassifier) -> Alignment:
         "The second loss with these settings."
@@ -276,10 +280,10 @@ class AlignedWeights(FineTuningSettings, Naming):
         "Fine-tune; a closed-form model has no weights to tune."
         if backbone.unet is None:
             return Concept({})
-        cache, parts = None, []
+        cache, parts, device = None, [], str(backbone.device)
         if checkpoint is not None:
             cache = Path(checkpoint).parent.parent / "experts"  # beside the concepts: arms share it
-        extra = self.alignment(self.expert(real, cache, progress)) if self.alignment_weight else None
+        extra = self.alignment(self.expert(real, cache, progress, device)) if self.alignment_weight else None
         objective = Objective(extra=extra, watch=lambda number, said: parts.append((number, said)))
         settings = replace(self, steps=self.effort(real)[0])
         concept = fine_tune(backbone, real, class_prompt, settings, checkpoint, progress, objective=objective)
