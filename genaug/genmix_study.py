@@ -84,11 +84,7 @@ def study_rows(
     mine, theirs = own.features(real), own.features(images)
     near = min(neighbours, len(real) - 1)
     rows = [
-        (
-            f"boundary_coverage@{own.name}",
-            boundary_coverage(theirs, mine, classes, near, own=same),
-            len(images),
-        ),
+        (f"boundary_coverage@{own.name}", boundary_coverage(theirs, mine, classes, near, own=same), len(images)),
         (f"diversity@{foreign.name}", diversity(two, images.labels.argmax(1)), len(images)),
     ]
     rows += [] if trained is None else border_rows(real, images, trained, near)
