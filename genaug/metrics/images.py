@@ -427,9 +427,11 @@ def clip_model(
     "A CLIP model with its processor, from safetensors; raises `GenaugError` when it is not there or cannot be used."
     needed_file(Path(folder) / "config.json", "The CLIP score")
     from transformers import CLIPModel, CLIPProcessor
+    from genaug.diffusion import quiet_loading
     try:
-        model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        return model.eval().to(device), CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        with quiet_loading():
+            model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            return model.eval().to(device), CLIPProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers, safetensors and json each have their own
         reason = " ".join(str(error).split())[:80]
         raise GenaugError(f"The CLIP score cannot be measured with '{Path(folder).name}' ({type(error).__name__}: {reason}); name a folder with config.json, model.safetensors and the files of tokenizer and processor of a CLIP model.") from None
