@@ -38,12 +38,11 @@ def pictures(count, classes=2, seed=0, edge=16, task="single", names=None):
     return LabeledImages(pixels, labels, names, [f"{seed}-{number}" for number in range(count)], task)
 
 
-class Planted:
-    "A published network with eight features: the corner of each picture."
-    name, published, digest, device = "inception", True, "planted", "cpu"
+class Planted(distances.InceptionFeatures):
+    "The published network with eight features: the corner of each picture."
+    def __init__(self): super().__init__(None, "planted")
     def features(self, images):
         return np.stack([images.image(place)[:2, :2, :2].ravel() / 255.0 for place in range(len(images))] or [np.zeros(8)])[:len(images)]
-    def fingerprint(self): return self.digest
 
 
 class Asked:
