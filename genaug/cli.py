@@ -13,10 +13,10 @@ __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'WORLD_A
            'examine', 'open_examined', 'part_counts', 'next_command', 'examined_near', 'check', 'chosen_training',
            'first_prompts', 'check_out', 'read_budget', 'check_amount', 'read_method', 'takes', 'suffix_note',
            'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms', 'tell_about_options', 'fewer_images',
-           'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'idle_in_compare', 'take_question', 'compare',
-           'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin', 'prepare_suffixes', 'list_suffixes',
-           'report', 'run_note', 'opened_for_audit', 'audit', 'find_table', 'own_kernel', 'table_data',
-           'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
+           'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'measure_files', 'idle_in_compare',
+           'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin',
+           'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit', 'find_table',
+           'own_kernel', 'table_data', 'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -1098,8 +1098,7 @@ def ask(
 # %% ../nbs/62_cli.ipynb #c051
 def seat_jury(
     run: "Run",      # the comparison
-    stored: bool,    # only a judge that exists
-    judge: str,      # of --judge
+    options: "Mapping[str, object]",  # as typed: measure, judge, clip, lpips, inception
 ) -> "Jury | None":
     "The judge for a comparison's sets; None where no arm makes a set or no judge exists."
     from genaug.core import GenaugError
@@ -1107,6 +1106,8 @@ def seat_jury(
     from genaug.experiment import find_jury, judge_preset, other_networks
     if all(arm.augmenter is None for arm in run.arms.values()):
         return None
+    named = {name: str(options[name]) for name in ("clip", "lpips", "inception") if options[name] is not None}
+    judge, stored = options["judge"], not (options["measure"] or named)
     pool = judging_pool(run.question.data) if run.question.draws else None
     pool = run.sets.get("train", run.sets.get("all")) if pool is None else pool
     try:
@@ -1123,8 +1124,21 @@ def seat_jury(
         stored=stored and judge == "auto",
         pool=pool,
         device=run.question.device,
-        class_prompt=run.question.class_prompt,
+        **({**named, "class_prompt": run.question.class_prompt} if named else {}),
     )
+
+# %% ../nbs/62_cli.ipynb #c051f
+def measure_files(
+    context: typer.Context,  # of `compare`
+) -> "dict[str, str]":  # "clip", "lpips" and "inception", those that were named
+    "The files of published networks that sets are measured with, loaded once; raises `GenaugError` or `Refusal` for one that cannot be used."
+    from genaug.metrics.images import check_published
+    named = {name: str(path) for name in ("clip", "lpips", "inception") if (path := context.params[name]) is not None}
+    if named and context.params["measure"] is False:
+        refuse(f"--{min(named)} measures the synthetic sets, and --no-measure forbids it: leave out one of the two.")
+    if named:
+        check_published(**named)
+    return named
 
 # %% ../nbs/62_cli.ipynb #c052b3
 def idle_in_compare(
@@ -1144,6 +1158,7 @@ def idle_in_compare(
         **{name: none for name in ("copies", "even", "use", "batch_size")},
         **reasons,
         measure=none if context.params["measure"] else "",
+        **dict.fromkeys(("clip", "lpips", "inception"), none),
         replace=none or ("" if swaps else "no arm puts its images in the place of photographs"),
     )
     terminal.note(
@@ -1176,6 +1191,7 @@ def take_question(
     words = (asked[name] for name in ("shots", "seeds", "repeats", "metaclass", "suffixes"))
     question = ask(source, arms, *words, test_fraction=0.5 if share is None else share, **fields)
     check_device(question.device)
+    measure_files(context)
     experiment.check_claim(out, question, source)
     paints = idle_in_compare(terminal, context, experiment.Run(question, {}, None, out, progress))
     if not (out / "results.csv").is_file():
@@ -1221,6 +1237,9 @@ def compare(
     test_part: Annotated[str, typer.Option(parser=one_of("--test-part", "test", "shifted", "val"), metavar="WORD", help="part to examine on: test, shifted (digit-scenes) or val")] = "test",
     condition: Condition = "natural",
     measure: Annotated[bool | None, typer.Option("--measure/--no-measure", help="measure the synthetic sets too (faithfulness, diversity, copying); default: where a judge exists, else --measure trains one for a few minutes")] = None,
+    clip: Annotated[Path | None, typer.Option(parser=path_of("--clip"), metavar="FOLDER", help="a CLIP model in transformers' layout: measures the CLIP score of the synthetic sets")] = None,
+    lpips: Annotated[Path | None, typer.Option(parser=path_of("--lpips"), metavar="FILE", help="torchvision's weights of AlexNet, VGG-16 or SqueezeNet: measures LPIPS")] = None,
+    inception: Annotated[Path | None, typer.Option(parser=path_of("--inception"), metavar="FILE", help="the published Inception weights of 2015-12-05: measures FID and KID")] = None,
     out: Annotated[Path, typer.Option(parser=path_of("--out"), metavar="FOLDER", help="new folder, or one of an earlier run to continue")] = Path("genaug_compare"),
     judge: Annotated[str, typer.Option(parser=words_of("--judge", 200), metavar="NAME", help="network that examines the synthetic sets: auto (by what the pictures are), or one of timm with its tag that neither filters nor learns")] = "auto",
     as_json: Json = False,
@@ -1229,9 +1248,7 @@ def compare(
     "Train classifiers with several methods on the same splits and report the differences with intervals."
     with Terminal("compare", as_json) as terminal:
         asked = take_question(terminal, context, not quiet)
-        answer_question(
-            terminal, asked, source, None if measure is False else lambda: seat_jury(asked, not measure, judge)
-        )
+        answer_question(terminal, asked, source, None if measure is False else lambda: seat_jury(asked, context.params))
 
 # %% ../nbs/62_cli.ipynb #c054a
 def other_arms(

@@ -10,11 +10,12 @@ __all__ = ['KEY', 'NEVER_COMPARED', 'COLUMNS', 'MAIN_METRICS', 'FAILED', 'TRAINI
            'classifier_identity', 'training_words', 'check_preset', 'check_classifier', 'Run', 'other_networks', 'Unit',
            'keep_answers', 'split_notes', 'noted_arm', 'note_arm', 'paint_arm', 'unit_metrics', 'run_unit',
            'stored_unit', 'run_split', 'run_experiment', 'shortage', 'set_findings', 'Jury', 'judge_preset',
-           'find_jury', 'label_recall', 'measure_labels', 'within_class_lpips', 'measure_set', 'measure_arm',
-           'measure_experiment', 'set_table', 'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise',
-           'written_summary', 'image_scores', 'bootstrap_difference', 'summary_figure', 'network_findings',
-           'check_painter', 'examine', 'open_run', 'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison',
-           'read_comparison', 'asked_rows', 'compare', 'with_bootstrap', 'tune']
+           'find_jury', 'evenly_spaced', 'published_rows', 'published_tail_rows', 'label_recall', 'measure_labels',
+           'within_class_lpips', 'measure_set', 'measure_arm', 'measure_experiment', 'fid_findings', 'set_table',
+           'planned_cost', 'unit_seconds', 'estimate', 'run_table', 'summarise', 'written_summary', 'image_scores',
+           'bootstrap_difference', 'summary_figure', 'network_findings', 'check_painter', 'examine', 'open_run',
+           'ComparisonResult', 'same_source', 'check_claim', 'claim_comparison', 'read_comparison', 'asked_rows',
+           'compare', 'with_bootstrap', 'tune']
 
 # %% ../nbs/60_experiment.ipynb #c003
 import csv
@@ -51,8 +52,9 @@ from .data import TUNING_SEEDS, Manifest, assert_only, kept_together, tuning_set
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names
 from .diffusion import DTYPES, Backbone, usable_device
 from .metrics.classification import bootstrap_interval, evaluate, head_and_tail_rows, mean_interval, size_rows
-from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kernel_distance, nearest_neighbours, nearest_ratio,
-                                   or_nan, perceptual_distance, set_metrics)
+from .metrics.images import (INCEPTION_FEATURES, FeatureNetwork, InceptionFeatures, clip_score, frechet_distance, frechet_note,
+                                   inception_network, kernel_distance, lpips_network, nearest_neighbours, nearest_ratio, network_digest,
+                                   or_nan, perceptual_distance, published_distances, set_metrics)
 from .networks import (EMBEDDED, KINDS, ROLES, TOY, ImageFeatures, bare_name, cached_features, check_network,
                              embedded_weights, features_for, head_of, kind_of_data, make_network, network_for, usual_view)
 from .painting import (Canvas, check_apart, check_writable, contents, hold_output, kept_units, make_plan, open_synthetic,
@@ -1023,6 +1025,26 @@ class Jury:
     pool: LabeledImages       # the whole training pool
     clip: str | None = None   # folder of a CLIP model in transformers' layout, for the CLIP score; None: not measured
     class_prompt: ClassPrompt = ClassPrompt()  # the texts of the CLIP score
+    lpips: str | None = None      # file of LPIPS's backbone; None: torch's hub folder, if it lies there
+    inception: str | None = None  # file of the published Inception, for plain `fid` and `kid`; None: not measured
+    fid_images: int | None = None  # pictures of each set in these two at most, evenly spaced; None: all
+    device: str = "cpu"           # where the networks of these files compute
+
+    @functools.cached_property
+    def published(self) -> InceptionFeatures | None:
+        "The network of the published FID, loaded once; raises `GenaugError` for a file that cannot be used."
+        return None if self.inception is None else inception_network(self.inception, self.device)
+
+    @functools.cached_property
+    def perceptual(self) -> tuple | None:
+        "Backbone and network of LPIPS, loaded once; raises `GenaugError` for a file that cannot be used."
+        return None if self.lpips is None else lpips_network(self.lpips, self.device)
+
+    def measures(self) -> dict:
+        "What was named beside judge, features and CLIP model, by content; empty where nothing was."
+        named = {"fid_images": self.fid_images, "inception": self.published and self.published.digest,
+                 "lpips": self.perceptual and network_digest(self.perceptual[1])}
+        return {name: value for name, value in named.items() if value is not None}
 
 # %% ../nbs/60_experiment.ipynb #c047b
 def judge_preset(
@@ -1049,7 +1071,7 @@ def find_jury(
     stored: bool = False,               # only a judge that exists; None if there is none
     pool: LabeledImages | None = None,  # what the judge learns from; None: the training part
     device: str = "cpu",                # where both compute
-    **texts,                            # `clip` and `class_prompt` of `Jury`
+    **texts,                            # further fields of `Jury`
 ) -> Jury | None:
     "The judge of a data set (the embedded single-label sets bring theirs along, others take a few minutes) and a feature network."
     pool = sets.get("train", sets.get("all")) if pool is None else pool
@@ -1059,7 +1081,49 @@ def find_jury(
         return None
     judge.network.to(device)
     judge.device = device
-    return Jury(judge, features_for("distance", pool, features, device=device), pool, **texts)
+    network = features_for("distance", pool, features, device=device)
+    return Jury(judge, network, pool, device=device, **texts)
+
+# %% ../nbs/60_experiment.ipynb #c048b
+def evenly_spaced(
+    images: LabeledImages,  # a set
+    most: int | None,       # pictures that are kept; None: all
+) -> LabeledImages:
+    "A set thinned out evenly."
+    few = most is None or len(images) <= most
+    return images if few else images[np.linspace(0, len(images) - 1, most).astype(int)]
+
+
+def published_rows(
+    synthetic: LabeledImages,    # a finished set
+    jury: Jury,                  # with its pool
+    folder: Path | None = None,  # where features of photographs are kept
+) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
+    "FID and KID against the pool in the published features; none where no file was named."
+    if jury.published is None:
+        return []
+    pool, made = (evenly_spaced(images, jury.fid_images) for images in (jury.pool, synthetic))
+    real, own = cached_features(jury.published, pool, folder), jury.published.features(made)
+    return published_distances(real, own, "reference=pool")
+
+
+def published_tail_rows(
+    synthetic: LabeledImages,    # a finished set with several labels per image
+    jury: Jury,                  # with its pool
+    tail: Sequence[int],         # classes
+    folder: Path | None = None,  # where features of photographs are kept
+) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
+    "FID and KID of each class of the tail against the pool's pictures of that class, and their means; none where no file was named."
+    if jury.published is None:
+        return []
+    lines, bearing = [], lambda images, index: images[np.flatnonzero(images.labels[:, index] >= 0.5)]
+    for index in tail:
+        pool, made = (evenly_spaced(bearing(images, index), jury.fid_images) for images in (jury.pool, synthetic))
+        real, part = cached_features(jury.published, pool, folder), f"class={synthetic.class_names[index]}"
+        lines += published_distances(real, jury.published.features(made), part)
+    each = {name: [line for line in lines if line[0] == name] for name in ("fid", "kid")}
+    return lines + [(f"tail_{name}", "", float(np.mean([line[2] for line in own])), min(line[3] for line in own))
+                    for name, own in each.items() if own]
 
 # %% ../nbs/60_experiment.ipynb #c050
 def label_recall(
@@ -1072,11 +1136,12 @@ def label_recall(
     found = np.asarray(chances)[:, classes] >= 0.5
     return (float(found[asked].mean()) if asked.any() else math.nan), int(asked.sum())
 
-
+# %% ../nbs/60_experiment.ipynb #c050b
 def measure_labels(
     synthetic: LabeledImages,  # a finished set with several labels per image
     train: LabeledImages,      # the photographs it was made from
     jury: Jury,                # judge, features and pool
+    folder: Path | None = None,  # where features of photographs are kept
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
     "Which promised labels are in the pictures, and how far the pictures of the tail are from real ones."
     if not len(synthetic):
@@ -1096,15 +1161,17 @@ def measure_labels(
             values = [distance(*pair) for pair in pairs if min(map(len, pair)) >= least]
             lines += [(f"tail_{name}@{network}", part, float(np.mean(values)), min(len(pair[1]) for pair in pairs))] if len(values) == len(tail) else []
     copying, usual = nearest_neighbours(own, real)[0], nearest_neighbours(real)[0] if len(real) > 1 else np.zeros(0)
-    return lines + [(f"nearest_ratio@{network}", "", nearest_ratio(copying, usual), len(own))]
+    return [*lines, (f"nearest_ratio@{network}", "", nearest_ratio(copying, usual), len(own)), *published_tail_rows(synthetic, jury, tail, folder)]
 
 # %% ../nbs/60_experiment.ipynb #c053
 def within_class_lpips(
     images: LabeledImages,  # a set
     pairs: int = 200,       # at most
     seed: int = 0,          # of the pairs
+    perceptual: tuple | None = None,  # backbone and network of `lpips_network`; None: torch's hub folder
 ) -> list[tuple[str, str, float, int]]:  # empty where the published weights are missing
-    "Mean LPIPS of random pairs of one class, times 100 as the papers print it."
+    "Mean LPIPS of random pairs of one class, times 100 as the papers print it; another backbone than AlexNet stands in the name."
+    backbone, network = ("alex", None) if perceptual is None else perceptual
     if len(images) < 2:
         return []
     draw, classes = np.random.default_rng(seed), images.labels.argmax(1)
@@ -1120,14 +1187,16 @@ def within_class_lpips(
     try:
         values = (
             perceptual_distance(
-                *(images.batch([pair[side] for pair in kept], size=size, channels=3) for side in (0, 1))
+                *(images.batch([pair[side] for pair in kept], size=size, channels=3) for side in (0, 1)),
+                network=network,
             )
             if kept
             else []
         )
     except GenaugError:
         return []
-    return [("lpips_within_class", "", 100 * float(np.mean(values)), len(kept))] if len(values) else []
+    name = "lpips_within_class" + ("" if backbone == "alex" else f"@{backbone}")
+    return [(name, "", 100 * float(np.mean(values)), len(kept))] if len(values) else []
 
 # %% ../nbs/60_experiment.ipynb #c053b
 def measure_set(
@@ -1138,7 +1207,7 @@ def measure_set(
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
     "Faithfulness, diversity and copying of a set, NaN where it is too small; raises `GenaugError` for an empty set."
     if synthetic.task == "multi":
-        return measure_labels(synthetic, train, jury)
+        return measure_labels(synthetic, train, jury, folder)
     if not len(synthetic):
         raise GenaugError("There is no image to measure: the set is empty.")
     answers = np.asarray(jury.judge.predict(synthetic)).argmax(1)
@@ -1149,8 +1218,9 @@ def measure_set(
     rows.append((f"kid@{jury.network.name}", "reference=pool", or_nan(kernel_distance, cached_features(jury.network, jury.pool, folder), own, needs=[(own, 2), (jury.pool, 2)]), len(synthetic)))
     if jury.clip is not None:
         texts = [jury.class_prompt.text(synthetic.class_names[index]) for index in synthetic.labels.argmax(1)]
-        rows.append(("clip_score", "", float(np.mean(clip_score(synthetic, texts, jury.clip))), len(synthetic)))
-    return rows + within_class_lpips(synthetic)
+        rows.append(("clip_score", "", float(np.mean(clip_score(synthetic, texts, jury.clip, device=jury.device))), len(synthetic)))
+    rows += published_rows(synthetic, jury, folder)
+    return rows + within_class_lpips(synthetic, perceptual=jury.perceptual)
 
 # %% ../nbs/60_experiment.ipynb #c056
 def measure_arm(
@@ -1167,7 +1237,8 @@ def measure_arm(
     synthetic = open_synthetic(home) if home is not None else paint_arm(run, arm, split)[0]
     who = (jury.clip, jury.class_prompt.fingerprint(), jury.judge.fed, jury.judge.seed, jury.judge.class_names,
            jury.pool.fingerprint(), jury.network.fingerprint())
-    digest = content_hash("set 1", list(synthetic.sha256), synthetic.labels, split.train.fingerprint(), who)
+    named = [measures] if (measures := jury.measures()) else []
+    digest = content_hash("set 1", list(synthetic.sha256), synthetic.labels, split.train.fingerprint(), who, *named)
     path = run.folder / "runs" / f"set-{digest[:28]}.json"
     try:
         metrics = _metric_rows(parse_json(path.read_text(encoding="utf-8")))
@@ -1199,6 +1270,18 @@ def measure_experiment(
     for number, arm in progress_bar([(number, arm) for number in run.question.splits for arm in arms], "measuring sets", run.progress):
         rows, why = attempt(measure_arm, run, arm, run.splits[number], jury, (arm.text, number) in failed)
         yield [failed_row(_judged(run, arm, number, jury), why)] if why else rows
+
+# %% ../nbs/60_experiment.ipynb #c056f
+def fid_findings(
+    rows: pd.DataFrame,  # of a comparison
+) -> list[Finding]:  # one, or none
+    "A note about published FIDs of fewer pictures than features: how many there were, and how to read them."
+    few = rows[rows.metric.isin(("fid", "tail_fid")) & (rows.n.astype(int) <= INCEPTION_FEATURES)]
+    if not len(few):
+        return []
+    least, most = int(few.n.astype(int).min()), int(few.n.astype(int).max())
+    said = f" The numbers differ here, from {least} to {most}: set `fid_images` to {max(least, 2)} for one that fits all." if least < most else ""
+    return [Finding("few-for-fid", "note", "fid", f"{frechet_note(least, INCEPTION_FEATURES)}{said}")]
 
 # %% ../nbs/60_experiment.ipynb #c060
 def set_table(
@@ -1817,6 +1900,7 @@ def _result(
         *failure_findings(units),
         *set_findings(folder, made, run.question.splits),
         *_other_arms(everything, table),
+        *fid_findings(table),
     ]
     for finding in late:
         say(finding.line())

@@ -522,6 +522,10 @@ def made_table(
         "judge_accuracy": "recognised by the judge (%)",
         "judge_label_mass": "label mass on the judge's answer (%)",
         "lpips_within_class": "LPIPS within a class",
+        "fid": "FID",
+        "kid": "KID",
+        "tail_fid": "mean FID of the tail",
+        "tail_kid": "mean KID of the tail",
         "clip_score": "CLIP score",
     }
     shown = measured.assign(

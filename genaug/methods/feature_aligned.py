@@ -309,7 +309,7 @@ class AlignedWeights(FineTuningSettings, Naming):
         "Fine-tune; a closed-form model has no weights to tune."
         if backbone.unet is None:
             return Concept({})
-        cache, parts = None, []
+        cache, parts, device = None, [], str(backbone.device)
         if checkpoint is not None:
             cache = Path(checkpoint).parent.parent / "experts"  # beside the concepts: arms share it
         extra = self.alignment(self.expert(real, cache, progress, backbone.device)) if self.alignment_weight else None
