@@ -33,7 +33,7 @@ class ClassPrompt:
     metaclass: str = ""                        # "bird", "aircraft"; empty: left out
     names: Mapping[str, str] = field(default_factory=dict)  # class name -> words, where the folder's name is no word
     metaclasses: Mapping[str, str] = field(default_factory=dict)  # class name -> its own metaclass, in place of the common one
-    identity: ClassVar[Identity] = Identity(later=("metaclasses",), sparse=("metaclasses",))
+    identity: ClassVar[Identity] = Identity("ClassPrompt", later=("metaclasses",), sparse=("metaclasses",))
 
     def __post_init__(self):
         check_settings(self)
