@@ -13,6 +13,7 @@ __all__ = ['MOST_BYTES', 'MOST_LETTERS', 'SAVE', 'COLUMNS', 'SHIPPED', 'BY_FORMA
 import csv
 import functools
 import io
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -107,6 +108,8 @@ def names_text(
         place = Path(path).expanduser()
         if place.is_dir():
             raise GenaugError(f"{shown} is a folder: give a CSV file with the columns folder and words.")
+        if place.exists() and not place.is_file():
+            raise GenaugError(f"{shown} is a device or pipe, not a file: give a CSV file.")
         if not place.is_file():
             raise GenaugError(f"{shown} does not exist: check the spelling, or let `genaug check SOURCE "
                               "--write-names FILE` write one to fill in.")
@@ -224,7 +227,8 @@ def check_fit(
     title = f"The names table '{printable(table.title)}'"
     more = lambda names: f" and {len(names) - 1} more" if len(names) > 1 else ""
     if unknown:
-        near = get_close_matches(unknown[0], missing or class_names, 1, 0.3)
+        near = [name for name in missing if name.lstrip("0") == unknown[0].lstrip("0")]
+        near = near or get_close_matches(unknown[0], missing or class_names, 1, 0.3)
         hint = f": the nearest is '{printable(near[0])}'; write it as it is in the data" if near else ": remove the line"
         raise GenaugError(f"{title} has a line for '{printable(unknown[0])}'{more(unknown)}, which the data do not "
                           f"have{hint}.")
@@ -458,14 +462,20 @@ def check_new(
     path: str | Path,  # of a table to write
 ) -> None:
     "Raise `GenaugError` where there is something already, or nothing can be written."
-    place = Path(path).expanduser()
-    if place.exists() or place.is_symlink():
-        raise GenaugError(f"'{printable(str(path))}' exists and may hold words of yours: name another file.")
-    if not place.absolute().parent.is_dir():
-        raise GenaugError(f"'{printable(str(path))}' cannot be written, since its folder does not exist: make the "
-                          "folder, or name another file.")
+    shown = f"'{printable(str(path))}'"
+    try:
+        place = Path(path).expanduser()
+        there, home = place.exists() or place.is_symlink(), place.absolute().parent
+        writable = home.is_dir() and os.access(home, os.W_OK | os.X_OK)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise GenaugError(f"{shown} cannot be written ({type(error).__name__}): name another file.") from None
+    if there:
+        raise GenaugError(f"{shown} exists and may hold words of yours: name another file.")
+    if not writable:
+        why = "its folder does not exist" if not home.is_dir() else "its folder allows no new file"
+        raise GenaugError(f"{shown} cannot be written, since {why}: name another file.")
 
-
+# %% ../nbs/28_names.ipynb #c041b
 def write_names(
     path: str | Path,            # of a new file
     class_names: Sequence[str],  # of the data
