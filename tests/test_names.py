@@ -470,7 +470,8 @@ def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path
     assert "a photo of a melanoma" in plan.read_text()
     assert "melanoma" in (tmp_path / "out" / "report.html").read_text()
     assert told(capsys, *command, "--names", names)[0] == 0
-    assert "the prompt of the classes changed" in sentence(capsys, *command, "--quiet")
+    said = sentence(capsys, *command, "--quiet")
+    assert "the prompt of the classes changed" in said and "--names none" in said
     assert "the prompt of the classes changed" in sentence(capsys, *command, "--names", "published:ham10000", "--quiet")
 
 
