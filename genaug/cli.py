@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'WORLD_ARMS', 'PHOTOGRAPH_ARMS', 'Source', 'Shots',
-           'Imbalance', 'Copies', 'Even', 'BackboneName', 'Fit', 'Matte', 'Device', 'Dtype', 'Metaclass', 'Suffixes',
-           'BatchSize', 'Condition', 'Quiet', 'Json', 'Near', 'FEED_SETTINGS', 'OPTION_FIELDS', 'Made', 'about',
-           'Refusal', 'shown', 'explain', 'safe_streams', 'answer', 'run', 'main', 'Terminal', 'shell_word', 'refuse',
-           'one_of', 'whole', 'number', 'known_home', 'words_of', 'path_of', 'Range', 'declared_ranges', 'range_of',
-           'whole_in', 'number_in', 'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text',
+           'Imbalance', 'Copies', 'Even', 'BackboneName', 'Fit', 'Matte', 'Device', 'Dtype', 'Metaclass', 'Names',
+           'Suffixes', 'BatchSize', 'Condition', 'Quiet', 'Json', 'Near', 'FEED_SETTINGS', 'OPTION_FIELDS', 'Made',
+           'about', 'Refusal', 'shown', 'explain', 'safe_streams', 'answer', 'run', 'main', 'Terminal', 'shell_word',
+           'refuse', 'one_of', 'whole', 'number', 'known_home', 'words_of', 'path_of', 'Range', 'declared_ranges',
+           'range_of', 'whole_in', 'number_in', 'read_shots', 'read_numbers', 'shots_text', 'seeds_text', 'device_text',
            'colour_text', 'find_suffixes', 'check_source', 'check_device', 'check_backbone', 'given', 'idle_options',
-           'examine', 'open_examined', 'part_counts', 'next_command', 'examined_near', 'check', 'chosen_training',
-           'first_prompts', 'check_out', 'read_budget', 'check_amount', 'read_method', 'takes', 'suffix_note',
-           'feed_note', 'idle_reasons', 'Order', 'take_order', 'tell_arms', 'tell_about_options', 'fewer_images',
-           'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'measure_files', 'idle_in_compare',
-           'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin',
-           'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit', 'find_table',
-           'own_kernel', 'table_data', 'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
+           'examine', 'open_examined', 'open_names', 'settle_names', 'part_counts', 'next_command', 'count_lines',
+           'write_template', 'examined_near', 'check', 'chosen_training', 'first_prompts', 'check_out', 'read_budget',
+           'check_amount', 'read_method', 'takes', 'suffix_note', 'feed_note', 'idle_reasons', 'Order', 'take_order',
+           'tell_arms', 'tell_about_options', 'fewer_images', 'paint_order', 'close_order', 'augment', 'ask',
+           'seat_jury', 'measure_files', 'idle_in_compare', 'read_question', 'take_question', 'compare', 'other_arms',
+           'answer_question', 'suffix_makers', 'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report',
+           'run_note', 'opened_for_audit', 'audit', 'find_table', 'table_names', 'own_kernel', 'table_data',
+           'table_settings', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -430,6 +431,7 @@ Matte = Annotated[str, typer.Option(parser=lambda text: colour_text(text), metav
 Device = Annotated[str, typer.Option(parser=lambda text: device_text(text), metavar="DEVICE", help="cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option("--dtype", parser=one_of("--dtype", "auto", "float32", "float16", "bfloat16"), metavar="WORD", help="precision of the backbone's weights: auto (which is float32), float32, bfloat16, or on a GPU float16")]
 Metaclass = Annotated[str, typer.Option(parser=words_of("--metaclass", 100, empty=True, controls=False), metavar="WORD", help="a word for what all classes are, such as bird; part of every prompt")]
+Names = Annotated[str | None, typer.Option("--names", parser=words_of("--names"), metavar="FILE", help="CSV table of how the classes are called in prompts: columns folder, words and, if wanted, metaclass (genaug check --write-names FILE writes one to fill in); published:NAME for one that comes with genaug, 'none' for the folders' names; default: of a published format its own")]
 Suffixes = Annotated[str | None, typer.Option(parser=words_of("--suffixes"), metavar="FILE", help="text file with one suffix per line (such as 'on grass'), published:NAME for a list of the paper (published:cub-5-shot), or 'none'")]
 BatchSize = Annotated[int, typer.Option(parser=whole_in("--batch-size", "batch_size"), metavar="N", help=f"images painted at once ({range_of('batch_size').text()}); on a CPU no value of a pixel changes by more than 2 of 255")]
 Condition = Annotated[str, typer.Option(parser=one_of("--condition", "natural", "correlated", "validation"), metavar="WORD", help="natural, correlated (digit-scenes) or validation (tuning splits)")]
@@ -619,6 +621,35 @@ def open_examined(
     terminal.tell(report.findings)
     return dict(report.sets)
 
+# %% ../nbs/62_cli.ipynb #c019o
+def open_names(
+    option: str | None,  # of --names
+    found,               # data.Source, of `check_source`
+):  # names.NamesTable or None
+    "The table of names that is to be used; raises `GenaugError` for a file that is none."
+    from genaug.names import find_names
+    return find_names(option, found.name if found.kind == "format" else "")
+
+
+def settle_names(
+    terminal: Terminal,          # tells
+    context: typer.Context,      # the options as typed
+    table,                       # names.NamesTable or None
+    class_names: Sequence[str],  # of the data
+    used: bool = True,           # do prompts use words at all?
+):  # ClassPrompt
+    "How the classes are put into words; raises `GenaugError` for a table of the user's that does not fit the data."
+    from genaug.names import check_fit, known_finding, named_prompt, names_findings
+    asked = given(context, "names")
+    if asked and table is not None:
+        check_fit(table, class_names)
+    metaclass = context.params["metaclass"] if "metaclass" in context.params and given(context, "metaclass") else None
+    class_prompt = named_prompt(table, class_names, metaclass)
+    if used:
+        terminal.tell([] if table is None else names_findings(table, class_names, class_prompt))
+        terminal.tell([] if asked else known_finding(class_names, table))
+    return class_prompt
+
 # %% ../nbs/62_cli.ipynb #c021
 def part_counts(
     sets: dict,  # part -> LabeledImages
@@ -648,6 +679,31 @@ def next_command(
     arms = WORLD_ARMS if kind_of_data(sets) == "embedded" else PHOTOGRAPH_ARMS
     return f"genaug compare {shell_word(source)} --shots {min(5, least - keep_back)} --methods {arms}" if least > keep_back else ""
 
+# %% ../nbs/62_cli.ipynb #c021b1
+def count_lines(
+    counts: Mapping[str, Mapping[str, int]],  # of `part_counts`
+) -> list[str]:
+    "One line per class with its pictures in each part."
+    width = max(map(len, counts), default=0)
+    each = {name: ", ".join(f"{count:4d} {part}" for part, count in parts.items()) for name, parts in counts.items()}
+    return [f"{name:<{width}}  {shares}" for name, shares in each.items()] or ["no usable picture"]
+
+
+def write_template(
+    terminal: Terminal,          # tells
+    source: str,                 # SOURCE
+    path: Path | None,           # of --write-names; None: nothing is written
+    class_names: Sequence[str],  # of the data
+    class_prompt,                # ClassPrompt: words that are known
+) -> None:
+    "Write a table of names to fill in, and say how to use it."
+    from genaug.names import write_names
+    if path is not None and not class_names:
+        refuse("There is no class to name: see the findings, and write the table when the data are in order.")
+    if path is not None:
+        write_names(path, class_names, class_prompt)
+        terminal.say(f"Names to look through: {path}. Then: genaug augment {shell_word(source)} OUT --names {shell_word(path)}")
+
 # %% ../nbs/62_cli.ipynb #c021e
 Near = Annotated[str, typer.Option("--near", parser=one_of("--near", "auto", "features", "hash", "none"), metavar="WORD", help="how near copies are sought: features (a network and pixels, some 0.1 s a picture), hash, none; auto: features up to 200 pictures")]
 
@@ -667,37 +723,40 @@ def examined_near(
 # %% ../nbs/62_cli.ipynb #c021c
 @app.command()
 def check(
+    context: typer.Context,
     source: Source,
     min_size: Annotated[int, typer.Option(parser=whole("--min-size", 1, 7071), metavar="PIXELS", help="smallest allowed edge in pixels")] = 8,
     near: Near = "auto",
+    names: Names = None,
+    new_names: Annotated[Path | None, typer.Option("--write-names", parser=path_of("--write-names"), metavar="FILE", help="new CSV table of names to fill in, with first guesses")] = None,
+    backbone: BackboneName = "tiny",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     "Look at a folder of pictures and name every fault."
-    from genaug.prompts import ClassPrompt, prompt_findings
+    from genaug.names import check_names, check_new
+    from genaug.prompts import prompt_findings
     with Terminal("check", as_json) as terminal:
         found = check_source(source)
+        table = open_names(names, found)
+        if new_names is not None:
+            check_new(new_names)
         report = examine(
             source, progress=not quiet, **({"min_size": min_size} if found.kind == "folder" else {})
         )
         findings = examined_near(report, near)
-        counts, named = (
-            part_counts(report.sets),
-            prompt_findings(report.class_names, ClassPrompt(), naming="tokens") if report.sets else [],
-        )
+        counts, named = part_counts(report.sets), []
+        class_prompt = settle_names(terminal, context, table if report.sets else None, report.class_names)
+        if report.sets:
+            named = prompt_findings(report.class_names, class_prompt, naming="tokens")
+            named += check_names(report.class_names, class_prompt, report.kind == "folder", backbone)
         errors = sum(finding.severity == "error" for finding in findings)
-        width = max(map(len, counts), default=0)
-        terminal.say(
-            *(
-                f"{name:<{width}}  {', '.join(f'{count:4d} {part}' for part, count in parts.items())}"
-                for name, parts in counts.items()
-            )
-            if counts
-            else ["no usable picture"]
-        )
+        terminal.say(*count_lines(counts))
         terminal.tell([*findings, *named])
         terminal.say(f"{sum(map(len, report.sets.values()))} usable pictures in {len(counts)} classes, {errors} errors.")
+        write_template(terminal, source, new_names, report.class_names, class_prompt)
         follow = "" if errors else next_command(source, report.sets)
+        follow += f" --names {shell_word(names)}" if follow and names else ""
         terminal.say(*[f"Next: {follow}"] if follow else [])
         terminal.finish(2 if errors else 0, source=source, counts=counts, next=follow or None)
 
@@ -852,8 +911,9 @@ def idle_reasons(
     who = f"{names} {'use' if len(augmenters) > 1 else 'uses'}" if augmenters else "no arm makes images, so none uses"
     used = {what: any(takes(augmenter, what) for augmenter in augmenters) for what in ("class_prompt", "suffixes")}
     unpainted = "" if any(augmenter.needs_backbone for augmenter in augmenters) else f"{who} no diffusion model of that kind"
-    return {"backbone": unpainted, "dtype": unpainted,
-            "metaclass": "" if used["class_prompt"] else f"{who} no prompts", "suffixes": "" if used["suffixes"] else f"{who} no suffixes"}
+    unsaid = "" if used["class_prompt"] else f"{who} no prompts"
+    return {"backbone": unpainted, "dtype": unpainted, "metaclass": unsaid, "names": unsaid,
+            "suffixes": "" if used["suffixes"] else f"{who} no suffixes"}
 
 # %% ../nbs/62_cli.ipynb #c042a
 @dataclasses.dataclass(frozen=True)
@@ -877,7 +937,6 @@ def take_order(
 ) -> Order:
     "All refusals of `augment`; makes nothing."
     from genaug.painting import find_team, refuse_other_run
-    from genaug.prompts import ClassPrompt
     find_team()  # under torchrun, before the first tensor
     asked = context.params
     source, out, condition, device, metaclass = (asked[name] for name in ("source", "out", "condition", "device", "metaclass"))
@@ -885,7 +944,7 @@ def take_order(
     if shots is not None and asked["imbalance"] is not None:
         refuse("Give either a number of shots or an imbalance: use --shots none together with --imbalance.")
     check_out(out, ["plan.jsonl"], found)
-    words = find_suffixes(asked["suffixes"], source)
+    words, table = find_suffixes(asked["suffixes"], source), open_names(asked["names"], found)
     arm = read_method(asked["method"], metaclass, words, device)
     check_device(device)
     tell_about_options(terminal, context, arm)
@@ -895,7 +954,9 @@ def take_order(
     real = chosen_training(sets, shots, asked["imbalance"], asked["seed"])
     check_out(out, ["plan.jsonl"], found, real.pixels)
     check_amount(budget, real)
-    errors = tell_arms(terminal, [arm.text], real, network, ClassPrompt(metaclass=metaclass), words, device)
+    class_prompt = settle_names(terminal, context, table, real.class_names, takes(augmenter, "class_prompt"))
+    augmenter = augmenter.placed(class_prompt=class_prompt)
+    errors = tell_arms(terminal, [arm.text], real, network, class_prompt, words, device)
     if errors:
         terminal.findings += errors
         refuse(errors[0].message)
@@ -1045,6 +1106,7 @@ def augment(
     fit: Fit = None,
     matte: Matte = "white",
     metaclass: Metaclass = "",
+    names: Names = None,
     suffixes: Suffixes = None,
     batch_size: BatchSize = 32,
     condition: Condition = "natural",
@@ -1104,10 +1166,11 @@ def seat_jury(
     from genaug.core import GenaugError
     from genaug.datasets import judging_pool
     from genaug.experiment import find_jury, judge_preset, other_networks
+    from genaug.prompts import ClassPrompt
     if all(arm.augmenter is None for arm in run.arms.values()):
         return None
     named = {name: str(options[name]) for name in ("clip", "lpips", "inception") if options[name] is not None}
-    judge, stored = options["judge"], not (options["measure"] or named)
+    judge, stored, prompt = options["judge"], not (options["measure"] or named), run.question.class_prompt
     pool = judging_pool(run.question.data) if run.question.draws else None
     pool = run.sets.get("train", run.sets.get("all")) if pool is None else pool
     try:
@@ -1124,7 +1187,7 @@ def seat_jury(
         stored=stored and judge == "auto",
         pool=pool,
         device=run.question.device,
-        **({**named, "class_prompt": run.question.class_prompt} if named else {}),
+        **({**named, "class_prompt": prompt} if named or prompt != ClassPrompt(metaclass=prompt.metaclass) else {}),
     )
 
 # %% ../nbs/62_cli.ipynb #c051f
@@ -1170,10 +1233,21 @@ def idle_in_compare(
     )
     return not reasons["backbone"]
 
-# %% ../nbs/62_cli.ipynb #c052e
+# %% ../nbs/62_cli.ipynb #c052q
 OPTION_FIELDS = ("imbalance", "copies", "even", "use", "replace", "updates", "classifier", "classifier_weights", "device", "dtype", "batch_size", "test_part", "condition", "fit", "matte")
 
 
+def read_question(
+    asked: "Mapping[str, object]",  # the options as typed
+    painted: bool,                  # by default, arms that paint with a backbone?
+) -> "Comparison":
+    "The question of the options; raises as `ask` does."
+    fields = {{"imbalance": "imbalance_factor"}.get(name, name): asked[name] for name in OPTION_FIELDS}
+    share, arms = asked["test_share"], asked["methods"] or (WORLD_ARMS if painted else PHOTOGRAPH_ARMS)
+    words = (asked[name] for name in ("shots", "seeds", "repeats", "metaclass", "suffixes"))
+    return ask(asked["source"], arms, *words, test_fraction=0.5 if share is None else share, **fields)
+
+# %% ../nbs/62_cli.ipynb #c052e
 def take_question(
     terminal: Terminal,      # tells what was found
     context: typer.Context,  # the options as typed
@@ -1182,17 +1256,16 @@ def take_question(
     "The refusals of `compare` that need options, files and pictures; makes nothing. `experiment.compare` adds those about splits and arms before it begins."
     from genaug import experiment
     asked = context.params
-    source, out, share = asked["source"], asked["out"], asked["test_share"]
+    source, out = asked["source"], asked["out"]
     found = check_source(source, asked["condition"])
     check_out(out, ["comparison.json"], found)
-    fields = {{"imbalance": "imbalance_factor"}.get(name, name): asked[name] for name in OPTION_FIELDS}
     named = asked["backbone"] if given(context, "backbone") else None
-    arms = asked["methods"] or (WORLD_ARMS if named or found.kind == "built-in" else PHOTOGRAPH_ARMS)
-    words = (asked[name] for name in ("shots", "seeds", "repeats", "metaclass", "suffixes"))
-    question = ask(source, arms, *words, test_fraction=0.5 if share is None else share, **fields)
+    question = read_question(asked, named or found.kind == "built-in")
+    table = open_names(asked["names"], found)
     check_device(question.device)
     measure_files(context)
-    experiment.check_claim(out, question, source)
+    if table is None:  # otherwise the prompts are not known before the classes are
+        experiment.check_claim(out, question, source)
     paints = idle_in_compare(terminal, context, experiment.Run(question, {}, None, out, progress))
     if not (out / "results.csv").is_file():
         experiment.check_classifier(question)
@@ -1201,6 +1274,10 @@ def take_question(
     experiment.check_painter(experiment.Run(question, sets, network, out, progress), named)
     pool = sets.get("train", sets.get("all"))
     if pool is not None:
+        used = any(takes(arm.augmenter, "class_prompt") for arm in experiment.Run(question, {}, None, out).arms.values())
+        class_prompt = settle_names(terminal, context, table, pool.class_names, used)
+        question = dataclasses.replace(question, class_prompt=class_prompt)
+        experiment.check_claim(out, question, source)
         terminal.tell(tell_arms(terminal, question.methods, pool, network, question.class_prompt, question.suffixes, question.device))
     run = experiment.Run(question, sets, network, out, progress)
     if pool is not None and (asked["measure"] or asked["judge"] != "auto"):
@@ -1226,11 +1303,10 @@ def compare(
     classifier: Annotated[str, typer.Option(parser=words_of("--classifier", 200), metavar="NAME", help="auto: letters for built-in sets, probe (a linear head on an ImageNet network) for photographs; fine-tune (all its weights), probe:NAME.TAG or fine-tune:NAME.TAG of timm, the stronger wide (built-in sets), or a preset of notebook 32")] = "auto",
     classifier_weights: Annotated[str | None, typer.Option(parser=words_of("--classifier-weights"), metavar="FILE|TAG", help="starting weights: a file, a tag of timm's hub, or 'random'")] = None,
     backbone: BackboneName = "tiny",
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    fit: Fit = None,
-    matte: Matte = "white",
+    device: Device = "cpu", dtype: Dtype = "auto",
+    fit: Fit = None, matte: Matte = "white",
     metaclass: Metaclass = "",
+    names: Names = None,
     suffixes: Suffixes = None,
     batch_size: BatchSize = 32,
     test_share: Annotated[float | None, typer.Option(parser=number_in("--test-share", "test_fraction"), metavar="SHARE", help="share of each class kept back where SOURCE has no test part; default: 0.5")] = None,
@@ -1363,6 +1439,7 @@ def list_suffixes(
     imbalance: Imbalance = None,
     seed: Annotated[int, typer.Option(parser=whole("--seed", 0, LARGEST_SEED), metavar="N", help="of the draw of photographs and of captions")] = 0,
     metaclass: Metaclass = "",
+    names: Names = None,
     published: Annotated[str | None, typer.Option(parser=words_of("--published", 200), metavar="LIST", help="instead of making one: a list of the paper, such as aircraft-10-shot")] = None,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="also those that name a class or a single object")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="overwrite OUT.txt")] = False,
@@ -1372,10 +1449,14 @@ def list_suffixes(
 ) -> None:
     "Collect settings of the training images ('on grass') for prompts."
     from genaug import suffixes as lists
+    from genaug.names import in_words
     with Terminal("suffixes", as_json) as terminal:
+        table = open_names(names, check_source(source))
         found, describer, model = prepare_suffixes(terminal, context)
         sets, captions = open_examined(terminal, source, progress=not quiet), None
         real = chosen_training(sets, read_shots(shots), imbalance, seed)
+        class_prompt = settle_names(terminal, context, table, real.class_names)
+        real, metaclass = in_words(real, class_prompt), class_prompt.metaclass
         origin, notes = suffix_origin(source, sets, len(real), published, describer, model)
         terminal.note("suffixes", *notes)
         if published is None:
@@ -1383,7 +1464,7 @@ def list_suffixes(
         kept, dropped = (found, {}) if keep_all else lists.filter_suffixes(found, real.class_names, captions, metaclass)
         terminal.say(*(f"Left out: {suffix} ({reason})" for suffix, reason in dropped.items()))
         lists.write_suffixes(out, kept, origin, dropped, replace)
-        follow = f"genaug augment {shell_word(source)} OUT --suffixes {shell_word(out)}"
+        follow = f"genaug augment {shell_word(source)} OUT --suffixes {shell_word(out)}" + (f" --names {shell_word(names)}" if names else "")
         terminal.say(*(f"  {suffix}" for suffix in kept), f"{len(kept)} suffixes in '{out}'. Next: {follow}")
         terminal.finish(out=str(out), suffixes=list(kept), left_out=dropped, next=follow)
 
@@ -1424,7 +1505,8 @@ def run_note(
 def opened_for_audit(
     out: Path,            # OUT of `augment`
     source: str | None,   # of --source
-) -> tuple:  # the plan, the set, its photographs, the test part or None
+    names: str | None = None,  # of --names
+) -> tuple:  # the plan, the set, its photographs, the test part or None, what a table of names shows
     "What an audit compares; raises `GenaugError` or `Refusal` with what is missing."
     from genaug.painting import open_synthetic, read_plan
     from genaug.report import photographs_of
@@ -1432,6 +1514,11 @@ def opened_for_audit(
         first = next(iter(sorted((out / "synthetic").glob("split-*/*/plan.jsonl"))), None)
         refuse(f"'{out}' holds a comparison, {f'not one set: audit its sets one by one, such as {shell_word(first.parent)}, with --source' if first else 'in which nothing was painted, so there is nothing to audit'}.")
     plan = read_plan(out)
+    from genaug.names import check_fit, find_names, words_finding
+    table = find_names(names)
+    if table is not None:
+        check_fit(table, plan.header["class_names"])
+    named = [] if table is None else words_finding(plan.rows, plan.header["class_names"], table)
     made, note = open_synthetic(out), run_note(out) | ({"source": source} if source else {})
     if not note.get("source"):
         refuse("This set was not made by the command line, so the place of its photographs is not known: name their folder with --source.")
@@ -1441,7 +1528,7 @@ def opened_for_audit(
     condition = note.get("condition", "natural")
     check_source(note["source"], condition if note["source"] == "digit-scenes" else "natural")
     sets = examine(note["source"], condition, fit=note.get("fit"), matte=note.get("matte", "white")).sets
-    return plan, made, real, sets.get("test")
+    return plan, made, real, sets.get("test"), named
 
 # %% ../nbs/62_cli.ipynb #c067a
 @app.command()
@@ -1449,11 +1536,12 @@ def audit(
     out: Annotated[Path, typer.Argument(parser=path_of("OUT"), metavar="OUT", help="folder that augment wrote", show_default=False)],
     source: Annotated[str | None, typer.Option(parser=words_of("--source"), metavar="SOURCE", help="where the photographs are now, if they were moved")] = None,
     near: Near = "auto",
+    names: Names = None,
     as_json: Json = False,
 ) -> None:
     "Check a set for leaks and copies."
     with Terminal("audit", as_json) as terminal:
-        plan, made, real, test = opened_for_audit(out, source)
+        plan, made, real, test, named = opened_for_audit(out, source, names)
         from genaug import audit as rules
         from genaug.near_copies import audit_near_features, left_out
         rows = rules.audit(made, real, test, header=plan.header, rows=plan.rows, folder=out / "train")
@@ -1464,6 +1552,7 @@ def audit(
             mark = marks[row.check] if row.passed is False and row.check in marks else marks[row.passed]
             terminal.say(f"{mark} {row.check}: {row.message if row.passed is not None else f'{row.value:.3f}. {row.message}'}")
         terminal.tell(left_out(len(made) + len(real) + len(test or ()), near))
+        terminal.tell(named)
         failed = any(finding.severity == "error" for finding in terminal.findings)
         table = [
             {
@@ -1490,6 +1579,17 @@ def find_table(
     close = difflib.get_close_matches(stem, known, 1, 0.6)
     hint = f"did you mean '{close[0]}'? The" if close else "the"
     refuse(f"There is no table '{shown(name, 200)}': {hint} known ones are {', '.join(sorted(known)) or 'none (this installation has no table notebooks)'}.")
+
+# %% ../nbs/62_cli.ipynb #c072n1
+def table_names(
+    option: str,  # of --names
+) -> str:
+    "What a table notebook is told about names, with the full path of a file; raises `GenaugError` for a file that is none."
+    from genaug.names import find_names
+    find_names(option)
+    if option.strip().lower() == "none" or option.startswith("published:"):
+        return option
+    return str(Path(option).expanduser().resolve())
 
 # %% ../nbs/62_cli.ipynb #c072a3
 @contextlib.contextmanager
@@ -1547,7 +1647,8 @@ def table_settings(
     ]
     if scale == "paper" and asked["run_it"] and lacking:
         refuse(f"At the scale 'paper' the table needs the paper's photographs and model, not the embedded ones: name them with {' and '.join(lacking)}.")
-    given_ones = {"data": data, "backbone": backbone, "classifier_weights": asked["classifier_weights"]}
+    names = asked["names"] and table_names(asked["names"])
+    given_ones = {"data": data, "backbone": backbone, "classifier_weights": asked["classifier_weights"], "names": names}
     numbers = None if asked["seeds"] is None else list(read_numbers(asked["seeds"]))
     methods = (
         None
@@ -1575,6 +1676,7 @@ def reproduce(
     data: Annotated[list[str] | None, typer.Option(parser=words_of("--data"), metavar="NAME=SOURCE", help="photographs in place of the embedded ones, and their name in the rows; may be given several times")] = None,
     backbone: Annotated[str | None, typer.Option(parser=words_of("--backbone"), metavar="NAME", help="diffusion model in place of the embedded one: a diffusers folder or a hub id")] = None,
     classifier_weights: Annotated[str | None, typer.Option(parser=words_of("--classifier-weights"), metavar="FILE|TAG", help="starting weights of the classifier")] = None,
+    names: Names = None,
     device: Device = "cpu",
     run_it: Annotated[bool, typer.Option("--run/--no-run", help="compute missing rows, or only show those there are")] = True,
     out: Annotated[Path, typer.Option(parser=path_of("--out"), metavar="FOLDER", help="folder for rows and the executed notebook")] = Path("genaug_tables"),

@@ -91,13 +91,14 @@ class Identity:
     always: tuple[str, ...] = ()   # of a subclass: fields of `later` of its bases that it counts always
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further stored name -> path of the field it repeats
     values: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # field -> {value: what counts for it}
+    sparse: tuple[str, ...] = ()   # fields that a record, too, leaves out where they have their default
 
     def extended(self, more: "Identity") -> "Identity":
         "This identity of a base class, with what a subclass or an instance adds to it."
         later = (*(name for name in self.later if name not in more.always), *more.later)
         never, aliases = (*self.never, *more.never), {**self.aliases, **more.aliases}
         names, values = {**self.names, **more.names}, {**self.values, **more.values}
-        return Identity(more.kind, names, later, never, (), aliases, values)
+        return Identity(more.kind, names, later, never, (), aliases, values, (*self.sparse, *more.sparse))
 
     def path(self, name: str) -> str:
         "The field that an alias or a stored name stands for; any other name as it is."
@@ -190,12 +191,13 @@ def stored_fields(
 def record_of(
     value: typing.Any,  # a dataclass instance, or anything inside of one
 ) -> typing.Any:
-    "All fields by their stored names, as a file keeps them; dataclasses within too."
+    "All fields by their stored names, as a file keeps them, dataclasses within too; sparse ones only where they say something."
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = _identity(value).names
+        identity = _identity(value)
         return {
-            names.get(item.name, item.name): record_of(getattr(value, item.name))
+            identity.names.get(item.name, item.name): record_of(getattr(value, item.name))
             for item in dataclasses.fields(value)
+            if not (item.name in identity.sparse and value_at(value, item.name)[1])
         }
     if isinstance(value, (list, tuple)):
         return type(value)(record_of(item) for item in value)

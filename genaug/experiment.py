@@ -1753,6 +1753,7 @@ def check_claim(
         changed += ["the source"] * (before["source"] != source and before.get("place", same_source(before["source"])) != same_source(source))
         if changed:
             inside = "write it into the arm (such as diff-ii@copies=2), or " if changed[0] in (WORDS["copies"], WORDS["replace"], WORDS["use"]) else ""
+            inside = "give the --names and --metaclass that it was begun with (--names none for the folders' names), or " if changed[0] == WORDS["class_prompt"] else inside
             raise GenaugError(f"'{folder}' was begun with something else: {changed[0]} changed since; {inside}choose another folder.")
 
 

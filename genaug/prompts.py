@@ -12,8 +12,9 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from .core import Finding, GenaugError, check_settings, printable
+from .core import Finding, GenaugError, Identity, check_settings, printable
 
 # %% ../nbs/04_prompts.ipynb #c006
 def class_words(
@@ -31,13 +32,14 @@ class ClassPrompt:
     template: str = "a photo of a {}"          # exactly one {} for "word metaclass"
     metaclass: str = ""                        # "bird", "aircraft"; empty: left out
     names: Mapping[str, str] = field(default_factory=dict)  # class name -> words, where the folder's name is no word
+    metaclasses: Mapping[str, str] = field(default_factory=dict)  # class name -> its own metaclass, in place of the common one
+    identity: ClassVar[Identity] = Identity("ClassPrompt", later=("metaclasses",), sparse=("metaclasses",))
 
     def __post_init__(self):
         check_settings(self)
-        if not isinstance(self.names, Mapping) or not all(isinstance(word, str) for pair in self.names.items() for word in pair):
-            raise GenaugError(
-                "'ClassPrompt' cannot have these names: they must be a mapping from class name to words."
-            )
+        for name, given in (("names", self.names), ("metaclasses", self.metaclasses)):
+            if not isinstance(given, Mapping) or not all(isinstance(word, str) for pair in given.items() for word in pair):
+                raise GenaugError(f"'ClassPrompt' cannot have these {name}: they must be a mapping from class name to words.")
         try:
             shown = self.template.format("\0").count("\0")
         except (ValueError, KeyError, IndexError, AttributeError):
@@ -47,6 +49,8 @@ class ClassPrompt:
 
     def word(self, class_name: str) -> str: return self.names.get(class_name, class_words(class_name))
 
+    def metaclass_of(self, class_name: str) -> str: return self.metaclasses.get(class_name, self.metaclass)
+
     def text(self,
              class_names: str | Sequence[str],                 # one class, or all classes of a multi-label image
              placeholders: Mapping[str, str] | None = None,    # class name -> learned token, used in place of the words
@@ -54,7 +58,7 @@ class ClassPrompt:
         "The plain prompt of a class; several classes are enumerated, each with the template's article."
         names = [class_names] if isinstance(class_names, str) else list(class_names)
         words = [
-            f"{(placeholders or {}).get(name) or self.word(name)} {self.metaclass}".strip() for name in names
+            f"{(placeholders or {}).get(name) or self.word(name)} {self.metaclass_of(name)}".strip() for name in names
         ]
         article = "a " if "a {}" in self.template else ""
         listed = (
@@ -64,7 +68,7 @@ class ClassPrompt:
         )
         return self.template.format(listed)
 
-    def fingerprint(self) -> str: return f"{self.template}|{self.metaclass}|{sorted(self.names.items())}"
+    def fingerprint(self) -> str: return f"{self.template}|{self.metaclass}|{sorted(self.names.items())}" + (f"|{sorted(self.metaclasses.items())}" if self.metaclasses else "")
 
 # %% ../nbs/04_prompts.ipynb #c009b
 GENERAL = "class|label|category|cls|lbl|id|idx|index|group|folder|type|kind|species|object|item|target|synset|wnid|no|nr"
@@ -171,7 +175,7 @@ def equal_prompts(
                     if severity == "error"
                     else "only what was learned tells them apart"
                 )
-                findings.append(Finding(kind, severity, names[0], f"The classes {_quoted(names)} {why} '{printable(texts[names[0]])[:80]}', so {result}: rename their folders, or give words by hand (ClassPrompt.names)."))
+                findings.append(Finding(kind, severity, names[0], f"The classes {_quoted(names)} {why} '{printable(texts[names[0]])[:80]}', so {result}: rename their folders, or give words by hand (--names FILE)."))
     return findings
 
 # %% ../nbs/04_prompts.ipynb #c009m
@@ -183,7 +187,7 @@ def name_findings(
     "Class names that are empty, codes, or written in signs that a text encoder does not read."
     findings = [Finding("unknown-name", "warning", name, f"Words are given for a class '{printable(name)}' that the set does not have: check how it is written.") for name in class_prompt.names if name not in class_names]
     remedy = (
-        "rename the folder, give words by hand (ClassPrompt.names) or say what all classes are (--metaclass)"
+        "rename the folder, give words by hand (--names FILE) or say what all classes are (--metaclass)"
     )
     for name in class_names:
         word = class_prompt.word(name)
@@ -196,11 +200,10 @@ def name_findings(
                     f"The class {printable(name)!r} has no word for a prompt: {remedy}.",
                 )
             )
-        elif is_code(word, class_prompt.metaclass):
+        elif is_code(word, class_prompt.metaclass_of(name)):
             findings.append(Finding("code-name", severity, name, f"The class {_quoted([name])} is called {_quoted([word])} in its prompt, which reads as a code and will be painted as some word: {remedy}."))
-    told = [(name, why) for name in class_names for why in [oddities(class_prompt.word(name))]] + [
-        ("metaclass", oddities(class_prompt.metaclass))
-    ]
+    told = [(name, oddities(class_prompt.word(name))) for name in class_names]
+    told += [("metaclass", oddities(word)) for word in dict.fromkeys([class_prompt.metaclass, *class_prompt.metaclasses.values()])]
     return findings + [
         Finding(
             "odd-name",

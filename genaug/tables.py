@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'Places', 'table_places', 'parameter_names', 'check_parameters', 'unfinished', 'bootstrap_rows',
-           'lacks_bootstrap', 'fill_table', 'scales_shown', 'table_rows', 'beside_paper', 'map_figure', 'sweep_figure']
+           'lacks_bootstrap', 'with_names', 'fill_table', 'scales_shown', 'table_rows', 'beside_paper', 'map_figure',
+           'sweep_figure']
 
 # %% ../nbs/63_tables.ipynb #c003
 import ast
@@ -17,12 +18,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import datasets
 from .core import GenaugError, parse_json, printable
+from .data import parse_source
 from .datasets import judging_pool
 from .diffusion import usable_device
 from .experiment import (Comparison, Run, Unit, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name,
                                find_jury, keep_answers, manifest_path, measure_experiment, missing_units, open_run, put, read_rows,
                                run_experiment, summarise, with_bootstrap)
+from .names import check_fit, find_names, named_prompt
+from .readers import formats
 from .registry import make_arm, parse_methods
 from .show import Drawing
 
@@ -32,6 +37,7 @@ class Places:
     "Where the rows and the working files of a table lie."
     file: Path  # CSV of the rows
     work: Path  # folder of runs, concepts and images
+    names: str | None = None  # how classes are called in prompts, as `--names` takes it
 
     @property
     def points(self) -> Path: return self.file.parent / "points" / self.file.name  # CSV of curves
@@ -63,13 +69,14 @@ def table_places(
     table: str,                   # its name
     results: str | None = None,   # folder of the rows; None: the project's, or ./results
     start: str | Path = ".",      # the notebook's working directory
+    names: str | None = None,     # how classes are called in prompts: a CSV, "published:NAME" or "none"; None: a published format's own
 ) -> Places:
     "The places of a table."
     start = Path(start)
     project = start / "../results" if start.resolve().name == "tables" else start / "nbs/results"
     place = Path(results) if results is not None else project if project.is_dir() else start / "results"
     return Places(
-        place / f"{table}.csv", (place.parent if place.name == "results" else place) / "_runs" / "shared"
+        place / f"{table}.csv", (place.parent if place.name == "results" else place) / "_runs" / "shared", names
     )
 
 # %% ../nbs/63_tables.ipynb #c007b
@@ -186,6 +193,23 @@ def lacks_bootstrap(
     ]
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
 
+# %% ../nbs/63_tables.ipynb #c015b
+def with_names(
+    run: Run,           # opened
+    source: str,        # SOURCE of the data
+    names: str | None,  # as `--names` takes it; None: the table of a published format
+) -> Run:
+    "The run with the words of a table of names in its prompts; raises `GenaugError` for a table that does not fit the data."
+    found = parse_source(source, datasets.names(), tuple(formats()))
+    table = find_names(names, found.name if found.kind == "format" else "")
+    pool = run.sets.get("train", run.sets.get("all"))
+    if table is None or pool is None:
+        return run
+    if names is not None:
+        check_fit(table, pool.class_names)
+    prompt = named_prompt(table, pool.class_names, run.question.class_prompt.metaclass or None)
+    return dataclasses.replace(run, question=dataclasses.replace(run.question, class_prompt=prompt))
+
 # %% ../nbs/63_tables.ipynb #c016
 def fill_table(
     questions: Sequence[Comparison],  # one per number of shots and classifier, all of one table and scale
@@ -199,10 +223,11 @@ def fill_table(
 ) -> None:
     "Run what a table lacks and write its rows and answers, each as soon as they are there."
     for question in questions:
-        whole = open_run(question, source, places.home(question), backbone, progress=False)
+        whole = with_names(open_run(question, source, places.home(question), backbone, progress=False), source, places.names)
+        texts = {"class_prompt": whole.question.class_prompt} if whole.question.class_prompt != question.class_prompt else {}
         todo = unfinished(question, places.file, whole.names["backbone"])
         asked = dataclasses.replace(
-            whole, question=dataclasses.replace(question, splits=todo or question.splits)
+            whole, question=dataclasses.replace(whole.question, splits=todo or question.splits)
         )
         for unit, rows in run_experiment(asked) if todo else ():
             kind = [row["part"].partition("=")[0] if "," not in row["part"] else "cells" for row in rows]
@@ -214,7 +239,7 @@ def fill_table(
             keep_answers(asked, [unit], places.answers)
         if todo and measure and any(arm.augmenter is not None for arm in asked.arms.values()):
             pool = {"pool": judging_pool(question.data)} if question.draws else {}
-            for rows in measure_experiment(asked, find_jury(asked.sets, places.work / "judges", **pool, **(jury or {}))):
+            for rows in measure_experiment(asked, find_jury(asked.sets, places.work / "judges", **pool, **texts, **(jury or {}))):
                 put(rows, places.file)
         drawn = all(
             manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits

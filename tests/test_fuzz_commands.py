@@ -166,6 +166,8 @@ SETTABLE = {
     "--suffixes": ("", "no/such", "/", "published:", "published:x", "/dev/null", "a\0b", "NONE", "x" * 5000),
     "--backbone": ("", "tinny", "no/such", "..", "/", "a/b/c", "\x1b[2J", "x" * 300, "a\0b", "http://x/y"),
     "--metaclass": ("x" * 5000, "{}", "{0}", "\x1b[2J", "x\nFORGED", "\udcff"),
+    "--names": ("", "no/such", "/", "..", "published:", "published:x", "published:cub", "/dev/null", "a\0b", "NONE", "x" * 5000),
+    "--write-names": ("", ".", "/", "/dev/null", "/proc/x", "no/such/x.csv", "x" * 300, "a\0b", "~nobody", "new.csv"),
     "--out": (
         "",
         ".",

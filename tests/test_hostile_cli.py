@@ -101,7 +101,7 @@ VALUES = [
     "cuda:",
 ]
 COMMANDS = {
-    "check": (["digits"], ["SOURCE", "--min-size"]),
+    "check": (["digits"], ["SOURCE", "--min-size", "--names", "--write-names", "--backbone"]),
     "augment": (
         ["digits", "OUT"],
         [
@@ -116,6 +116,7 @@ COMMANDS = {
             "--backbone",
             "--device",
             "--metaclass",
+            "--names",
             "--suffixes",
             "--batch-size",
             "--condition",
@@ -139,6 +140,7 @@ COMMANDS = {
             "--backbone",
             "--device",
             "--metaclass",
+            "--names",
             "--suffixes",
             "--batch-size",
             "--test-share",
@@ -159,13 +161,14 @@ COMMANDS = {
             "--imbalance",
             "--seed",
             "--metaclass",
+            "--names",
             "--published",
             "--device",
         ],
     ),
     "methods": (["diff-ii"], ["NAME"]),
     "report": (["OUT"], ["OUT"]),
-    "audit": (["OUT"], ["OUT", "--source"]),
+    "audit": (["OUT"], ["OUT", "--source", "--names"]),
     "reproduce": (
         ["diff_ii_main_job", "--out", "OUT"],
         [
@@ -176,6 +179,7 @@ COMMANDS = {
             "--data",
             "--backbone",
             "--classifier-weights",
+            "--names",
             "--device",
             "--out",
         ],
