@@ -461,7 +461,7 @@ def test_an_interrupted_set_is_not_continued_with_other_words(folder, names, tmp
 
 def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path, capsys):
     command = ["compare", folder, "--methods", f"original,{QUICK}", "--shots", 2, "--seeds", 1, "--repeats", 1, "--copies", 0.5,
-               "--updates", 1, "--no-measure", "--out", tmp_path / "out"]
+               "--updates", 1, "--no-measure", "--backbone", "tiny", "--out", tmp_path / "out"]
     code, record = told(capsys, *command, "--names", names)
     assert code == 0
     question = json.loads((tmp_path / "out" / "comparison.json").read_text())["question"]
