@@ -700,7 +700,8 @@ def train_judge(
             continue
     if stored:
         return None
-    run = prepare_training(pool, preset=preset, seed=seed, device=device, folder=cache)
+    folder = cache if preset.frozen else None
+    run = prepare_training(pool, preset=preset, seed=seed, device=device, folder=folder)
     judge = run.finish(progress=progress)
     if cache is not None:
         judge.save(Path(cache) / key)

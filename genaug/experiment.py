@@ -43,7 +43,7 @@ from . import __version__
 from .answers import merge_lock, pack_answers, put_answers, unpack
 from .classifier import (PRESETS, TrainedClassifier, TrainingPreset, prepare_training, train_classifier,
                                train_judge, training_preset)
-from .core import (Bound, Budget, Finding, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
+from .core import (Bound, Budget, Finding, Framing, GenaugError, Identity, LabeledImages, check_settings, content_hash, file_name,
                          head_and_tail, keep_findings, parse_json, printable, progress_bar, read_record, record_of, settings_of,
                          sorted_findings, write_atomic)
 from .cost import (LEARNING_FACTOR, Cost, denoiser_seconds, measuring_sentence, needed_backbone, painting_cost,
@@ -297,6 +297,7 @@ class Comparison:
 
     def __post_init__(self):
         _check_question(self)
+        object.__setattr__(self, "matte", Framing("crop", self.matte).matte)
 
     def record(self) -> dict: return json.loads(json.dumps(record_of(self)))
 
@@ -516,6 +517,7 @@ def check_preset(
 ) -> None:
     "Make the classifier once and let it answer once; raises `GenaugError` when it or its weights cannot be had, and for random weights that nobody asked for."
     if preset.weights is None and asked != "random" and preset.network not in TOY:
+        make_network(preset.network, classes, 3, preset.view.size)  # an unknown name is the first thing to say
         raise GenaugError(f"The network '{preset.network}' would start from random weights, since none are named: write a tag "
                           f"behind its name ('{bare_name(preset.network)}.<tag>'), give --classifier-weights FILE, or write "
                           "--classifier-weights random if that is meant.")
@@ -527,10 +529,11 @@ def check_preset(
 def check_classifier(
     question: Comparison,  # names a classifier and its weights
 ) -> None:
-    "As `check_preset`, before the data are opened; nothing where they decide."
-    if question.classifier != "auto":
-        named = question.classifier, question.classifier_weights, question.updates
-        check_preset(classifier_preset(*named), question.classifier_weights)
+    "As `check_preset`, before the data are opened: those of a folder are taken for photographs."
+    own = "letters" if question.data in names() else "probe"
+    name = own if question.classifier == "auto" else question.classifier
+    preset = classifier_preset(name, question.classifier_weights, question.updates)
+    check_preset(preset, question.classifier_weights)
 
 # %% ../nbs/60_experiment.ipynb #c034a
 def _is_number(

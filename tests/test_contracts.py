@@ -40,6 +40,8 @@ FOREIGN = {
 
 # Parameters that take anything: (file, parameter) -> why.
 ANYTHING = {
+    ("cli.py", "asked"): "the options of a command as they were typed, each of its own type",
+    ("cli.py", "options"): "the options of a command as they were typed, each of its own type",
     ("cli.py", "text"): "a name, a path or a value for the terminal",
     ("core.py", "annotation"): "a type as Python writes it: a class, a union, Annotated",
     ("core.py", "current"): "the value of any setting",

@@ -303,7 +303,8 @@ def test_sources(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     assert parse_source("digits", ["digits"]).kind == "built-in" and parse_source("./digits", ["digits"]).kind == "folder"
-    assert set(open_source(folder)) == {"all"} and open_source("digits", {"digits": lambda: 5}) == 5 and open_source("up:y", formats={"up": str.upper}) == "Y"
+    opened = open_source(folder)["all"]
+    assert set(open_source(folder)) == {"all"} and open_source("digits", {"digits": lambda: 5}) == 5 and open_source("up:y", formats={"up": lambda path: {path: opened}})["y"].ids == opened.ids
 
 
 # ---- splits

@@ -300,12 +300,12 @@ def test_a_changed_setting_never_finds_an_old_result(tmp_path):
 
 def test_arms_are_paired(monkeypatch, tmp_path):
     seen = []
-    real_training = experiment.train_classifier
+    real_training = experiment.prepare_training
     monkeypatch.setattr(
         experiment,
-        "train_classifier",
-        lambda train, synthetic, preset, **rest: (
-            seen.append((train.ids, rest["seed"], preset)) or real_training(train, synthetic, preset, **rest)
+        "prepare_training",
+        lambda train, synthetic, preset, showing, seed, *rest: (
+            seen.append((train.ids, seed, preset)) or real_training(train, synthetic, preset, showing, seed, *rest)
         ),
     )
     list(

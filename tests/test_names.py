@@ -479,10 +479,11 @@ def test_the_jury_reads_the_words(folder, names):
     prompt = named_prompt(read_names(names), CODES)
     question = Comparison((QUICK,), "photos", 2, class_prompt=prompt)
     run = Run(question, load("digit-scenes"), load_backbone("tiny"), "unused", False)
-    jury = cli.seat_jury(run, True)
+    usual = {"measure": None, "judge": "auto", "clip": None, "lpips": None, "inception": None}
+    jury = cli.seat_jury(run, usual)
     assert jury is not None and jury.class_prompt == prompt
     plain = replace(run, question=replace(question, class_prompt=ClassPrompt()))
-    assert cli.seat_jury(plain, True).class_prompt == ClassPrompt()
+    assert cli.seat_jury(plain, usual).class_prompt == ClassPrompt()
 
 
 @pytest.mark.parametrize("command", ["check", "augment", "compare", "suffixes"])

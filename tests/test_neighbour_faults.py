@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from genaug import experiment
-from genaug.classifier import PRESETS, ImageStore, train_classifier, training_preset
+from genaug.classifier import PRESETS, ImageStore, prepare_training, train_classifier, training_preset
 from genaug.concepts.textual_inversion import Concept
 from genaug.core import Budget, GenaugError, LabeledImages
 from genaug.datasets import names
@@ -135,8 +135,8 @@ def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
         experiment,
-        "train_classifier",
-        lambda *given, **named: seen.append((given[2], named["seed"])) or train_classifier(*given, **named),
+        "prepare_training",
+        lambda *given: seen.append((given[2], given[4])) or prepare_training(*given),
     )
     list(
         run_experiment(
@@ -410,24 +410,25 @@ def test_fault_14_append_trains_longer_than_its_control(tmp_path):
 # Fault 15: the best epoch is chosen on the test set, and strengths are tuned without any validation split.
 
 def test_fault_15_the_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
-    assert "test" not in " ".join(inspect.signature(train_classifier).parameters)
+    for function in (train_classifier, prepare_training):
+        assert "test" not in " ".join(inspect.signature(function).parameters)
     given, parts = [], sets()
     monkeypatch.setattr(
         experiment,
-        "train_classifier",
-        lambda *images, **named: given.append((images, named)) or train_classifier(*images, **named),
+        "prepare_training",
+        lambda *images: given.append(images) or prepare_training(*images),
     )
     list(
         run_experiment(
             Run(small_question(("original", "round-trip")), parts, toy_backbone(), tmp_path, False)
         )
     )
-    for images, named in given:
-        everything = [one for one in (*images, *named.values()) if isinstance(one, LabeledImages)]
+    for images in given:
+        everything = [one for one in images if isinstance(one, LabeledImages)]
         assert everything and not {digest for one in everything for digest in one.sha256} & set(
             parts["test"].sha256
         )
-        assert named.get("validation") is None  # the last update is examined
+        assert images[5] is None  # no validation set: the last update is examined
     assert len(given) == 2
 
 

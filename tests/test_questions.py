@@ -241,26 +241,13 @@ def test_networks_and_tags_that_do_not_exist_are_a_sentence(classifier, weights,
         check_classifier(dataclasses.replace(QUESTION, classifier=classifier, classifier_weights=weights))
 
 
-def test_random_weights_that_nobody_asked_for_are_a_warning(tmp_path):
-    (finding,) = check_classifier(
-        dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights=None)
-    )
-    assert (finding.kind, finding.severity) == ("random-weights", "warning")
-    assert (
-        check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights="random"))
-        == []
-    )
-    assert (
-        check_classifier(dataclasses.replace(QUESTION, classifier="residual", classifier_weights=None)) == []
-    )
-    assert (
-        check_classifier(
-            dataclasses.replace(
-                QUESTION, classifier_weights=str(weight_file(tmp_path / "mine.safetensors", "good"))
-            )
-        )
-        == []
-    )
+def test_random_weights_that_nobody_asked_for_are_refused(tmp_path):
+    with pytest.raises(GenaugError, match="would start from random weights, since none are named"):
+        check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights=None))
+    check_classifier(dataclasses.replace(QUESTION, classifier="test_resnet", classifier_weights="random"))
+    check_classifier(dataclasses.replace(QUESTION, classifier="residual", classifier_weights=None))
+    good = str(weight_file(tmp_path / "mine.safetensors", "good"))
+    check_classifier(dataclasses.replace(QUESTION, classifier="letters", classifier_weights=good))
 
 
 def test_good_weights_are_those_that_are_used(tmp_path):

@@ -416,10 +416,6 @@ IDLE = {
         ["augment", "digits", "OUT", "--method", "smote", "--backbone", "some/model"],
         "--backbone has no effect here",
     ),
-    "device": (
-        ["augment", "digits", "OUT", "--method", "smote", "--device", "cpu"],
-        "--device has no effect here",
-    ),
     "copies beside a total": (
         ["augment", "digits", "OUT", "--method", "smote", "--total", "9", "--copies", "2"],
         "--copies has no effect here: --total says",
