@@ -54,6 +54,7 @@ from .metrics.images import (FeatureNetwork, clip_score, frechet_distance, kerne
 from .networks import ImageFeatures, cached_features, check_network, embedded_weights, feature_network
 from .painting import (Canvas, check_apart, check_writable, contents, hold_output, kept_units, make_plan, open_synthetic,
                              paint_plan, read_decisions, read_plan, source_folders)
+from .presets import changed_preset
 from .prompts import ClassPrompt
 from .readers import formats, open_sets
 from .registry import Arm, make_arm, parse_arm, parse_methods
@@ -429,11 +430,12 @@ class Splits(Mapping):
 
 # %% ../nbs/60_experiment.ipynb #c033
 def classifier_preset(
-    name: str,                   # "letters", "residual", a preset, or a timm network
+    name: str,                   # "letters", "residual", a preset, or a timm network; settings may follow behind "@"
     weights: str | None = None,  # None: the usual ones; "random", a file or a tag
     updates: int | None = None,  # None: the preset's own
 ) -> TrainingPreset:
-    "The training settings that a classifier's name stands for."
+    "The training settings that a classifier's name stands for; raises `GenaugError` for settings behind '@' that there are not."
+    name, _, changes = name.partition("@")
     if name in ("letters", "residual"):
         preset = training_preset("tiny", network=name, weights="embedded" if name == "letters" else None)
     elif name == "wide":
@@ -449,6 +451,7 @@ def classifier_preset(
         )
     if weights is not None:
         preset = dataclasses.replace(preset, weights=None if weights == "random" else weights)
+    preset = changed_preset(preset, changes)
     return preset if updates is None else dataclasses.replace(preset, updates=updates, epochs=None)
 
 
