@@ -4,25 +4,31 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'Places', 'table_places', 'parameter_names', 'check_parameters', 'unfinished', 'bootstrap_rows',
-           'lacks_bootstrap', 'fill_table', 'scales_shown', 'table_rows', 'beside_paper', 'map_figure', 'sweep_figure']
+           'lacks_bootstrap', 'lpips_weights', 'seat_jury', 'fill_table', 'paper_parts', 'paper_question',
+           'scales_shown', 'table_rows', 'beside_paper', 'map_figure', 'sweep_figure']
 
 # %% ../nbs/63_tables.ipynb #c003
 import ast
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .core import GenaugError, parse_json, printable
 from .datasets import judging_pool
 from .diffusion import usable_device
-from .experiment import (Comparison, Run, Unit, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name,
+from .experiment import (Comparison, Jury, Run, Unit, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name,
                                find_jury, keep_answers, manifest_path, measure_experiment, missing_units, open_run, put, read_rows,
                                run_experiment, summarise, with_bootstrap)
+from .metrics.images import inception_network
+from .presets import PaperCell, read_cells
 from .registry import make_arm, parse_methods
 from .show import Drawing
 
@@ -53,6 +59,7 @@ class Places:
         return self.work / "-".join(
             [
                 size,
+                *([question.data.split()[0]] if question.scale == "paper" else []),
                 *([question.condition] if question.condition != "natural" else []),
                 *(["smoke"] if question.scale == "seconds" else []),
             ]
@@ -186,20 +193,57 @@ def lacks_bootstrap(
     ]
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
 
+# %% ../nbs/63_tables.ipynb #c015b
+@contextlib.contextmanager
+def lpips_weights(
+    path: str | Path | None,  # of AlexNet's published file; None: what lies in the hub's folder
+) -> Iterator[None]:
+    "Within the block LPIPS finds this file; raises `GenaugError` when it is not there."
+    if path is None:
+        yield
+        return
+    if not Path(path).expanduser().is_file():
+        raise GenaugError(f"The LPIPS weights '{printable(str(path))[:200]}' are not there: give the path of alexnet-owt-7be5be79.pth.")
+    before = torch.hub.get_dir()
+    with tempfile.TemporaryDirectory(prefix="genaug-hub-") as folder:
+        place = Path(folder) / "checkpoints" / "alexnet-owt-7be5be79.pth"
+        place.parent.mkdir()
+        place.symlink_to(Path(path).expanduser().resolve())
+        torch.hub.set_dir(folder)
+        try:
+            yield
+        finally:
+            torch.hub.set_dir(before)
+
+
+def seat_jury(
+    run: Run,                # whose sets are measured
+    folder: Path,            # where judges are kept
+    settings: Mapping | None = None,  # for `find_jury`; and "inception": a file for the FID's features
+) -> Jury:
+    "The judge and the features that measure the sets of a run."
+    settings = {name: value for name, value in (settings or {}).items() if name != "lpips"}
+    inception = settings.pop("inception", None)
+    pool = {"pool": judging_pool(run.question.data)} if run.question.draws else {}
+    prompt = {"class_prompt": run.question.class_prompt} if "clip" in settings else {}
+    jury = find_jury(run.sets, folder, **prompt, **pool, **settings)
+    return jury if inception is None else dataclasses.replace(jury, network=inception_network(inception))
+
 # %% ../nbs/63_tables.ipynb #c016
 def fill_table(
     questions: Sequence[Comparison],  # one per number of shots and classifier, all of one table and scale
-    source: str,                      # SOURCE of the data
+    source: str | Mapping[str, str],  # SOURCE of the data; or of each data set, by the first word of a question's `data`
     places: Places,                   # rows and working folder
     backbone: str = "tiny",           # name, folder or hub id
     measure: bool = True,             # measure the synthetic sets too
-    jury: Mapping | None = None,      # settings for `find_jury`; None: the usual ones
+    jury: Mapping | None = None,      # settings for `seat_jury`; None: the usual ones
     parts: Sequence[str] = (),        # which rows about parts of the test set are kept beside the totals, such as "shots" or "group"
     points: Sequence[tuple[str, str]] = (),  # and which go into the file of curves: (metric, part), such as ("sensitivity", "class")
 ) -> None:
     "Run what a table lacks and write its rows and answers, each as soon as they are there."
     for question in questions:
-        whole = open_run(question, source, places.home(question), backbone, progress=False)
+        where = source if isinstance(source, str) else source[question.data.split()[0]]
+        whole = open_run(question, where, places.home(question), backbone, progress=False)
         todo = unfinished(question, places.file, whole.names["backbone"])
         asked = dataclasses.replace(
             whole, question=dataclasses.replace(question, splits=todo or question.splits)
@@ -213,14 +257,54 @@ def fill_table(
             ) if points else None
             keep_answers(asked, [unit], places.answers)
         if todo and measure and any(arm.augmenter is not None for arm in asked.arms.values()):
-            pool = {"pool": judging_pool(question.data)} if question.draws else {}
-            for rows in measure_experiment(asked, find_jury(asked.sets, places.work / "judges", **pool, **(jury or {}))):
-                put(rows, places.file)
+            with lpips_weights((jury or {}).get("lpips")):
+                for rows in measure_experiment(asked, seat_jury(asked, places.work / "judges", jury)):
+                    put(rows, places.file)
         drawn = all(
             manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits
         )
         if drawn and lacks_bootstrap(question, places.file, whole.names["backbone"]):
             put(bootstrap_rows(whole, *zip(*run_experiment(whole))), places.file)
+
+# %% ../nbs/63_tables.ipynb #c018b
+def paper_parts(
+    table: str,                           # name of the notebook
+    cells: Sequence[str] | None = None,   # names or patterns; None: all
+    **fields,                             # that a notebook's parts have besides
+) -> list[dict]:
+    "The cells of the scale `paper` as the parts of a table notebook; raises `GenaugError` for cells that there are not."
+    return [
+        {
+            "cell": cell,
+            "methods": list(cell.methods),
+            "shots": cell.shots,
+            "imbalance_factor": cell.imbalance_factor,
+            "classifier": cell.classifier,
+            "splits": list(cell.splits),
+            "repeats": list(cell.repeats),
+            "copies": cell.copies,
+            "even": cell.even,
+            "regime": cell.regime,
+            **fields,
+        }
+        for cell in read_cells(table, cells)
+    ]
+
+
+def paper_question(
+    cell: PaperCell,                        # of a table
+    methods: Sequence[str] | None = None,   # only these arms
+    seeds: Sequence[int] | None = None,     # only these splits
+    device: str = "cpu",                    # where the networks run
+    classifier_weights: Mapping[str, str] | None = None,  # network -> file, tag or "random"; None: the paper's tags
+) -> Comparison:
+    "The comparison of a cell."
+    weights = (classifier_weights or {}).get(cell.network.name, cell.network.weights)
+    return Comparison(tuple(methods or cell.methods), cell.rows, cell.shots, cell.imbalance_factor,
+                      splits=tuple(seeds or cell.splits), repeats=tuple(cell.repeats), copies=cell.copies, replace=cell.replace,
+                      classifier=cell.trained_with, classifier_weights=weights, test_part=cell.test_part,
+                      class_prompt=cell.data.prompt(), suffixes=cell.suffix_texts(), device=device, use=cell.use, even=cell.even,
+                      table=cell.table, scale="paper")
 
 # %% ../nbs/63_tables.ipynb #c020
 def scales_shown(
