@@ -58,7 +58,7 @@ def written_changes(
 class DataSet:
     "A data set of a paper, and how it is read."
     name: str              # as it stands in the rows
-    format: str            # word before the colon of SOURCE
+    format: str            # word before the colon of SOURCE; "": a plain folder with parts
     title: str             # as its authors call it
     metaclass: str = ""    # behind the class in prompts
     names: str = ""        # shipped table of class names; "": the distribution's names
@@ -70,6 +70,8 @@ class DataSet:
     source: str = ""       # where the paper says so
 
     def prompt(self) -> ClassPrompt: return ClassPrompt(metaclass=self.metaclass)
+
+    def at(self, folder: object) -> str: return f"{self.format}:{folder}" if self.format else str(folder)
 
 
 @dataclass(frozen=True)
@@ -216,9 +218,9 @@ def locate(
     data_set: DataSet,   # that is looked for
 ) -> str:  # SOURCE; "" when it is not there
     "Where a data set lies below a folder: under its own name or its format's, or by what its distribution holds."
-    for name in (data_set.name, data_set.format):
+    for name in filter(None, (data_set.name, data_set.format)):
         if (folder / name).is_dir():
-            return f"{data_set.format}:{folder / name}"
+            return data_set.at(folder / name)
     distribution = DISTRIBUTIONS.get(data_set.format)
     marks = [] if distribution is None else [distribution.marks]
     if data_set.format == "cub-waterbirds":  # two distributions side by side
@@ -227,7 +229,7 @@ def locate(
         homes = [find_home(folder, mark, data_set.title) for mark in marks]
     except GenaugError:
         return ""
-    return f"{data_set.format}:{folder if len(homes) > 1 else homes[0]}" if homes else ""
+    return data_set.at(folder if len(homes) > 1 else homes[0]) if homes else ""
 
 
 def find_data(
@@ -247,7 +249,7 @@ def find_data(
         if name.strip() not in needed:
             raise GenaugError(f"No cell needs data named '{printable(name)[:60]}': they need {', '.join(needed)}.")
         known = source.partition(":")[0] in formats()
-        named[name.strip()] = source if known else f"{needed[name.strip()].format}:{source}"
+        named[name.strip()] = source if known else needed[name.strip()].at(source)
     return named
 
 # %% ../nbs/56_presets.ipynb #c017
@@ -335,7 +337,7 @@ def check_data(
     source: str,        # SOURCE, as the user named it
 ) -> None:
     "Raise `GenaugError` where the folder is not there or is not the distribution; no picture is opened."
-    word, _, place = source.partition(":")
+    word, _, place = source.partition(":") if source.partition(":")[0] in formats() else ("", "", source)
     path = Path(place).expanduser()
     if not path.is_dir():
         raise GenaugError(f"The folder '{printable(place)[:200]}' of --data {data_set.name} does not exist: check the spelling or give the full path.")

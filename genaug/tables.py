@@ -424,7 +424,7 @@ def sweep_figure(
         summary = (
             summarise(part, metric=metric, controls=()).set_index("arm") if len(part) else pd.DataFrame()
         )
-        factor = 1 if metric.startswith("diversity") else 100
+        factor = 1 if metric.startswith(("diversity", "clip_score", "lpips")) else 100
         for name, points in series.items():
             there = [(position, summary.loc[arm]) for position, arm in points if arm in summary.index]
             if there:
