@@ -1752,6 +1752,7 @@ def say_dry(
     "What a run would take, and what is still to name; nothing is run or written."
     from genaug.presets import Given, missing, read_cells
     terminal, cells = Terminal("reproduce"), ()
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     if asked["scale"] == "paper":
         cells = read_cells(notebook.stem, chosen.get("cells"))
         given = Given(**{name: chosen[name] for name in ("data", "backbone", "classifier_weights", "metric_weights") if chosen.get(name)})

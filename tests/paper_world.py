@@ -1,5 +1,8 @@
 """The scale `paper` on miniatures: published layouts with a few pictures, a random Stable Diffusion folder, full-size classifiers
 with random weights, and presets whose numbers of steps, copies and updates are small. Everything else is the preset's."""
+import ast
+import contextlib
+import io
 import json
 import re
 
@@ -7,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 import miniatures
+import nbformat
 from genaug import presets
 from genaug.data import MIMIC_HEADS, MIMIC_TAILS
 from random_pipeline import random_pipeline
+from table_pages import TABLES
 
 FEW = {  # method -> settings that make it cheap; two learning steps, two sampler steps
     **{name: "naming.steps=2;num_inference_steps=2" for name in ("da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")},
@@ -47,6 +52,8 @@ def rehearsed(record, shared, most=None):
         if cell.get("training"):
             cell["training"] = {**{key: value for key, value in cell["training"].items() if key not in ("epochs", "patience")},
                                 "updates": 2, "batch_size": 2}
+            if cell["network"] == "vgg16":  # AdamW would hold 134 million weights four times
+                cell["training"] |= {"optimizer": "sgd", "momentum": 0}
         if cell.get("study", {}).get("runs"):
             cell["study"] = {**cell["study"], **STUDY}
         return cell
@@ -94,12 +101,12 @@ def lesion_parts(root):
 
 def build_data(root):
     "Every data set of the presets in miniature: the folder that holds them."
-    miniatures.cub(root / "cub", train=10)
-    miniatures.aircraft(root / "aircraft", each=10)
-    miniatures.cars(root / "cars", train=10)
-    miniatures.pet(root / "pet", train=10)
+    miniatures.cub(root / "cub", train=6)
+    miniatures.aircraft(root / "aircraft", each=5)
+    miniatures.cars(root / "cars", train=5)
+    miniatures.pet(root / "pet", train=5, test=1)
     miniatures.flowers(root / "flowers", train=3, val=3, test=4)
-    miniatures.cub(root / "waterbirds", train=10)
+    miniatures.cub(root / "waterbirds", train=6)
     miniatures.waterbirds(root / "waterbirds")
     miniatures.kather(root / "kather")
     chests(root / "mimic-cxr-lt")
@@ -111,3 +118,17 @@ def build_backbone(folder):
     "A Stable Diffusion folder with the real module types, random weights and small widths."
     random_pipeline().save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def run_page(name, whole=False, **parameters):
+    "Executes a table notebook through the cell that runs, or the whole page; its names."
+    space = {"display": lambda *shown: None}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for cell in nbformat.read(TABLES / f"{name}.ipynb", 4).cells:
+            if cell.cell_type == "code":
+                exec(compile(ast.parse(cell.source), name, "exec"), space)
+                if "parameters" in cell.metadata.get("tags", []):
+                    space.update(parameters)
+                if "if run:" in cell.source and not whole:
+                    break
+    return space
