@@ -1602,9 +1602,10 @@ def comparison_effort(
     for arm in (arm for arm in run.arms.values() if arm.augmenter is not None):
         augmenter, budget = arm.augmenter, run.budget(arm)
         steps, batch = augmenter.effort(train)
-        images = len(budget.slots(train))
+        images = sum(budget.wanted(train).values())
         work = 0 if isinstance(augmenter, GeneratorAugmenter) else steps * batch * LEARNING_FACTOR
-        learned[content_hash(augmenter.setting("naming")) if steps and work else augmenter.fingerprint()] = (steps, work)
+        concept = content_hash(augmenter.setting("naming")) if hasattr(augmenter, "naming") and steps else augmenter.fingerprint()
+        learned[concept] = (steps, work)
         sets[content_hash(augmenter.fingerprint(), settings_of(budget))] = (images, augmenter.expected_evaluations(images, len(train)))
     splits, runs = len(question.splits), len(run.arms) * len(question.splits) * len(question.repeats)
     total = [splits * sum(line[place] for line in lines.values()) for lines in (learned, sets) for place in (0, 1)]
