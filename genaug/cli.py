@@ -1611,7 +1611,7 @@ def comparison_effort(
     total = [splits * sum(line[place] for line in lines.values()) for lines in (learned, sets) for place in (0, 1)]
     photographs = len(train) if stated else None
     return Effort(name, len(run.arms), runs, runs * training_updates(run.preset, photographs), *total, photographs,
-                  512 if question.scale == "paper" else backbone.image_size, content_hash(train.fingerprint(), question.class_prompt.fingerprint(), *sorted(sets)))
+                  512 if question.scale == "paper" else backbone.image_size, content_hash(train.fingerprint(), question.class_prompt.fingerprint(), *sorted(sets))[:12])
 
 # %% ../nbs/62_cli.ipynb #c072b4
 def study_effort(

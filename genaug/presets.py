@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['changed_preset', 'written_changes', 'DataSet', 'Network', 'Measure', 'PaperCell', 'presets_folder', 'read_file',
            'made', 'make_cell', 'chosen_cells', 'read_cells', 'locate', 'find_data', 'Given', 'needs', 'missing',
-           'missing_sentence', 'check_file', 'refuse_missing', 'check_data', 'check_networks']
+           'missing_sentence', 'refuse_missing', 'check_file', 'check_data', 'check_networks']
 
 # %% ../nbs/56_presets.ipynb #c003
 import dataclasses
@@ -297,20 +297,12 @@ def missing_sentence(
     count: int,                            # of cells in all
 ) -> str:
     "What is missing, for which cells, in one sentence."
-    parts = [f"{option} for {'every cell' if len(names) == count else ', '.join(names)}" for option, names in lacking.items()]
-    return f"At the scale 'paper' nothing stands in for the paper's photographs, model and weights; name {'; '.join(parts)}; or run a part of the table with --cells."
-
-
-def check_file(
-    kind: str,   # of the weights, for the sentence
-    place: str,  # as the user wrote it
-) -> None:
-    "Raise `GenaugError` for weights of a measure that are not there."
-    path = Path(place).expanduser()
-    if not path.exists():
-        raise GenaugError(f"The weights --metric-weights {kind}={printable(place)[:200]} are not there: give the path of the file (for clip, of the model's folder).")
-    if kind == "clip" and not (path / "config.json").is_file():
-        raise GenaugError(f"'{printable(place)[:200]}' is no CLIP model: give the folder that holds its config.json.")
+    def listed(names):
+        few = names if len(names) < 5 else [*names[:3], f"{len(names) - 3} more"]
+        return "every cell" if len(names) == count else ", ".join(few)
+    parts = [f"{option} for {listed(names)}" for option, names in lacking.items()]
+    return ("At the scale 'paper' nothing stands in for the paper's photographs, model and weights; name "
+            f"{'; '.join(parts)}; or run a part of the table with --cells (--dry-run says which cell needs what).")
 
 
 def refuse_missing(
@@ -332,6 +324,18 @@ def refuse_missing(
         check_data(cell.data, given.data[cell.data.name])
 
 # %% ../nbs/56_presets.ipynb #c019
+def check_file(
+    kind: str,   # of the weights, for the sentence
+    place: str,  # as the user wrote it
+) -> None:
+    "Raise `GenaugError` for weights of a measure that are not there."
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise GenaugError(f"The weights --metric-weights {kind}={printable(place)[:200]} are not there: give the path of the file (for clip, of the model's folder).")
+    if kind == "clip" and not (path / "config.json").is_file():
+        raise GenaugError(f"'{printable(place)[:200]}' is no CLIP model: give the folder that holds its config.json.")
+
+
 def check_data(
     data_set: DataSet,  # of a cell
     source: str,        # SOURCE, as the user named it
