@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['changed_preset', 'written_changes', 'DataSet', 'Network', 'Measure', 'PaperCell', 'presets_folder', 'read_file',
-           'made', 'make_cell', 'chosen_cells', 'read_cells', 'locate', 'find_data', 'Given', 'needs', 'missing',
-           'missing_sentence', 'refuse_missing', 'check_file', 'check_data', 'check_networks']
+           'made', 'make_cell', 'chosen_cells', 'read_cells', 'marks_of', 'locate', 'find_data', 'Given', 'needs',
+           'missing', 'missing_sentence', 'refuse_missing', 'check_file', 'check_data', 'check_networks']
 
 # %% ../nbs/56_presets.ipynb #c003
 import dataclasses
@@ -212,6 +212,16 @@ def read_cells(
     cells = [make_cell(table, record["shared"] | one, shared) for one in record["cells"]]
     return chosen_cells(cells, wanted)
 
+# %% ../nbs/56_presets.ipynb #c014a
+def marks_of(
+    word: str,  # a format of notebook 17; "": a plain folder
+) -> list[tuple]:  # one entry for each distribution that it reads
+    "What the homes of a format hold; empty where nothing but the folder is known."
+    if word == "cub-waterbirds":  # two distributions side by side
+        return [DISTRIBUTIONS[name].marks for name in ("cub", "waterbirds")]
+    marks = DISTRIBUTIONS[word].marks if word in DISTRIBUTIONS else ((),)
+    return [] if marks == ((),) else [marks]
+
 # %% ../nbs/56_presets.ipynb #c015
 def locate(
     folder: Path,        # that may hold the data set
@@ -221,12 +231,8 @@ def locate(
     for name in filter(None, (data_set.name, data_set.format)):
         if (folder / name).is_dir():
             return data_set.at(folder / name)
-    distribution = DISTRIBUTIONS.get(data_set.format)
-    marks = [] if distribution is None else [distribution.marks]
-    if data_set.format == "cub-waterbirds":  # two distributions side by side
-        marks = [DISTRIBUTIONS[name].marks for name in ("cub", "waterbirds")]
     try:
-        homes = [find_home(folder, mark, data_set.title) for mark in marks]
+        homes = [find_home(folder, marks, data_set.title) for marks in marks_of(data_set.format)]
     except GenaugError:
         return ""
     return data_set.at(folder if len(homes) > 1 else homes[0]) if homes else ""
@@ -345,8 +351,8 @@ def check_data(
     path = Path(place).expanduser()
     if not path.is_dir():
         raise GenaugError(f"The folder '{printable(place)[:200]}' of --data {data_set.name} does not exist: check the spelling or give the full path.")
-    if word in DISTRIBUTIONS and DISTRIBUTIONS[word].marks != ((),):
-        find_home(path, DISTRIBUTIONS[word].marks, data_set.title)
+    for marks in marks_of(word):
+        find_home(path, marks, data_set.title)
 
 
 def check_networks(
