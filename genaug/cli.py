@@ -15,10 +15,10 @@ __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'Source'
            'fewer_images', 'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'idle_in_compare',
            'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers', 'suffix_origin',
            'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit', 'find_table',
-           'own_kernel', 'table_data', 'named_values', 'small_settings', 'paper_settings', 'table_settings', 'Effort',
-           'table_questions', 'stand_in', 'training_updates', 'comparison_effort', 'study_effort', 'efforts_of',
-           'time_denoiser', 'time_update', 'probe', 'rates_of', 'tell_efforts', 'say_dry', 'execute_table', 'reproduce',
-           'field_comments', 'method_lines', 'list_methods']
+           'own_kernel', 'table_data', 'absolute', 'named_values', 'small_settings', 'paper_settings', 'table_settings',
+           'Effort', 'table_questions', 'stand_in', 'training_updates', 'comparison_effort', 'study_effort',
+           'efforts_of', 'time_denoiser', 'time_update', 'probe', 'rates_of', 'tell_efforts', 'say_dry',
+           'execute_table', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -1431,6 +1431,22 @@ def table_data(
         named[name.strip()] = source
     return named
 
+# %% ../nbs/62_cli.ipynb #c072a5a
+def absolute(
+    value: Any,  # a text, or texts by name; a path may stand behind "format:"
+) -> Any:
+    "Paths that exist as full ones, since the notebook runs in another folder; names of built-in sets and models stay."
+    from genaug import datasets
+    if isinstance(value, Mapping):
+        return {name: absolute(one) for name, one in value.items()}
+    if not isinstance(value, str) or value in ("tiny", *datasets.names()):
+        return value
+    word, colon, place = value.partition(":")
+    if colon and not Path(value).exists() and Path(place).expanduser().exists():
+        return f"{word}:{Path(place).expanduser().resolve()}"
+    path = Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else value
+
 # %% ../nbs/62_cli.ipynb #c072a6
 def named_values(
     option: str,           # such as "--classifier-weights", for the message
@@ -1510,7 +1526,7 @@ def table_settings(
         "seeds": numbers,
         "device": asked["device"],
         "results": str(asked["out"].resolve()),
-        **{name: value for name, value in given_ones.items() if value},
+        **{name: absolute(value) if name != "cells" else value for name, value in given_ones.items() if value},
     }
 
 # %% ../nbs/62_cli.ipynb #c072b1

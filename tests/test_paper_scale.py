@@ -4,6 +4,11 @@ notebooks at `paper` on miniatures of the published layouts, with full-size clas
 import dataclasses
 
 import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import paper_world
@@ -241,3 +246,23 @@ def test_rehearsal_of_every_table_and_its_page(table, rehearse):
     whole = not table.startswith("feature_space")  # that page learns further codes at full size
     rows, _ = rehearse(table, list(kinds.values()), "few", whole)
     assert len(rows)
+
+
+@pytest.mark.long
+def test_the_command_runs_a_cell_with_relative_paths(world, tmp_path):
+    "The whole way of a user: another working folder, a folder of data sets, a kernel of its own."
+    root, package, home = Path(presets.__file__).parent, tmp_path / "package", tmp_path / "home"
+    shutil.copytree(root, package / "genaug", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tables", "results"):
+        shutil.copytree(root.parent / "nbs" / name, package / "nbs" / name)
+    shutil.copytree(world[0] / "few", package / "nbs" / "tables" / "presets", dirs_exist_ok=True)
+    home.mkdir()
+    (home / "data").symlink_to(world[1])
+    (home / "sd").symlink_to(world[2])
+    words = ["reproduce", "diff_ii_few_shot", "--scale", "paper", "--cells", "pet 5-shot r*", "--methods", "original,real-gen@num_inference_steps=2",
+             "--data", "data", "--backbone", "sd", "--classifier-weights", "resnet50=random", "--out", "out"]
+    done = subprocess.run([sys.executable, "-c", "from genaug.cli import main; main()", *words], cwd=home, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(package)}, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(home / "out" / "diff_ii_few_shot.csv")
+    assert set(rows.scale) == {"paper"} and set(rows[rows.metric == "accuracy"].method) == {"original", "real-gen"}
