@@ -206,6 +206,7 @@ def random_file(folder):
     return str(path)
 
 
+@pytest.mark.slow
 def test_rehearsal_few_shot_resnet50_from_a_file(rehearse, world):
     arm = "diff-ii@naming.steps=2;num_inference_steps=2;split_ratio=0.3"
     rows, _ = rehearse("diff_ii_few_shot", ["cars 5-shot resnet50"], methods=["original", arm], weights=random_file(world[0]))
@@ -215,22 +216,26 @@ def test_rehearsal_few_shot_resnet50_from_a_file(rehearse, world):
     assert set(rows.backbone.str.partition("@")[0]) == {"sd"} and accuracy[accuracy.method == "diff-ii"].evaluations.iloc[0] > 0
 
 
+@pytest.mark.long  # two updates at 384 pixels take half a minute of one core
 def test_rehearsal_few_shot_vision_transformer(rehearse):
     rows, _ = rehearse("diff_ii_few_shot", ["pet 5-shot vit"], methods=["original"])
     assert set(rows.classifier) == {"vit_base_patch16_384@random"} and set(rows.data) == {"pet 5-shot"}
 
 
+@pytest.mark.slow
 def test_rehearsal_long_tail_learns_from_balanced_classes(rehearse):
     arm = "diff-ii@naming.balanced=true;naming.steps=2;num_inference_steps=2;split_ratio=1"
     rows, _ = rehearse("diff_ii_long_tail", ["cub IF=10 lt_diffii"], methods=["original", arm])
     assert set(rows.data) == {"cub IF=10 lt_diffii"} and any("naming.balanced=true" in variant for variant in rows.variant)
 
 
+@pytest.mark.slow
 def test_rehearsal_lesions_with_vgg16(rehearse):
     rows, _ = rehearse("genmix_lesions", methods=["textual-inversion@naming.steps=2;num_inference_steps=2+genmix"])
     assert set(rows.classifier) == {"vgg16@random"} and set(rows.method) == {"textual-inversion+genmix"}
 
 
+@pytest.mark.slow
 def test_rehearsal_chest_x_rays_with_densenet121(rehearse):
     arm = "feature-space@denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8"
     rows, _ = rehearse("feature_space_ablations", methods=["original", arm])
