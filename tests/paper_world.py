@@ -108,7 +108,7 @@ def build_data(root):
     miniatures.flowers(root / "flowers", train=3, val=3, test=4)
     miniatures.cub(root / "waterbirds", train=6)
     miniatures.waterbirds(root / "waterbirds")
-    miniatures.kather(root / "kather")
+    miniatures.kather(root / "kather", each=3, slides=3)
     chests(root / "mimic-cxr-lt")
     lesion_parts(root / "lesions")
     return root

@@ -135,6 +135,15 @@ def test_a_notebook_asks_the_cells_of_its_presets(table, tmp_path):
             assert (question.copies, question.replace, question.even, question.use) == (cell.copies, cell.replace, cell.even, cell.use)
 
 
+def test_arms_that_a_page_makes_for_its_figures_are_those_of_the_presets(tmp_path):
+    chosen = {"scale": "paper", "results": str(tmp_path)}
+    names = {table: cli.table_questions(cli.find_table(table), chosen)[1] for table in ("size_and_copies", "generator_free_baselines", "diff_ii_strength")}
+    assert set(names["size_and_copies"]["arms_of"]("paper")) == set(read_cells("size_and_copies")[0].methods)
+    assert set(names["diff_ii_strength"]["arms_of"]("paper")) == set(read_cells("diff_ii_strength")[0].methods)
+    for cell in read_cells("generator_free_baselines"):
+        assert {text for arm in names["generator_free_baselines"]["arms_of"](cell.regime, "paper") for text in parse_methods(arm)} == set(cell.methods)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_seconds_and_hour_ask_what_they_asked(table):
     assert {scale: {name: text for name, text in BEFORE[table][scale].items() if name != "units"} for scale in BEFORE[table]} == {
