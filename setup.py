@@ -14,12 +14,12 @@ extras = ("dev", "tables", "fid", "data", "track")
 
 
 class BuildWithTables(build_py):
-    """Also copies the table notebooks and the result rows into the built package: genaug/assets/{tables,results}."""
+    """Also copies the table notebooks, their presets and the result rows into the built package: genaug/assets/{tables,results}."""
 
     def run(self):
         super().run()
         if not getattr(self, "editable_mode", False):
-            for name, pattern in (("tables", "[!_.]*.ipynb"), ("results", "**/*.csv")):
+            for name, pattern in (("tables", "[!_.]*.ipynb"), ("tables", "presets/*.json"), ("results", "**/*.csv")):
                 for source in sorted((root / "nbs" / name).glob(pattern)):
                     target = Path(self.build_lib, "genaug", "assets", name, source.relative_to(root / "nbs" / name))
                     target.parent.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,10 @@ __all__ = ['app', 'LARGEST_SEED', 'MOST_SPLITS', 'MOST_IMAGES', 'USES', 'WORLD_A
            'paint_order', 'close_order', 'augment', 'ask', 'seat_jury', 'measure_files', 'idle_in_compare',
            'read_question', 'take_question', 'compare', 'other_arms', 'answer_question', 'suffix_makers',
            'suffix_origin', 'prepare_suffixes', 'list_suffixes', 'report', 'run_note', 'opened_for_audit', 'audit',
-           'find_table', 'table_names', 'own_kernel', 'table_data', 'table_settings', 'reproduce', 'field_comments',
-           'method_lines', 'list_methods']
+           'find_table', 'table_names', 'own_kernel', 'table_data', 'absolute', 'named_values', 'small_settings',
+           'paper_settings', 'table_settings', 'Effort', 'table_questions', 'stand_in', 'training_updates',
+           'comparison_effort', 'study_effort', 'efforts_of', 'time_denoiser', 'time_update', 'probe', 'rates_of',
+           'tell_efforts', 'say_dry', 'execute_table', 'reproduce', 'field_comments', 'method_lines', 'list_methods']
 
 # %% ../nbs/62_cli.ipynb #c003
 import ast
@@ -45,9 +47,10 @@ if TYPE_CHECKING:  # nothing of the library is imported before a command needs i
     from genaug.core import Augmenter, Budget, LabeledImages
     from genaug.diffusion import Backbone
     from genaug.experiment import Comparison, Jury, Run
+    from genaug.presets import PaperCell
     from genaug.registry import Arm
 else:
-    Arm = Augmenter = Backbone = Budget = Comparison = Jury = LabeledImages = Run = Any
+    Arm = Augmenter = Backbone = Budget = Comparison = Jury = LabeledImages = PaperCell = Run = Any
 
 # %% ../nbs/62_cli.ipynb #c006
 app = typer.Typer(
@@ -1634,6 +1637,74 @@ def table_data(
         named[name.strip()] = source
     return named
 
+# %% ../nbs/62_cli.ipynb #c072a5a
+def absolute(
+    value: Any,  # a text, or texts by name; a path may stand behind "format:"
+) -> Any:
+    "Paths that exist as full ones, since the notebook runs in another folder; names of built-in sets and models stay."
+    from genaug import datasets
+    if isinstance(value, Mapping):
+        return {name: absolute(one) for name, one in value.items()}
+    if not isinstance(value, str) or value in ("tiny", *datasets.names()):
+        return value
+    word, colon, place = value.partition(":")
+    if colon and not Path(value).exists() and Path(place).expanduser().exists():
+        return f"{word}:{Path(place).expanduser().resolve()}"
+    path = Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else value
+
+# %% ../nbs/62_cli.ipynb #c072a6
+def named_values(
+    option: str,           # such as "--classifier-weights", for the message
+    pairs: Sequence[str],  # as typed
+) -> dict[str, str]:  # name -> value
+    "NAME=VALUE pairs; raises `Refusal` for a pair without a name or a value."
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            refuse(f"{option} is NAME=VALUE at the scale 'paper', since a table has several of them, not '{shown(pair, 80)}'.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def small_settings(
+    asked: Mapping[str, Any],  # the options as typed
+) -> dict:  # parameters of the notebook
+    "What the embedded data and model are replaced with; raises `Refusal` for options of the scale `paper`."
+    for name in ("cells", "metric_weights"):
+        if asked[name]:
+            refuse(f"--{name.replace('_', '-')} belongs to the scale 'paper', whose cells need it: leave it out, or add --scale paper.")
+    weights = asked["classifier_weights"] or ()
+    if len(weights) > 1:
+        refuse("At the scales 'seconds' and 'hour' --classifier-weights is one FILE or TAG: give it once.")
+    return {"data": table_data(asked["data"] or ()), "backbone": asked["backbone"], "classifier_weights": next(iter(weights), None)}
+
+# %% ../nbs/62_cli.ipynb #c072a7
+def paper_settings(
+    table: str,                # name of the notebook
+    asked: Mapping[str, Any],  # the options as typed
+) -> dict:  # parameters of the notebook
+    "What a user names for the cells of a table; raises `GenaugError` for what is missing or cannot be, before any work."
+    from genaug.diffusion import locate_model
+    from genaug.presets import Given, check_networks, find_data, read_cells, refuse_missing
+    wanted = [name.strip() for name in (asked["cells"] or "").split(",") if name.strip()] or None
+    cells = read_cells(table, wanted)
+    given = Given(
+        find_data(asked["data"] or (), cells),
+        asked["backbone"],
+        named_values("--classifier-weights", asked["classifier_weights"] or ()),
+        named_values("--metric-weights", asked["metric_weights"] or ()),
+    )
+    if asked["run_it"] and not asked["dry_run"]:
+        refuse_missing(cells, given)
+        if given.backbone is not None:
+            if given.backbone == "tiny":
+                refuse("The embedded backbone 'tiny' knows digits, not the paper's photographs: name the paper's model with --backbone.")
+            locate_model(given.backbone)
+        check_networks(cells, given)
+    return {"cells": wanted, **{name: getattr(given, name) or None for name in ("data", "backbone", "classifier_weights", "metric_weights")}}
+
 # %% ../nbs/62_cli.ipynb #c072b
 def table_settings(
     notebook: Path,        # of the table
@@ -1641,19 +1712,14 @@ def table_settings(
 ) -> dict:  # parameters of the notebook
     "The refusals of `reproduce`, and what the notebook is told."
     asked = context.params
-    scale, backbone, data = asked["scale"], asked["backbone"], table_data(asked["data"] or ())
+    scale = asked["scale"]
     if asked["methods"] is not None:
         from genaug.registry import make_arm, parse_methods
         for text in parse_methods(asked["methods"]):
             make_arm(text)
     check_device(asked["device"])
-    lacking = [
-        option for option, value in (("--data NAME=SOURCE", data), ("--backbone NAME", backbone)) if not value
-    ]
-    if scale == "paper" and asked["run_it"] and lacking:
-        refuse(f"At the scale 'paper' the table needs the paper's photographs and model, not the embedded ones: name them with {' and '.join(lacking)}.")
-    names = asked["names"] and table_names(asked["names"])
-    given_ones = {"data": data, "backbone": backbone, "classifier_weights": asked["classifier_weights"], "names": names}
+    given_ones = paper_settings(notebook.stem, asked) if scale == "paper" else small_settings(asked)
+    names = {"names": table_names(asked["names"])} if asked["names"] else {}
     numbers = None if asked["seeds"] is None else list(read_numbers(asked["seeds"]))
     methods = (
         None
@@ -1662,13 +1728,280 @@ def table_settings(
     )
     return {
         "scale": scale,
-        "run": asked["run_it"],
+        "run": asked["run_it"] and not asked["dry_run"],
         "methods": methods,
         "seeds": numbers,
         "device": asked["device"],
         "results": str(asked["out"].resolve()),
-        **{name: value for name, value in given_ones.items() if value},
+        **{name: absolute(value) if name != "cells" else value for name, value in given_ones.items() if value},
+        **names,
     }
+
+# %% ../nbs/62_cli.ipynb #c072b1
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    "What a question takes, counted and not run."
+    name: str             # of the cell, or of the data
+    arms: int
+    runs: int             # classifiers trained
+    updates: int          # of all of them
+    steps: int            # learning steps
+    work: int             # of these steps, in denoiser evaluations
+    images: int           # painted
+    evaluations: int      # of the denoiser, for the images
+    photographs: int | None  # to train on; None: not stated
+    edge: int             # pixels of a painted image
+    sets: str = ""        # equal where two questions share their sets; "": they are its own
+
+    def gigabytes(self) -> float:
+        "Images as PNG (0.6 bytes per value), and an inversion of 64 kB per photograph."
+        return (self.images * 0.6 * 3 * self.edge**2 + (self.photographs or 0) * 65_536 * bool(self.images)) / 1e9
+
+    def hours(self, each: float, update: float) -> float:
+        "At these seconds per evaluation and per update."
+        return ((self.evaluations + self.work) * each + self.updates * update) / 3600
+
+# %% ../nbs/62_cli.ipynb #c072b1c
+def table_questions(
+    notebook: Path,   # of a table
+    chosen: Mapping,  # parameters for it
+) -> tuple[list, dict]:  # what it asks; its names
+    "Execute the notebook's code up to the cell that would run, which it includes without running."
+    import io
+    names = {"__name__": "table"}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(source, notebook.name, "exec"), names)
+            if "parameters" in cell["metadata"].get("tags", ()):
+                names |= {**chosen, "run": False}
+            if "if run:" in source:
+                break
+    return list(names["questions"]), names
+
+# %% ../nbs/62_cli.ipynb #c072b2
+def stand_in(
+    cell: PaperCell,  # of a preset
+) -> LabeledImages:
+    "Black pictures in the numbers that the preset states for the training part; where it states none, a few of every label."
+    import numpy as np
+    from genaug.core import LabeledImages
+    from genaug.data import long_tail_counts
+    data = cell.data
+    if cell.shots:
+        counts = [cell.shots] * data.classes
+    elif cell.imbalance_factor:
+        counts = long_tail_counts(data.train / data.classes, cell.imbalance_factor, data.classes)
+    else:
+        counts = data.class_counts or [max(1, data.train // data.classes)] * data.classes
+    labels = np.eye(data.classes, dtype=np.float32)[np.repeat(np.arange(data.classes), counts)]
+    if data.labels == "multi":  # half of the labels are common ones
+        labels = np.concatenate([labels, labels[: data.classes // 2], labels[: data.classes // 2]])
+    pixels, names = np.zeros((2, 2, 3), np.uint8), [f"class {index:04d}" for index in range(data.classes)]
+    return LabeledImages([pixels] * len(labels), labels, names, [f"{place}.png" for place in range(len(labels))], data.labels)
+
+
+def training_updates(
+    preset: Any,         # a training preset
+    photographs: int | None,  # None: not stated
+) -> int:
+    "Updates of one training; 0 where they follow from a number that is not stated."
+    return preset.updates or (preset.epochs * max(1, photographs // min(preset.batch_size, photographs)) if photographs else 0)
+
+# %% ../nbs/62_cli.ipynb #c072b3
+def comparison_effort(
+    question: Comparison,     # as the notebook asks it
+    name: str,                # of the cell, or of the data
+    train: LabeledImages,     # of one split, or stand-ins for it
+    backbone: Backbone,       # decides the methods' settings; paints nothing
+    stated: bool = True,      # is the number of photographs known?
+) -> Effort:
+    "The effort of all splits; arms that share a concept or a set have it once."
+    from genaug.core import content_hash, settings_of
+    from genaug.cost import LEARNING_FACTOR
+    from genaug.experiment import Run
+    from genaug.generators.common import GeneratorAugmenter
+    run, learned, sets = Run(question, {"train": train}, backbone, Path("."), False), {}, {}
+    for arm in (arm for arm in run.arms.values() if arm.augmenter is not None):
+        augmenter, budget = arm.augmenter, run.budget(arm)
+        steps, batch = augmenter.effort(train)
+        images = sum(budget.wanted(train).values())
+        work = 0 if isinstance(augmenter, GeneratorAugmenter) else steps * batch * LEARNING_FACTOR
+        concept = content_hash(augmenter.setting("naming")) if hasattr(augmenter, "naming") and steps else augmenter.fingerprint()
+        learned[concept] = (steps, work)
+        sets[content_hash(augmenter.fingerprint(), settings_of(budget))] = (images, augmenter.expected_evaluations(images, len(train)))
+    splits, runs = len(question.splits), len(run.arms) * len(question.splits) * len(question.repeats)
+    total = [splits * sum(line[place] for line in lines.values()) for lines in (learned, sets) for place in (0, 1)]
+    photographs = len(train) if stated else None
+    return Effort(name, len(run.arms), runs, runs * training_updates(run.preset, photographs), *total, photographs,
+                  512 if question.scale == "paper" else backbone.image_size, content_hash(train.fingerprint(), question.class_prompt.fingerprint(), *sorted(sets))[:12])
+
+# %% ../nbs/62_cli.ipynb #c072b4
+def study_effort(
+    study: Any,            # an alignment study
+    name: str,             # of the cell, or of the data
+    train: LabeledImages,  # training tiles, or stand-ins
+    backbone: Backbone,    # decides the settings
+) -> Effort:
+    "The effort of a study that fine-tunes a model per arm and run, and paints from it."
+    from genaug.cost import LEARNING_FACTOR
+    from genaug.registry import make_arm
+    fixed, steps, work = dict(study.overrides), 0, 0
+    for arm in study.arms:
+        naming = make_arm(arm, backbone).augmenter.naming
+        naming = dataclasses.replace(naming, **{key: value for key, value in fixed.items() if key in ("steps", "batch_size")})
+        count, batch = naming.effort(train)
+        steps, work = steps + count, work + count * batch * LEARNING_FACTOR
+    classes = 1 if study.dreambooth else len(train.class_names) - len(study.left_out)
+    images = len(study.arms) * sum(len(study.seeds(run)) for run in study.runs) * study.per_class * classes
+    return Effort(name, len(study.arms), 2, study.judge[3], steps * len(study.runs), work * len(study.runs), images,
+                  images * study.num_inference_steps, len(train), 64 if study.scale == "paper" else backbone.image_size)
+
+# %% ../nbs/62_cli.ipynb #c072b4b
+def efforts_of(
+    questions: Sequence,          # of `table_questions`
+    names: Mapping,               # of the notebook
+    cells: Sequence[PaperCell],   # of the scale `paper`; empty at the others
+) -> list[Effort]:
+    "What each question takes; raises `GenaugError` for data that cannot be opened."
+    from genaug.diffusion import ToyBackbone, load_backbone
+    from genaug.experiment import Comparison, Run
+    from genaug.readers import open_sets
+    found, sets = [], {} if cells else open_sets(names["source"] if "source" in names else next(iter(names["data"].values())))
+    for place, question in enumerate(questions):
+        cell = cells[place] if cells else None
+        train = stand_in(cell) if cell else Run(question, sets, None, Path("."), False).first.train if isinstance(question, Comparison) else sets["train"]
+        backbone = ToyBackbone.from_images(train.batch(size=4), train.targets, train.class_names) if cell and train.task == "single" else None
+        backbone = backbone or (ToyBackbone.from_images(train.batch(size=4), [0] * len(train), ("a",)) if cell else load_backbone("tiny"))
+        name = cell.cell if cell else getattr(question, "data", getattr(question, "network", ""))
+        if isinstance(question, Comparison):
+            found.append(comparison_effort(question, name, train, backbone, not cell or bool(cell.data.train or cell.shots)))
+        elif hasattr(question, "per_class"):
+            found.append(study_effort(question, name, train, backbone))
+        else:
+            found.append(Effort(name, 1, 1, training_updates(question, len(train)), 0, 0, 0, 0, len(train), 0))
+    return found
+
+# %% ../nbs/62_cli.ipynb #c072b7
+def time_denoiser(
+    name: str,    # of the backbone
+    device: str,  # where it computes
+) -> float:  # seconds per image
+    "One evaluation of the denoiser."
+    from genaug.cost import denoiser_seconds
+    from genaug.diffusion import load_backbone
+    return denoiser_seconds(load_backbone(name, device), rows=1)
+
+
+def time_update(
+    network: str,     # of the classifier
+    edge: int,        # pixels
+    batch_size: int,  # photographs per update
+    device: str,      # where it computes
+) -> float:  # seconds per update
+    "Forward and backward of four photographs on random weights, scaled to the batch."
+    import time
+    import torch
+    from genaug.networks import make_network
+    model, few = make_network(network, 10, 3, edge).to(device).train(), min(4, batch_size)
+    pictures = torch.rand(few, 3, edge, edge, device=device)
+    model(pictures).sum().backward()
+    started = time.perf_counter()
+    float(model(pictures).sum().backward() or 0.0)
+    return (time.perf_counter() - started) * batch_size / few
+
+
+def probe(
+    call: str,          # of a function of this module, such as "time_denoiser('tiny', 'cpu')"
+    most: float = 120,  # seconds
+) -> float | None:  # None: it took longer, or failed
+    "What the function says, asked in another process."
+    import subprocess
+    program = f"from genaug.cli import time_denoiser, time_update; print('seconds', {call})"
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=most, check=False)
+        return float(done.stdout.rpartition("seconds")[2])
+    except (subprocess.TimeoutExpired, ValueError):
+        return None
+
+# %% ../nbs/62_cli.ipynb #c072b8
+def rates_of(
+    asked: Mapping[str, Any],     # the options as typed
+    cells: Sequence[PaperCell],   # of the scale `paper`; empty at the others
+    most: float = 120,            # seconds for each probe
+) -> tuple[float | None, float | None, list[str]]:  # seconds per evaluation, per update; where they come from
+    "The rates that the user states, or measured ones; None where there is neither."
+    each, update, said = asked["seconds_per_evaluation"], asked["seconds_per_update"], []
+    model = asked["backbone"] or (None if cells else "tiny")
+    said += ["the rate per evaluation is yours"] if each is not None else []
+    if each is None and model is not None:
+        each = probe(f"time_denoiser({model!r}, {asked['device']!r})", most)
+        said.append(f"an evaluation was measured on {asked['device']}" if each is not None else f"an evaluation of '{model}' could not be timed within {most:g} s")
+    said += ["the rate per update is yours"] if update is not None else []
+    if update is None:
+        first = cells[0] if cells else None
+        network, edge = (first.network.name, first.network.size) if first else ("letters", 32)
+        batch = first.training.get("batch_size", 32) if first else 50
+        update = probe(f"time_update({network!r}, {edge}, {batch}, {asked['device']!r})", most)
+        said.append(f"an update of {network} was measured on {asked['device']}" if update is not None else f"an update of {network} could not be timed within {most:g} s")
+    return each, update, said
+
+# %% ../nbs/62_cli.ipynb #c072b8b
+def tell_efforts(
+    terminal: Terminal,           # tells
+    efforts: Sequence[Effort],    # one per question
+    rates: tuple,                 # of `rates_of`
+) -> None:
+    "A line per question, and their sum."
+    each, update, said = rates
+    def line(name, ones):
+        again = [one.sets != "" and one.sets in [other.sets for other in ones[:place]] for place, one in enumerate(ones)]
+        ones = [dataclasses.replace(one, steps=0, work=0, images=0, evaluations=0) if twice else one for one, twice in zip(ones, again)]
+        total = {key: sum(getattr(one, key) for one in ones) for key in ("runs", "updates", "steps", "images", "evaluations")}
+        hours = "" if each is None or update is None else f", about {sum(one.hours(each, update) for one in ones):,.1f} hours"
+        unknown = "" if all(one.photographs for one in ones) else " (without what follows from the number of photographs, which the paper does not state)"
+        return (f"{name}: {total['runs']:,} classifiers, {total['updates']:,} updates, {total['steps']:,} learning steps, {total['images']:,} images, "
+                f"{total['evaluations']:,} denoiser evaluations, {sum(one.gigabytes() for one in ones):,.2f} GB{hours}{unknown}")
+    terminal.say(*(line(f"{one.name} ({one.arms} arms)", [one]) for one in efforts))
+    terminal.say(line("In all", efforts), f"Rates: {'; '.join(said)}." if said else "No hours: give --seconds-per-evaluation and --seconds-per-update.")
+    if each is None:
+        terminal.say("No hours: give --seconds-per-evaluation, or name the model with --backbone so that it can be timed.")
+
+# %% ../nbs/62_cli.ipynb #c072ba
+def say_dry(
+    notebook: Path,            # of the table
+    chosen: Mapping,           # its parameters
+    asked: Mapping[str, Any],  # the options as typed
+) -> None:
+    "What a run would take, and what is still to name; nothing is run or written."
+    from genaug.presets import Given, missing, read_cells
+    terminal, cells = Terminal("reproduce"), ()
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if asked["scale"] == "paper":
+        cells = read_cells(notebook.stem, chosen.get("cells"))
+        given = Given(**{name: chosen[name] for name in ("data", "backbone", "classifier_weights", "metric_weights") if chosen.get(name)})
+        lacking = missing(cells, given)
+        terminal.say(*(f"To name: {option}" + ("" if len(ones) == len(cells) else f", for {', '.join(ones)}") for option, ones in lacking.items()))
+    questions, names = table_questions(notebook, chosen)
+    tell_efforts(terminal, efforts_of(questions, names, cells), rates_of(asked, cells))
+
+# %% ../nbs/62_cli.ipynb #c072c1
+def execute_table(
+    notebook: Path,   # of the table
+    target: Path,     # the executed notebook
+    chosen: Mapping,  # parameters
+    out: Path,        # its working directory
+) -> None:
+    "Run the notebook through papermill; raises `Refusal` with the reason when it stops."
+    import papermill
+    try:
+        with own_kernel() as kernel:
+            papermill.execute_notebook(
+                str(notebook), str(target), dict(chosen), kernel_name=kernel, progress_bar=False, cwd=str(out)
+            )
+    except papermill.exceptions.PapermillExecutionError as error:
+        refuse(f"The notebook stopped with {error.ename} ({' '.join(str(error.evalue).split())[:300]}); see the last cell of '{target}', then run the same command again: finished rows are kept.")
 
 # %% ../nbs/62_cli.ipynb #c072d
 @app.command()
@@ -1678,11 +2011,16 @@ def reproduce(
     scale: Annotated[str, typer.Option(parser=one_of("--scale", "seconds", "hour", "paper"), metavar="WORD", help="seconds, hour or paper")] = "seconds",
     methods: Annotated[str | None, typer.Option(parser=words_of("--methods", 20_000), metavar="ARMS", help="only these arms")] = None,
     seeds: Annotated[str | None, typer.Option(parser=seeds_text, metavar="N|A-B|A,B", help="only these splits: 3, 5-9 or 0,2,7")] = None,
-    data: Annotated[list[str] | None, typer.Option(parser=words_of("--data"), metavar="NAME=SOURCE", help="photographs in place of the embedded ones, and their name in the rows; may be given several times")] = None,
+    data: Annotated[list[str] | None, typer.Option(parser=words_of("--data"), metavar="NAME=SOURCE", help="photographs in place of the embedded ones, and their name in the rows; may be given several times; at the scale paper also a FOLDER that holds the data sets")] = None,
     backbone: Annotated[str | None, typer.Option(parser=words_of("--backbone"), metavar="NAME", help="diffusion model in place of the embedded one: a diffusers folder or a hub id")] = None,
-    classifier_weights: Annotated[str | None, typer.Option(parser=words_of("--classifier-weights"), metavar="FILE|TAG", help="starting weights of the classifier")] = None,
+    classifier_weights: Annotated[list[str] | None, typer.Option(parser=words_of("--classifier-weights"), metavar="FILE|TAG", help="starting weights of the classifier; at the scale paper NETWORK=FILE|TAG, once per network")] = None,
+    metric_weights: Annotated[list[str] | None, typer.Option(parser=words_of("--metric-weights"), metavar="NAME=PATH", help="at the scale paper: clip=FOLDER, inception=FILE or lpips=FILE")] = None,
+    cells: Annotated[str | None, typer.Option(parser=words_of("--cells"), metavar="NAMES", help="at the scale paper: only these cells, or patterns such as 'cub*', with commas")] = None,
     names: Names = None,
     device: Device = "cpu",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what a run would take, and what is still to name; run nothing")] = False,
+    seconds_per_evaluation: Annotated[float | None, typer.Option(parser=number("--seconds-per-evaluation", 0, 86_400), metavar="SECONDS", help="of the denoiser and one image, for --dry-run; left out: measured")] = None,
+    seconds_per_update: Annotated[float | None, typer.Option(parser=number("--seconds-per-update", 0, 86_400), metavar="SECONDS", help="of the classifier, for --dry-run; left out: measured")] = None,
     run_it: Annotated[bool, typer.Option("--run/--no-run", help="compute missing rows, or only show those there are")] = True,
     out: Annotated[Path, typer.Option(parser=path_of("--out"), metavar="FOLDER", help="folder for rows and the executed notebook")] = Path("genaug_tables"),
 ) -> None:
@@ -1697,15 +2035,11 @@ def reproduce(
         refuse(f"'{out}' is a file: choose another folder for the result.")
     if unknown := sorted(chosen.keys() - papermill.inspect_notebook(str(notebook)).keys()):
         refuse(f"The table '{notebook.stem}' has no parameter {unknown[0]}: leave the option for it out.")
+    if dry_run:
+        return say_dry(notebook, chosen, context.params)
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{notebook.stem}.{scale}.ipynb"
-    try:
-        with own_kernel() as kernel:
-            papermill.execute_notebook(
-                str(notebook), str(target), chosen, kernel_name=kernel, progress_bar=False, cwd=str(out)
-            )
-    except papermill.exceptions.PapermillExecutionError as error:
-        refuse(f"The notebook stopped with {error.ename} ({' '.join(str(error.evalue).split())[:300]}); see the last cell of '{target}', then run the same command again: finished rows are kept.")
+    execute_table(notebook, target, chosen, out)
     Terminal("reproduce").say(f"Executed notebook: {target}. Rows: {out}")
 
 # %% ../nbs/62_cli.ipynb #c073b

@@ -59,6 +59,7 @@ from .networks import (EMBEDDED, KINDS, ROLES, TOY, ImageFeatures, bare_name, ca
                              embedded_weights, features_for, head_of, kind_of_data, make_network, network_for, usual_view)
 from .painting import (Canvas, check_apart, check_writable, contents, hold_output, kept_units, make_plan, open_synthetic,
                              paint_plan, read_decisions, read_plan, source_folders)
+from .presets import changed_preset
 from .prompts import ClassPrompt
 from .readers import formats, open_sets
 from .registry import Arm, make_arm, parse_arm, parse_methods
@@ -462,11 +463,12 @@ def _of_network(
 
 # %% ../nbs/60_experiment.ipynb #c033d
 def classifier_preset(
-    name: str,                   # "auto" (an embedded set), "letters", "residual", "wide", `TRAININGS`, a preset, or a timm network
+    name: str,                   # settings may follow behind "@"; "auto" (an embedded set), "letters", "residual", "wide", `TRAININGS`, a preset, or a timm network
     weights: str | None = None,  # None: the usual ones; "random", a file or a tag
     updates: int | None = None,  # None: the preset's own
 ) -> TrainingPreset:
-    "The training settings that a classifier's name stands for."
+    "The training settings that a classifier's name stands for; raises `GenaugError` for settings behind '@' that there are not."
+    name, _, changes = name.partition("@")
     name = "letters" if name == "auto" else name
     how, colon, network = name.partition(":")
     if name in ("letters", "residual"):
@@ -482,6 +484,7 @@ def classifier_preset(
         preset = dataclasses.replace(training_preset("few_shot_resnet50"), name="timm", network=name, weights=usual)
     if weights is not None:
         preset = dataclasses.replace(preset, weights=None if weights == "random" else weights)
+    preset = changed_preset(preset, changes)
     return preset if updates is None else dataclasses.replace(preset, updates=updates, epochs=None)
 
 # %% ../nbs/60_experiment.ipynb #c033i

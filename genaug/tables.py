@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'Places', 'table_places', 'parameter_names', 'check_parameters', 'unfinished', 'bootstrap_rows',
-           'lacks_bootstrap', 'with_names', 'fill_table', 'scales_shown', 'table_rows', 'beside_paper', 'map_figure',
-           'sweep_figure']
+           'lacks_bootstrap', 'with_names', 'seat_jury', 'fill_table', 'paper_parts', 'paper_question', 'paper_jury',
+           'scales_shown', 'table_rows', 'beside_paper', 'map_figure', 'sweep_figure']
 
 # %% ../nbs/63_tables.ipynb #c003
 import ast
@@ -23,10 +23,11 @@ from .core import GenaugError, parse_json, printable
 from .data import parse_source
 from .datasets import judging_pool
 from .diffusion import usable_device
-from .experiment import (Comparison, Run, Unit, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name,
+from .experiment import (Comparison, Jury, Run, Unit, arm_fields, arm_text, classifier_identity, classifier_preset, condition_name,
                                find_jury, keep_answers, manifest_path, measure_experiment, missing_units, open_run, put, read_rows,
                                run_experiment, summarise, with_bootstrap)
 from .names import check_fit, find_names, named_prompt
+from .presets import PaperCell, read_cells
 from .readers import formats
 from .registry import make_arm, parse_methods
 from .show import Drawing
@@ -59,6 +60,7 @@ class Places:
         return self.work / "-".join(
             [
                 size,
+                *([question.data.split()[0]] if question.scale == "paper" else []),
                 *([question.condition] if question.condition != "natural" else []),
                 *(["smoke"] if question.scale == "seconds" else []),
             ]
@@ -210,20 +212,33 @@ def with_names(
     prompt = named_prompt(table, pool.class_names, run.question.class_prompt.metaclass or None)
     return dataclasses.replace(run, question=dataclasses.replace(run.question, class_prompt=prompt))
 
+# %% ../nbs/63_tables.ipynb #c015e
+def seat_jury(
+    run: Run,                # whose sets are measured
+    folder: Path,            # where judges are kept
+    settings: Mapping | None = None,  # for `find_jury`, such as clip, lpips, inception and fid_images
+) -> Jury:
+    "The judge and the networks that measure the sets of a run."
+    settings = dict(settings or {})
+    pool = {"pool": judging_pool(run.question.data)} if run.question.draws else {}
+    prompt = {"class_prompt": run.question.class_prompt} if "clip" in settings else {}
+    return find_jury(run.sets, folder, device=run.question.device, **{**prompt, **pool, **settings})
+
 # %% ../nbs/63_tables.ipynb #c016
 def fill_table(
     questions: Sequence[Comparison],  # one per number of shots and classifier, all of one table and scale
-    source: str,                      # SOURCE of the data
+    source: str | Mapping[str, str],  # SOURCE of the data; or of each data set, by the first word of a question's `data`
     places: Places,                   # rows and working folder
     backbone: str = "tiny",           # name, folder or hub id
     measure: bool = True,             # measure the synthetic sets too
-    jury: Mapping | None = None,      # settings for `find_jury`; None: the usual ones
+    jury: Mapping | None = None,      # settings for `seat_jury`; None: the usual ones
     parts: Sequence[str] = (),        # which rows about parts of the test set are kept beside the totals, such as "shots" or "group"
     points: Sequence[tuple[str, str]] = (),  # and which go into the file of curves: (metric, part), such as ("sensitivity", "class")
 ) -> None:
     "Run what a table lacks and write its rows and answers, each as soon as they are there."
     for question in questions:
-        whole = with_names(open_run(question, source, places.home(question), backbone, progress=False), source, places.names)
+        where = source if isinstance(source, str) else source[question.data.split()[0]]
+        whole = with_names(open_run(question, where, places.home(question), backbone, progress=False), where, places.names)
         texts = {"class_prompt": whole.question.class_prompt} if whole.question.class_prompt != question.class_prompt else {}
         todo = unfinished(question, places.file, whole.names["backbone"])
         asked = dataclasses.replace(
@@ -238,14 +253,64 @@ def fill_table(
             ) if points else None
             keep_answers(asked, [unit], places.answers)
         if todo and measure and any(arm.augmenter is not None for arm in asked.arms.values()):
-            pool = {"pool": judging_pool(question.data)} if question.draws else {}
-            for rows in measure_experiment(asked, find_jury(asked.sets, places.work / "judges", **pool, **texts, **(jury or {}))):
+            for rows in measure_experiment(asked, seat_jury(asked, places.work / "judges", {**texts, **(jury or {})})):
                 put(rows, places.file)
         drawn = all(
             manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits
         )
         if drawn and lacks_bootstrap(question, places.file, whole.names["backbone"]):
             put(bootstrap_rows(whole, *zip(*run_experiment(whole))), places.file)
+
+# %% ../nbs/63_tables.ipynb #c018b
+def paper_parts(
+    table: str,                           # name of the notebook
+    cells: Sequence[str] | None = None,   # names or patterns; None: all
+    **fields,                             # that a notebook's parts have besides
+) -> list[dict]:
+    "The cells of the scale `paper` as the parts of a table notebook; raises `GenaugError` for cells that there are not."
+    return [
+        {
+            "cell": cell,
+            "methods": list(cell.methods),
+            "shots": cell.shots,
+            "imbalance_factor": cell.imbalance_factor,
+            "classifier": cell.classifier,
+            "splits": list(cell.splits),
+            "repeats": list(cell.repeats),
+            "copies": cell.copies,
+            "even": cell.even,
+            "regime": cell.regime,
+            **fields,
+        }
+        for cell in read_cells(table, cells)
+    ]
+
+
+def paper_question(
+    cell: PaperCell,                        # of a table
+    methods: Sequence[str] | None = None,   # only these arms
+    seeds: Sequence[int] | None = None,     # only these splits
+    device: str = "cpu",                    # where the networks run
+    classifier_weights: Mapping[str, str] | None = None,  # network -> file, tag or "random"; None: the paper's tags
+) -> Comparison:
+    "The comparison of a cell."
+    weights = (classifier_weights or {}).get(cell.network.name, cell.network.weights)
+    return Comparison(tuple(methods or cell.methods), cell.rows, cell.shots, cell.imbalance_factor,
+                      splits=tuple(seeds or cell.splits), repeats=tuple(cell.repeats), copies=cell.copies, replace=cell.replace,
+                      classifier=cell.trained_with, classifier_weights=weights, test_part=cell.test_part,
+                      class_prompt=cell.data.prompt(), suffixes=cell.suffix_texts(), device=device, use=cell.use, even=cell.even,
+                      table=cell.table, scale="paper")
+
+# %% ../nbs/63_tables.ipynb #c018b2
+def paper_jury(
+    table: str,                       # name of the notebook
+    weights: Mapping[str, str] | None,  # "clip", "inception", "lpips" -> file or folder, as a user named them
+    cells: Sequence[str] | None = None,  # names or patterns; None: all
+) -> dict[str, str | int]:
+    "Settings of `seat_jury` for the cells of a table: the weights, and the paper's n of the FID where Inception is named."
+    named = dict(weights or {})
+    counts = {one.images for cell in read_cells(table, cells) for one in cell.measures if one.metric == "fid"}
+    return named | ({"fid_images": max(filter(None, counts))} if "inception" in named and any(counts) else {})
 
 # %% ../nbs/63_tables.ipynb #c020
 def scales_shown(
@@ -365,7 +430,7 @@ def sweep_figure(
         summary = (
             summarise(part, metric=metric, controls=()).set_index("arm") if len(part) else pd.DataFrame()
         )
-        factor = 1 if metric.startswith("diversity") else 100
+        factor = 1 if metric.startswith(("diversity", "clip_score", "lpips")) else 100
         for name, points in series.items():
             there = [(position, summary.loc[arm]) for position, arm in points if arm in summary.index]
             if there:

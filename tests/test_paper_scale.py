@@ -1,14 +1,27 @@
-"""What `paper` scale would do, without its data and weights: every method planned with its own settings on a miniature of CUB
-(200 classes, five images each); rows, labels and denoiser evaluations agree with the briefs."""
+"""What `paper` scale would do, without its data and weights. First, every method planned with its own settings on a miniature of CUB
+(200 classes, five images each); rows, labels and denoiser evaluations agree with the briefs. Then a rehearsal: the table
+notebooks at `paper` on miniatures of the published layouts, with full-size classifiers and a diffusion model of real parts."""
 import dataclasses
 
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import paper_world
 import pytest
 
+from genaug import presets, tables
 from genaug.alignment import AlignmentStudy
+from genaug.classifier import training_preset
 from genaug.core import Budget, LabeledImages
 from genaug.diffusion import ToyBackbone
+from genaug.experiment import find_jury, read_rows
 from genaug.recipe import ClassName
+from genaug.networks import make_network
 from genaug.registry import find_method, groups, make_arm, naming_parts, tiny_settings
 
 CLASSES, SHOTS = 200, 5
@@ -144,3 +157,117 @@ def test_feature_aligned_at_paper_scale():
     paper = AlignmentStudy(draws=(15, 15), num_inference_steps=999, scale="paper")
     images = [len(paper.seeds(run)) * paper.per_class * (8 - len(paper.left_out)) for run in paper.runs]
     assert images == [1050] * 5 and len(paper.arms) * sum(images) * paper.num_inference_steps == 15_734_250
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    "A folder with the data sets, one with a diffusion model, and presets with small numbers."
+    root = tmp_path_factory.mktemp("paper")
+    (root / "data").mkdir()
+    every = [path.stem for path in paper_world.TABLES.glob("[!_]*.ipynb")]
+    paper_world.write_presets(root / "presets", every)
+    paper_world.write_presets(root / "few", every, most=True)
+    return root, paper_world.build_data(root / "data"), paper_world.build_backbone(root / "sd")
+
+
+def quick_jury(sets, folder=None, **settings):
+    "The usual jury with a judge of two updates."
+    several = sets.get("train", sets.get("all")).task == "multi"
+    return find_jury(sets, folder, **{"preset": training_preset("judge_multi" if several else "judge", updates=2), **settings})
+
+
+@pytest.fixture
+def rehearse(world, monkeypatch):
+    "Runs cells of a table as `genaug reproduce --scale paper` would; its rows and names."
+    root, data, backbone = world
+    monkeypatch.setattr(tables, "find_jury", quick_jury)
+    def run(table, cells=None, folder="presets", whole=False, weights="random", **parameters):
+        monkeypatch.setattr(presets, "presets_folder", lambda: root / folder)
+        chosen = presets.read_cells(table, cells)
+        given = presets.Given(presets.find_data([str(data)], chosen), str(backbone),
+                              {one.name: weights for cell in chosen for one in cell.networks})
+        presets.refuse_missing(chosen, dataclasses.replace(given, metric_weights={})) if not any(cell.measures for cell in chosen) else None
+        results = root / f"{table}-{len(list(root.iterdir()))}" / "results"
+        space = paper_world.run_page(table, whole, scale="paper", run=True, cells=cells, data=dict(given.data), backbone=str(backbone),
+                                     classifier_weights=dict(given.classifier_weights), results=str(results), **parameters)
+        rows = read_rows(results / f"{'feature_aligned' if table == 'feature_aligned_settings' else table}.csv")
+        assert set(rows.scale) == {"paper"} and "failed" not in set(rows.metric)
+        return rows, space
+    return run
+
+
+@functools.cache
+def random_file(folder):
+    "Random weights of a ResNet-50 as a file, as a user has them."
+    from safetensors.torch import save_file
+    network = make_network("resnet50", 1000, 3, 224, None, seed=3)
+    path = folder / "resnet50.safetensors"
+    save_file({name.removeprefix("network."): tensor for name, tensor in network.network.state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_rehearsal_few_shot_resnet50_from_a_file(rehearse, world):
+    arm = "diff-ii@naming.steps=2;num_inference_steps=2;split_ratio=0.3"
+    rows, _ = rehearse("diff_ii_few_shot", ["cars 5-shot resnet50"], methods=["original", arm], weights=random_file(world[0]))
+    accuracy = rows[(rows.metric == "accuracy") & (rows.part == "")]
+    assert sorted(accuracy.method) == ["diff-ii", "original"] and set(accuracy.data) == {"cars 5-shot"}
+    assert set(accuracy.classifier.str.partition("@")[0]) == {"resnet50"} and "random" not in accuracy.classifier.iloc[0]
+    assert set(rows.backbone.str.partition("@")[0]) == {"sd"} and accuracy[accuracy.method == "diff-ii"].evaluations.iloc[0] > 0
+
+
+@pytest.mark.long  # two updates at 384 pixels take half a minute of one core
+def test_rehearsal_few_shot_vision_transformer(rehearse):
+    rows, _ = rehearse("diff_ii_few_shot", ["pet 5-shot vit"], methods=["original"])
+    assert set(rows.classifier) == {"vit_base_patch16_384@random"} and set(rows.data) == {"pet 5-shot"}
+
+
+@pytest.mark.slow
+def test_rehearsal_long_tail_learns_from_balanced_classes(rehearse):
+    arm = "diff-ii@naming.balanced=true;naming.steps=2;num_inference_steps=2;split_ratio=1"
+    rows, _ = rehearse("diff_ii_long_tail", ["cub IF=10 lt_diffii"], methods=["original", arm])
+    assert set(rows.data) == {"cub IF=10 lt_diffii"} and any("naming.balanced=true" in variant for variant in rows.variant)
+
+
+@pytest.mark.slow
+def test_rehearsal_lesions_with_vgg16(rehearse):
+    rows, _ = rehearse("genmix_lesions", methods=["textual-inversion@naming.steps=2;num_inference_steps=2+genmix"])
+    assert set(rows.classifier) == {"vgg16@random"} and set(rows.method) == {"textual-inversion+genmix"}
+
+
+@pytest.mark.slow
+def test_rehearsal_chest_x_rays_with_densenet121(rehearse):
+    arm = "feature-space@denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8"
+    rows, _ = rehearse("feature_space_ablations", methods=["original", arm])
+    assert {"densenet121@random"} < set(rows.classifier) and {"mean_average_precision_tail", "judge_recall_tail"} <= set(rows.metric)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("table", sorted(path.stem for path in paper_world.TABLES.glob("[!_]*.ipynb")))
+def test_rehearsal_of_every_table_and_its_page(table, rehearse):
+    "One arm of every method, one cell of every kind, and the page behind it, which says that the table is complete."
+    cells = {(cell.data.name, cell.classifier, cell.network.name): cell.cell for cell in presets.read_cells(table)}
+    kinds = {key[1:]: name for key, name in cells.items()}
+    whole = not table.startswith("feature_space")  # that page learns further codes at full size
+    rows, _ = rehearse(table, list(kinds.values()), "few", whole)
+    assert len(rows)
+
+
+@pytest.mark.long
+def test_the_command_runs_a_cell_with_relative_paths(world, tmp_path):
+    "The whole way of a user: another working folder, a folder of data sets, a kernel of its own."
+    root, package, home = Path(presets.__file__).parent, tmp_path / "package", tmp_path / "home"
+    shutil.copytree(root, package / "genaug", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tables", "results"):
+        shutil.copytree(root.parent / "nbs" / name, package / "nbs" / name)
+    shutil.copytree(world[0] / "few", package / "nbs" / "tables" / "presets", dirs_exist_ok=True)
+    home.mkdir()
+    (home / "data").symlink_to(world[1])
+    (home / "sd").symlink_to(world[2])
+    words = ["reproduce", "diff_ii_few_shot", "--scale", "paper", "--cells", "pet 5-shot r*", "--methods", "original,real-gen@num_inference_steps=2",
+             "--data", "data", "--backbone", "sd", "--classifier-weights", "resnet50=random", "--out", "out"]
+    done = subprocess.run([sys.executable, "-c", "from genaug.cli import main; main()", *words], cwd=home, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(package)}, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(home / "out" / "diff_ii_few_shot.csv")
+    assert set(rows.scale) == {"paper"} and set(rows[rows.metric == "accuracy"].method) == {"original", "real-gen"}

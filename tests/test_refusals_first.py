@@ -223,7 +223,7 @@ BEFORE_PICTURES = {
     ),
     "paper without data": (
         ["reproduce", "diff_ii_main_job", "--scale", "paper"],
-        "--data NAME=SOURCE and --backbone NAME",
+        "--data cub=FOLDER (CUB-200-2011) for cub 5-shot resnet50",
     ),
     "data that do not exist": (
         ["reproduce", "diff_ii_main_job", "--data", "cub=no/such/folder"],

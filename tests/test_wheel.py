@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PLANTED = {
     "nbs/tables/planted.ipynb": '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n',
+    "nbs/tables/presets/planted.json": '{"table": "planted", "shared": {}, "cells": []}\n',
     "nbs/results/planted.csv": "table,value\nplanted,1.0\n",
     "nbs/results/paper/planted.csv": "table,value\nprinted,2.0\n",
 }
@@ -72,7 +73,7 @@ def expected(tree):
     files = {
         path.relative_to(tree).as_posix(): path for path in (tree / "genaug").rglob("*") if path.is_file()
     }
-    for name, pattern in (("tables", "*.ipynb"), ("results", "**/*.csv")):
+    for name, pattern in (("tables", "*.ipynb"), ("tables", "presets/*.json"), ("results", "**/*.csv")):
         for path in (tree / "nbs" / name).glob(pattern):
             files[f"genaug/assets/{name}/{path.relative_to(tree / 'nbs' / name).as_posix()}"] = path
     return {name: path.read_bytes() for name, path in files.items()}

@@ -1,0 +1,68 @@
+"""What every table notebook asks at the scales `seconds` and `hour`, as plain records: written once into
+tests/hour_questions.json from the code before presets existed, compared by tests/test_paper_presets.py.
+
+    python tests/hour_questions.py > tests/hour_questions.json
+"""
+import contextlib
+import dataclasses
+import io
+import json
+import sys
+import tempfile
+
+from genaug.core import content_hash
+from genaug.experiment import Comparison, open_run
+from genaug.tables import table_places
+from table_pages import TABLES, executed
+
+WHOLE = ("feature_space_ablations", "feature_space_long_tail")  # the cell that asks is the one that runs
+
+
+def plain(value):
+    "A question, a study or a name as JSON; fields that a comparison gained later do not count while they have their default."
+    if isinstance(value, Comparison):
+        return value.record()
+    return json.loads(json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, default=str))
+
+
+def asked(table, scale):
+    "The comparisons and studies of a table at a scale, in the notebook's order."
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as empty:
+        space = executed(table, until_run=table not in WHOLE, scale=scale, results=empty)
+    if table == "diff_ii_main_job":
+        return [space["question"]]
+    if table == "feature_aligned":
+        return space["studies"](scale)
+    if table == "feature_aligned_settings":
+        return [space["study_of"](scale)]
+    if table == "feature_aligned_expert":
+        return list(space["scales"][scale])
+    longer = [space["ask_longer"](scale)] if "ask_longer" in space else []
+    return (space["questions"] if "questions" in space else [space["ask"](scale)]) + longer
+
+
+def unit_names(question):
+    "The files of the runs of a question's first split: their names are hashes of all that decides the numbers."
+    run = open_run(question, question.data.split()[0], "nowhere", progress=False)
+    return [run.path(arm, run.first, seed).name for arm in run.arms.values() for seed in question.repeats]
+
+
+def record(table, scale, units=False):
+    "What is compared: the questions, their homes, and the names of their runs."
+    questions = asked(table, scale)
+    comparisons = [question for question in questions if isinstance(question, Comparison)]
+    lines = {"questions": list(map(plain, questions)),
+             "homes": [str(table_places(table, "results").home(question)) for question in comparisons]}
+    return lines | ({"units": [unit_names(question) for question in comparisons]} if units else {})
+
+
+def digest(table, scale, units=False):
+    "Each part of a record as one hash, so that the file stays small and says which part differs."
+    return {name: content_hash(json.dumps(part, sort_keys=True))[:24] for name, part in record(table, scale, units).items()}
+
+
+if __name__ == "__main__":
+    found = {path.stem: {scale: digest(path.stem, scale, scale == "hour") for scale in ("seconds", "hour")}
+             for path in sorted(TABLES.glob("[!_]*.ipynb"))}
+    json.dump(found, sys.stdout, indent=1)
+    print()
