@@ -113,6 +113,7 @@ class PaperCell:
     even: bool = False           # the copies as the same number for every class
     use: str | None = None       # how the sets are used; None: each method's own
     test_part: str = "test"      # part that is examined on
+    fit: str | None = None       # how pictures become squares; None: by what they are
     splits: tuple[int, ...] = (0, 1, 2)
     repeats: tuple[int, ...] = (0,)
     backbone: str | None = None  # the paper's diffusion model in words; None: nothing paints with one

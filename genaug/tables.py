@@ -297,7 +297,7 @@ def paper_question(
     weights = (classifier_weights or {}).get(cell.network.name, cell.network.weights)
     return Comparison(tuple(methods or cell.methods), cell.rows, cell.shots, cell.imbalance_factor,
                       splits=tuple(seeds or cell.splits), repeats=tuple(cell.repeats), copies=cell.copies, replace=cell.replace,
-                      classifier=cell.trained_with, classifier_weights=weights, test_part=cell.test_part,
+                      classifier=cell.trained_with, classifier_weights=weights, test_part=cell.test_part, fit=cell.fit,
                       class_prompt=cell.data.prompt(), suffixes=cell.suffix_texts(), device=device, use=cell.use, even=cell.even,
                       table=cell.table, scale="paper")
 

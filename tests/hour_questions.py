@@ -10,19 +10,40 @@ import json
 import sys
 import tempfile
 
+from genaug.alignment import AlignmentStudy
 from genaug.core import content_hash
 from genaug.experiment import Comparison, open_run
+from genaug.networks import ROLES
 from genaug.tables import table_places
 from table_pages import TABLES, executed
 
 WHOLE = ("feature_space_ablations", "feature_space_long_tail")  # the cell that asks is the one that runs
 
 
+LATER = {"fit": None, "matte": "#ffffff", "dtype": "auto"}  # fields of a comparison and their defaults
+
+
 def plain(value):
     "A question, a study or a name as JSON; fields that a comparison gained later do not count while they have their default."
     if isinstance(value, Comparison):
-        return value.record()
-    return json.loads(json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, default=str))
+        return {name: entry for name, entry in value.record().items() if entry != LATER.get(name, ...)}
+    found = json.loads(json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, default=str))
+    return as_before(found) if isinstance(value, AlignmentStudy) else found
+
+
+LATER_OF_STUDIES = {"more_judges": [], "features": "auto", "ssim_size": None, "inception": None}
+
+
+def as_before(study):
+    "A study as it was written when its judge was named: what \"auto\" is on an embedded set, see notebooks 29 and 64."
+    found = {name: entry for name, entry in study.items() if entry != LATER_OF_STUDIES.get(name, ...)}
+    found["class_prompt"] = {name: entry for name, entry in found["class_prompt"].items() if (name, entry) != ("metaclasses", {})}
+    if found["judge"][0] == "auto":
+        judge = ROLES["judge", "embedded"]
+        found["judge"] = [judge.network, None, judge.size, *found["judge"][3:]]
+    if found["judge_learning_rate"] is None:
+        found["judge_learning_rate"] = 0.003
+    return found
 
 
 def asked(table, scale):

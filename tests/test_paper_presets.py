@@ -17,7 +17,8 @@ from genaug.suffixes import published_suffixes
 from genaug.tables import paper_question
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = sorted(path.stem for path in (ROOT / "nbs" / "tables").glob("[!_]*.ipynb"))
+OWN = {"photographs_first_look"}  # tables that repeat no paper
+TABLES = sorted(path.stem for path in (ROOT / "nbs" / "tables").glob("[!_]*.ipynb") if path.stem not in OWN)
 BEFORE = json.loads((Path(__file__).parent / "hour_questions.json").read_text(encoding="utf-8"))
 
 # Copied by hand. Diff-II: sections 4.1 to 4.3, A.3, A.5; learning rates, epochs and batches: the code of Diff-Mix and Diff-II.

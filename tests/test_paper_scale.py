@@ -159,12 +159,15 @@ def test_feature_aligned_at_paper_scale():
     assert images == [1050] * 5 and len(paper.arms) * sum(images) * paper.num_inference_steps == 15_734_250
 
 
+WITH_PAPER = sorted(path.stem for path in (paper_world.TABLES / "presets").glob("[!_]*.json"))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     "A folder with the data sets, one with a diffusion model, and presets with small numbers."
     root = tmp_path_factory.mktemp("paper")
     (root / "data").mkdir()
-    every = [path.stem for path in paper_world.TABLES.glob("[!_]*.ipynb")]
+    every = WITH_PAPER
     paper_world.write_presets(root / "presets", every)
     paper_world.write_presets(root / "few", every, most=True)
     return root, paper_world.build_data(root / "data"), paper_world.build_backbone(root / "sd")
@@ -243,7 +246,7 @@ def test_rehearsal_chest_x_rays_with_densenet121(rehearse):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("table", sorted(path.stem for path in paper_world.TABLES.glob("[!_]*.ipynb")))
+@pytest.mark.parametrize("table", WITH_PAPER)
 def test_rehearsal_of_every_table_and_its_page(table, rehearse):
     "One arm of every method, one cell of every kind, and the page behind it, which says that the table is complete."
     cells = {(cell.data.name, cell.classifier, cell.network.name): cell.cell for cell in presets.read_cells(table)}
