@@ -1822,13 +1822,14 @@ def comparison_effort(
     from genaug.cost import LEARNING_FACTOR
     from genaug.experiment import Run
     from genaug.generators.common import GeneratorAugmenter
+    from genaug.recipe import Recipe
     run, learned, sets = Run(question, {"train": train}, backbone, Path("."), False), {}, {}
     for arm in (arm for arm in run.arms.values() if arm.augmenter is not None):
         augmenter, budget = arm.augmenter, run.budget(arm)
         steps, batch = augmenter.effort(train)
         images = sum(budget.wanted(train).values())
         work = 0 if isinstance(augmenter, GeneratorAugmenter) else steps * batch * LEARNING_FACTOR
-        concept = content_hash(augmenter.setting("naming")) if hasattr(augmenter, "naming") and steps else augmenter.fingerprint()
+        concept = content_hash(augmenter.setting("naming")) if isinstance(augmenter, Recipe) and steps else augmenter.fingerprint()
         learned[concept] = (steps, work)
         sets[content_hash(augmenter.fingerprint(), settings_of(budget))] = (images, augmenter.expected_evaluations(images, len(train)))
     splits, runs = len(question.splits), len(run.arms) * len(question.splits) * len(question.repeats)
@@ -1865,6 +1866,7 @@ def efforts_of(
     cells: Sequence[PaperCell],   # of the scale `paper`; empty at the others
 ) -> list[Effort]:
     "What each question takes; raises `GenaugError` for data that cannot be opened."
+    from genaug.alignment import AlignmentStudy
     from genaug.diffusion import ToyBackbone, load_backbone
     from genaug.experiment import Comparison, Run
     from genaug.readers import open_sets
@@ -1874,10 +1876,10 @@ def efforts_of(
         train = stand_in(cell) if cell else Run(question, sets, None, Path("."), False).first.train if isinstance(question, Comparison) else sets["train"]
         backbone = ToyBackbone.from_images(train.batch(size=4), train.targets, train.class_names) if cell and train.task == "single" else None
         backbone = backbone or (ToyBackbone.from_images(train.batch(size=4), [0] * len(train), ("a",)) if cell else load_backbone("tiny"))
-        name = cell.cell if cell else getattr(question, "data", getattr(question, "network", ""))
+        name = cell.cell if cell else (question.data if isinstance(question, (AlignmentStudy, Comparison)) else question.network)
         if isinstance(question, Comparison):
             found.append(comparison_effort(question, name, train, backbone, not cell or bool(cell.data.train or cell.shots)))
-        elif hasattr(question, "per_class"):
+        elif isinstance(question, AlignmentStudy):
             found.append(study_effort(question, name, train, backbone))
         else:
             found.append(Effort(name, 1, 1, training_updates(question, len(train)), 0, 0, 0, 0, len(train), 0))

@@ -71,7 +71,7 @@ class DataSet:
 
     def prompt(self) -> ClassPrompt: return ClassPrompt(metaclass=self.metaclass)
 
-    def at(self, folder: object) -> str: return f"{self.format}:{folder}" if self.format else str(folder)
+    def at(self, folder: str | Path) -> str: return f"{self.format}:{folder}" if self.format else str(folder)
 
 
 @dataclass(frozen=True)

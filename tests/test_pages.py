@@ -41,7 +41,7 @@ def book(tmp_path):
     ("18_zebra.ipynb", "Data and schedule", "18_schedule.ipynb"),
     ("28_concepts.last.ipynb", "Learned parts", "27_suffixes.ipynb"),
     ("66_more.ipynb", "Use", "65_genmix_study.ipynb"),
-    ("tables/another.ipynb", "Tables", "tables/genmix_alpha_and_ratio.ipynb"),
+    ("tables/another.ipynb", "Tables", "tables/photographs_first_look.ipynb"),
 ])
 def test_a_new_notebook_needs_no_hand_edit(book, name, section, before):
     (book / "nbs" / name).touch()
