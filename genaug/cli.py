@@ -1866,7 +1866,7 @@ def efforts_of(
     cells: Sequence[PaperCell],   # of the scale `paper`; empty at the others
 ) -> list[Effort]:
     "What each question takes; raises `GenaugError` for data that cannot be opened."
-    from genaug.alignment import AlignmentStudy
+    from genaug.classifier import TrainingPreset
     from genaug.diffusion import ToyBackbone, load_backbone
     from genaug.experiment import Comparison, Run
     from genaug.readers import open_sets
@@ -1876,13 +1876,13 @@ def efforts_of(
         train = stand_in(cell) if cell else Run(question, sets, None, Path("."), False).first.train if isinstance(question, Comparison) else sets["train"]
         backbone = ToyBackbone.from_images(train.batch(size=4), train.targets, train.class_names) if cell and train.task == "single" else None
         backbone = backbone or (ToyBackbone.from_images(train.batch(size=4), [0] * len(train), ("a",)) if cell else load_backbone("tiny"))
-        name = cell.cell if cell else (question.data if isinstance(question, (AlignmentStudy, Comparison)) else question.network)
+        name = cell.cell if cell else (question.network if isinstance(question, TrainingPreset) else question.data)
         if isinstance(question, Comparison):
             found.append(comparison_effort(question, name, train, backbone, not cell or bool(cell.data.train or cell.shots)))
-        elif isinstance(question, AlignmentStudy):
-            found.append(study_effort(question, name, train, backbone))
-        else:
+        elif isinstance(question, TrainingPreset):
             found.append(Effort(name, 1, 1, training_updates(question, len(train)), 0, 0, 0, 0, len(train), 0))
+        else:
+            found.append(study_effort(question, name, train, backbone))
     return found
 
 # %% ../nbs/62_cli.ipynb #c072b7
