@@ -209,7 +209,10 @@ def read_cells(
 ) -> tuple[PaperCell, ...]:
     "The cells of a table at the scale `paper`; raises `GenaugError` where it has none, or none of that name."
     folder = presets_folder()
-    record, shared = read_file(folder / f"{table}.json"), read_file(folder / "_shared.json")
+    shared = read_file(folder / "_shared.json")
+    if not (folder / f"{table}.json").exists():
+        raise GenaugError(f"The table '{printable(table)[:80]}' repeats no paper: use --scale seconds or hour.")
+    record = read_file(folder / f"{table}.json")
     cells = [make_cell(table, record["shared"] | one, shared) for one in record["cells"]]
     return chosen_cells(cells, wanted)
 

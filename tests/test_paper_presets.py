@@ -248,3 +248,9 @@ def test_a_dry_run_of_the_hour(capsys, tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def on_path(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
+
+
+@pytest.mark.parametrize("table", sorted(OWN))
+def test_a_table_of_our_own_has_no_scale_paper(table, capsys, tmp_path):
+    assert cli.run(["reproduce", table, "--scale", "paper", "--out", str(tmp_path / "out")]) == 2
+    assert "repeats no paper: use --scale seconds or hour" in capsys.readouterr().err
