@@ -460,7 +460,7 @@ FILE_MESSAGES = MappingProxyType({
 TRAIT_MESSAGES = MappingProxyType({
     "grey": "grey: the one channel is repeated where a network wants three",
     "palette": "with a palette: converted to RGB",
-    "alpha": "with transparency: laid over white",
+    "alpha": "with transparency: laid over white, or the colour of --matte",
     "rotated": "with an EXIF rotation: turned upright",
     "16-bit": "with 16 bits per channel: scaled to 8",
     "CMYK": "in CMYK: converted to RGB",
