@@ -421,3 +421,13 @@ def test_augment_paints_the_framed_picture_and_the_report_opens_it_again(tmp_pat
     assert "miniature" in text or "toy" in text
     code, text = answers("audit", out)
     assert code == 0, text
+
+
+@pytest.mark.parametrize("name", ["probe", "fine-tune", "judge_photographs"])
+def test_the_head_of_a_real_network_begins_small(name):
+    "timm begins EfficientNet's head with weights of a third, from which two images per class do not recover."
+    preset = training_preset(name, view=View(64, 64, 0))
+    run = prepare_training(photographs(6, (24, 24)), preset=preset)
+    head = networks.head_of(run.trained.network.network)
+    assert preset.small_head and not head.bias.any() and float(head.weight.std()) < 0.02
+    assert float(run.loss_at(0).detach()) == pytest.approx(np.log(2), abs=0.1)
