@@ -85,7 +85,7 @@ def suited_expert(
     if kind == "embedded":
         return naming
     if named or naming.expert_network not in TOY:
-        network_for("filter", kind, naming.expert_network, naming.expert_weights, apart=())
+        network_for("classifier", kind, str(naming.expert_network), naming.expert_weights)  # it is trained
         return naming
     usual = network_for("filter", kind)
     return dataclasses.replace(naming, expert_network=usual.network, expert_weights=usual.weights,
@@ -122,8 +122,7 @@ def paper_study(
 ) -> AlignmentStudy:
     "The study of a cell."
     fields, named = dict(cell.study), classifier_weights or {}
-    tags = {one.name: named.get(one.name, one.weights) for one in cell.networks}
-    weights = {name: None if tag == "random" else tag for name, tag in tags.items()}
+    weights = {one.name: named.get(one.name, one.weights) for one in cell.networks}
     judge, overrides = fields["judge"], {"expert_weights": weights[cell.network.name], **fields.pop("overrides", {})}
     fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, (list, tuple))}
     fields |= {"judge": (judge[0], weights[judge[0]], *judge[2:]), "overrides": tuple(overrides.items())}

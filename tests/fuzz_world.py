@@ -268,11 +268,19 @@ def judge_text(outcome, found_nothing_said=False):
     return complaints
 
 
+def named_files(arguments):
+    "Files that an option asks to be written, beside OUT."
+    words = [str(one) for one in arguments]
+    words = words[:words.index("--")] if "--" in words else words
+    named = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--write-names"]
+    return [path for path in named if "\0" not in path]
+
+
 def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, megabytes=MEGABYTES):
     "Run `genaug ARGUMENTS` in this process and check all that must hold for any input; `out` are the places it may write to."
     places = [
         os.path.realpath(os.path.join(world.cwd, place))
-        for place in ([out] if isinstance(out, (str, Path)) else out)
+        for place in [*([out] if isinstance(out, (str, Path)) else out), *named_files(arguments)]
     ]
     behind, explain = [], genaug.cli.explain
 
