@@ -323,7 +323,14 @@ def failures(
 
 # %% ../nbs/33_audit.ipynb #c022b
 NEAR_RULES = ("test_near_apart", "no_near_test_copy")  # by the perceptual hash
-SUSPICIOUS = ("no_training_copy", "no_repeats", "no_blank_images", *NEAR_RULES, "no_memorised_copy", "no_test_lookalike")
+SUSPICIOUS = (
+    "no_training_copy",
+    "no_repeats",
+    "no_blank_images",
+    *NEAR_RULES,
+    "no_memorised_copy",
+    "no_test_lookalike",
+)
 
 
 def as_findings(

@@ -1202,9 +1202,16 @@ def measure_files(
 ) -> "dict[str, str]":  # "clip", "lpips" and "inception", those that were named
     "The files of published networks that sets are measured with, loaded once; raises `GenaugError` or `Refusal` for one that cannot be used."
     from genaug.metrics.images import check_published
-    named = {name: str(path) for name in ("clip", "lpips", "inception") if (path := context.params[name]) is not None}
+
+    named = {
+        name: str(path)
+        for name in ("clip", "lpips", "inception")
+        if (path := context.params[name]) is not None
+    }
     if named and context.params["measure"] is False:
-        refuse(f"--{min(named)} measures the synthetic sets, and --no-measure forbids it: leave out one of the two.")
+        refuse(
+            f"--{min(named)} measures the synthetic sets, and --no-measure forbids it: leave out one of the two."
+        )
     if named:
         check_published(**named)
     return named
@@ -2079,12 +2086,21 @@ def method_lines(
 # %% ../nbs/62_cli.ipynb #c073d
 @app.command("methods")
 def list_methods(
-    name: Annotated[str | None, typer.Argument(parser=words_of("NAME", 200), metavar="[NAME]", help="a method, such as diff-ii; left out: all of them", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            parser=words_of("NAME", 200),
+            metavar="[NAME]",
+            help="a method, such as diff-ii; left out: all of them",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     "List the methods, or what can be set in an arm of one."
     with Terminal("methods", as_json) as terminal:
         from genaug.registry import methods
+
         fields = ("setting", "allowed", "value", "comment") if name else ("name", "kind", "summary")
         lines = (
             method_lines(name)

@@ -694,7 +694,11 @@ def float_plane(
     plane = torch.from_numpy(array).permute(2, 0, 1).float().div(255)
     if plane.shape[0] == channels:
         return plane
-    return plane.expand(3, -1, -1) if channels == 3 else (plane * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
+    return (
+        plane.expand(3, -1, -1)
+        if channels == 3
+        else (plane * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
+    )
 
 # %% ../nbs/00_core.ipynb #c022t
 def to_tensor(

@@ -1964,7 +1964,11 @@ def _manifest_fields(
         "utf-8"
     )  # half of a surrogate pair, which no name can hold, is a ValueError
     names = {"rule", "seed", "class_names", "train", "val", "test", "rank", "sha256"}
-    if record.keys() != names or not isinstance(record["rule"], str) or not isinstance(record["sha256"], dict):
+    if (
+        record.keys() != names
+        or not isinstance(record["rule"], str)
+        or not isinstance(record["sha256"], dict)
+    ):
         raise KeyError("fields")
     lists = {key: tuple(record[key]) for key in ("class_names", "train", "val", "test")}
     if not {*lists["train"], *lists["val"], *lists["test"]} <= record["sha256"].keys():

@@ -343,14 +343,28 @@ def _check_question(
     check_settings(question, "the comparison")
     known_word(question.condition, CONDITIONS, "condition")
     if question.shots is not None and question.imbalance_factor is not None:
-        raise GenaugError("Give either a number of shots or an imbalance factor: use --shots none together with --imbalance.")
-    if question.draws and (question.data not in drawn_sets() or question.shots is not None or question.imbalance_factor is not None):
-        raise GenaugError(f"Every split a fresh draw: that needs one of {', '.join(drawn_sets())}, with --shots none and without an imbalance factor.")
+        raise GenaugError(
+            "Give either a number of shots or an imbalance factor: use --shots none together with --imbalance."
+        )
+    if question.draws and (
+        question.data not in drawn_sets()
+        or question.shots is not None
+        or question.imbalance_factor is not None
+    ):
+        raise GenaugError(
+            f"Every split a fresh draw: that needs one of {', '.join(drawn_sets())}, with --shots none and without an imbalance factor."
+        )
     if question.use is not None:
         known_word(question.use, tuple(USES), "use")
     if question.condition == "validation" and not set(question.splits) <= set(TUNING_SEEDS):
-        raise GenaugError(f"Tuning uses the splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} only; the others are for the final run.")
-    if question.condition != "validation" and set(question.splits) & set(TUNING_SEEDS) and question.table != "compare":
+        raise GenaugError(
+            f"Tuning uses the splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} only; the others are for the final run."
+        )
+    if (
+        question.condition != "validation"
+        and set(question.splits) & set(TUNING_SEEDS)
+        and question.table != "compare"
+    ):
         raise GenaugError(
             f"The splits {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} are for tuning; a table uses others."
         )

@@ -329,7 +329,9 @@ def known_finding(
                     f"'{named_prompt(shipped_names(name), class_names).text(class_names[0])}', or --names FILE.")]
 
 # %% ../nbs/28_names.ipynb #c030
-RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³")})
+RESERVED = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³")}
+)
 LONGEST_NAME = 200  # letters of a folder: Windows counts 260 for a whole path
 
 
@@ -344,7 +346,8 @@ def file_problems(
         f"Windows does not allow {' '.join(map(printable, bad))} in a name": bool(bad),
         "Windows does not keep a dot or a blank at the end": name != name.rstrip(". "),
         f"{len(name)} letters are too many for paths on Windows": len(name) > LONGEST_NAME
-        or len(name.encode("utf-8", "surrogatepass")) > 255}
+        or len(name.encode("utf-8", "surrogatepass")) > 255,
+    }
     return [why for why, there in found.items() if there]
 
 

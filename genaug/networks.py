@@ -340,12 +340,14 @@ class HeadApart(nn.Module):
         config = {"mean": tuple(mean), "std": tuple(std), "classifier": "classifier"}
         self.pretrained_cfg = MappingProxyType(config)
 
-    def forward_features(self, images: torch.Tensor) -> torch.Tensor: return self.body(images)
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images)
 
     def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         return features if pre_logits else self.classifier(features)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor: return self.forward_head(self.forward_features(images))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(images))
 
 
 def in_grey(
@@ -353,8 +355,9 @@ def in_grey(
 ) -> None:
     "Let a network take one channel: its first convolution sums the three colour filters."
     name, first = next((name, layer) for name, layer in body.named_modules() if isinstance(layer, nn.Conv2d))
-    grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding,
-                     bias=first.bias is not None)
+    grey = nn.Conv2d(
+        1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
+    )
     with torch.no_grad():
         grey.weight.copy_(first.weight.sum(1, keepdim=True))
         if first.bias is not None:
@@ -529,8 +532,10 @@ def head_of(
     name = head_name(network)
     head = dict(network.named_modules()).get(name)
     if not isinstance(heads, str) or not isinstance(head, nn.Linear):
-        raise GenaugError("This network has no single linear layer at its end, so its head cannot be trained alone; "
-                          "choose another network, or train all its weights.")
+        raise GenaugError(
+            "This network has no single linear layer at its end, so its head cannot be trained alone; "
+            "choose another network, or train all its weights."
+        )
     return head
 
 # %% ../nbs/29_networks.ipynb #c073

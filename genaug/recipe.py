@@ -75,6 +75,7 @@ class Naming(Part):
 @dataclass(frozen=True)
 class ClassName(Naming):
     "Name the class by its words; nothing is learned."
+
     word = "words"
     identity = Identity("ClassName")
 
@@ -82,12 +83,14 @@ class ClassName(Naming):
 @dataclass(frozen=True)
 class LearnedTokens(TokenSettings, Naming):
     "Textual inversion: one or more token embeddings per class, all weights frozen (DA-Fusion's settings)."
+
     initial: str | None = "the"  # the word whose embedding the vectors begin at; None: the class's own words
     identity = Identity("LearnedTokens", later=("schedule",))
     word, said_as = "tokens", "tokens"
 
     @classmethod
-    def for_embedded(cls) -> "LearnedTokens": return cls(steps=300, learning_rate=1e-4, batch_size=32, initial=None, flip=False)
+    def for_embedded(cls) -> "LearnedTokens":
+        return cls(steps=300, learning_rate=1e-4, batch_size=32, initial=None, flip=False)
 
     def learn(self, backbone, real, class_prompt, checkpoint=None, progress=False) -> Concept:
         return learn_tokens(backbone, real, class_prompt, self, checkpoint, progress)
@@ -200,6 +203,7 @@ def learn_or_load(
 @dataclass
 class PaintContext:
     "What painting needs: the fitted surroundings of a recipe."
+
     backbone: Backbone
     concept: Learned | None
     class_prompt: ClassPrompt
@@ -226,16 +230,21 @@ class PaintContext:
 
 class Start(Part):
     "Choice 2: where the denoising of a row begins."
+
     denoises: ClassVar[bool] = True  # False: its latents are decoded as they are
     alternatives: ClassVar[int] = 1  # rows of one group, of which one will be kept
     inverts: ClassVar[bool] = False  # does it invert every photograph?
 
     @abc.abstractmethod
-    def plan_start(self, rng: np.random.Generator, anchor: str, others: Sequence[str], alternative: int = 0) -> tuple[tuple, dict]:
+    def plan_start(
+        self, rng: np.random.Generator, anchor: str, others: Sequence[str], alternative: int = 0
+    ) -> tuple[tuple, dict]:
         "The inputs (id, weight) and the settings of one row; `others` are further photographs with the anchor's labels."
 
     @abc.abstractmethod
-    def latents(self, rows: Sequence[PlanRow], real: LabeledImages, context: PaintContext) -> tuple[torch.Tensor, torch.Tensor]:
+    def latents(
+        self, rows: Sequence[PlanRow], real: LabeledImages, context: PaintContext
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         "Starting latents (B, C, h, w) and the index (B,) of the first sampler step of each row."
 
     def first_step(self, row: PlanRow, steps: int) -> int:
@@ -475,22 +484,31 @@ class LabelByStrength(LabelRule):
 # %% ../nbs/40_recipe.ipynb #c029
 class Filter(Part):
     "Choice 6: which painted images are kept, and with which weight."
+
     rounds: ClassVar[int] = 1  # candidates per wanted image that are planned
 
     def check(self, class_prompt: ClassPrompt) -> None:
         "Raise `GenaugError` before anything is painted if the filter lacks something."
 
     @abc.abstractmethod
-    def select(self, rows: Sequence[PlanRow], images: Sequence[np.ndarray], real: LabeledImages, context: PaintContext) -> list[Decision]:
+    def select(
+        self,
+        rows: Sequence[PlanRow],
+        images: Sequence[np.ndarray],
+        real: LabeledImages,
+        context: PaintContext,
+    ) -> list[Decision]:
         "One decision per row of a round, in plan order."
 
 
 @dataclass(frozen=True)
 class KeepAll(Filter):
     "Keep every painted image with weight one."
+
     identity = Identity("KeepAll")
 
-    def select(self, rows, images, real, context): return [Decision() for _ in rows]
+    def select(self, rows, images, real, context):
+        return [Decision() for _ in rows]
 
 
 class Finish(Part):
@@ -501,16 +519,20 @@ class Finish(Part):
         return {}
 
     @abc.abstractmethod
-    def finish(self, images: Sequence[np.ndarray], rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:
+    def finish(
+        self, images: Sequence[np.ndarray], rows: Sequence[PlanRow], real: LabeledImages
+    ) -> list[np.ndarray]:
         "The finished images, uint8 (H, W, C) each, from the painted ones and from the photographs of their rows."
 
 
 @dataclass(frozen=True)
 class AsPainted(Finish):
     "Leave the images as they were painted."
+
     identity = Identity("AsPainted")
 
-    def finish(self, images, rows, real): return list(images)
+    def finish(self, images, rows, real):
+        return list(images)
 
 # %% ../nbs/40_recipe.ipynb #c041a
 CHOICES = (

@@ -27,7 +27,9 @@ def plain(value):
     "A question, a study or a name as JSON; fields that a comparison gained later do not count while they have their default."
     if isinstance(value, Comparison):
         return {name: entry for name, entry in value.record().items() if entry != LATER.get(name, ...)}
-    found = json.loads(json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, default=str))
+    found = json.loads(
+        json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, default=str)
+    )
     return as_before(found) if isinstance(value, AlignmentStudy) else found
 
 
@@ -37,7 +39,9 @@ LATER_OF_STUDIES = {"more_judges": [], "features": "auto", "ssim_size": None, "i
 def as_before(study):
     "A study as it was written when its judge was named: what \"auto\" is on an embedded set, see notebooks 29 and 64."
     found = {name: entry for name, entry in study.items() if entry != LATER_OF_STUDIES.get(name, ...)}
-    found["class_prompt"] = {name: entry for name, entry in found["class_prompt"].items() if (name, entry) != ("metaclasses", {})}
+    found["class_prompt"] = {
+        name: entry for name, entry in found["class_prompt"].items() if (name, entry) != ("metaclasses", {})
+    }
     if found["judge"][0] == "auto":
         judge = ROLES["judge", "embedded"]
         found["judge"] = [judge.network, None, judge.size, *found["judge"][3:]]
@@ -79,7 +83,10 @@ def record(table, scale, units=False):
 
 def digest(table, scale, units=False):
     "Each part of a record as one hash, so that the file stays small and says which part differs."
-    return {name: content_hash(json.dumps(part, sort_keys=True))[:24] for name, part in record(table, scale, units).items()}
+    return {
+        name: content_hash(json.dumps(part, sort_keys=True))[:24]
+        for name, part in record(table, scale, units).items()
+    }
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def is_import(node):
 @dataclass
 class Cell:
     "One cell, with what the checks ask of it."
+
     position: int
     kind: str
     source: str
@@ -105,7 +106,9 @@ class Cell:
                     yield len(content.encode()) if "svg" in mime else len(base64.b64decode(content))
                     break
             else:
-                for embedded in re.findall(r"data:image/[\w+.-]+;base64,([\w+/=]*)", "".join(data.get("text/html", ""))):
+                for embedded in re.findall(
+                    r"data:image/[\w+.-]+;base64,([\w+/=]*)", "".join(data.get("text/html", ""))
+                ):
                     yield len(embedded) * 3 // 4
 
 
@@ -329,7 +332,11 @@ def check_state(notebook):
                 yield f"cell {cell.position}: global {', '.join(node.names)}"
         bodies = [cell.tree.body] + [node.body for node in cell.tree.body if isinstance(node, ast.ClassDef)]
         for node in (node for body in bodies for node in body):
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and is_mutable(node.value):
+            if (
+                isinstance(node, (ast.Assign, ast.AnnAssign))
+                and node.value is not None
+                and is_mutable(node.value)
+            ):
                 target = node.targets[0] if isinstance(node, ast.Assign) else node.target
                 yield f"cell {cell.position}: mutable module or class state {ast.unparse(target)}"
 
@@ -349,19 +356,29 @@ def check_docstrings(notebook):
     "every public exported function and class has a docstring"
     for cell in notebook.exported:
         for node in cell.tree.body:
-            if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node):
+            if (
+                isinstance(node, (*FUNCTIONS, ast.ClassDef))
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
+            ):
                 yield f"cell {cell.position}: {node.name} has no docstring"
 
 
 def check_safety(notebook):
     "weights are loaded without running code from the file"
     for cell in notebook.code:
-        for call in (node for node in ast.walk(cell.tree or ast.Module([], [])) if isinstance(node, ast.Call)):
+        for call in (
+            node for node in ast.walk(cell.tree or ast.Module([], [])) if isinstance(node, ast.Call)
+        ):
             called = ast.unparse(call.func)
             keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             if called == "torch.load" and keywords.get("weights_only") != "True":
                 yield f"cell {cell.position}: torch.load without weights_only=True"
-            if called.split(".")[0] in ("pickle", "joblib") and "load" in called or keywords.get("allow_pickle") == "True":
+            if (
+                called.split(".")[0] in ("pickle", "joblib")
+                and "load" in called
+                or keywords.get("allow_pickle") == "True"
+            ):
                 yield f"cell {cell.position}: {called} can run code from the file"
             if keywords.get("trust_remote_code") == "True":
                 yield f"cell {cell.position}: {called} runs remote code"

@@ -17,15 +17,28 @@ from random_pipeline import random_pipeline
 from table_pages import TABLES
 
 FEW = {  # method -> settings that make it cheap; two learning steps, two sampler steps
-    **{name: "naming.steps=2;num_inference_steps=2" for name in ("da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")},
+    **{
+        name: "naming.steps=2;num_inference_steps=2"
+        for name in ("da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")
+    },
     **{name: "num_inference_steps=2" for name in ("real-gen", "real-guidance", "real-mix")},
     "real-filter": "num_inference_steps=2;rounds=1",
     "feature-space": "denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8",
-    "round-trip": "", "smote": "", "dcgan": "steps=2", "stylegan": "steps=2", "textual-inversion": "naming.steps=2;num_inference_steps=2",
+    "round-trip": "",
+    "smote": "",
+    "dcgan": "steps=2",
+    "stylegan": "steps=2",
+    "textual-inversion": "naming.steps=2;num_inference_steps=2",
     "pixel-diffusion": "corpus=20;num_inference_steps=2;pretraining_steps=2;steps=2;widths=32:64:64:64",
 }
-STUDY = dict(runs=[0], draws=[1, 1], per_class=2, num_inference_steps=2, judge=["vit_base_patch16_224", "", 224, 2],
-             overrides={"steps": 2, "batch_size": 2, "expert_updates": 2})
+STUDY = dict(
+    runs=[0],
+    draws=[1, 1],
+    per_class=2,
+    num_inference_steps=2,
+    judge=["vit_base_patch16_224", "", 224, 2],
+    overrides={"steps": 2, "batch_size": 2, "expert_updates": 2},
+)
 
 
 def cheap(arm):
@@ -36,29 +49,57 @@ def cheap(arm):
     small = dict(part.split("=", 1) for part in FEW.get(name, "").split(";") if part)
     if fields.get("naming") == "words":
         small.pop("naming.steps", None)
-    fields = {**fields, **small, **({"tail": "1"} if "tail" in fields else {}), **({"copies": "0.3"} if "copies" in fields else {})}
+    fields = {
+        **fields,
+        **small,
+        **({"tail": "1"} if "tail" in fields else {}),
+        **({"copies": "0.3"} if "copies" in fields else {}),
+    }
     fields = {key: value for key, value in fields.items() if key != "fill" or name == "smote"}
-    return name + ("@" + ";".join(f"{key}={value}" for key, value in sorted(fields.items())) if fields else "") + plus + behind
+    return (
+        name
+        + ("@" + ";".join(f"{key}={value}" for key, value in sorted(fields.items())) if fields else "")
+        + plus
+        + behind
+    )
 
 
 def rehearsed(record, shared, most=None):
     "Small numbers; with `most` one arm of each method, and no filter, which turns down all random pictures."
+
     def small(cell):
-        arms = [cheap(arm) for arm in (record["shared"] | cell)["methods"] if not (most and arm.startswith("real-filter"))]
+        arms = [
+            cheap(arm)
+            for arm in (record["shared"] | cell)["methods"]
+            if not (most and arm.startswith("real-filter"))
+        ]
         first = {re.split("[@+]", arm)[0] if most else arm: arm for arm in reversed(arms)}
-        cell = cell | {"methods": [arm for arm in dict.fromkeys(arms) if arm in first.values()], "splits": [0], "repeats": [0]}
+        cell = cell | {
+            "methods": [arm for arm in dict.fromkeys(arms) if arm in first.values()],
+            "splits": [0],
+            "repeats": [0],
+        }
         if cell["cell"].endswith(" vit"):  # six seconds a run
             cell["methods"] = cell["methods"][:1] + cell["methods"][-1:]
         if cell.get("training"):
-            cell["training"] = {**{key: value for key, value in cell["training"].items() if key not in ("epochs", "patience")},
-                                "updates": 2, "batch_size": 2}
+            cell["training"] = {
+                **{
+                    key: value for key, value in cell["training"].items() if key not in ("epochs", "patience")
+                },
+                "updates": 2,
+                "batch_size": 2,
+            }
             if cell["network"] == "vgg16":  # AdamW would hold 134 million weights four times
                 cell["training"] |= {"optimizer": "sgd", "momentum": 0}
         if cell.get("study", {}).get("runs"):
             cell["study"] = {**cell["study"], **STUDY}
         return cell
-    return {**record, "shared": record["shared"] | {"splits": [0], "repeats": [0], "copies": 0.3},
-            "cells": [small(cell) for cell in record["cells"]]}
+
+    return {
+        **record,
+        "shared": record["shared"] | {"splits": [0], "repeats": [0], "copies": 0.3},
+        "cells": [small(cell) for cell in record["cells"]],
+    }
 
 
 def write_presets(folder, tables, **options):
@@ -69,7 +110,9 @@ def write_presets(folder, tables, **options):
     (folder / "_shared.json").write_text(json.dumps(shared), encoding="utf-8")
     for table in tables:
         record = json.loads((source / f"{table}.json").read_text(encoding="utf-8"))
-        (folder / f"{table}.json").write_text(json.dumps(rehearsed(record, shared, **options)), encoding="utf-8")
+        (folder / f"{table}.json").write_text(
+            json.dumps(rehearsed(record, shared, **options)), encoding="utf-8"
+        )
 
 
 def chests(root):
@@ -81,7 +124,10 @@ def chests(root):
             name = f"files/p10/p{part}{number}/s1/{part}{number}.jpg"
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw.integers(0, 255, (8, 8), dtype=np.uint8)).save(root / name)
-            row = [int(draw.random() < (0.6 if index < 5 else 0.15) or number % 10 == index) for index in range(10)]
+            row = [
+                int(draw.random() < (0.6 if index < 5 else 0.15) or number % 10 == index)
+                for index in range(10)
+            ]
             lines.append(",".join([f"{part}{number}", f"{part}{number}", name, *map(str, row)]))
         (root / f"miccai2023_mimic-cxr-lt_labels_{part}.csv").write_text("\n".join(lines), encoding="utf-8")
     return root

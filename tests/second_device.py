@@ -21,17 +21,29 @@ def is_elsewhere(device):
 
 class Elsewhere(torch.Tensor):
     "A tensor of the second device."
+
     @staticmethod
     def __new__(cls, held, requires_grad=False):
         made = torch.Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-            device=ELSEWHERE, requires_grad=requires_grad)
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=ELSEWHERE,
+            requires_grad=requires_grad,
+        )
         made.held = held
         return made
 
-    def __repr__(self): return f"Elsewhere({self.held})"
-    def numpy(self, *args, **kwargs): raise TypeError("can't convert a tensor of another device to numpy; use .cpu()")
-    def tolist(self): return self.held.tolist()
+    def __repr__(self):
+        return f"Elsewhere({self.held})"
+
+    def numpy(self, *args, **kwargs):
+        raise TypeError("can't convert a tensor of another device to numpy; use .cpu()")
+
+    def tolist(self):
+        return self.held.tolist()
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -65,7 +77,9 @@ def check_meeting(name, function, args, kwargs):
     there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
     indexing = "index" in name and all(tensor.dtype in (torch.int64, torch.bool) for tensor in here)
     if name not in MOVES and there and here and not (indexing and isinstance(args[0], Elsewhere)):
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found two devices in {function}")
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found two devices in {function}"
+        )
     if isinstance(kwargs.get("generator"), torch.Generator) and (there or is_elsewhere(kwargs.get("device"))):
         raise RuntimeError(f"Expected a generator of the second device in {function}, found one of the CPU")
 
@@ -80,9 +94,14 @@ def compute(function, args, kwargs):
     if name == "aten::copy_":
         stays = isinstance(args[0], Elsewhere)
     held = lambda value: value.held if isinstance(value, Elsewhere) else value
-    known = {key: torch.device("cpu") if key == "device" and is_elsewhere(value) else value for key, value in kwargs.items()}
+    known = {
+        key: torch.device("cpu") if key == "device" and is_elsewhere(value) else value
+        for key, value in kwargs.items()
+    }
     found = function(*tree_map(held, args), **tree_map(held, known))
-    wrapped = tree_map(lambda value: Elsewhere(value) if stays and isinstance(value, torch.Tensor) else value, found)
+    wrapped = tree_map(
+        lambda value: Elsewhere(value) if stays and isinstance(value, torch.Tensor) else value, found
+    )
     return return_and_correct_aliasing(function, args, kwargs, wrapped) if inside and stays else wrapped
 
 

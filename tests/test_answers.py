@@ -49,8 +49,18 @@ def test_numbers_come_back(values):
     assert json.loads(json.dumps(text)) == text
 
 
-@pytest.mark.parametrize("change", [lambda text: "", lambda text: text[1:], lambda text: text[:-8], lambda text: text + "AAAA",
-                                    lambda text: "x" + text[1:], lambda text: text[:9] + "!" + text[10:], lambda text: "bé"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "",
+        lambda text: text[1:],
+        lambda text: text[:-8],
+        lambda text: text + "AAAA",
+        lambda text: "x" + text[1:],
+        lambda text: text[:9] + "!" + text[10:],
+        lambda text: "bé",
+    ],
+)
 def test_a_damaged_text_is_refused(change):
     with pytest.raises(ValueError):
         unpack(change(pack(np.arange(200))), 200)
@@ -160,7 +170,10 @@ def test_a_damaged_line_is_named_by_the_reader_and_dropped_by_the_writer(line, t
     assert path.read_text().splitlines() == lines
 
 
-@pytest.mark.parametrize("field, value", [("answers", "b"), ("answers", 3), ("test", "0" * 16), ("test", [1]), ("unit", {"a": 1}), ("unit", None)])
+@pytest.mark.parametrize(
+    "field, value",
+    [("answers", "b"), ("answers", 3), ("test", "0" * 16), ("test", [1]), ("unit", {"a": 1}), ("unit", None)],
+)
 def test_a_run_whose_line_does_not_fit_its_test_images_is_damaged(field, value, tmp_path):
     path = tmp_path / "a.jsonl"
     three_runs(path)

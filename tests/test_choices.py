@@ -129,11 +129,18 @@ def test_a_group_keeps_one_and_a_filter_draws_until_enough(tmp_path):
 
 def test_partial_guidance_costs_what_it_says():
     real = toy_photographs()
+
     class Counting(type(toy_backbone())):
         def predict_noise(self, latents, timesteps, condition):
             self.count = getattr(self, "count", 0) + len(latents)
             return super().predict_noise(latents, timesteps, condition)
-    for until, start in ((1.0, FromPhotograph((0.5,))), (0.5, FromPhotograph((1.0,))), (0.3, FromPhotograph((0.8,))), (0.0, FromPhotograph((1.0,)))):
+
+    for until, start in (
+        (1.0, FromPhotograph((0.5,))),
+        (0.5, FromPhotograph((1.0,))),
+        (0.3, FromPhotograph((0.8,))),
+        (0.0, FromPhotograph((1.0,))),
+    ):
         backbone = toy_backbone()
         backbone.__class__ = Counting
         method = Recipe(
@@ -203,7 +210,9 @@ def test_rows_are_sorted_by_adapter_and_an_unknown_one_is_named():
         by_adapters(shelf, [row("emu")])
 
 
-@pytest.mark.parametrize("settings", [{"scope": "set", "fuse": 2}, {"scope": "galaxy"}, {"scope": "image", "fuse": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"scope": "set", "fuse": 2}, {"scope": "galaxy"}, {"scope": "image", "fuse": 0}]
+)
 def test_impossible_scopes_are_refused(settings):
     with pytest.raises(GenaugError, match="scope"):
         LearnedAdapter(**settings)

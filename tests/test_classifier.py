@@ -245,7 +245,8 @@ def test_the_judge_is_read_back_for_the_same_pool_only(tmp_path):
 def test_the_store_decodes_again_when_memory_is_short():
     keys = [f"real:{name}" for name in REAL.ids] + ["synthetic:row1"]
     assert torch.equal(
-        ImageStore(REAL, MADE, View(4, 4, 0)).images(keys), ImageStore(REAL, MADE, View(4, 4, 0), megabytes=0).images(keys)
+        ImageStore(REAL, MADE, View(4, 4, 0)).images(keys),
+        ImageStore(REAL, MADE, View(4, 4, 0), megabytes=0).images(keys),
     )
 
 

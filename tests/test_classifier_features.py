@@ -70,9 +70,17 @@ def test_the_fingerprint_is_of_the_weights(letters, tmp_path):
     assert not np.allclose(letters.features(pictures()), changed.features(pictures()))
 
 
-@pytest.mark.parametrize("name, weights, words", [
-    ("residual", None, "judge"), ("residual", "embedded", "judge"), ("test_resnet", None, "name its weights"), ("no_such.tag", None, "no network"),
-    ("no_such", "file", "no network"), ("test_resnet", "no_such_tag", "cannot be loaded")])
+@pytest.mark.parametrize(
+    "name, weights, words",
+    [
+        ("residual", None, "judge"),
+        ("residual", "embedded", "judge"),
+        ("test_resnet", None, "name its weights"),
+        ("no_such.tag", None, "no network"),
+        ("no_such", "file", "no network"),
+        ("test_resnet", "no_such_tag", "cannot be loaded"),
+    ],
+)
 def test_networks_that_are_refused(name, weights, words):
     with pytest.raises(GenaugError, match=words):
         feature_network(name, weights)

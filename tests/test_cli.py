@@ -220,8 +220,16 @@ def test_faults_of_the_program_are_not_blamed_on_the_user(monkeypatch, capsys):
         run(["check", "."])
 
 
-@pytest.mark.parametrize("error, code, words", [(KeyboardInterrupt(), 130, "same command again"), (MemoryError(), 2, "--batch-size"), (PermissionError(13, "Permission denied", "x"), 2, "Permission denied"),
-                                                (GenaugError("a\n  b"), 2, "a b"), (RuntimeError("x" * 9999), 1, "report it")])
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (KeyboardInterrupt(), 130, "same command again"),
+        (MemoryError(), 2, "--batch-size"),
+        (PermissionError(13, "Permission denied", "x"), 2, "Permission denied"),
+        (GenaugError("a\n  b"), 2, "a b"),
+        (RuntimeError("x" * 9999), 1, "report it"),
+    ],
+)
 def test_what_is_said_about_an_error(error, code, words):
     text, given = explain(error)
     assert given == code and words in text and "\n" not in text and len(text) < 500
@@ -557,9 +565,17 @@ def test_the_ranges_of_options_are_those_of_the_question():
     assert {"shots", "copies", "updates", "batch_size", "replace", "test_fraction", "splits"} <= set(read)
 
 
-@pytest.mark.parametrize("option, text, words", [
-    ("--batch-size", "65537", "from 1 to 65,536"), ("--updates", "0", "from 1 to 100,000,000"), ("--copies", "10001", "at most 10,000"),
-    ("--shots", "1000001", "from 1 to 1,000,000"), ("--seeds", "2147483648,1", "beyond 2,147,483,647"), ("--test-share", "1", "below 1")])
+@pytest.mark.parametrize(
+    "option, text, words",
+    [
+        ("--batch-size", "65537", "from 1 to 65,536"),
+        ("--updates", "0", "from 1 to 100,000,000"),
+        ("--copies", "10001", "at most 10,000"),
+        ("--shots", "1000001", "from 1 to 1,000,000"),
+        ("--seeds", "2147483648,1", "beyond 2,147,483,647"),
+        ("--test-share", "1", "below 1"),
+    ],
+)
 def test_the_first_refusals_follow_the_declared_ranges(option, text, words, capsys):
     assert run(["compare", "digits", option, text]) == 2
     assert words in sentence(capsys)

@@ -144,10 +144,18 @@ def test_it_is_a_mixer_with_rare_partners_and_settings():
     )
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: CMO(power=-0.1), "at least 0"), (lambda: CMO(power=float("nan")), "at least 0"), (lambda: CMO(power=float("inf")), "at least 0"),
-    (lambda: CMO(warm=-1), "warm=-1"), (lambda: minority_chances([0, 0]), "No class has a photograph"), (lambda: minority_chances([]), "No class has a photograph"),
-    (lambda: CMO(alpha=0).mix(*pairs(1), *pairs(1), [0]), "alpha")])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: CMO(power=-0.1), "at least 0"),
+        (lambda: CMO(power=float("nan")), "at least 0"),
+        (lambda: CMO(power=float("inf")), "at least 0"),
+        (lambda: CMO(warm=-1), "warm=-1"),
+        (lambda: minority_chances([0, 0]), "No class has a photograph"),
+        (lambda: minority_chances([]), "No class has a photograph"),
+        (lambda: CMO(alpha=0).mix(*pairs(1), *pairs(1), [0]), "alpha"),
+    ],
+)
 def test_impossible_settings_are_refused_in_a_sentence(make, words):
     with pytest.raises(GenaugError, match=words):
         make()

@@ -131,7 +131,11 @@ def test_detaching_leaves_nothing_behind(backbone, lora, text):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, GenaugError])
 def test_detaching_after_an_exception(backbone, error):
     before, plain = state_of(backbone), seen(backbone, "a bird")
-    with pytest.raises(error), backbone.using(random_concept(backbone, 1, text=True)), backbone.using(random_concept(backbone, 2, text=True)):
+    with (
+        pytest.raises(error),
+        backbone.using(random_concept(backbone, 1, text=True)),
+        backbone.using(random_concept(backbone, 2, text=True)),
+    ):
         raise error("stop")
     assert state_of(backbone) == before and torch.equal(seen(backbone, "a bird"), plain)
 
@@ -197,8 +201,13 @@ def test_a_concept_that_does_not_fit_changes_nothing(backbone):
     foreign = Concept(
         {}, {}, None, None, {}, {f"other.{name}": matrix for name, matrix in text.items()}, TEXT_CONFIG
     )
-    for concept, message in ((wide, "width 33"), (odd, "not fit this denoiser"), (known, "already has a word"),
-                             (narrow, "not fit this text encoder"), (foreign, "not fit this text encoder")):
+    for concept, message in (
+        (wide, "width 33"),
+        (odd, "not fit this denoiser"),
+        (known, "already has a word"),
+        (narrow, "not fit this text encoder"),
+        (foreign, "not fit this text encoder"),
+    ):
         with pytest.raises(GenaugError, match=message), backbone.using(concept):
             pass
         assert state_of(backbone) == before
@@ -218,7 +227,10 @@ def test_a_foreign_adapter_is_refused_not_removed(backbone, part, layer):
     with torch.random.fork_rng():
         module.add_adapter(LoraConfig(r=1, target_modules=[layer]), adapter_name="mine")
     try:
-        with pytest.raises(GenaugError, match="already carries an adapter"), backbone.using(random_concept(backbone, 1, text=True)):
+        with (
+            pytest.raises(GenaugError, match="already carries an adapter"),
+            backbone.using(random_concept(backbone, 1, text=True)),
+        ):
             pass
         assert list(module.peft_config) == ["mine"]
     finally:
@@ -266,14 +278,22 @@ def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
 # files
 
 def test_round_trip_is_exact(backbone, tmp_path):
-    for position, concept in enumerate((random_concept(backbone, 1), random_concept(backbone, 2, count=1, lora=False),
-                                        random_concept(backbone, 3, text=True), random_concept(backbone, 4, lora=False, text=True))):
+    for position, concept in enumerate(
+        (
+            random_concept(backbone, 1),
+            random_concept(backbone, 2, count=1, lora=False),
+            random_concept(backbone, 3, text=True),
+            random_concept(backbone, 4, lora=False, text=True),
+        )
+    ):
         concept.save(tmp_path / str(position))
         again = Concept.load(tmp_path / str(position))
         assert again.fingerprint() == concept.fingerprint() and again.placeholder == concept.placeholder
         assert all(torch.equal(again.tokens[token], concept.tokens[token]) for token in concept.tokens)
-        with backbone.using(concept): expected = seen(backbone)
-        with backbone.using(again): assert torch.equal(seen(backbone), expected)
+        with backbone.using(concept):
+            expected = seen(backbone)
+        with backbone.using(again):
+            assert torch.equal(seen(backbone), expected)
 
 
 def test_fingerprint_sees_every_number(backbone):

@@ -277,8 +277,18 @@ def test_pixels_on_disk_are_decoded_when_asked_for(images, tmp_path):
     with pytest.raises(GenaugError, match="Cannot read"): stored.image(4)
 
 
-@pytest.mark.parametrize("labels, task, words", [([0, 3], "single", "0..1"), ([0, -1], "single", "0..1"), ([[0.5, 0.4], [1, 0]], "single", "sum to one"), ([[1, 0]], "single", "shape"),
-                                                ([[2.0, 0], [0, 1]], "multi", r"\[0, 1\]"), ([[np.nan, 0], [0, 1]], "multi", r"\[0, 1\]"), ([[1, 0], [0, 1]], "both", "single")])
+@pytest.mark.parametrize(
+    "labels, task, words",
+    [
+        ([0, 3], "single", "0..1"),
+        ([0, -1], "single", "0..1"),
+        ([[0.5, 0.4], [1, 0]], "single", "sum to one"),
+        ([[1, 0]], "single", "shape"),
+        ([[2.0, 0], [0, 1]], "multi", r"\[0, 1\]"),
+        ([[np.nan, 0], [0, 1]], "multi", r"\[0, 1\]"),
+        ([[1, 0], [0, 1]], "both", "single"),
+    ],
+)
 def test_wrong_labels_are_refused(labels, task, words):
     with pytest.raises(GenaugError, match=words):
         LabeledImages(
@@ -288,8 +298,14 @@ def test_wrong_labels_are_refused(labels, task, words):
 
 def test_wrong_lengths_and_repeated_names_are_refused():
     tile = np.zeros((2, 2, 3), np.uint8)
-    for change, words in (({"pixels": [tile]}, "one per image"), ({"ids": ["1", "1"]}, "distinct"), ({"class_names": ("a", "a")}, "distinct"),
-                          ({"ids": ["é", unicodedata.normalize("NFD", "é")]}, "distinct"), ({"info": [{}]}, "one per image"), ({"groups": ["g"] * 3}, "one per image")):
+    for change, words in (
+        ({"pixels": [tile]}, "one per image"),
+        ({"ids": ["1", "1"]}, "distinct"),
+        ({"class_names": ("a", "a")}, "distinct"),
+        ({"ids": ["é", unicodedata.normalize("NFD", "é")]}, "distinct"),
+        ({"info": [{}]}, "one per image"),
+        ({"groups": ["g"] * 3}, "one per image"),
+    ):
         with pytest.raises(GenaugError, match=words):
             LabeledImages(
                 **{
@@ -385,10 +401,13 @@ def test_transparency_is_laid_over_white_and_rotation_applied(tmp_path):
     assert np.array_equal(decode_image(tmp_path / "b.png")[:, :, 0], np.rot90(np.arange(8).reshape(2, 4), -1))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(50), b"GIF89a"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(50), b"GIF89a"]
+)
 def test_broken_pictures_are_named(content, tmp_path):
     (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(GenaugError, match="broken.png"): decode_image(tmp_path / "broken.png")
+    with pytest.raises(GenaugError, match="broken.png"):
+        decode_image(tmp_path / "broken.png")
     with pytest.raises(GenaugError, match="limit"):
         write_atomic(tmp_path / "big.png", encode_png(np.zeros((20, 20, 1), np.uint8)))
         decode_image(tmp_path / "big.png", max_pixels=399)
@@ -535,7 +554,9 @@ def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
     if small == int(small): assert two[:len(one)] == one
 
 
-@pytest.mark.parametrize("small, large", [({"a": 2, "b": 1}, {"a": 9, "b": 4, "c": 3}), ({"c": 1}, {"c": 5}), ({"a": 3}, {"a": 4})])
+@pytest.mark.parametrize(
+    "small, large", [({"a": 2, "b": 1}, {"a": 9, "b": 4, "c": 3}), ({"c": 1}, {"c": 5}), ({"a": 3}, {"a": 4})]
+)
 def test_counts_per_class_nest(small, large):
     real = unequal()
     one, two = (
@@ -566,8 +587,14 @@ def test_budgets_ask_for_the_right_numbers():
 
 def test_impossible_budgets_are_refused():
     real = unequal()
-    for fields, words in (({"copies": 0}, "positive"), ({"copies": -1}, "positive"), ({"copies": float("nan")}, "positive"), ({"per_class": {"zebra": 1}}, "zebra")):
-        with pytest.raises(GenaugError, match=words): Budget(**fields).slots(real)
+    for fields, words in (
+        ({"copies": 0}, "positive"),
+        ({"copies": -1}, "positive"),
+        ({"copies": float("nan")}, "positive"),
+        ({"per_class": {"zebra": 1}}, "zebra"),
+    ):
+        with pytest.raises(GenaugError, match=words):
+            Budget(**fields).slots(real)
     with pytest.raises(GenaugError, match="no photograph"):
         Budget(per_class={"a": 1}).slots(real[real.targets == 1])
 

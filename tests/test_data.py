@@ -10,8 +10,23 @@ import pytest
 from PIL import Image
 
 from genaug.core import GenaugError, LabeledImages
-from genaug.data import (TUNING_SEEDS, Manifest, assert_only, carve_validation, check_folder, few_shot, long_tail, long_tail_counts, open_folder, open_source,
-                         parse_source, printable, rank_classes, tuning_sets, unused)
+from genaug.data import (
+    TUNING_SEEDS,
+    Manifest,
+    assert_only,
+    carve_validation,
+    check_folder,
+    few_shot,
+    long_tail,
+    long_tail_counts,
+    open_folder,
+    open_source,
+    parse_source,
+    printable,
+    rank_classes,
+    tuning_sets,
+    unused,
+)
 
 
 def picture(path, seed=0, size=(12, 10), mode="RGB", **options):
@@ -46,7 +61,12 @@ def refusal(call, *arguments, **options):
 
 def test_a_sound_folder_has_no_problems(folder):
     report = check_folder(folder)
-    assert report.ok and report.findings == () and report.class_names == ("kiwi", "plum") and len(report.table()) == 0
+    assert (
+        report.ok
+        and report.findings == ()
+        and report.class_names == ("kiwi", "plum")
+        and len(report.table()) == 0
+    )
     assert report.counts().loc["kiwi", "all"] == 3 and len(report.images) == 6
 
 
@@ -81,18 +101,36 @@ def test_a_folder_beside_the_splits_and_a_split_twice_are_errors(folder, tmp_pat
     assert "merge them" in refusal(open_folder, top, strict=False)
 
 
-@pytest.mark.parametrize("name, trait", [("grey", "grey"), ("palette", "palette"), ("alpha", "alpha"), ("rotated", "rotated"), ("deep", "16-bit"), ("print", "CMYK"), ("film", "frames")])
+@pytest.mark.parametrize(
+    "name, trait",
+    [
+        ("grey", "grey"),
+        ("palette", "palette"),
+        ("alpha", "alpha"),
+        ("rotated", "rotated"),
+        ("deep", "16-bit"),
+        ("print", "CMYK"),
+        ("film", "frames"),
+    ],
+)
 def test_every_kind_of_picture_is_read_and_noted(folder, name, trait):
     path = folder / "kiwi" / "odd.png"
-    if name == "grey": picture(path, 70, mode="L")
-    if name == "palette": Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).quantize(8).save(path)
-    if name == "alpha": picture(path, 70, mode="RGBA")
+    if name == "grey":
+        picture(path, 70, mode="L")
+    if name == "palette":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).quantize(
+            8
+        ).save(path)
+    if name == "alpha":
+        picture(path, 70, mode="RGBA")
     if name == "rotated":
         exif = Image.Exif()
         exif[0x0112] = 6
         path = picture(folder / "kiwi" / "odd.jpg", 70, size=(20, 10), exif=exif)
-    if name == "deep": Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(path)
-    if name == "print": path = picture(folder / "kiwi" / "odd.tif", 70, mode="CMYK")
+    if name == "deep":
+        Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(path)
+    if name == "print":
+        path = picture(folder / "kiwi" / "odd.tif", 70, mode="CMYK")
     if name == "film":
         path = folder / "kiwi" / "odd.gif"
         frames = [Image.fromarray(np.full((9, 9), level, np.uint8)) for level in (10, 200)]
@@ -101,18 +139,32 @@ def test_every_kind_of_picture_is_read_and_noted(folder, name, trait):
     images = open_folder(folder)["all"]
     array = images.image(f"kiwi/{path.name}")
     assert array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3)
-    if name == "rotated": assert array.shape[:2] == (20, 10)
-    if name == "deep": assert abs(int(array[0, 0, 0]) - 40000 / 257) <= 1
+    if name == "rotated":
+        assert array.shape[:2] == (20, 10)
+    if name == "deep":
+        assert abs(int(array[0, 0, 0]) - 40000 / 257) <= 1
     assert images.batch(size=8).shape == (7, 3, 8, 8)
 
 
-@pytest.mark.parametrize("kind, text", [("empty-file", "copy it again"), ("corrupt", "repair"), ("not-an-image", "rename or remove"), ("too-small", "8 pixels per edge")])
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        ("empty-file", "copy it again"),
+        ("corrupt", "repair"),
+        ("not-an-image", "rename or remove"),
+        ("too-small", "8 pixels per edge"),
+    ],
+)
 def test_broken_files_stop_a_strict_opening_and_are_left_out_of_a_lenient_one(folder, kind, text):
     path = folder / "plum" / "bad.jpg"
-    if kind == "empty-file": path.touch()
-    if kind == "corrupt": path.write_bytes(picture(path, 70, size=(64, 64)).read_bytes()[:900])
-    if kind == "not-an-image": path.write_text("Dear diary")
-    if kind == "too-small": picture(path, 70, size=(7, 90))
+    if kind == "empty-file":
+        path.touch()
+    if kind == "corrupt":
+        path.write_bytes(picture(path, 70, size=(64, 64)).read_bytes()[:900])
+    if kind == "not-an-image":
+        path.write_text("Dear diary")
+    if kind == "too-small":
+        picture(path, 70, size=(7, 90))
     found = problems(folder)[kind]
     assert found.severity == "error" and text in found.message and "'plum/bad.jpg'" in found.message
     assert refusal(open_folder, folder) == found.message
@@ -123,12 +175,19 @@ def test_a_picture_over_the_limit_is_refused_before_it_is_unpacked(folder):
     Image.new("1", (8_000, 7_000)).save(folder / "kiwi" / "large.png")
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(1000))
-    chunks = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (header, b"IDAT" + data, b"IEND")]
+    chunks = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, b"IDAT" + data, b"IEND")
+    ]
     (folder / "kiwi" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     found = [problem for problem in check_folder(folder).errors if problem.kind == "too-large"]
-    assert [problem.where for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"] and all("smaller" in problem.message for problem in found)
+    assert [problem.where for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"] and all(
+        "smaller" in problem.message for problem in found
+    )
     assert "too-large" in {problem.kind for problem in check_folder(folder, max_pixels=100).errors}
-    assert "limits" in refusal(check_folder, folder, max_pixels=10**9) and "limits" in refusal(check_folder, folder, min_size=0)
+    assert "limits" in refusal(check_folder, folder, max_pixels=10**9) and "limits" in refusal(
+        check_folder, folder, min_size=0
+    )
 
 
 def test_files_of_systems_are_noted_once_and_other_files_warned_about(folder):
@@ -139,7 +198,11 @@ def test_files_of_systems_are_noted_once_and_other_files_warned_about(folder):
     picture(folder / "cover.png", 70)
     (folder / "README").write_text("hello")
     found = problems(folder)
-    assert check_folder(folder).ok and found["junk"].message.startswith("5 hidden") and found["junk"].severity == "note"
+    assert (
+        check_folder(folder).ok
+        and found["junk"].message.startswith("5 hidden")
+        and found["junk"].severity == "note"
+    )
     assert found["other-file"].severity == "warning" and "'plum/notes.txt'" in found["other-file"].message
     assert found["stray"].where == "cover.png" and len(open_folder(folder)["all"]) == 6
 
@@ -154,8 +217,13 @@ def test_unicode_and_spaces_in_names(folder):
     for number in range(2):
         picture(folder / odd / f"mit Raum {number}.png", 80 + number)
     images = open_folder(folder)["all"]
-    assert images.class_names == ("kiwi", "plum", "Äpfel & Birnen 果物") and "Äpfel & Birnen 果物/mit Raum 0.png" in images.ids
-    assert all(unicodedata.is_normalized("NFC", name) for name in images.ids) and images.image(images.ids[-1]).shape == (10, 12, 3)
+    assert (
+        images.class_names == ("kiwi", "plum", "Äpfel & Birnen 果物")
+        and "Äpfel & Birnen 果物/mit Raum 0.png" in images.ids
+    )
+    assert all(unicodedata.is_normalized("NFC", name) for name in images.ids) and images.image(
+        images.ids[-1]
+    ).shape == (10, 12, 3)
 
 
 def test_names_equal_but_for_the_storage_of_accents_are_refused_even_when_lenient(folder):
@@ -189,7 +257,12 @@ def test_a_name_that_is_not_utf8_is_an_error_and_printable(folder):
 def test_hostile_names_are_printed_harmlessly(folder):
     (folder / "kiwi" / "\x1b[2J\n<script>.png").touch()
     lines = check_folder(folder).lines()
-    assert len(lines) == 1 and "\x1b" not in lines[0] and "\n" not in lines[0] and printable("a\u202eb") == "a\\u202eb"
+    assert (
+        len(lines) == 1
+        and "\x1b" not in lines[0]
+        and "\n" not in lines[0]
+        and printable("a\u202eb") == "a\\u202eb"
+    )
 
 
 def test_an_empty_class_a_single_image_and_one_class_only(folder):
@@ -199,7 +272,10 @@ def test_an_empty_class_a_single_image_and_one_class_only(folder):
     assert found["empty-class"].severity == "error" and "remove its folder" in found["empty-class"].message
     assert found["single-image"].severity == "warning" and found["single-image"].where == "lime"
     assert open_folder(folder, strict=False)["all"].class_names == ("kiwi", "lime", "plum")
-    picture(folder.parent / "alone" / "kiwi" / "1.png", 1), picture(folder.parent / "alone" / "kiwi" / "2.png", 2)
+    (
+        picture(folder.parent / "alone" / "kiwi" / "1.png", 1),
+        picture(folder.parent / "alone" / "kiwi" / "2.png", 2),
+    )
     assert problems(folder.parent / "alone")["one-class"].severity == "warning"
     assert len(open_folder(folder.parent / "alone")["all"]) == 2
 
@@ -225,8 +301,15 @@ def test_links(folder, tmp_path):
     os.symlink("0.png", folder / "kiwi" / "same.png")
     report = check_folder(folder)
     kinds = [(problem.kind, problem.where) for problem in report.findings]
-    assert {("link-outside", "kiwi/far.png"), ("link-outside", "lychee"), ("link-loop", "plum/again"), ("link-folder", "kiwi/sister"),
-            ("broken-link", "kiwi/broken.png"), ("broken-link", "kiwi/self.png"), ("duplicate", "kiwi/same.png")} == set(kinds)
+    assert {
+        ("link-outside", "kiwi/far.png"),
+        ("link-outside", "lychee"),
+        ("link-loop", "plum/again"),
+        ("link-folder", "kiwi/sister"),
+        ("broken-link", "kiwi/broken.png"),
+        ("broken-link", "kiwi/self.png"),
+        ("duplicate", "kiwi/same.png"),
+    } == set(kinds)
     assert all(problem.severity == "error" for problem in report.findings if "link" in problem.kind)
     assert len(open_folder(folder, strict=False)["all"]) == 7
     os.symlink(folder, tmp_path / "shortcut")
@@ -275,7 +358,10 @@ def test_no_images_no_classes_no_folder_a_file_an_archive(tmp_path):
     (tmp_path / "empty" / "kiwi").mkdir()
     assert "no usable picture" in refusal(open_folder, tmp_path / "empty", strict=False)
     picture(tmp_path / "flat" / "1.png", 1)
-    assert "sub-folder" in refusal(open_folder, tmp_path / "flat") and problems(tmp_path / "flat")["no-classes"].severity == "error"
+    assert (
+        "sub-folder" in refusal(open_folder, tmp_path / "flat")
+        and problems(tmp_path / "flat")["no-classes"].severity == "error"
+    )
     assert "does not exist" in refusal(open_folder, tmp_path / "nowhere")
     assert "is a file" in refusal(open_folder, tmp_path / "flat" / "1.png")
     (tmp_path / "photos.zip").touch()
@@ -285,26 +371,44 @@ def test_no_images_no_classes_no_folder_a_file_an_archive(tmp_path):
 def test_lines_are_limited_per_kind(folder):
     for number in range(20):
         (folder / "kiwi" / f"empty{number}.png").touch()
-    assert len(check_folder(folder).lines(limit=3)) == 4 and "17 more" in check_folder(folder).lines(limit=3)[-1]
+    assert (
+        len(check_folder(folder).lines(limit=3)) == 4 and "17 more" in check_folder(folder).lines(limit=3)[-1]
+    )
     assert "(19 more" in refusal(open_folder, folder)
 
 
 def test_hashes_handed_over_are_those_of_the_pixels(folder):
     images = open_folder(folder)["all"]
-    assert images.sha256 == LabeledImages([images.image(position) for position in range(6)], images.targets, images.class_names, images.ids).sha256
+    assert (
+        images.sha256
+        == LabeledImages(
+            [images.image(position) for position in range(6)], images.targets, images.class_names, images.ids
+        ).sha256
+    )
 
 
 def test_sources(folder, tmp_path, monkeypatch):
     assert parse_source("digits", ["digits"]).kind == "built-in" and parse_source(folder).kind == "folder"
     assert parse_source("cub:/data", formats=["cub"]).path == "/data"
-    assert "not a known format" in refusal(parse_source, "cub:/data") and "known formats are cars" in refusal(parse_source, "cub:/data", formats=["cars"])
+    assert "not a known format" in refusal(parse_source, "cub:/data") and "known formats are cars" in refusal(
+        parse_source, "cub:/data", formats=["cars"]
+    )
     assert "did you mean the built-in 'digits'" in refusal(parse_source, "digit", ["digits"])
-    assert "does not exist" in refusal(parse_source, "C:\\photos") and "does not exist" in refusal(parse_source, tmp_path / "no")
+    assert "does not exist" in refusal(parse_source, "C:\\photos") and "does not exist" in refusal(
+        parse_source, tmp_path / "no"
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
-    assert parse_source("digits", ["digits"]).kind == "built-in" and parse_source("./digits", ["digits"]).kind == "folder"
+    assert (
+        parse_source("digits", ["digits"]).kind == "built-in"
+        and parse_source("./digits", ["digits"]).kind == "folder"
+    )
     opened = open_source(folder)["all"]
-    assert set(open_source(folder)) == {"all"} and open_source("digits", {"digits": lambda: 5}) == 5 and open_source("up:y", formats={"up": lambda path: {path: opened}})["y"].ids == opened.ids
+    assert (
+        set(open_source(folder)) == {"all"}
+        and open_source("digits", {"digits": lambda: 5}) == 5
+        and open_source("up:y", formats={"up": lambda path: {path: opened}})["y"].ids == opened.ids
+    )
 
 
 # ---- splits
@@ -314,26 +418,46 @@ def test_sources(folder, tmp_path, monkeypatch):
 def pool():
     random = np.random.default_rng(0)
     targets = np.repeat(np.arange(4), (30, 20, 10, 3))
-    return LabeledImages(list(random.integers(0, 255, (63, 8, 8, 3), dtype=np.uint8)), targets, ("d", "c", "b", "a"), [f"pool/{number:02d}" for number in range(63)])
+    return LabeledImages(
+        list(random.integers(0, 255, (63, 8, 8, 3), dtype=np.uint8)),
+        targets,
+        ("d", "c", "b", "a"),
+        [f"pool/{number:02d}" for number in range(63)],
+    )
 
 
 @pytest.fixture(scope="module")
 def held_out(pool):
     random = np.random.default_rng(1)
-    return LabeledImages(list(random.integers(0, 255, (8, 8, 8, 3), dtype=np.uint8)), np.arange(8) % 4, pool.class_names, [f"test/{number}" for number in range(8)])
+    return LabeledImages(
+        list(random.integers(0, 255, (8, 8, 8, 3), dtype=np.uint8)),
+        np.arange(8) % 4,
+        pool.class_names,
+        [f"test/{number}" for number in range(8)],
+    )
 
 
-@pytest.mark.parametrize("factor, total, single, two, few", [(100, 1242, 83, 101, 123), (50, 1427, 62, 83, 109), (20, 1798, 21, 47, 81), (10, 2238, 0, 2, 46)])
+@pytest.mark.parametrize(
+    "factor, total, single, two, few",
+    [(100, 1242, 83, 101, 123), (50, 1427, 62, 83, 109), (20, 1798, 21, 47, 81), (10, 2238, 0, 2, 46)],
+)
 def test_cub_long_tail_counts_are_those_of_the_brief(factor, total, single, two, few):
     counts = long_tail_counts(5994 / 200, factor, 200)
-    assert counts.sum() == total and (counts == 1).sum() == single and (counts <= 2).sum() == two and (counts < 5).sum() == few
+    assert (
+        counts.sum() == total
+        and (counts == 1).sum() == single
+        and (counts <= 2).sum() == two
+        and (counts < 5).sum() == few
+    )
     assert counts[0] == 29 and counts[-1] == (2 if factor == 10 else 1) and np.all(np.diff(counts) <= 0)
 
 
 def test_long_tail_counts_of_a_few_classes_and_refusals():
     assert long_tail_counts([40, 40], 10).tolist() == [40, 4] and long_tail_counts([40], 10).tolist() == [40]
     assert long_tail_counts(50, 1, 3).tolist() == [50, 50, 50]
-    assert "at least 1" in refusal(long_tail_counts, 5, 0.5, 3) and "number of classes" in refusal(long_tail_counts, 5.0, 10)
+    assert "at least 1" in refusal(long_tail_counts, 5, 0.5, 3) and "number of classes" in refusal(
+        long_tail_counts, 5.0, 10
+    )
 
 
 def test_few_shot_sets_nest_do_not_depend_on_order_and_take_all_of_a_small_class(pool):
@@ -357,10 +481,17 @@ def test_growing_the_pool_keeps_the_order_of_what_was_there(pool):
 
 
 def test_the_choice_is_fair():
-    pool = LabeledImages([np.zeros((1, 1, 3), np.uint8)] * 10, np.zeros(10, int), ("a",), [f"{number}" for number in range(10)], digests=[f"{number}" for number in range(10)])
+    pool = LabeledImages(
+        [np.zeros((1, 1, 3), np.uint8)] * 10,
+        np.zeros(10, int),
+        ("a",),
+        [f"{number}" for number in range(10)],
+        digests=[f"{number}" for number in range(10)],
+    )
     seen = np.zeros(10)
     for seed in range(600):
-        for name in few_shot(pool, 3, seed).ids: seen[int(name)] += 1
+        for name in few_shot(pool, 3, seed).ids:
+            seen[int(name)] += 1
     expected, spread = 600 * 0.3, np.sqrt(600 * 0.3 * 0.7)
     assert np.abs(seen - expected).max() < 4.5 * spread
 
@@ -373,7 +504,9 @@ def test_long_tails_nest_and_follow_the_counts(pool):
 
 
 def test_splits_of_multi_label_sets_and_empty_classes_are_refused(pool):
-    multi = LabeledImages([pool.image(0)] * 4, np.eye(4), pool.class_names, list("wxyz"), task="multi", digests=list("wxyz"))
+    multi = LabeledImages(
+        [pool.image(0)] * 4, np.eye(4), pool.class_names, list("wxyz"), task="multi", digests=list("wxyz")
+    )
     assert "multi-label" in refusal(few_shot, multi, 1, 0)
     assert len(carve_validation(multi, 0.5, 0)[1]) == 2
     assert "no image to choose from" in refusal(few_shot, pool[pool.targets != 2], 1, 0)
@@ -381,9 +514,15 @@ def test_splits_of_multi_label_sets_and_empty_classes_are_refused(pool):
 
 def test_validation_is_carved_per_class_and_never_empties_one(pool):
     train, val = carve_validation(pool, 0.3, seed=0)
-    assert val.counts() == {"d": 9, "c": 6, "b": 3, "a": 1} and set(train.ids).isdisjoint(val.ids) and len(train) + len(val) == 63
+    assert (
+        val.counts() == {"d": 9, "c": 6, "b": 3, "a": 1}
+        and set(train.ids).isdisjoint(val.ids)
+        and len(train) + len(val) == 63
+    )
     assert carve_validation(pool, 0.99, seed=0)[0].counts() == {"d": 1, "c": 1, "b": 1, "a": 1}
-    assert len(carve_validation(pool, 0.0, seed=0)[1]) == 0 and "below 1" in refusal(carve_validation, pool, 1.0, 0)
+    assert len(carve_validation(pool, 0.0, seed=0)[1]) == 0 and "below 1" in refusal(
+        carve_validation, pool, 1.0, 0
+    )
 
 
 def test_manifest_round_trip_and_content_check(pool, held_out, tmp_path):
@@ -394,7 +533,9 @@ def test_manifest_round_trip_and_content_check(pool, held_out, tmp_path):
     assert again == manifest and again.fingerprint() == manifest.fingerprint() and again.short == {"a": 3}
     parts = again.sets(sets)
     assert {name: len(images) for name, images in parts.items()} == {"train": 14, "val": 4, "test": 8}
-    changed = LabeledImages([255 - pool.image(position) for position in range(63)], pool.targets, pool.class_names, pool.ids)
+    changed = LabeledImages(
+        [255 - pool.image(position) for position in range(63)], pool.targets, pool.class_names, pool.ids
+    )
     assert "has changed" in refusal(again.sets, {"train": changed, "test": held_out})
     assert "not all in the source" in refusal(again.sets, {"train": pool})
     assert Manifest.build(sets, seed=0, shots=10).rank == manifest.rank
@@ -411,7 +552,9 @@ def test_train_and_test_may_share_neither_ids_nor_content(pool, held_out):
     assert "also in test" in refusal(Manifest.build, {"train": pool + held_out, "test": held_out}, 0)
     twin = LabeledImages([held_out.image(0)], [0], pool.class_names, ["pool/twin"])
     assert "also in test" in refusal(Manifest.build, {"train": pool + twin, "test": held_out}, 0)
-    assert "not both" in refusal(Manifest.build, {"train": pool, "test": held_out}, 0, shots=1, imbalance_factor=10)
+    assert "not both" in refusal(
+        Manifest.build, {"train": pool, "test": held_out}, 0, shots=1, imbalance_factor=10
+    )
     assert "add a train folder" in refusal(Manifest.build, {"test": held_out}, 0)
 
 
@@ -423,7 +566,9 @@ def test_without_a_test_split_one_is_kept_back_that_does_not_depend_on_the_shots
 
 
 def test_a_given_val_split_is_used(pool, held_out):
-    manifest = Manifest.build({"train": pool, "val": held_out[:4], "test": held_out[4:]}, seed=0, shots=5, validation=0.5)
+    manifest = Manifest.build(
+        {"train": pool, "val": held_out[:4], "test": held_out[4:]}, seed=0, shots=5, validation=0.5
+    )
     assert manifest.val == held_out.ids[:4] and len(manifest.train) == 18
 
 
@@ -434,7 +579,9 @@ def test_no_test_image_reaches_a_stage(pool, held_out):
     message = refusal(assert_only, [*manifest.train, held_out.ids[2]], manifest, "invert")
     assert "'invert'" in message and "test image" in message
     spare = next(name for name in pool.ids if name not in manifest.train)
-    assert "not a training image" in refusal(assert_only, [spare], manifest, "plan") and "not a training image" in refusal(assert_only, ["x"], ["y"], "plan")
+    assert "not a training image" in refusal(
+        assert_only, [spare], manifest, "plan"
+    ) and "not a training image" in refusal(assert_only, ["x"], ["y"], "plan")
 
 
 def test_tuning_uses_reserved_seeds_and_unused_pool_images(pool, held_out):
@@ -445,5 +592,7 @@ def test_tuning_uses_reserved_seeds_and_unused_pool_images(pool, held_out):
     twin = LabeledImages([pool.image(manifest.train[0])], [0], pool.class_names, ["twin"])
     assert "twin" not in unused(pool + twin, manifest).ids
     sets = tuning_sets(pool, 102, imbalance_factor=10)
-    assert set(sets["train"].ids).isdisjoint(sets["test"].ids) and len(sets["train"]) + len(sets["test"]) == 63
+    assert (
+        set(sets["train"].ids).isdisjoint(sets["test"].ids) and len(sets["train"]) + len(sets["test"]) == 63
+    )
     assert "not 0" in refusal(tuning_sets, pool, 0, shots=5)

@@ -13,7 +13,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from genaug import cost, diffusion
 from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.cost import Cost, codec_evaluations, denoiser_seconds, loading_sentence, measuring_sentence, set_cost, work_of
+from genaug.cost import (
+    Cost,
+    codec_evaluations,
+    denoiser_seconds,
+    loading_sentence,
+    measuring_sentence,
+    set_cost,
+    work_of,
+)
 from genaug.diffusion import DTYPES, StableDiffusionBackbone, ToyBackbone, dtype_for, load_backbone
 from genaug.generators.common import GeneratorAugmenter
 from genaug.methods import real_filter
@@ -28,8 +36,15 @@ AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augm
 PLACED = [name for name in AUGMENTERS if "device" in make_arm(name).augmenter.surroundings]
 QUICK = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0,
          "expert_network": "letters", "expert_weights": "embedded", "expert_size": 32, "expert_updates": 2}
-CHEAP = {"num_inference_steps": 3, "rounds": 2, "generations": 2, "interaction_updates": 2, "imitation_updates": 2,
-         "width": 8, "denoising_steps": 2}
+CHEAP = {
+    "num_inference_steps": 3,
+    "rounds": 2,
+    "generations": 2,
+    "interaction_updates": 2,
+    "imitation_updates": 2,
+    "width": 8,
+    "denoising_steps": 2,
+}
 SMALL = {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8),
          "pretraining_steps": 2, "pretraining_batch": 2, "corpus": 8}
 
@@ -38,7 +53,9 @@ def photographs(size=16, count=7):
     draw = np.random.default_rng(0)
     labels = (np.arange(count) * 3 // count).tolist()
     pictures = [draw.integers(60, 200, (size, size, 3)).astype(np.uint8) for _ in labels]
-    return LabeledImages(pictures, labels, ("wren", "great tit", "owl"), [f"{number}.png" for number in range(count)])
+    return LabeledImages(
+        pictures, labels, ("wren", "great tit", "owl"), [f"{number}.png" for number in range(count)]
+    )
 
 
 def quick_method(name, backbone, device):
@@ -62,7 +79,9 @@ def small_backbone(name, device):
         return None
     with _disable_current_modes():
         pipe = random_pipeline()
-    return StableDiffusionBackbone(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler, device=device)
+    return StableDiffusionBackbone(
+        pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler, device=device
+    )
 
 
 def painted(name, device, folder, backbone=None):
@@ -96,7 +115,10 @@ def computed_at():
     def asked(module, inputs):
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         seen.update((type(module).__name__, tensor.device.type) for tensor in own)
-        seen.update((type(module).__name__, value.device.type) for value in inputs if isinstance(value, torch.Tensor))
+        seen.update(
+            (type(module).__name__, value.device.type) for value in inputs if isinstance(value, torch.Tensor)
+        )
+
     hook = register_module_forward_pre_hook(asked)
     yield seen
     hook.remove()
@@ -123,7 +145,9 @@ def test_every_method_that_computes_takes_the_device():
 def test_every_network_computes_on_the_told_device(name, tmp_path, computed_at):
     "Filters, experts and doubters too; the arithmetic is that of the CPU, so the images are the same."
     with second_device():
-        images, decisions, _ = painted(name, str(ELSEWHERE), tmp_path / "there", small_backbone(name, ELSEWHERE))
+        images, decisions, _ = painted(
+            name, str(ELSEWHERE), tmp_path / "there", small_backbone(name, ELSEWHERE)
+        )
     networks = {kind for kind, _ in computed_at}
     here = {kind for kind, device in computed_at if device == "cpu"}
     assert networks, "the method computed with no network at all"
@@ -176,7 +200,9 @@ def test_a_statement_asks_a_slow_denoiser_once_for_one_image(name):
     stated = set_cost(method, photographs(), Budget(copies=1))
     assert slow.asked in ([], [1])
     steps, batch = method.effort(photographs())
-    assert stated.steps == steps or name == "feature-space", "its codes are small networks, which no denoiser's evaluations measure"
+    assert stated.steps == steps or name == "feature-space", (
+        "its codes are small networks, which no denoiser's evaluations measure"
+    )
     work = stated.evaluations + cost.LEARNING_FACTOR * stated.steps * batch
     assert stated.minutes * 60 == pytest.approx(work * slow.seconds, rel=0.1)
 
@@ -193,12 +219,17 @@ def test_an_evaluation_beyond_the_limit_is_stopped_and_its_rest_inferred(monkeyp
     pipe, clock = random_pipeline(), [0.0]
     backbone = StableDiffusionBackbone(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler)
     condition = backbone.embed(["a"])
-    done = work_of(backbone.unet, (torch.zeros(1, *backbone.latent_shape), torch.tensor([500])), {"encoder_hidden_states": condition})
+    done = work_of(
+        backbone.unet,
+        (torch.zeros(1, *backbone.latent_shape), torch.tensor([500])),
+        {"encoder_hidden_states": condition},
+    )
     calls = []
 
     def worked(layer, inputs, output):
         calls.append(layer)
         clock[0] = 100 * done[len(calls) - 1] / done[-1]  # 100 seconds for the whole
+
     hooks = [layer.register_forward_hook(worked) for layer in cost.layers_of(backbone.unet)]
     monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
     assert denoiser_seconds(backbone, limit=20.0) == pytest.approx(100, rel=1e-6)
@@ -206,7 +237,9 @@ def test_an_evaluation_beyond_the_limit_is_stopped_and_its_rest_inferred(monkeyp
     assert clock[0] < 60
     for hook in hooks:
         hook.remove()
-    assert not any(layer._forward_hooks for layer in cost.layers_of(backbone.unet)), "the guard leaves nothing behind"
+    assert not any(layer._forward_hooks for layer in cost.layers_of(backbone.unet)), (
+        "the guard leaves nothing behind"
+    )
 
 
 def test_operations_are_those_of_the_network_and_grow_with_the_batch():
@@ -215,7 +248,11 @@ def test_operations_are_those_of_the_network_and_grow_with_the_batch():
     side = pipe.unet.config.sample_size
     latents, words = torch.zeros(1, 4, side, side), torch.zeros(1, 24, 32)
     done = work_of(pipe.unet, (latents, torch.tensor([1])), {"encoder_hidden_states": words})
-    twice = work_of(pipe.unet, (latents.repeat(2, 1, 1, 1), torch.tensor([1, 1])), {"encoder_hidden_states": words.repeat(2, 1, 1)})
+    twice = work_of(
+        pipe.unet,
+        (latents.repeat(2, 1, 1, 1), torch.tensor([1, 1])),
+        {"encoder_hidden_states": words.repeat(2, 1, 1)},
+    )
     assert twice[-1] == 2 * done[-1]
     assert done == sorted(done)
     vae = work_of(pipe.vae, (torch.zeros(1, 3, 16, 16),), method="encode")
@@ -230,13 +267,20 @@ def test_the_codec_counts_and_round_trip_is_not_free():
     assert 0 < encode < decode
     assert codec_evaluations(slow_backbone()) == (0.0, 0.0)
     assert set_cost(make_arm("round-trip", backbone).augmenter, photographs(), Budget(copies=2)).minutes > 0
-    assert set_cost(make_arm("round-trip", backbone).augmenter, photographs(), Budget(copies=2)).evaluations == 0
+    assert (
+        set_cost(make_arm("round-trip", backbone).augmenter, photographs(), Budget(copies=2)).evaluations == 0
+    )
 
 
 def test_a_large_model_is_announced_with_its_size_before_it_is_loaded(tmp_path):
     for part, size in (("unet", 3_000_000_000), ("vae", 300_000_000), ("text_encoder", 100_000_000)):
         (tmp_path / part).mkdir()
-        with open(tmp_path / part / ("model.safetensors" if part == "text_encoder" else "diffusion_pytorch_model.safetensors"), "wb") as file:
+        with open(
+            tmp_path
+            / part
+            / ("model.safetensors" if part == "text_encoder" else "diffusion_pytorch_model.safetensors"),
+            "wb",
+        ) as file:
             file.truncate(size)  # a file with a hole: nothing is written
         with open(tmp_path / part / "diffusion_pytorch_model.fp16.safetensors", "wb") as file:
             file.truncate(size // 2)
@@ -285,17 +329,36 @@ def run_command(*words):
     return cli.run([*words, "--quiet"])
 
 
-def test_the_precision_reaches_the_backbone_and_is_recorded_where_it_is_not_the_usual_one(tmp_path, monkeypatch):
+def test_the_precision_reaches_the_backbone_and_is_recorded_where_it_is_not_the_usual_one(
+    tmp_path, monkeypatch
+):
     home, seen = tmp_path / "model", []
     random_pipeline().save_pretrained(home)
     load = diffusion.load_parts
-    monkeypatch.setattr(diffusion, "load_parts", lambda path, dtype, variant: seen.append(dtype) or load(path, dtype, variant))
+    monkeypatch.setattr(
+        diffusion, "load_parts", lambda path, dtype, variant: seen.append(dtype) or load(path, dtype, variant)
+    )
     for word in ("auto", "bfloat16"):
-        code = run_command("augment", "digits", str(tmp_path / word), "--method", "real-guidance", "--copies", "1", "--shots", "1",
-                           "--backbone", str(home), "--dtype", word)
+        code = run_command(
+            "augment",
+            "digits",
+            str(tmp_path / word),
+            "--method",
+            "real-guidance",
+            "--copies",
+            "1",
+            "--shots",
+            "1",
+            "--backbone",
+            str(home),
+            "--dtype",
+            word,
+        )
         assert not code
     assert seen == [torch.float32, torch.bfloat16]
-    auto, half = (json.loads((tmp_path / word / ".genaug" / "run.json").read_text()) for word in ("auto", "bfloat16"))
+    auto, half = (
+        json.loads((tmp_path / word / ".genaug" / "run.json").read_text()) for word in ("auto", "bfloat16")
+    )
     assert "dtype" not in auto
     assert half["dtype"] == "bfloat16"
 
@@ -307,7 +370,10 @@ def test_float16_on_a_cpu_ends_the_command_before_anything_is_loaded(tmp_path, m
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name, dtype", [("fine-tuned", torch.bfloat16), ("feature-aligned", torch.bfloat16), ("da-fusion", torch.float16)])
+@pytest.mark.parametrize(
+    "name, dtype",
+    [("fine-tuned", torch.bfloat16), ("feature-aligned", torch.bfloat16), ("da-fusion", torch.float16)],
+)
 def test_what_learns_in_too_low_a_precision_is_refused(name, dtype):
     backbone = slow_backbone()
     backbone.dtype = dtype
@@ -336,7 +402,11 @@ def test_photographs_have_an_expert_of_imagenet():
     real = real_photographs()
     assert kind_of_data(real) == "photographs"
     chosen = AlignedWeights.for_embedded().suited(real)
-    assert (chosen.expert_network, chosen.expert_weights, chosen.expert_size) == ("tf_efficientnet_lite0", "embedded", 224)
+    assert (chosen.expert_network, chosen.expert_weights, chosen.expert_size) == (
+        "tf_efficientnet_lite0",
+        "embedded",
+        224,
+    )
     assert AlignedWeights().suited(real).expert_network == "resnet50"
     assert AlignedWeights.for_embedded().examiners(real) == ("tf_efficientnet_lite0",)
     assert dataclasses.replace(AlignedWeights(), alignment_weight=0.0).examiners(real) == ()
@@ -355,7 +425,9 @@ def test_an_expert_that_cannot_teach_photographs_is_refused_before_any_work(sett
 
 
 def test_random_weights_are_an_expert_only_by_that_word():
-    naming = make_arm("feature-aligned@naming.expert_network=resnet18;naming.expert_weights=random").augmenter.naming
+    naming = make_arm(
+        "feature-aligned@naming.expert_network=resnet18;naming.expert_weights=random"
+    ).augmenter.naming
     assert expert_for(naming, real_photographs()) is naming
     assert type(naming.expert_network) is str
     assert isinstance(AlignedWeights().expert_network, Chosen)

@@ -124,7 +124,9 @@ def test_counts_are_stratified(kind):
         assert np.bincount([row.label.index(1) for row in rows]).tolist() == [24, 8, 4]
 
 
-@pytest.mark.parametrize("budget, wanted", [(Budget(fill=True), [0, 4, 5]), (Budget(per_class={"ant": 3, "cat": 2}), [3, 0, 2])])
+@pytest.mark.parametrize(
+    "budget, wanted", [(Budget(fill=True), [0, 4, 5]), (Budget(per_class={"ant": 3, "cat": 2}), [3, 0, 2])]
+)
 def test_a_budget_by_class_asks_for_images_into_the_class(budget, wanted):
     real = photographs((6, 2, 1))
     for kind in (real_mix, diff_aug):

@@ -108,7 +108,10 @@ def make(backbones, tmp_path_factory):
     return build
 
 
-@pytest.fixture(params=[(name, kind) for name in AUGMENTERS for kind in ("toy", "pipeline")], ids=lambda pair: "-".join(pair))
+@pytest.fixture(
+    params=[(name, kind) for name in AUGMENTERS for kind in ("toy", "pipeline")],
+    ids=lambda pair: "-".join(pair),
+)
 def fitted(request, make):
     "(augmenter fitted on the photographs, photographs)"
     real = photographs()
@@ -437,7 +440,9 @@ def digits():
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)
-def test_the_embedded_backbone_paints_every_method_and_its_plan_repaints(name, make, digits, backbones, tmp_path):
+def test_the_embedded_backbone_paints_every_method_and_its_plan_repaints(
+    name, make, digits, backbones, tmp_path
+):
     real, backbone = digits
     backbones["tiny"] = backbone
     augmenter = make(name, "tiny", real, num_inference_steps=3, rounds=1)

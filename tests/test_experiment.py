@@ -87,7 +87,10 @@ QUESTION = Comparison(
 
 # rows
 
-@pytest.mark.parametrize("text", ["original", "mixup@alpha=0.2", "diff-ii@guidance_scale=2;split_ratio=0.3+cutmix", "round-trip+mixup"])
+@pytest.mark.parametrize(
+    "text",
+    ["original", "mixup@alpha=0.2", "diff-ii@guidance_scale=2;split_ratio=0.3+cutmix", "round-trip+mixup"],
+)
 def test_an_arm_survives_its_two_fields(text):
     fields = arm_fields(text)
     assert arm_text(fields["method"], fields["variant"]) == text and "@" not in fields["method"]
@@ -195,9 +198,21 @@ def test_the_committed_rows_were_measured_with_the_shipped_backbone(path):
 
 # the question
 
-@pytest.mark.parametrize("change, words", [({"splits": ()}, "at least one split"), ({"repeats": ()}, "at least one"), ({"imbalance_factor": 10}, "either a number of shots or"),
-                                           ({"shots": 0}, "at least 1"), ({"copies": 0}, "copies=0: it must be a finite number above 0"), ({"replace": 1.5}, "at most 1"), ({"updates": 0}, "updates=0: it must be a whole number at least 1"),
-                                           ({"test_fraction": 1.0}, "above 0 and below 1"), ({"condition": "validation"}, "100 to 104"), ({"table": "bars", "splits": (100,)}, "for tuning")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"splits": ()}, "at least one split"),
+        ({"repeats": ()}, "at least one"),
+        ({"imbalance_factor": 10}, "either a number of shots or"),
+        ({"shots": 0}, "at least 1"),
+        ({"copies": 0}, "copies=0: it must be a finite number above 0"),
+        ({"replace": 1.5}, "at most 1"),
+        ({"updates": 0}, "updates=0: it must be a whole number at least 1"),
+        ({"test_fraction": 1.0}, "above 0 and below 1"),
+        ({"condition": "validation"}, "100 to 104"),
+        ({"table": "bars", "splits": (100,)}, "for tuning"),
+    ],
+)
 def test_an_impossible_question_is_refused(change, words):
     with pytest.raises(GenaugError, match=words):
         dataclasses.replace(QUESTION, **change)
@@ -263,8 +278,12 @@ def test_a_long_tail_and_all_images():
 
 def test_tuning_never_opens_the_test_part():
     class Sealed(dict):
-        def __getitem__(self, key): return pytest.fail("the test part was opened") if key == "test" else super().__getitem__(key)
-        def get(self, key, default=None): return self[key] if key in self else default
+        def __getitem__(self, key):
+            return pytest.fail("the test part was opened") if key == "test" else super().__getitem__(key)
+
+        def get(self, key, default=None):
+            return self[key] if key in self else default
+
     question = dataclasses.replace(QUESTION, condition="validation", splits=(100, 101))
     split = make_split(question, Sealed(SETS), 100)
     assert set(split.test.ids) | set(split.train.ids) == set(SETS["train"].ids) and not set(
@@ -305,7 +324,8 @@ def test_arms_are_paired(monkeypatch, tmp_path):
         experiment,
         "prepare_training",
         lambda train, synthetic, preset, showing, seed, *rest: (
-            seen.append((train.ids, seed, preset)) or real_training(train, synthetic, preset, showing, seed, *rest)
+            seen.append((train.ids, seed, preset))
+            or real_training(train, synthetic, preset, showing, seed, *rest)
         ),
     )
     list(
@@ -534,7 +554,15 @@ def test_the_bootstrap_is_paired_by_image():
     assert all(math.isnan(value) for value in bootstrap_difference({(5, 0): {"i1": 1}}, control))
 
 
-@pytest.mark.parametrize("name, network, weights", [("letters", "letters", "embedded"), ("residual", "residual", None), ("few_shot_resnet50", "resnet50", "tv_in1k"), ("resnet18", "resnet18", None)])
+@pytest.mark.parametrize(
+    "name, network, weights",
+    [
+        ("letters", "letters", "embedded"),
+        ("residual", "residual", None),
+        ("few_shot_resnet50", "resnet50", "tv_in1k"),
+        ("resnet18", "resnet18", None),
+    ],
+)
 def test_what_a_classifiers_name_means(name, network, weights):
     preset = classifier_preset(name)
     assert (preset.network, preset.weights) == (network, weights) and classifier_preset(

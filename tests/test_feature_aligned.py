@@ -148,7 +148,11 @@ def test_weight_zero_is_the_baseline_bit_for_bit(backbone, real, expert):
 
 def test_arms_see_the_same_tiles_and_noise(backbone, real, expert):
     said = {}
-    for name, extra in (("plain", None), ("aligned", Alignment(expert)), ("shuffled", Alignment(expert, shuffled=True))):
+    for name, extra in (
+        ("plain", None),
+        ("aligned", Alignment(expert)),
+        ("shuffled", Alignment(expert, shuffled=True)),
+    ):
         watched = Objective(
             extra=extra, watch=lambda number, parts, name=name: said.setdefault(name, []).append(parts)
         )

@@ -146,7 +146,8 @@ def counted(backbone, monkeypatch):
 
 
 def state(networks): return {name: value.clone() for name, value in networks.state_dict().items()}
-def equal(one, two): return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
 def part(values, name): return {key: value for key, value in values.items() if key.startswith(name + ".")}
 
 
@@ -543,8 +544,19 @@ def test_coins_are_fair_independent_and_follow_from_the_seed():
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"code": "dense"}, {"code": "raw"}, {"gates": "naive"}, {"cam": "gradcam"}, {"cam": "eigengrad", "space": "code"}, {"iterated": False, "space": "latent"}],
-                         ids=lambda changes: "-".join(map(str, changes.values())) or "default")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"code": "dense"},
+        {"code": "raw"},
+        {"gates": "naive"},
+        {"cam": "gradcam"},
+        {"cam": "eigengrad", "space": "code"},
+        {"iterated": False, "space": "latent"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())) or "default",
+)
 def test_every_fused_site_is_a_site_of_one_parent(fit, real, changes):
     method = fit(**changes)
     rows = method.plan(real, Budget(tail=4), 0)
@@ -817,7 +829,14 @@ def test_a_smaller_budget_is_a_prefix_and_a_seed_decides(fitted, real):
 def test_arms_that_differ_after_fusing_fuse_the_same_pairs(fit, real):
     base = fit()
     rows = base.plan(real, Budget(tail=3), 0)
-    for changes in ({"denoising_steps": 0}, {"label_rule": "tail"}, {"prompt": "union"}, {"renoise": True}, {"guidance_scale": 1.0}, {"num_inference_steps": 3}):
+    for changes in (
+        {"denoising_steps": 0},
+        {"label_rule": "tail"},
+        {"prompt": "union"},
+        {"renoise": True},
+        {"guidance_scale": 1.0},
+        {"num_inference_steps": 3},
+    ):
         other = fit(**changes).plan(real, Budget(tail=3), 0)
         assert [(row.inputs, row.seed) for row in other] == [(row.inputs, row.seed) for row in rows] and {
             row.id for row in other
@@ -897,7 +916,13 @@ def test_images_without_labels_do_no_harm(backbone):
 
 def test_a_second_fit_reads_what_the_first_has_learned(fit, fitted, real, work, monkeypatch):
     monkeypatch.setattr(module, "train_loop", lambda *_, **__: pytest.fail("it was learned again"))
-    for changes in ({}, {"cam": "eigengrad"}, {"gates": "naive"}, {"denoising_steps": 1}, {"label_rule": "own"}):
+    for changes in (
+        {},
+        {"cam": "eigengrad"},
+        {"gates": "naive"},
+        {"denoising_steps": 1},
+        {"label_rule": "own"},
+    ):
         assert equal(state(fit(**changes).learned.networks), state(fitted.learned.networks))
     assert (
         fit().learned.log == fitted.learned.log
@@ -1029,18 +1054,47 @@ def test_what_was_not_fitted_does_not_plan(fitted, real):
         fitted.plan(several(seed=1), Budget(), 0)
 
 
-@pytest.mark.parametrize("changes", [{"code": "thin"}, {"imitation_loss": "kl"}, {"class_weighting": "inverse"}, {"norm": "layer"}, {"classifier": "vgg"}, {"cam": "eigencam"}, {"gates": "xor"},
-                                     {"head_choice": "nearest"}, {"space": "pixels"}, {"label_rule": "mean"}, {"prompt": "head"}, {"vocabulary": 0}, {"generations": 0}, {"epochs": 1.5},
-                                     {"imitation_updates": 0}, {"reconstruction_weight": 1.1}, {"coin": -0.1}, {"tau_high": 2.0}, {"temperature": 0.0}, {"learning_rate": 0.0}, {"denoising_steps": -1},
-                                     {"neighbours": 0}, {"neighbours": 1.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": "thin"},
+        {"imitation_loss": "kl"},
+        {"class_weighting": "inverse"},
+        {"norm": "layer"},
+        {"classifier": "vgg"},
+        {"cam": "eigencam"},
+        {"gates": "xor"},
+        {"head_choice": "nearest"},
+        {"space": "pixels"},
+        {"label_rule": "mean"},
+        {"prompt": "head"},
+        {"vocabulary": 0},
+        {"generations": 0},
+        {"epochs": 1.5},
+        {"imitation_updates": 0},
+        {"reconstruction_weight": 1.1},
+        {"coin": -0.1},
+        {"tau_high": 2.0},
+        {"temperature": 0.0},
+        {"learning_rate": 0.0},
+        {"denoising_steps": -1},
+        {"neighbours": 0},
+        {"neighbours": 1.5},
+    ],
+)
 def test_settings_that_mean_nothing(changes):
     with pytest.raises(GenaugError, match=next(iter(changes))):
         FeatureSpace(**changes)
 
 
 def test_settings_that_do_not_go_together(backbone, real):
-    for changes, words in (({"denoising_steps": 5}, "num_inference_steps=4"), ({"levels": 4}, "levels=3"), ({"classifier": "vgg11"}, "classifier='small'"), ({"cam_layer": "attic"}, "block1"),
-                           ({"num_inference_steps": 1000}, "num_inference_steps=1000")):
+    for changes, words in (
+        ({"denoising_steps": 5}, "num_inference_steps=4"),
+        ({"levels": 4}, "levels=3"),
+        ({"classifier": "vgg11"}, "classifier='small'"),
+        ({"cam_layer": "attic"}, "block1"),
+        ({"num_inference_steps": 1000}, "num_inference_steps=1000"),
+    ):
         with pytest.raises(GenaugError, match=words):
             FeatureSpace(**{**QUICK, "backbone": backbone, **changes}).fit(real)
     assert FeatureSpace(neighbours=float("inf")).neighbours == "inf"

@@ -70,10 +70,16 @@ def photographs(task="single", channels=3, seed=0):
 def cheap(kind, **changes): return kind(**{**CHEAP[kind], **changes})
 
 
-def weights(method): return {(index, name): value for index, painter in method.painters.items() for name, value in painter.state_dict().items()}
+def weights(method):
+    return {
+        (index, name): value
+        for index, painter in method.painters.items()
+        for name, value in painter.state_dict().items()
+    }
 
 
-def same(one, two): return set(one) == set(two) and all(torch.equal(value, two[name]) for name, value in one.items())
+def same(one, two):
+    return set(one) == set(two) and all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 # the augmenter
@@ -175,7 +181,9 @@ def test_what_is_wrong_is_said_in_one_sentence():
         StyleGAN(learning_rate=0.0)
     with pytest.raises(GenaugError, match="color, translation, cutout"):
         DCGAN(diff_augment=("blur",))
-    with pytest.raises(GenaugError, match="ada_target=1.0: it must be a finite number at least 0 and below 1"):
+    with pytest.raises(
+        GenaugError, match="ada_target=1.0: it must be a finite number at least 0 and below 1"
+    ):
         StyleGAN(ada_target=1.0)
     with pytest.raises(GenaugError, match="not been fitted"):
         cheap(DCGAN).plan(real, Budget(), 0)
@@ -298,17 +306,23 @@ def test_an_interrupted_training_ends_with_the_same_bits(kind, tmp_path):
 
 
 def test_a_killed_process_ends_with_the_same_bits(tmp_path):
-    script = ("import sys, torch; torch.set_num_threads(1); sys.path.insert(0, 'tests'); from test_generators import *; "
-              "cheap(DCGAN, steps=400, checkpoint_every=5).fit(photographs()[:4], sys.argv[1])")
+    script = (
+        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, 'tests'); from test_generators import *; "
+        "cheap(DCGAN, steps=400, checkpoint_every=5).fit(photographs()[:4], sys.argv[1])"
+    )
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=root, env=environment)
     deadline = time.time() + 60
-    while not any(newest_checkpoint(path) for path in tmp_path.glob("generators/*/checkpoint")) and process.poll() is None and time.time() < deadline:
+    while (
+        not any(newest_checkpoint(path) for path in tmp_path.glob("generators/*/checkpoint"))
+        and process.poll() is None
+        and time.time() < deadline
+    ):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    home, = (tmp_path / "generators").iterdir()
+    (home,) = (tmp_path / "generators").iterdir()
     assert not (home / "painter.json").exists() and newest_checkpoint(home / "checkpoint") is not None
     resumed = cheap(DCGAN, steps=400, checkpoint_every=5).fit(photographs()[:4], tmp_path)
     whole = cheap(DCGAN, steps=400).fit(photographs()[:4])
@@ -441,7 +455,10 @@ class Painted(nn.Module):
         super().__init__()
         self.net, self.numbers = net, 2
 
-    def forward(self, numbers, labels): return torch.tanh(self.net(torch.cat([numbers, 2 * labels], 1)))[:, :, None, None].expand(-1, -1, 8, 8)
+    def forward(self, numbers, labels):
+        return torch.tanh(self.net(torch.cat([numbers, 2 * labels], 1)))[:, :, None, None].expand(
+            -1, -1, 8, 8
+        )
 
 
 class Seen(nn.Module):

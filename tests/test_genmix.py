@@ -77,7 +77,16 @@ def table(epochs=200, real=REAL, synthetic=MADE, seed=3, **mixer):
 def test_older_plans_have_not_changed_by_a_number():
     "The hash was taken before the pool was added."
     rows = []
-    for use in ("swap_own", "swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage"):
+    for use in (
+        "swap_own",
+        "swap_class",
+        "swap_pool",
+        "swap_tail",
+        "append",
+        "only",
+        "two_loss",
+        "two_stage",
+    ):
         for mixer in (None, MixUp(), CutMix(), CMO(), SmoteMixer()):
             for weigh in ("loss", "sampling"):
                 for balancer in (None, Oversampling()):
@@ -141,7 +150,15 @@ def test_slots_show_photographs_and_are_those_of_the_baseline():
         assert all(row.partner and row.mix == "genmix" for row in plan)
 
 
-@pytest.mark.parametrize("mixer, share", [({}, 8 / 14), ({"synthetic_share": 0.2}, 0.2), ({"partners": "synthetic"}, 1.0), ({"synthetic_share": 1.0}, 1.0)])
+@pytest.mark.parametrize(
+    "mixer, share",
+    [
+        ({}, 8 / 14),
+        ({"synthetic_share": 0.2}, 0.2),
+        ({"partners": "synthetic"}, 1.0),
+        ({"synthetic_share": 1.0}, 1.0),
+    ],
+)
 def test_the_share_of_synthetic_partners(mixer, share):
     plan = table(**mixer)
     assert (
@@ -206,9 +223,19 @@ def test_one_share_per_batch():
         TrainingSchedule(REAL, MADE, 0, Showing(Partners(), GenMix(per_batch=True)))
 
 
-@pytest.mark.parametrize("synthetic, settings", [
-    (MADE, {"mixer": MixUp()}), (MADE, {}), (MADE, {"mixer": GenMix(probability=0.0)}), (MADE, {"mixer": GenMix(synthetic_share=0.0)}), (None, {"mixer": GenMix(partners="synthetic")}),
-    (None, {"mixer": GenMix(synthetic_share=0.5)}), (MADE[:0], {"mixer": GenMix()}), (dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8), {"mixer": GenMix()})])
+@pytest.mark.parametrize(
+    "synthetic, settings",
+    [
+        (MADE, {"mixer": MixUp()}),
+        (MADE, {}),
+        (MADE, {"mixer": GenMix(probability=0.0)}),
+        (MADE, {"mixer": GenMix(synthetic_share=0.0)}),
+        (None, {"mixer": GenMix(partners="synthetic")}),
+        (None, {"mixer": GenMix(synthetic_share=0.5)}),
+        (MADE[:0], {"mixer": GenMix()}),
+        (dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8), {"mixer": GenMix()}),
+    ],
+)
 def test_no_synthetic_image_was_used(synthetic, settings):
     with pytest.raises(GenaugError, match="No synthetic image was used"):
         TrainingSchedule(REAL, synthetic, showing=Showing(Partners(), **settings))
@@ -380,7 +407,10 @@ def test_manifold_scores_and_borders():
         boundary_coverage(np.array([[0.0, 0.0]]), real, classes, 10) == 1
         and boundary_coverage(np.array([[9.0, 0.0]]), real, classes, 5) == 0
     )
-    for call in (lambda: manifold_scores(real[:3], made), lambda: boundary_coverage(real, real[:3], classes[:3], 5)):
+    for call in (
+        lambda: manifold_scores(real[:3], made),
+        lambda: boundary_coverage(real, real[:3], classes[:3], 5),
+    ):
         with pytest.raises(GenaugError):
             call()
 
@@ -682,7 +712,12 @@ def test_the_papers_rows_ratios_and_updates(liver):
 
 def test_updates_do_not_depend_on_the_generator(liver):
     made = LabeledImages(liver.pixels, liver.labels, liver.class_names, [f"row {name}" for name in liver.ids])
-    for synthetic, use, mixer in ((None, "swap_class", None), (made, "append", None), (made, "partners", GenMix()), (made, "only", None)):
+    for synthetic, use, mixer in (
+        (None, "swap_class", None),
+        (made, "append", None),
+        (made, "partners", GenMix()),
+        (made, "only", None),
+    ):
         schedule = TrainingSchedule(liver, synthetic, 0, Showing(training_use(use), mixer), batch_size=8)
         run = TrainingRun(type("Trained", (), {"preset": QUICK})(), schedule, None, 8, 170)
         assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4 and run.account()[

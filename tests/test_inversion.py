@@ -149,7 +149,8 @@ def test_order_one_towards_the_exact_flow():
 def test_v_prediction_is_inverted_like_epsilon_and_better_than_by_diffusers():
     "The same exact model, once asked for v: diffusers converts v with the level of the latent, we with the level the network was told."
     from diffusers import DDIMScheduler
-    model, clean = toy(), .5 + .3 * row_noise((1, 4, 4), range(5)).double()
+
+    model, clean = toy(), 0.5 + 0.3 * row_noise((1, 4, 4), range(5)).double()
     condition = model.embed(["day"] * 5)
 
     def velocity(latents, timestep):
@@ -169,7 +170,13 @@ def test_v_prediction_is_inverted_like_epsilon_and_better_than_by_diffusers():
         prediction_type="v_prediction",
     ).config
 
-    def error(inverted): return float((denoise(model, inverted, [condition], settings=SamplingSettings(guidance_scale=1)) - clean).square().mean().sqrt())
+    def error(inverted):
+        return float(
+            (denoise(model, inverted, [condition], settings=SamplingSettings(guidance_scale=1)) - clean)
+            .square()
+            .mean()
+            .sqrt()
+        )
 
     ours, theirs = (
         error(invert(model, clean, condition)),
@@ -324,7 +331,14 @@ def test_damaged_and_swapped_files_are_not_used(tmp_path):
     truth = InversionPool(tmp_path).get(model, real, [0, 1], "day")
     files = sorted(tmp_path.rglob("*.safetensors"))
     contents = [file.read_bytes() for file in files]
-    for damage in (b"", contents[0][:40], contents[0][:-3], contents[1], b"\xff" * 400, safetensors.torch.save({"latents": torch.zeros(1, 4, 4)})):
+    for damage in (
+        b"",
+        contents[0][:40],
+        contents[0][:-3],
+        contents[1],
+        b"\xff" * 400,
+        safetensors.torch.save({"latents": torch.zeros(1, 4, 4)}),
+    ):
         files[0].write_bytes(damage)
         pool = InversionPool(tmp_path)
         assert torch.equal(pool.get(model, real, [0, 1], "day"), truth) and pool.computed == 1

@@ -179,7 +179,17 @@ def test_names_of_the_path_column(folder, column):
     assert open_label_tables(folder)["train"].ids[0] == "a.png"
 
 
-@pytest.mark.parametrize("name, split", [("val.csv", "val"), ("validation.csv", "val"), ("development.csv", "val"), ("DEVELOPMENT.CSV", "val"), ("fruit_val.csv", "val"), ("my_fruit_dev.csv", "val")])
+@pytest.mark.parametrize(
+    "name, split",
+    [
+        ("val.csv", "val"),
+        ("validation.csv", "val"),
+        ("development.csv", "val"),
+        ("DEVELOPMENT.CSV", "val"),
+        ("fruit_val.csv", "val"),
+        ("my_fruit_dev.csv", "val"),
+    ],
+)
 def test_names_of_tables(folder, name, split):
     picture(folder / "g.png", 9)
     write(folder / name, COLUMNS, [("g.png", "06", 1, 1, 1)])
@@ -202,7 +212,14 @@ def test_tables_in_one_folder_below(folder):
 
 
 def test_pictures_are_found_wherever_they_may_lie(tmp_path):
-    for name in ("one.png", "files/two.png", "tables/three.png", "tables/files/four.png", "five.png", "tables/six.png"):
+    for name in (
+        "one.png",
+        "files/two.png",
+        "tables/three.png",
+        "tables/files/four.png",
+        "five.png",
+        "tables/six.png",
+    ):
         picture(tmp_path / name)
     rows = [
         ("one.png", 1),
@@ -277,7 +294,9 @@ def test_a_blank_path(folder):
     assert "row 2, whose path is blank" in refusal(open_label_tables, folder)
 
 
-@pytest.mark.parametrize("value, said", [("", "is blank"), (-1, "is '-1"), ("yes", "is 'yes'"), (0.5, "is '0.5'")])
+@pytest.mark.parametrize(
+    "value, said", [("", "is blank"), (-1, "is '-1"), ("yes", "is 'yes'"), (0.5, "is '0.5'")]
+)
 def test_values_that_are_not_0_or_1(folder, value, said):
     write(folder / "train.csv", COLUMNS, [TRAIN[0], (*TRAIN[1][:3], value, 0), *TRAIN[2:]])
     message = refusal(open_label_tables, folder)
@@ -398,7 +417,9 @@ def mimic(root, release, names, begin="files/", below="files/"):
     return root
 
 
-@pytest.mark.parametrize("release, names", [("miccai-2023_mimic-cxr-lt", NINETEEN), ("cxr-lt-2023", TWENTY_SIX)])
+@pytest.mark.parametrize(
+    "release, names", [("miccai-2023_mimic-cxr-lt", NINETEEN), ("cxr-lt-2023", TWENTY_SIX)]
+)
 @pytest.mark.parametrize("begin, below", [("files/", "files/"), ("", "files/"), ("files/", "")])
 def test_both_releases_of_mimic(tmp_path, release, names, begin, below):
     sets = open_mimic_cxr_lt(mimic(tmp_path, release, names, begin, below))

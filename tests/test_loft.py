@@ -135,7 +135,15 @@ def test_a_tail_class_is_filled_with_its_own_pairs():
     )
 
 
-@pytest.mark.parametrize("settings", [dict(scope="class", fuse=2), dict(scope="set", fuse=2), dict(scope="image", fuse=0), dict(scope="photo")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(scope="class", fuse=2),
+        dict(scope="set", fuse=2),
+        dict(scope="image", fuse=0),
+        dict(scope="photo"),
+    ],
+)
 def test_impossible_scopes_are_refused(settings):
     with pytest.raises(GenaugError, match="scope"):
         LearnedAdapter(**settings)

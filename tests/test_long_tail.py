@@ -352,7 +352,16 @@ def test_groups_of_names_and_the_alias_of_cmo_drw():
     )
 
 
-@pytest.mark.parametrize("text, words", [("mixup+cutmix", "two mixers"), ("drw+oversampling", "two balancers"), ("original+drw+drw", "two"), ("cmo+real-gen", "neither"), ("cmo+nothing", "no method")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("mixup+cutmix", "two mixers"),
+        ("drw+oversampling", "two balancers"),
+        ("original+drw+drw", "two"),
+        ("cmo+real-gen", "neither"),
+        ("cmo+nothing", "no method"),
+    ],
+)
 def test_impossible_compositions_are_one_clear_sentence(text, words):
     with pytest.raises(GenaugError, match=words):
         make_arm(text)

@@ -124,7 +124,9 @@ def test_every_arm_makes_the_same_updates_at_cub_scale(factor, preset, questions
     question = next(
         one
         for one in questions["diff_ii_long_tail", "paper"]
-        if one.imbalance_factor == factor and one.classifier.partition("@")[0] == preset and one.data.startswith("cub ")
+        if one.imbalance_factor == factor
+        and one.classifier.partition("@")[0] == preset
+        and one.data.startswith("cub ")
     )
     arms = [
         make_arm(text, use=question.use)
@@ -391,7 +393,12 @@ def test_the_long_tail_notebook_shows_paired_gains(shown):
 
 def test_the_out_of_distribution_notebook_shows_both_conditions(shown):
     text = shown[0]["diff_ii_out_of_distribution"]
-    for heading in ("natural, mean of the four groups", "natural, worst group", "correlated, mean of the four groups", "correlated, worst group"):
+    for heading in (
+        "natural, mean of the four groups",
+        "natural, worst group",
+        "correlated, mean of the four groups",
+        "correlated, worst group",
+    ):
         assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-ii", heading)
     assert "digits 0-4, outdoors" in text
 

@@ -134,7 +134,12 @@ def test_each_fault_of_a_file_is_one_sentence(fault, tmp_path):
 
 
 def test_a_table_that_is_missing_or_a_folder_is_one_sentence(tmp_path):
-    for path, part in ((tmp_path, "is a folder"), (tmp_path / "none.csv", "does not exist"), ("a\0b", "does not exist"), ("~nobody-here/x.csv", "cannot be read")):
+    for path, part in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "none.csv", "does not exist"),
+        ("a\0b", "does not exist"),
+        ("~nobody-here/x.csv", "cannot be read"),
+    ):
         with pytest.raises(GenaugError, match=part):
             read_names(path)
 
@@ -143,7 +148,9 @@ def test_what_spreadsheets_do_and_does_no_harm_is_accepted(tmp_path):
     plain = table(tmp_path / "plain.csv", "mel,melanoma", "nv,mole")
     for end, mark in (("\r\n", b"\xef\xbb\xbf"), ("\r\n", b""), ("\n", b"\xef\xbb\xbf")):
         other = tmp_path / "other.csv"
-        other.write_bytes(mark + end.join([' Words ,"FOLDER"', ' melanoma ,"mel"', ",", "mole,nv", ""]).encode())
+        other.write_bytes(
+            mark + end.join([' Words ,"FOLDER"', ' melanoma ,"mel"', ",", "mole,nv", ""]).encode()
+        )
         assert read_names(other).rows == read_names(plain).rows
     quoted = table(tmp_path / "quoted.csv", '"a,b","one, two"')
     assert read_names(quoted).rows == (NameRow("a,b", "one, two"),)
@@ -185,7 +192,9 @@ def test_equal_words_are_a_warning(tmp_path):
     check_fit(twins, CODES)
     found = names_findings(twins, CODES, named_prompt(twins, CODES))
     assert [(one.kind, one.severity, one.where) for one in found] == [("equal-words", "warning", "akiec")]
-    apart = read_names(table(tmp_path / "b.csv", "a,bengal,cat", "b,bengal,tiger", head="folder,words,metaclass"))
+    apart = read_names(
+        table(tmp_path / "b.csv", "a,bengal,cat", "b,bengal,tiger", head="folder,words,metaclass")
+    )
     assert names_findings(apart, ("a", "b"), named_prompt(apart, ("a", "b"))) == []
 
 
@@ -195,16 +204,31 @@ def test_without_a_table_every_hash_and_record_is_as_before():
     prompt = ClassPrompt(metaclass="bird", names={"a": "auk"})
     assert prompt.fingerprint() == "a photo of a {}|bird|[('a', 'auk')]"
     assert record_of(prompt) == {"template": "a photo of a {}", "metaclass": "bird", "names": {"a": "auk"}}
-    assert content_hash(ClassPrompt(metaclass="x")) == "0a3abc123c13af6cc178eae0624fc59d940f9f42501f030b25c75a9a17814c39"
+    assert (
+        content_hash(ClassPrompt(metaclass="x"))
+        == "0a3abc123c13af6cc178eae0624fc59d940f9f42501f030b25c75a9a17814c39"
+    )
     assert Comparison(("original",)).record()["class_prompt"] == {
-        "template": "a photo of a {}", "metaclass": "", "names": {}}
+        "template": "a photo of a {}",
+        "metaclass": "",
+        "names": {},
+    }
     assert named_prompt(None, CODES) == ClassPrompt()
     assert named_prompt(None, CODES, "lesion") == ClassPrompt(metaclass="lesion")
 
 
 def test_a_metaclass_of_a_class_counts():
     mixed = ClassPrompt(metaclasses={"a": "cat"})
-    assert len({mixed.fingerprint(), ClassPrompt().fingerprint(), ClassPrompt(metaclasses={"a": "dog"}).fingerprint()}) == 3
+    assert (
+        len(
+            {
+                mixed.fingerprint(),
+                ClassPrompt().fingerprint(),
+                ClassPrompt(metaclasses={"a": "dog"}).fingerprint(),
+            }
+        )
+        == 3
+    )
     assert content_hash(mixed) != content_hash(ClassPrompt())
     assert record_of(mixed)["metaclasses"] == {"a": "cat"}
     for wrong in (None, {"a": 1}, ["a"]):
@@ -219,9 +243,15 @@ def test_a_table_that_repeats_the_rule_changes_nothing():
 
 
 def test_cells_come_before_the_word_for_all_and_it_fills_the_empty_ones():
-    mixed = NamesTable("t", (NameRow("a", "tabby", "cat"), NameRow("b", "beagle", "dog"), NameRow("c", "thing")))
+    mixed = NamesTable(
+        "t", (NameRow("a", "tabby", "cat"), NameRow("b", "beagle", "dog"), NameRow("c", "thing"))
+    )
     prompt = named_prompt(mixed, ("a", "b", "c"), "pet")
-    assert [prompt.text(name) for name in "abc"] == ["a photo of a tabby cat", "a photo of a beagle dog", "a photo of a thing pet"]
+    assert [prompt.text(name) for name in "abc"] == [
+        "a photo of a tabby cat",
+        "a photo of a beagle dog",
+        "a photo of a thing pet",
+    ]
     assert prompt.text("a", {"a": "<c000>"}) == "a photo of a <c000> cat"
     assert prompt.text(["a", "b"]) == "a photo of a tabby cat and a beagle dog"
     one = NamesTable("t", (NameRow("a", "tabby", "cat"), NameRow("b", "tiger", "cat")))
@@ -232,7 +262,9 @@ def test_cells_come_before_the_word_for_all_and_it_fills_the_empty_ones():
     assert named_prompt(shipped, ("a", "b", "c")).text("c") == "a photo of a c cat"
 
 
-@pytest.mark.parametrize("method", ["real-gen", "real-guidance", "diff-mix@naming.steps=1", "diff-ii@naming.steps=1"])
+@pytest.mark.parametrize(
+    "method", ["real-gen", "real-guidance", "diff-mix@naming.steps=1", "diff-ii@naming.steps=1"]
+)
 def test_the_words_stand_in_the_prompts_of_a_plan(method, tmp_path):
     pool = load("digits")["train"]
     real = pool[[position for position in range(len(pool)) if pool.targets[position] < 3][:9]]
@@ -272,20 +304,42 @@ def test_shipped_tables_are_in_order(name):
 
 def test_shipped_counts_and_facts():
     counts = {name: len(shipped_names(name).rows) for name in SHIPPED}
-    assert counts == {"cub": 200, "fgvc-aircraft": 100, "stanford-cars": 196, "oxford-pet": 37, "flowers-102": 102,
-                      "waterbirds": 2, "kather-2016": 8, "nct-crc-he": 9, "ham10000": 7, "mimic-cxr-lt": 26}
+    assert counts == {
+        "cub": 200,
+        "fgvc-aircraft": 100,
+        "stanford-cars": 196,
+        "oxford-pet": 37,
+        "flowers-102": 102,
+        "waterbirds": 2,
+        "kather-2016": 8,
+        "nct-crc-he": 9,
+        "ham10000": 7,
+        "mimic-cxr-lt": 26,
+    }
     from torchvision.datasets import Flowers102
-    assert [row.folder for row in shipped_names("flowers-102").rows] == [one.strip() for one in Flowers102.classes]
+
+    assert [row.folder for row in shipped_names("flowers-102").rows] == [
+        one.strip() for one in Flowers102.classes
+    ]
     kinds = [row.metaclass for row in shipped_names("oxford-pet").rows]
     assert (kinds.count("cat"), kinds.count("dog")) == (12, 25)
     from genaug.data import MIMIC_HEADS, MIMIC_TAILS
-    assert set(match_rows(shipped_names("mimic-cxr-lt"), (*MIMIC_HEADS, *MIMIC_TAILS))) == {*MIMIC_HEADS, *MIMIC_TAILS}
+
+    assert set(match_rows(shipped_names("mimic-cxr-lt"), (*MIMIC_HEADS, *MIMIC_TAILS))) == {
+        *MIMIC_HEADS,
+        *MIMIC_TAILS,
+    }
     rule = [(row.folder, row.words) for row in shipped_names("cub").rows]
     assert all(words == class_words(folder) for folder, words in rule)
     assert [int(folder[:3]) for folder, _ in rule] == list(range(1, 201))
 
 
-BUILT = {"cub": miniatures.cub, "fgvc-aircraft": miniatures.aircraft, "stanford-cars": miniatures.cars, "oxford-pet": miniatures.pet}
+BUILT = {
+    "cub": miniatures.cub,
+    "fgvc-aircraft": miniatures.aircraft,
+    "stanford-cars": miniatures.cars,
+    "oxford-pet": miniatures.pet,
+}
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -311,8 +365,17 @@ def test_the_makers_of_aircraft_and_the_kinds_of_pets():
 
 def test_a_folder_named_as_a_known_set_is_told_about_it():
     assert known_set(CODES) == "ham10000"
-    assert known_set(tuple(f"{number:02d}_{name.upper()}" for number, name in enumerate(
-        ("tumor", "stroma", "complex", "lympho", "debris", "mucosa", "adipose", "empty"), 1))) == "kather-2016"
+    assert (
+        known_set(
+            tuple(
+                f"{number:02d}_{name.upper()}"
+                for number, name in enumerate(
+                    ("tumor", "stroma", "complex", "lympho", "debris", "mucosa", "adipose", "empty"), 1
+                )
+            )
+        )
+        == "kather-2016"
+    )
     assert known_set(("ADI", "TUM")) == "nct-crc-he"
     assert [one.severity for one in known_finding(CODES, None)] == ["warning"]
     assert known_finding(CODES, shipped_names("ham10000")) == known_finding(("zero", "one"), None) == []
@@ -322,34 +385,76 @@ def test_a_folder_named_as_a_known_set_is_told_about_it():
 
 # ---- names that are no words, and no file names
 
-@pytest.mark.parametrize("name, kind", [
-    ("mel", "abbreviation"), ("ADI", "abbreviation"), ("TUM", "abbreviation"), ("n02123045", "code-name"), ("17", "code-name"),
-    ("01_TUMOR", "numbered-name"), ("кошка", "odd-name"), ("猫", "odd-name")])
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("mel", "abbreviation"),
+        ("ADI", "abbreviation"),
+        ("TUM", "abbreviation"),
+        ("n02123045", "code-name"),
+        ("17", "code-name"),
+        ("01_TUMOR", "numbered-name"),
+        ("кошка", "odd-name"),
+        ("猫", "odd-name"),
+    ],
+)
 def test_names_that_are_no_words(name, kind):
     assert kind in [one for one, _ in name_problems(name, ClassPrompt())]
     given = ClassPrompt(names={name: "melanoma"})
     assert name_problems(name, given) == []
 
 
-@pytest.mark.parametrize("name", ["zero", "house_sparrow", "012.House_Sparrow", "F-16A/B", "Überraschung", "owl", "café"])
+@pytest.mark.parametrize(
+    "name", ["zero", "house_sparrow", "012.House_Sparrow", "F-16A/B", "Überraschung", "owl", "café"]
+)
 def test_names_that_are_words(name):
     assert name_problems(name, ClassPrompt()) == []
 
 
-@pytest.mark.parametrize("name", [
-    "CON", "con", "nul", "Aux.birds", "COM1", "lpt9", "COM²", "a<b", "a>b", "a:b", 'a"b', "a/b", "a\\b", "a|b", "a?b", "a*b",
-    "owl.", "owl ", "owl. .", "a\tb", "x" * 201, "ü" * 130])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CON",
+        "con",
+        "nul",
+        "Aux.birds",
+        "COM1",
+        "lpt9",
+        "COM²",
+        "a<b",
+        "a>b",
+        "a:b",
+        'a"b',
+        "a/b",
+        "a\\b",
+        "a|b",
+        "a?b",
+        "a*b",
+        "owl.",
+        "owl ",
+        "owl. .",
+        "a\tb",
+        "x" * 201,
+        "ü" * 130,
+    ],
+)
 def test_names_that_are_no_file_names_on_windows(name):
     assert len(file_problems(name)) == 1
 
 
-@pytest.mark.parametrize("name", ["cone", "company", "COM0", "COM10", "lpt", "owl.x", ".owl", " owl", "a-b", "a'b", "x" * 200, "猫"])
+@pytest.mark.parametrize(
+    "name",
+    ["cone", "company", "COM0", "COM10", "lpt", "owl.x", ".owl", " owl", "a-b", "a'b", "x" * 200, "猫"],
+)
 def test_names_that_are_file_names_everywhere(name):
     assert file_problems(name) == []
 
 
 def test_names_that_are_one_folder_elsewhere():
-    assert same_file(("Cat", "dog", "CAT", "M\u00f6we", "Mo\u0308we")) == {"CAT": "Cat", "Mo\u0308we": "M\u00f6we"}
+    assert same_file(("Cat", "dog", "CAT", "M\u00f6we", "Mo\u0308we")) == {
+        "CAT": "Cat",
+        "Mo\u0308we": "M\u00f6we",
+    }
 
 
 def test_tokens_are_counted_against_the_limit(tmp_path):
@@ -387,16 +492,33 @@ def test_the_template_never_overwrites(tmp_path):
     mine = tmp_path / "mine.csv"
     mine.write_text("work of hours")
     (tmp_path / "link.csv").symlink_to(tmp_path / "gone.csv")
-    for path, part in ((mine, "exists"), (tmp_path / "link.csv", "exists"), (tmp_path / "no" / "x.csv", "its folder does not exist")):
+    for path, part in (
+        (mine, "exists"),
+        (tmp_path / "link.csv", "exists"),
+        (tmp_path / "no" / "x.csv", "its folder does not exist"),
+    ):
         with pytest.raises(GenaugError, match=part):
             write_names(path, CODES)
     assert mine.read_text() == "work of hours"
 
 
-@pytest.mark.parametrize("name, words", [
-    ("mel", "melanoma"), ("01_TUMOR", "tumor"), ("n02085620-Chihuahua", "Chihuahua"), ("012.House_Sparrow", "House Sparrow"),
-    ("golden-retriever", "golden retriever"), ("BlackFootedAlbatross", "Black Footed Albatross"), ("F-16A/B", "F-16A/B"),
-    ("707-320", "707-320"), ("TUM", "colorectal adenocarcinoma epithelium"), ("owl", "owl"), ("7", "7"), ("_", "_")])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("mel", "melanoma"),
+        ("01_TUMOR", "tumor"),
+        ("n02085620-Chihuahua", "Chihuahua"),
+        ("012.House_Sparrow", "House Sparrow"),
+        ("golden-retriever", "golden retriever"),
+        ("BlackFootedAlbatross", "Black Footed Albatross"),
+        ("F-16A/B", "F-16A/B"),
+        ("707-320", "707-320"),
+        ("TUM", "colorectal adenocarcinoma epithelium"),
+        ("owl", "owl"),
+        ("7", "7"),
+        ("_", "_"),
+    ],
+)
 def test_first_guesses(name, words):
     assert guess_words(name) == words
 
@@ -417,17 +539,27 @@ def test_check_names_the_faults_and_writes_a_template(folder, tmp_path, capsys):
 def test_check_says_which_folders_do_not_travel(tmp_path, capsys):
     home = photographs(tmp_path / "photos", ("aux", "Owl", "owl", "wren."))
     _, record = told(capsys, "check", home)
-    assert {one["where"] for one in record["findings"] if one["kind"] == "file-name"} == {"aux", "owl", "wren."}
+    assert {one["where"] for one in record["findings"] if one["kind"] == "file-name"} == {
+        "aux",
+        "owl",
+        "wren.",
+    }
 
 
 def test_augment_paints_with_the_words(folder, names, tmp_path, capsys):
-    code, record = told(capsys, "augment", folder, tmp_path / "set", "--method", QUICK, "--copies", 1, "--names", names)
+    code, record = told(
+        capsys, "augment", folder, tmp_path / "set", "--method", QUICK, "--copies", 1, "--names", names
+    )
     assert code == 0
     plan = read_plan(tmp_path / "set")
-    assert {text for row in plan.rows for text, _ in row.prompts} == {f"a photo of a {words}" for words in WORDS.values()}
+    assert {text for row in plan.rows for text, _ in row.prompts} == {
+        f"a photo of a {words}" for words in WORDS.values()
+    }
     made = open_synthetic(tmp_path / "set")
     assert made.class_names == CODES
-    assert sorted(path.name for path in (tmp_path / "set" / "train").iterdir() if path.is_dir()) == sorted(CODES)
+    assert sorted(path.name for path in (tmp_path / "set" / "train").iterdir() if path.is_dir()) == sorted(
+        CODES
+    )
     assert cli.run(["report", str(tmp_path / "set")]) == 0
     assert "a photo of a melanoma" in (tmp_path / "set" / "report.html").read_text()
     capsys.readouterr()
@@ -439,15 +571,39 @@ def test_augment_paints_with_the_words(folder, names, tmp_path, capsys):
 
 
 def test_the_first_prompts_that_augment_shows_have_the_words(folder, names, tmp_path, capsys):
-    assert cli.run(["augment", str(folder), str(tmp_path / "set"), "--method", QUICK, "--copies", "1", "--names", str(names),
-                    "--metaclass", "lesion", "--quiet"]) == 0
+    assert (
+        cli.run(
+            [
+                "augment",
+                str(folder),
+                str(tmp_path / "set"),
+                "--method",
+                QUICK,
+                "--copies",
+                "1",
+                "--names",
+                str(names),
+                "--metaclass",
+                "lesion",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert "  mel: 'a photo of a melanoma lesion'" in capsys.readouterr().out
 
 
 def test_without_a_table_a_plan_is_bit_identical(folder, names, tmp_path, capsys):
     same = table(tmp_path / "same.csv", *(f"{code},{code}" for code in CODES))
-    for out, more in (("a", []), ("b", ["--names", "none"]), ("c", ["--names", same]), ("d", ["--names", names])):
-        assert told(capsys, "augment", folder, tmp_path / out, "--method", QUICK, "--copies", 1, *more)[0] == 0
+    for out, more in (
+        ("a", []),
+        ("b", ["--names", "none"]),
+        ("c", ["--names", same]),
+        ("d", ["--names", names]),
+    ):
+        assert (
+            told(capsys, "augment", folder, tmp_path / out, "--method", QUICK, "--copies", 1, *more)[0] == 0
+        )
     plans = {out: (tmp_path / out / "plan.jsonl").read_bytes() for out in "abcd"}
     assert plans["a"] == plans["b"] == plans["c"] != plans["d"]
 
@@ -460,8 +616,27 @@ def test_an_interrupted_set_is_not_continued_with_other_words(folder, names, tmp
 
 
 def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path, capsys):
-    command = ["compare", folder, "--methods", f"original,{QUICK}", "--shots", 2, "--seeds", 1, "--repeats", 1, "--copies", 0.5,
-               "--updates", 1, "--no-measure", "--backbone", "tiny", "--out", tmp_path / "out"]
+    command = [
+        "compare",
+        folder,
+        "--methods",
+        f"original,{QUICK}",
+        "--shots",
+        2,
+        "--seeds",
+        1,
+        "--repeats",
+        1,
+        "--copies",
+        0.5,
+        "--updates",
+        1,
+        "--no-measure",
+        "--backbone",
+        "tiny",
+        "--out",
+        tmp_path / "out",
+    ]
     code, record = told(capsys, *command, "--names", names)
     assert code == 0
     question = json.loads((tmp_path / "out" / "comparison.json").read_text())["question"]
@@ -472,7 +647,9 @@ def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path
     assert told(capsys, *command, "--names", names)[0] == 0
     said = sentence(capsys, *command, "--quiet")
     assert "the prompt of the classes changed" in said and "--names none" in said
-    assert "the prompt of the classes changed" in sentence(capsys, *command, "--names", "published:ham10000", "--quiet")
+    assert "the prompt of the classes changed" in sentence(
+        capsys, *command, "--names", "published:ham10000", "--quiet"
+    )
 
 
 def test_the_jury_reads_the_words(folder, names):
@@ -489,10 +666,18 @@ def test_the_jury_reads_the_words(folder, names):
 @pytest.mark.parametrize("command", ["check", "augment", "compare", "suffixes"])
 @pytest.mark.parametrize("fault", ["semicolons", "fit", "absent"])
 def test_every_command_refuses_a_wrong_table_before_any_work(command, fault, folder, tmp_path, capsys):
-    bad = {"semicolons": table(tmp_path / "bad.csv", "mel;melanoma", head="folder;words"),
-           "fit": table(tmp_path / "few.csv", "mel,melanoma"), "absent": tmp_path / "none.csv"}[fault]
+    bad = {
+        "semicolons": table(tmp_path / "bad.csv", "mel;melanoma", head="folder;words"),
+        "fit": table(tmp_path / "few.csv", "mel,melanoma"),
+        "absent": tmp_path / "none.csv",
+    }[fault]
     source = "digits" if command == "suffixes" else folder
-    out = {"check": [], "augment": [tmp_path / "out"], "compare": ["--out", tmp_path / "out"], "suffixes": [tmp_path / "out"]}
+    out = {
+        "check": [],
+        "augment": [tmp_path / "out"],
+        "compare": ["--out", tmp_path / "out"],
+        "suffixes": [tmp_path / "out"],
+    }
     said = sentence(capsys, command, source, *out[command], "--names", bad, "--quiet")
     assert said.startswith("genaug: ") and "names table" in said
     assert not (tmp_path / "out").exists()
@@ -502,10 +687,26 @@ def test_audit_and_reproduce_refuse_a_wrong_table(folder, names, tmp_path, capsy
     assert told(capsys, "augment", folder, tmp_path / "set", "--method", QUICK, "--copies", 1)[0] == 0
     few = table(tmp_path / "few.csv", "mel,melanoma")
     assert "no line for the class" in sentence(capsys, "audit", tmp_path / "set", "--names", few)
-    assert "does not exist" in sentence(capsys, "reproduce", "diff_ii_few_shot", "--names", tmp_path / "no.csv", "--no-run",
-                                        "--out", tmp_path / "tables")
-    assert "did you mean 'cub'" in sentence(capsys, "reproduce", "diff_ii_few_shot", "--names", "published:cup", "--no-run",
-                                            "--out", tmp_path / "tables")
+    assert "does not exist" in sentence(
+        capsys,
+        "reproduce",
+        "diff_ii_few_shot",
+        "--names",
+        tmp_path / "no.csv",
+        "--no-run",
+        "--out",
+        tmp_path / "tables",
+    )
+    assert "did you mean 'cub'" in sentence(
+        capsys,
+        "reproduce",
+        "diff_ii_few_shot",
+        "--names",
+        "published:cup",
+        "--no-run",
+        "--out",
+        tmp_path / "tables",
+    )
 
 
 def test_tables_take_names(tmp_path):
@@ -527,17 +728,28 @@ def test_suffixes_are_counted_and_filtered_with_the_words(tmp_path, capsys):
     assert renamed.ids == real.ids and in_words(real, ClassPrompt()) is real
     twins = in_words(real, ClassPrompt(names={"zero": "one"}))
     assert twins.class_names == real.class_names
-    path = table(tmp_path / "names.csv", *(f"{name},{'flowers' if name == 'zero' else name}" for name in real.class_names))
-    code, record = told(capsys, "suffixes", "digit-scenes", tmp_path / "out.txt", "--published", "cub-5-shot", "--names", path)
+    path = table(
+        tmp_path / "names.csv",
+        *(f"{name},{'flowers' if name == 'zero' else name}" for name in real.class_names),
+    )
+    code, record = told(
+        capsys, "suffixes", "digit-scenes", tmp_path / "out.txt", "--published", "cub-5-shot", "--names", path
+    )
     assert code == 0 and any("names the class 'flowers'" in why for why in record["left_out"].values())
 
 
 def test_names_have_no_effect_where_nothing_is_prompted(folder, names, tmp_path, capsys):
-    code, record = told(capsys, "augment", folder, tmp_path / "set", "--method", "smote", "--copies", 1, "--names", names)
+    code, record = told(
+        capsys, "augment", folder, tmp_path / "set", "--method", "smote", "--copies", 1, "--names", names
+    )
     assert code == 0
     assert [one["where"] for one in record["findings"] if one["kind"] == "no-effect"] == ["--names"]
 
 
 def test_published_names_that_fit_nothing_are_refused(folder, tmp_path, capsys):
-    assert "have none of the classes" in sentence(capsys, "check", folder, "--names", "published:cub", "--quiet")
-    assert "did you mean 'ham10000'" in sentence(capsys, "check", folder, "--names", "published:ham1000", "--quiet")
+    assert "have none of the classes" in sentence(
+        capsys, "check", folder, "--names", "published:cub", "--quiet"
+    )
+    assert "did you mean 'ham10000'" in sentence(
+        capsys, "check", folder, "--names", "published:ham1000", "--quiet"
+    )

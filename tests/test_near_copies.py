@@ -15,8 +15,21 @@ from genaug.audit import as_findings
 from genaug.core import LabeledImages
 from genaug.data import is_blank, near_copies, near_limit, thumbnail
 from genaug.datasets import photographs, random_crop
-from genaug.near_copies import (CEILING, FLOOR, Prints, Side, aligned_correlation, audit_near_features, limit_from, make_sides,
-                                near_findings, nearest, read_prints, search, small_grey)
+from genaug.near_copies import (
+    CEILING,
+    FLOOR,
+    Prints,
+    Side,
+    aligned_correlation,
+    audit_near_features,
+    limit_from,
+    make_sides,
+    near_findings,
+    nearest,
+    read_prints,
+    search,
+    small_grey,
+)
 from genaug.networks import features_for
 
 
@@ -140,7 +153,12 @@ class Colours:
 
     def features(self, images, batch_size=128):
         grids = [
-            np.asarray(Image.fromarray(np.repeat(images.image(place), 3 // images.image(place).shape[2], 2)).resize((4, 4)), float)
+            np.asarray(
+                Image.fromarray(np.repeat(images.image(place), 3 // images.image(place).shape[2], 2)).resize(
+                    (4, 4)
+                ),
+                float,
+            )
             for place in range(len(images))
         ]
         return np.stack([(grid + grid[:, ::-1]).ravel() for grid in grids])
@@ -156,7 +174,12 @@ def clouds(count, seed, edge=64):
     draw, made = np.random.default_rng(seed), []
     for _ in range(count):
         layers = [
-            np.asarray(Image.fromarray(draw.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((edge, edge), Image.BICUBIC), float)
+            np.asarray(
+                Image.fromarray(draw.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize(
+                    (edge, edge), Image.BICUBIC
+                ),
+                float,
+            )
             for cells in (3, 6, 12, 24)
         ]
         made.append((sum(layers) / 4 * 1.6 - 76).clip(0, 255).astype(np.uint8))
@@ -195,7 +218,9 @@ def framed(picture):
 
 def marked(picture):
     picture = picture.copy()
-    ImageDraw.Draw(picture, "RGBA").text((10, picture.height // 2), "SAMPLE", fill=(255, 255, 255, 110), font_size=16)
+    ImageDraw.Draw(picture, "RGBA").text(
+        (10, picture.height // 2), "SAMPLE", fill=(255, 255, 255, 110), font_size=16
+    )
     return picture
 
 
@@ -203,7 +228,9 @@ CHANGES = {
     "stored again": lambda picture: stored(picture, 40),
     "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
     "cropped": lambda picture: picture.crop([round(share * picture.width) for share in (0.1, 0.1, 0.9, 0.9)]),
-    "cropped to a corner": lambda picture: picture.crop((0, 0, round(0.8 * picture.width), round(0.8 * picture.height))),
+    "cropped to a corner": lambda picture: picture.crop(
+        (0, 0, round(0.8 * picture.width), round(0.8 * picture.height))
+    ),
     "mirrored": lambda picture: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     "turned": lambda picture: picture.rotate(4, Image.Resampling.BICUBIC),
     "brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.3),
@@ -221,11 +248,17 @@ def parts():
     for part in ("train", "test"):
         found = [
             ((random_crop(photo, (80, 200), draw, 128) * 255).round().astype(np.uint8), word)
-            for word, photos in photographs(part).items() for photo in photos for _ in range(5)
+            for word, photos in photographs(part).items()
+            for photo in photos
+            for _ in range(5)
         ]
         words = sorted({word for _, word in found})
-        made[part] = LabeledImages([array for array, _ in found], [words.index(word) for _, word in found], words,
-                                   [f"{part}/{word}/{place % 5}" for place, (_, word) in enumerate(found)])
+        made[part] = LabeledImages(
+            [array for array, _ in found],
+            [words.index(word) for _, word in found],
+            words,
+            [f"{part}/{word}/{place % 5}" for place, (_, word) in enumerate(found)],
+        )
     return made
 
 
@@ -239,8 +272,13 @@ def planted(parts, network):
     "Each change of one training picture, all of different ones, put into the test; what was found."
     train, words = parts["train"], ("motorcycle", "tissue", "retina", "coins", "fur")
     sources = [f"train/{word}/{place}" for place in (1, 3) for word in words]
-    copies = [np.asarray(change(Image.fromarray(train.image(name)))) for name, change in zip(sources, CHANGES.values())]
-    test = parts["test"] + LabeledImages(copies, train.select(sources).targets, train.class_names, [f"test/{name}" for name in CHANGES])
+    copies = [
+        np.asarray(change(Image.fromarray(train.image(name))))
+        for name, change in zip(sources, CHANGES.values())
+    ]
+    test = parts["test"] + LabeledImages(
+        copies, train.select(sources).targets, train.class_names, [f"test/{name}" for name in CHANGES]
+    )
     found = searched(train, test, network=network)
     return found, names_of(found, train, test), dict(zip(CHANGES, sources))
 
@@ -254,7 +292,9 @@ def test_a_changed_photograph_between_train_and_test_is_found(planted, name):
 def test_no_stranger_is_among_what_is_found(planted):
     found, pairs, _ = planted
     assert found.limit.wrong == 0
-    assert all(first.split("/")[1] == "bricks" for first, second in pairs if second.split("/")[1] not in CHANGES)
+    assert all(
+        first.split("/")[1] == "bricks" for first, second in pairs if second.split("/")[1] not in CHANGES
+    )
 
 
 def test_photographs_that_share_nothing_are_quiet(parts, network):
@@ -265,14 +305,23 @@ def test_photographs_that_share_nothing_are_quiet(parts, network):
 
 @pytest.mark.parametrize(
     "name",
-    ["textures", *(pytest.param(name, marks=pytest.mark.long) for name in ("digits", "digit-scenes", "many-digits", "lesions"))],
+    [
+        "textures",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("digits", "digit-scenes", "many-digits", "lesions")
+        ),
+    ],
 )
 def test_embedded_sets_are_quiet(name):
     sets = {
         part: images[list(range(0, len(images), max(1, len(images) // 60)))]
-        for part, images in datasets.load(name).items() if part in ("train", "test")
+        for part, images in datasets.load(name).items()
+        if part in ("train", "test")
     }
-    found = searched(sets["train"], sets["test"], network=features_for("near-duplicates", datasets.load(name)))
+    found = searched(
+        sets["train"], sets["test"], network=features_for("near-duplicates", datasets.load(name))
+    )
     assert found.limit.wrong == 0
     assert len({second for _, second, _ in found.pairs}) <= 1
 
@@ -283,18 +332,32 @@ def test_pictures_of_one_group_are_no_leak_and_of_two_groups_are_one():
     train = labelled(arrays, "train", groups=[f"patient {place}" for place in range(24)])
     groups = ["patient 3", *(f"other {place}" for place in range(23))]
     apart = ["patient 77", *groups[1:]]
-    assert names_of(searched(train, labelled(copy, "test", groups=groups)), *[train, labelled(copy, "test")]) == set()
-    assert names_of(searched(train, labelled(copy, "test", groups=apart)), train, labelled(copy, "test")) == {("train/3", "test/0")}
+    assert (
+        names_of(searched(train, labelled(copy, "test", groups=groups)), *[train, labelled(copy, "test")])
+        == set()
+    )
+    assert names_of(searched(train, labelled(copy, "test", groups=apart)), train, labelled(copy, "test")) == {
+        ("train/3", "test/0")
+    }
 
 
 @pytest.mark.parametrize("block", [1, 50, 1000, 10**9])
 @pytest.mark.parametrize("strangers", [False, True])
 def test_blocks_equal_brute_force(block, strangers):
     draw = np.random.default_rng(3)
-    images = labelled([np.zeros((8, 8, 3), np.uint8)] * 60, "row", 5, [f"group {place // 2}" if place < 20 else "" for place in range(60)])
-    prints = Prints(torch.as_tensor(draw.normal(size=(60, 9)), dtype=torch.float32), np.zeros((60, 48, 48), np.uint8),
-                    np.zeros((60, 16, 16), np.uint8), tuple(map(str, range(60))))
-    side, = make_sides([images], [prints])
+    images = labelled(
+        [np.zeros((8, 8, 3), np.uint8)] * 60,
+        "row",
+        5,
+        [f"group {place // 2}" if place < 20 else "" for place in range(60)],
+    )
+    prints = Prints(
+        torch.as_tensor(draw.normal(size=(60, 9)), dtype=torch.float32),
+        np.zeros((60, 48, 48), np.uint8),
+        np.zeros((60, 16, 16), np.uint8),
+        tuple(map(str, range(60))),
+    )
+    (side,) = make_sides([images], [prints])
     similarity = (side.rows @ side.rows.T).numpy()
     for place in range(60):
         similarity[place, place] = -np.inf
@@ -303,13 +366,20 @@ def test_blocks_equal_brute_force(block, strangers):
         if strangers:
             similarity[place, place % 5 :: 5] = -np.inf
     expected = np.argsort(-similarity, 1)[:, :3]
-    assert nearest(side, side, torch.arange(60), True, strangers, block=block)[1].numpy().tolist() == expected.tolist()
+    assert (
+        nearest(side, side, torch.arange(60), True, strangers, block=block)[1].numpy().tolist()
+        == expected.tolist()
+    )
 
 
 def test_no_block_is_larger_than_it_may_be(monkeypatch):
     side = Side(torch.randn(3000, 4), torch.ones(3000, 1), torch.arange(3000), None)
     sizes, topk = [], torch.Tensor.topk
-    monkeypatch.setattr(torch.Tensor, "topk", lambda self, *given, **named: (sizes.append(self.numel()), topk(self, *given, **named))[1])
+    monkeypatch.setattr(
+        torch.Tensor,
+        "topk",
+        lambda self, *given, **named: (sizes.append(self.numel()), topk(self, *given, **named))[1],
+    )
     nearest(side, side, torch.arange(3000), True, block=30_000)
     assert len(sizes) == 300
     assert max(sizes) <= 30_000
@@ -318,7 +388,11 @@ def test_no_block_is_larger_than_it_may_be(monkeypatch):
 def test_the_order_of_files_does_not_matter():
     arrays, other = clouds(70, 4), clouds(70, 5)
     other[10], other[20] = arrays[30][:52, :52], arrays[41][:, ::-1]
-    train, test, draw = labelled(arrays, "train", 3), labelled([np.ascontiguousarray(array) for array in other], "test", 3), np.random.default_rng(0)
+    train, test, draw = (
+        labelled(arrays, "train", 3),
+        labelled([np.ascontiguousarray(array) for array in other], "test", 3),
+        np.random.default_rng(0),
+    )
     turned = [images[draw.permutation(70).tolist()] for images in (train, test)]
     one, two = searched(train, test), searched(*turned)
     assert names_of(one, train, test) == {("train/30", "test/10"), ("train/41", "test/20")}
@@ -349,7 +423,9 @@ def test_copies_with_two_labels_do_not_open_the_limit_and_are_named():
     arrays = clouds(60, 6)
     arrays += [np.ascontiguousarray(array[:54, :54]) for array in arrays[:6]]
     images = labelled(arrays[:60], "row", 2) + labelled(arrays[60:], "copy", 2, start=1)
-    told = {finding.kind: finding for finding in near_findings({"all": images}, "features", network=Colours())}
+    told = {
+        finding.kind: finding for finding in near_findings({"all": images}, "features", network=Colours())
+    }
     assert told["near-copies-across-classes"].severity == "warning"
     assert told["near-copies-across-classes"].message.startswith("6 pair(s)")
 
@@ -370,7 +446,11 @@ def test_a_test_part_that_is_all_copies_is_still_named():
 
 def test_what_the_hash_reports_is_not_reported_twice():
     arrays = clouds(20, 9)
-    test = [np.ascontiguousarray(arrays[2][:, ::-1]), np.ascontiguousarray(arrays[5][8:, 8:]), *clouds(18, 10)]
+    test = [
+        np.ascontiguousarray(arrays[2][:, ::-1]),
+        np.ascontiguousarray(arrays[5][8:, 8:]),
+        *clouds(18, 10),
+    ]
     sets = {"train": labelled(arrays, "train"), "test": labelled(test, "test")}
     beside = [finding.message for finding in near_findings(sets, network=Colours())]
     alone = [finding.message for finding in near_findings(sets, beside_hash=False, network=Colours())]
@@ -390,7 +470,10 @@ def test_few_pictures_do_not_break_the_search(sets, kind):
 
 def test_zero_features_leave_the_decision_to_the_pixels():
     arrays = clouds(3, 11)
-    train, test = labelled(arrays, "train", 1), labelled([np.ascontiguousarray(arrays[1][5:60, 5:60])], "test", 1)
+    train, test = (
+        labelled(arrays, "train", 1),
+        labelled([np.ascontiguousarray(arrays[1][5:60, 5:60])], "test", 1),
+    )
     assert names_of(searched(train, test, network=Nothing()), train, test) == {("train/1", "test/0")}
 
 
@@ -402,7 +485,9 @@ def test_grey_even_and_missing_pictures_are_compared_or_left_alone(tmp_path):
     assert names_of(searched(train, test), train, test) == {("train/0", "test/0")}
 
 
-@pytest.mark.parametrize("change", [lambda image: image, lambda image: image[:, ::-1], lambda image: image // 2 + 60])
+@pytest.mark.parametrize(
+    "change", [lambda image: image, lambda image: image[:, ::-1], lambda image: image // 2 + 60]
+)
 def test_brightness_contrast_and_a_mirror_change_no_score(change):
     one, other = (small_grey(array) for array in clouds(2, 13))
     assert aligned_correlation(one[None], change(one)[None])[0] > 0.99
@@ -420,7 +505,9 @@ def test_a_negative_is_no_copy():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, parts):
     home = tmp_path_factory.mktemp("near") / "photos"
-    arrays = [parts["train"].image(place) for place in range(0, 55, 3)] + [parts["test"].image(place) for place in range(0, 55, 4)]
+    arrays = [parts["train"].image(place) for place in range(0, 55, 3)] + [
+        parts["test"].image(place) for place in range(0, 55, 4)
+    ]
     source = parts["train"].image("train/motorcycle/2")
     arrays = [*arrays[:3], source, *arrays[4:32]]
     for place, array in enumerate([*arrays, source[13:115, 13:115]]):
@@ -431,10 +518,20 @@ def folder(tmp_path_factory, parts):
     return home
 
 
-@pytest.mark.parametrize("near, kinds", [("auto", {"near-copies-train-test"}), ("features", {"near-copies-train-test"}), ("hash", set()), ("none", set())])
+@pytest.mark.parametrize(
+    "near, kinds",
+    [
+        ("auto", {"near-copies-train-test"}),
+        ("features", {"near-copies-train-test"}),
+        ("hash", set()),
+        ("none", set()),
+    ],
+)
 def test_check_names_a_cropped_leak(folder, near, kinds, capsys):
     assert cli.run(["check", str(folder), "--near", near, "--json", "--quiet"]) == 0
-    found = {finding["kind"]: finding["message"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+    found = {
+        finding["kind"]: finding["message"] for finding in json.loads(capsys.readouterr().out)["findings"]
+    }
     near_kinds = {kind for kind in found if kind.startswith("near")}
     assert near_kinds - {"near-copies-across-classes"} == kinds  # crops of one photograph overlap
     if kinds:
@@ -451,7 +548,9 @@ def test_check_says_what_it_left_out_and_how_to_ask(folder, monkeypatch, capsys)
 
 
 def test_a_built_in_set_stays_quick_and_silent(monkeypatch, capsys):
-    monkeypatch.setattr(by_features, "read_prints", lambda *given: pytest.fail("a built-in set was looked at by features"))
+    monkeypatch.setattr(
+        by_features, "read_prints", lambda *given: pytest.fail("a built-in set was looked at by features")
+    )
     assert cli.run(["check", "digits"]) == 0
     assert "near" not in capsys.readouterr().out
 
@@ -461,11 +560,19 @@ def test_a_wrong_word_is_refused_with_the_right_ones(folder, capsys):
     assert "did you mean 'features'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("source, learned, on_purpose", [([["train/4", 1.0]], 0, 1.0), ([["train/7", 1.0]], 1, 0.0), ([], 1, 0.0)])
+@pytest.mark.parametrize(
+    "source, learned, on_purpose", [([["train/4", 1.0]], 0, 1.0), ([["train/7", 1.0]], 1, 0.0), ([], 1, 0.0)]
+)
 def test_the_audit_tells_copying_on_purpose_from_memory(source, learned, on_purpose):
     arrays = clouds(20, 15)
     train, test = labelled(arrays, "train"), labelled(clouds(20, 16), "test")
-    made = LabeledImages([np.ascontiguousarray(arrays[4][:54, 8:])], [0], train.class_names, ["row0"], info=[{"sources": source}])
+    made = LabeledImages(
+        [np.ascontiguousarray(arrays[4][:54, 8:])],
+        [0],
+        train.class_names,
+        ["row0"],
+        info=[{"sources": source}],
+    )
     rows = {row.check: row for row in audit_near_features(made, train, test, network=Colours())}
     assert rows["no_memorised_copy"].value == learned
     assert rows["copies_of_source@features"].value == on_purpose
@@ -474,7 +581,13 @@ def test_the_audit_tells_copying_on_purpose_from_memory(source, learned, on_purp
 
 def test_a_synthetic_copy_of_a_test_picture_is_a_warning():
     train, test = labelled(clouds(20, 15), "train"), labelled(clouds(20, 16), "test")
-    made = LabeledImages([np.ascontiguousarray(test.image(9)[:54, :54])], [0], train.class_names, ["row0"], info=[{"sources": [["train/0", 1.0]]}])
+    made = LabeledImages(
+        [np.ascontiguousarray(test.image(9)[:54, :54])],
+        [0],
+        train.class_names,
+        ["row0"],
+        info=[{"sources": [["train/0", 1.0]]}],
+    )
     rows = audit_near_features(made, train, test, network=Colours())
     warned = [finding for finding in as_findings(rows) if finding.severity == "warning"]
     assert [finding.kind for finding in warned] == ["no_test_lookalike"]

@@ -151,10 +151,18 @@ def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
 
 # Fault 5: six configuration files name a data set that the code knows under another name.
 
-@pytest.mark.parametrize("call, known", [
-    (lambda: open_sets("digit-scense"), "digit-scenes"), (lambda: make_arm("dif-mix"), "diff-ii"), (lambda: make_arm("diff-ii@strenght=1"), "split_ratio"),
-    (lambda: training_preset("few_shot_resnet"), "few_shot_resnet50"), (lambda: training_use("lrr"), "swap_own"),
-    (lambda: Budget(per_class={"Birds": 3}).slots(toy_photographs()), "class names"), (lambda: diff_ii(mode="spherical"), "slerp")])
+@pytest.mark.parametrize(
+    "call, known",
+    [
+        (lambda: open_sets("digit-scense"), "digit-scenes"),
+        (lambda: make_arm("dif-mix"), "diff-ii"),
+        (lambda: make_arm("diff-ii@strenght=1"), "split_ratio"),
+        (lambda: training_preset("few_shot_resnet"), "few_shot_resnet50"),
+        (lambda: training_use("lrr"), "swap_own"),
+        (lambda: Budget(per_class={"Birds": 3}).slots(toy_photographs()), "class names"),
+        (lambda: diff_ii(mode="spherical"), "slerp"),
+    ],
+)
 def test_fault_05_an_unknown_name_is_refused_with_the_known_ones(call, known):
     with pytest.raises(GenaugError, match=known) as error:
         call()
@@ -228,7 +236,13 @@ def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
         assert shown and shown <= {f"synthetic:{name}" for name in made.ids}, use
     strangers = dataclasses.replace(made, info=[{"sources": [["elsewhere.png", 1.0]]}] * len(made))
     ignored = dataclasses.replace(made, info=[{"weight": 0.0}] * len(made))
-    for synthetic, use in ((strangers, "swap_own"), (ignored, "append"), (ignored, "swap_pool"), (made[:0], "only"), (made[:0], "swap_class")):
+    for synthetic, use in (
+        (strangers, "swap_own"),
+        (ignored, "append"),
+        (ignored, "swap_pool"),
+        (made[:0], "only"),
+        (made[:0], "swap_class"),
+    ):
         with pytest.raises(GenaugError, match="No synthetic image was used"):
             train_classifier(real, synthetic, QUICK, Showing(training_use(use)))
 
@@ -361,7 +375,13 @@ def test_fault_13_a_stale_inversion_under_the_same_file_name(tmp_path):
         concept,
         settings=InversionSettings(4, **settings),
     )
-    for wanted, images, concept in ((2, real, concepts[0]), (2, real, concepts[0]), (4, real, concepts[1]), (6, real, None), (8, toy_photographs(seed=5), concepts[0])):
+    for wanted, images, concept in (
+        (2, real, concepts[0]),
+        (2, real, concepts[0]),
+        (4, real, concepts[1]),
+        (6, real, None),
+        (8, toy_photographs(seed=5), concepts[0]),
+    ):
         ask(images, concept)
         assert pool.computed == wanted  # same names, same file ids: only equal content is reused
     first, again = (

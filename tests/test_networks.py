@@ -167,8 +167,11 @@ def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
     path, _ = planted_file(
         tmp_path, monkeypatch, lambda state: {**state, "extra": Bomb(tmp_path / "executed")}
     )
-    for read in (lambda: renamed_weights(path, LITE), lambda: make_network("torchvision:shufflenet_v2_x0_5", 3, 3, 64, str(path)),
-                 lambda: make_network("test_resnet", 3, 3, 64, str(path))):
+    for read in (
+        lambda: renamed_weights(path, LITE),
+        lambda: make_network("torchvision:shufflenet_v2_x0_5", 3, 3, 64, str(path)),
+        lambda: make_network("test_resnet", 3, 3, 64, str(path)),
+    ):
         with pytest.raises(GenaugError):
             read()
     assert not (tmp_path / "executed").exists()
@@ -183,7 +186,9 @@ def test_counters_may_lack_and_other_tensors_may_not():
 
 # Any network of timm or torchvision
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "densenet121", "shufflenet_v2_x0_5", "regnet_y_400mf"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "densenet121", "shufflenet_v2_x0_5", "regnet_y_400mf"]
+)
 def test_a_network_of_torchvision_has_the_two_halves(name, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
@@ -209,12 +214,19 @@ def test_a_network_of_torchvision_has_the_two_halves(name, tmp_path):
         assert grey(images[:, :1]).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name, weights, words", [
-    ("torchvision:resnet5000", None, "There is no network"), ("torchvision:squeezenet1_0", None, "There is no network"),
-    ("torchvision:inception_v3", None, "use the one of timm: 'inception_v3'"), ("torchvision:resnet18.V9", None, "IMAGENET1K_V1"),
-    ("torchvision:shufflenet_v2_x0_5", "no/such.pth", "there is no such file"),
-    ("torchvision:shufflenet_v2_x0_5", "no_such_tag", "one of torchvision's tags"),
-    ("resnet50", "embedded", "cannot be loaded"), ("residual", "embedded", "no pretrained weights")])
+@pytest.mark.parametrize(
+    "name, weights, words",
+    [
+        ("torchvision:resnet5000", None, "There is no network"),
+        ("torchvision:squeezenet1_0", None, "There is no network"),
+        ("torchvision:inception_v3", None, "use the one of timm: 'inception_v3'"),
+        ("torchvision:resnet18.V9", None, "IMAGENET1K_V1"),
+        ("torchvision:shufflenet_v2_x0_5", "no/such.pth", "there is no such file"),
+        ("torchvision:shufflenet_v2_x0_5", "no_such_tag", "one of torchvision's tags"),
+        ("resnet50", "embedded", "cannot be loaded"),
+        ("residual", "embedded", "no pretrained weights"),
+    ],
+)
 def test_what_cannot_be_had_is_refused_with_the_remedy(name, weights, words):
     with pytest.raises(GenaugError, match=words):
         make_network(name, 3, 3, 64, weights)
@@ -374,7 +386,10 @@ def test_nobody_judges_what_he_selected(kind):
             network_for("judge", kind, same)
     with pytest.raises(GenaugError, match="filtered with it"):
         network_for("judge", kind, apart=(judge,))
-    for pair in (("resnet18.a1_in1k", "torchvision:resnet18.IMAGENET1K_V1"), ("resnet18.tv_in1k", "resnet18.a1_in1k")):
+    for pair in (
+        ("resnet18.a1_in1k", "torchvision:resnet18.IMAGENET1K_V1"),
+        ("resnet18.tv_in1k", "resnet18.a1_in1k"),
+    ):
         with pytest.raises(GenaugError, match="filtered with it"):
             network_for("judge", kind, pair[0], apart=(pair[1], "densenet121.tv_in1k"))
         with pytest.raises(GenaugError, match="it is the judge's"):
@@ -392,7 +407,10 @@ def _raise_as_judge(kind):
     return network_for("filter", kind, ROLES["judge", kind].network, "some.safetensors")
 
 
-@pytest.mark.parametrize("role, kind, words", [("jury", "photographs", "no role of a network 'jury'"), ("judge", "birds", "no kind of data 'birds'")])
+@pytest.mark.parametrize(
+    "role, kind, words",
+    [("jury", "photographs", "no role of a network 'jury'"), ("judge", "birds", "no kind of data 'birds'")],
+)
 def test_unknown_words_are_named(role, kind, words):
     with pytest.raises(GenaugError, match=words):
         network_for(role, kind)
@@ -449,7 +467,10 @@ def test_a_toy_that_was_named_is_refused_before_anything_is_learned(name, tmp_pa
         made(name, **TOY_WORDS[name]).fit(real, tmp_path / "work")
 
 
-@pytest.mark.parametrize("network, weights", [("letters", "embedded"), ("residual", "random"), ("resnet18", None), ("wide", "file.safetensors")])
+@pytest.mark.parametrize(
+    "network, weights",
+    [("letters", "embedded"), ("residual", "random"), ("resnet18", None), ("wide", "file.safetensors")],
+)
 def test_a_doubter_by_a_named_network_is_looked_at_too(network, weights):
     with pytest.raises(GenaugError, match="cannot examine photographs|has no weights"):
         SoftWeight(network=network, weights=weights).suited(photographs())

@@ -277,6 +277,8 @@ def test_every_check_is_planted_against(tmp_path):
     assert triggered >= {check for check, kinds in CHECKS if "library" in kinds}
 
 
-@pytest.mark.parametrize("name", ["9_short.ipynb", "45_Methods.ipynb", "45_methods-example.ipynb", "example.ipynb"])
+@pytest.mark.parametrize(
+    "name", ["9_short.ipynb", "45_Methods.ipynb", "45_methods-example.ipynb", "example.ipynb"]
+)
 def test_a_badly_named_notebook_is_seen(tmp_path, name):
     assert any("is not NN_module.path" in sentence for sentence in written(tmp_path, good_cells(), name))

@@ -116,11 +116,16 @@ def test_a_broken_link_is_seen(site, link, sentence):
     assert sentence in found
 
 
-@pytest.mark.parametrize("heading, anchor", [
-    ("Where we differ from the paper and its code", "where-we-differ-from-the-paper-and-its-code"),
-    ("Augmenter: plan, paint, select", "augmenter-plan-paint-select"), ("content_hash", "content_hash"),
-    ("2. The circle", "the-circle"), ('<code>LabeledImages.save</code><a class="anchor-link">¶</a>', "labeledimages.save"),
-])
+@pytest.mark.parametrize(
+    "heading, anchor",
+    [
+        ("Where we differ from the paper and its code", "where-we-differ-from-the-paper-and-its-code"),
+        ("Augmenter: plan, paint, select", "augmenter-plan-paint-select"),
+        ("content_hash", "content_hash"),
+        ("2. The circle", "the-circle"),
+        ('<code>LabeledImages.save</code><a class="anchor-link">¶</a>', "labeledimages.save"),
+    ],
+)
 def test_anchors_are_those_of_quarto(heading, anchor):
     assert pages.slug(heading) == anchor
 

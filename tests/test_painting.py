@@ -395,9 +395,14 @@ def test_resuming_refuses_other_work_and_says_what_differs(toy, real, tmp_path):
     before = files_of(tmp_path / "out")
     changed = LabeledImages([255 - real.image(0), *real.pixels[1:]], real.labels, real.class_names, real.ids)
     renamed = LabeledImages(real.pixels, real.labels, ("kiwi", "plum"), real.ids)
-    for words, arguments in (("the seed", (toy.Grain(), real, 5, 1)), ("the settings of the method", (toy.Grain(strength=0.4), real, 5, 0)),
-                             ("the budget", (toy.Grain(), real, 6, 0)), ("the training images", (toy.Grain(), changed, 5, 0)),
-                             ("the training images", (toy.Grain(), real[:9], 5, 0)), ("the classes", (toy.Grain(), renamed, 5, 0))):
+    for words, arguments in (
+        ("the seed", (toy.Grain(), real, 5, 1)),
+        ("the settings of the method", (toy.Grain(strength=0.4), real, 5, 0)),
+        ("the budget", (toy.Grain(), real, 6, 0)),
+        ("the training images", (toy.Grain(), changed, 5, 0)),
+        ("the training images", (toy.Grain(), real[:9], 5, 0)),
+        ("the classes", (toy.Grain(), renamed, 5, 0)),
+    ):
         augmenter, images, copies, seed = arguments
         assert f": {words} changed" in refusal(paint, augmenter, images, tmp_path / "out", copies, seed)
     assert files_of(tmp_path / "out") == before
@@ -422,7 +427,11 @@ def test_folders_that_are_not_ours_are_refused(toy, real, tmp_path):
     assert "is a file" in refusal(paint, toy.Grain(), real, tmp_path / "thesis" / "chapter1.txt")
     real.save(tmp_path / "photos")
     stored = open_folder(tmp_path / "photos")["all"]
-    for folder in (tmp_path / "photos", tmp_path / "photos" / "synthetic", tmp_path / "photos" / "kiwi" / "x"):
+    for folder in (
+        tmp_path / "photos",
+        tmp_path / "photos" / "synthetic",
+        tmp_path / "photos" / "kiwi" / "x",
+    ):
         assert "inside one another" in refusal(paint, toy.Grain(), stored, folder)
     assert "inside one another" in refusal(paint, toy.Grain(), stored, tmp_path)
     assert len(paint(toy.Grain(), stored, tmp_path / "out")) == 50
@@ -454,9 +463,18 @@ def test_only_training_images_of_the_manifest_are_painted_from(toy, real, tmp_pa
     )
 
 
-@pytest.mark.parametrize("change, words", [({"inputs": (("stranger", 1.0),)}, "neither a training image"), ({"label": (0.5, 0.4)}, "impossible label"),
-                                           ({"label": (1.0,)}, "impossible label"), ({"label": (2.0, -1.0)}, "impossible label"), ({"prompts": (("a", 0.5),)}, "prompt fractions"),
-                                           ({"round": 20}, "round outside"), ({"round": 1}, "planned 49")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"inputs": (("stranger", 1.0),)}, "neither a training image"),
+        ({"label": (0.5, 0.4)}, "impossible label"),
+        ({"label": (1.0,)}, "impossible label"),
+        ({"label": (2.0, -1.0)}, "impossible label"),
+        ({"prompts": (("a", 0.5),)}, "prompt fractions"),
+        ({"round": 20}, "round outside"),
+        ({"round": 1}, "planned 49"),
+    ],
+)
 def test_contradictory_plans_are_refused(toy, real, tmp_path, monkeypatch, change, words):
     plan = toy.Grain.plan
     monkeypatch.setattr(
@@ -481,8 +499,16 @@ def test_two_rows_with_one_id_and_an_empty_budget(toy, real, tmp_path, monkeypat
     assert "same id" in refusal(paint, toy.Grain(), real, tmp_path / "out")
 
 
-@pytest.mark.parametrize("wrong", [lambda images: images[:-1], lambda images: [image.astype(float) for image in images], lambda images: [image[:, :, 0] for image in images],
-                                   lambda images: [image[:, :, :2] for image in images], lambda images: [image[:0] for image in images]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda images: images[:-1],
+        lambda images: [image.astype(float) for image in images],
+        lambda images: [image[:, :, 0] for image in images],
+        lambda images: [image[:, :, :2] for image in images],
+        lambda images: [image[:0] for image in images],
+    ],
+)
 def test_methods_that_return_no_pictures_are_programming_errors(toy, real, tmp_path, monkeypatch, wrong):
     paint_well = toy.Grain.paint
     monkeypatch.setattr(toy.Grain, "paint", lambda self, rows, real: wrong(paint_well(self, rows, real)))
@@ -706,6 +732,7 @@ def test_of_a_group_one_is_kept(real, tmp_path):
 @dataclass(kw_only=True)
 class Mean(Augmenter):
     "Images made of two earlier rows, which are themselves left out of the set."
+
     name: str = "mean"
 
     def plan(self, real, budget, seed):
@@ -727,7 +754,11 @@ class Mean(Augmenter):
         ).astype(np.uint8)
         return [mixed(row) if len(row.inputs) == 2 else flat(row) for row in rows]
 
-    def select(self, rows, images, real): return [Decision(row.id.endswith("mean"), reason="" if row.id.endswith("mean") else "ingredient") for row in rows]
+    def select(self, rows, images, real):
+        return [
+            Decision(row.id.endswith("mean"), reason="" if row.id.endswith("mean") else "ingredient")
+            for row in rows
+        ]
 
 
 def test_rows_made_from_rows(real, tmp_path):

@@ -40,9 +40,14 @@ def pictures(count, classes=2, seed=0, edge=16, task="single", names=None):
 
 class Planted(distances.InceptionFeatures):
     "The published network with eight features: the corner of each picture."
-    def __init__(self): super().__init__(None, "planted")
+
+    def __init__(self):
+        super().__init__(None, "planted")
+
     def features(self, images):
-        return np.stack([images.image(place)[:2, :2, :2].ravel() / 255.0 for place in range(len(images))] or [np.zeros(8)])[:len(images)]
+        return np.stack(
+            [images.image(place)[:2, :2, :2].ravel() / 255.0 for place in range(len(images))] or [np.zeros(8)]
+        )[: len(images)]
 
 
 class Asked:
@@ -72,9 +77,17 @@ def test_the_published_fid_is_the_formula_at_any_number(count):
 
 
 def test_a_small_fid_is_biased_as_the_note_says_and_the_kid_is_not():
-    values = {count: [distances.published_distances(*np.random.default_rng(seed).normal(size=(2, count, 8)))
-                      for seed in range(30)] for count in (6, 60)}
-    mean = {count: [np.mean([row[place][2] for row in rows]) for place in (0, 1)] for count, rows in values.items()}
+    values = {
+        count: [
+            distances.published_distances(*np.random.default_rng(seed).normal(size=(2, count, 8)))
+            for seed in range(30)
+        ]
+        for count in (6, 60)
+    }
+    mean = {
+        count: [np.mean([row[place][2] for row in rows]) for place in (0, 1)]
+        for count, rows in values.items()
+    }
     assert mean[6][0] > 3 * mean[60][0] > 0
     assert abs(mean[6][1]) < 0.1
     assert "rank 5 at most" in distances.frechet_note(6, 8) and "KID" in distances.frechet_note(6, 8)
@@ -109,7 +122,9 @@ def inception_state():
 
 def written(state, path, layout):
     if layout == "safetensors":
-        save_file({name: value.contiguous() for name, value in state.items()}, path.with_suffix(".safetensors"))
+        save_file(
+            {name: value.contiguous() for name, value in state.items()}, path.with_suffix(".safetensors")
+        )
         return path.with_suffix(".safetensors")
     torch.save({"state_dict": dict(state)} if layout == "wrapped" else dict(state), path)
     return path
@@ -126,6 +141,7 @@ def test_an_inception_file_is_read_in_each_layout(layout, inception_state, tmp_p
 def test_the_published_network_is_torchmetrics_own(inception_state, tmp_path):
     pytest.importorskip("torch_fidelity")
     from torchmetrics.image.fid import FrechetInceptionDistance
+
     path = written(inception_state, tmp_path / "inception.pth", "plain")
     network = distances.inception_network(path)
     grey = LabeledImages([np.full((20, 24, 1), 90, np.uint8)], [0], ["a"], ["grey"])
@@ -138,12 +154,18 @@ def test_the_published_network_is_torchmetrics_own(inception_state, tmp_path):
     assert features.shape == (7, 2048)
     assert np.allclose(features, network.network(pixels).numpy(), atol=1e-5)
     assert network.features(grey).shape == (1, 2048)
-    assert distances.published_distances(features[:4], features[4:])[0][2] == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert distances.published_distances(features[:4], features[4:])[0][2] == pytest.approx(
+        float(metric.compute()), abs=1e-6
+    )
     other = dict(inception_state) | {"fc.bias": inception_state["fc.bias"] + 1}
-    assert distances.inception_network(written(other, tmp_path / "other.pth", "plain")).digest != network.digest
+    assert (
+        distances.inception_network(written(other, tmp_path / "other.pth", "plain")).digest != network.digest
+    )
 
 
-def test_without_the_package_the_file_is_checked_and_the_package_named(inception_state, tmp_path, monkeypatch):
+def test_without_the_package_the_file_is_checked_and_the_package_named(
+    inception_state, tmp_path, monkeypatch
+):
     monkeypatch.setattr(distances.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(GenaugError, match=r"install genaug\[fid\]"):
         distances.inception_network(written(inception_state, tmp_path / "inception.pth", "plain"))
@@ -168,11 +190,22 @@ def broken(kind, state, path):
     return path
 
 
-@pytest.mark.parametrize("kind, words", [
-    ("missing", "is not in"), ("folder", "cannot be read"), ("text", "cannot be read"), ("code", "cannot be read"),
-    ("list", "something else than tensors"), ("other", "file of another network"), ("not finite", "not finite"),
-    ("shape", r"'fc.bias' has the shape \(1000,\)")])
-def test_a_file_that_is_not_the_published_one_is_a_sentence(kind, words, inception_state, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("missing", "is not in"),
+        ("folder", "cannot be read"),
+        ("text", "cannot be read"),
+        ("code", "cannot be read"),
+        ("list", "something else than tensors"),
+        ("other", "file of another network"),
+        ("not finite", "not finite"),
+        ("shape", r"'fc.bias' has the shape \(1000,\)"),
+    ],
+)
+def test_a_file_that_is_not_the_published_one_is_a_sentence(
+    kind, words, inception_state, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GenaugError, match=words):
         distances.inception_state(broken(kind, inception_state, tmp_path / "weights.pth"))
@@ -203,7 +236,9 @@ def test_lpips_from_a_file_is_torchmetrics_own(backbone, tmp_path, monkeypatch):
 
 def test_a_file_of_another_network_is_no_lpips(tmp_path):
     torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, tmp_path / "resnet.pth")
-    with pytest.raises(GenaugError, match="LPIPS cannot be measured with 'resnet.pth', the file of another network"):
+    with pytest.raises(
+        GenaugError, match="LPIPS cannot be measured with 'resnet.pth', the file of another network"
+    ):
         distances.lpips_network(tmp_path / "resnet.pth")
 
 
@@ -211,17 +246,26 @@ def test_a_file_of_another_network_is_no_lpips(tmp_path):
 def clip_folder(tmp_path_factory):
     "A CLIP model of random weights in transformers' layout, small."
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
     folder = tmp_path_factory.mktemp("clip")
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, projection_dim=16)
+    small = dict(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, projection_dim=16
+    )
     ends = dict(bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, vocab_size=len(words))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = CLIPModel(CLIPConfig(text_config=small | ends, vision_config=small | dict(image_size=32, patch_size=8), projection_dim=16))
+        model = CLIPModel(
+            CLIPConfig(
+                text_config=small | ends,
+                vision_config=small | dict(image_size=32, patch_size=8),
+                projection_dim=16,
+            )
+        )
     model.save_pretrained(folder)
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     CLIPProcessor(processor, tokenizer).save_pretrained(folder)
@@ -235,7 +279,9 @@ def test_the_clip_score_is_a_hundred_times_the_cosine_of_the_projections(clip_fo
     for place, text in enumerate(texts):  # one pair at a time, without padding
         given = processor(text=[text], images=[images.image(place)], return_tensors="pt")
         with torch.inference_mode():
-            seen = model.visual_projection(model.vision_model(pixel_values=given["pixel_values"]).pooler_output)
+            seen = model.visual_projection(
+                model.vision_model(pixel_values=given["pixel_values"]).pooler_output
+            )
             read = model.text_projection(model.text_model(input_ids=given["input_ids"]).pooler_output)
         wanted.append(max(0, 100 * float(torch.cosine_similarity(seen, read))))
     scores = distances.clip_score(images, texts, clip_folder, batch_size=2)
@@ -257,16 +303,26 @@ def test_a_folder_without_a_clip_model_is_a_sentence(clip_folder, tmp_path):
 @pytest.fixture
 def planted(monkeypatch):
     told = []
-    monkeypatch.setattr(experiment, "inception_network", lambda path, device: told.append((path, device)) or Planted())
+    monkeypatch.setattr(
+        experiment, "inception_network", lambda path, device: told.append((path, device)) or Planted()
+    )
     return told
 
 
 def test_a_jury_with_a_file_measures_fid_of_as_many_pictures_as_it_is_told(planted):
     pool, train, made = pictures(30, seed=1), pictures(8, seed=2), pictures(9, seed=3)
-    jury = Jury(Asked("ab"), FeatureNetwork("small", Planted().features), pool, inception="inception.pth", device="cuda")
+    jury = Jury(
+        Asked("ab"),
+        FeatureNetwork("small", Planted().features),
+        pool,
+        inception="inception.pth",
+        device="cuda",
+    )
     plain = dataclasses.replace(jury, inception=None)
     rows = {(metric, part): (value, n) for metric, part, value, n in measure_set(made, train, jury)}
-    without = {(metric, part) for metric, part, *_ in measure_set(made, train, plain) if metric != "kid@small"}
+    without = {
+        (metric, part) for metric, part, *_ in measure_set(made, train, plain) if metric != "kid@small"
+    }
     features = Planted().features
     value, n = rows["fid", "reference=pool"]
     assert value == pytest.approx(frechet(features(pool), features(made)), rel=1e-4)
@@ -275,15 +331,23 @@ def test_a_jury_with_a_file_measures_fid_of_as_many_pictures_as_it_is_told(plant
     assert set(rows) - without >= {("fid", "reference=pool"), ("kid", "reference=pool")}
     assert without <= set(rows)
     fewer = dataclasses.replace(jury, fid_images=5)
-    assert {(row[0], row[3]) for row in measure_set(made, train, fewer) if row[0] in ("fid", "kid")} == {("fid", 5), ("kid", 5)}
+    assert {(row[0], row[3]) for row in measure_set(made, train, fewer) if row[0] in ("fid", "kid")} == {
+        ("fid", 5),
+        ("kid", 5),
+    }
     assert plain.measures() == {}
     assert fewer.measures() == {"fid_images": 5, "inception": "planted"}
 
 
 def test_a_tail_has_its_fid_by_class_and_their_mean(planted):
     pool, made = pictures(40, 4, 1, task="multi"), pictures(21, 4, 2, task="multi")
-    train = LabeledImages([made.image(0)] * 10, np.eye(4, dtype=np.float32)[[0] * 5 + [1] * 3 + [2, 3]], made.class_names,
-                          [str(place) for place in range(10)], "multi")
+    train = LabeledImages(
+        [made.image(0)] * 10,
+        np.eye(4, dtype=np.float32)[[0] * 5 + [1] * 3 + [2, 3]],
+        made.class_names,
+        [str(place) for place in range(10)],
+        "multi",
+    )
     jury = Jury(Asked("abcd"), FeatureNetwork("small", Planted().features), pool, inception="inception.pth")
     rows = [row for row in measure_set(made, train, jury) if row[0] in ("fid", "tail_fid")]
     each = {part: (value, n) for metric, part, value, n in rows if metric == "fid"}
@@ -293,7 +357,7 @@ def test_a_tail_has_its_fid_by_class_and_their_mean(planted):
         of = lambda images: features(images[np.flatnonzero(images.labels[:, index] >= 0.5)])
         assert value == pytest.approx(frechet(of(pool), of(made)), rel=1e-4, abs=1e-6)
         assert n == (classes == index).sum()
-    mean, = [row for row in rows if row[0] == "tail_fid"]
+    (mean,) = [row for row in rows if row[0] == "tail_fid"]
     assert mean[2] == pytest.approx(np.mean([value for value, _ in each.values()]))
     assert mean[3] == min(n for _, n in each.values())
     assert 0 < len(each) < 4
@@ -311,7 +375,12 @@ def test_the_hash_of_a_measured_set_names_the_files_only_where_there_are_some(pl
     network = feature_network("letters")
     jury = Jury(Asked("ab"), network, train)
     names = []
-    for one in (jury, dataclasses.replace(jury, device="cuda"), dataclasses.replace(jury, inception="i.pth"), dataclasses.replace(jury, fid_images=9)):
+    for one in (
+        jury,
+        dataclasses.replace(jury, device="cuda"),
+        dataclasses.replace(jury, inception="i.pth"),
+        dataclasses.replace(jury, fid_images=9),
+    ):
         experiment.measure_arm(run, arm, split, one)
         names.append({path.name for path in (tmp_path / "runs").glob("set-*.json")})
     assert [len(found) for found in names] == [1, 1, 2, 3]
@@ -328,14 +397,21 @@ def test_few_pictures_are_a_finding_and_enough_are_none():
     assert "from 20 to 30" in fid_findings(rows(20, 30))[0].message
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--inception", "nothing.pth"], "The published FID is not available"),
-    (["--lpips", "nothing.pth"], "LPIPS is not available"),
-    (["--clip", "nothing"], "The CLIP score is not available"),
-    (["--lpips", "nothing.pth", "--no-measure"], "--no-measure forbids it")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--inception", "nothing.pth"], "The published FID is not available"),
+        (["--lpips", "nothing.pth"], "LPIPS is not available"),
+        (["--clip", "nothing"], "The CLIP score is not available"),
+        (["--lpips", "nothing.pth", "--no-measure"], "--no-measure forbids it"),
+    ],
+)
 def test_files_are_refused_before_any_work(options, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["genaug", "compare", "digit-scenes", "--methods", "original,smote", *options, "--out", "out"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["genaug", "compare", "digit-scenes", "--methods", "original,smote", *options, "--out", "out"],
+    )
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
@@ -357,13 +433,17 @@ def photographs(count=8, classes=("tumor", "stroma")):
 def asked(monkeypatch):
     "What would be trained, and where."
     told = []
+
     def train(real, preset, seed=0, cache=None, progress=False, device="cpu"):
         told.append((preset, seed, device))
         return Asked(real.class_names)
+
     monkeypatch.setattr(alignment, "train_expert", train)
     monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", train)
     seen = alignment.features_for
-    monkeypatch.setattr(alignment, "features_for", lambda *a, device, **k: told.append(("features", device)) or seen(*a, **k))
+    monkeypatch.setattr(
+        alignment, "features_for", lambda *a, device, **k: told.append(("features", device)) or seen(*a, **k)
+    )
     return told
 
 
@@ -379,27 +459,48 @@ def test_the_embedded_panel_is_the_one_it_was(asked, tmp_path):
 
 
 def test_a_panel_on_photographs_is_of_real_networks_on_the_device_it_is_told(asked, tmp_path):
-    panel = find_panel(SMOKE, {"train": photographs(), "test": photographs()}, BACKBONE, tmp_path, device="somewhere")
+    panel = find_panel(
+        SMOKE, {"train": photographs(), "test": photographs()}, BACKBONE, tmp_path, device="somewhere"
+    )
     trained = {entry[0].network: entry for entry in asked if entry[0] != "features"}
     assert list(panel.judges) == ["expert tf_efficientnet_lite0", "judge tf_efficientnet_lite1"]
     assert {entry[-1] for entry in asked} == {"somewhere"}
-    assert (trained["tf_efficientnet_lite1"][0].weights, trained["tf_efficientnet_lite1"][0].view.size) == ("embedded", 240)
+    assert (trained["tf_efficientnet_lite1"][0].weights, trained["tf_efficientnet_lite1"][0].view.size) == (
+        "embedded",
+        240,
+    )
     assert {preset.learning_rate for preset, *_ in trained.values()} == {1e-4}
     assert panel.network.name == "tf_efficientnet_lite0"
 
 
 def test_without_a_device_the_panel_goes_where_the_backbone_is(asked, tmp_path):
-    elsewhere = type("Elsewhere", (), {"name": "tiny", "device": torch.device("meta"), "fingerprint": BACKBONE.fingerprint})()
+    elsewhere = type(
+        "Elsewhere", (), {"name": "tiny", "device": torch.device("meta"), "fingerprint": BACKBONE.fingerprint}
+    )()
     find_panel(SMOKE, {"train": photographs(), "test": photographs()}, elsewhere, tmp_path)
     assert {entry[-1] for entry in asked} == {"meta"}
 
 
-@pytest.mark.parametrize("changes", [
-    {"judge": ("residual", None, 32, 4)}, {"judge": ("wide", "random", 32, 4)}, {"more_judges": (("residual", None),)},
-    {"overrides": (("expert_network", "letters"),)}, {"features": "letters"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"judge": ("residual", None, 32, 4)},
+        {"judge": ("wide", "random", 32, 4)},
+        {"more_judges": (("residual", None),)},
+        {"overrides": (("expert_network", "letters"),)},
+        {"features": "letters"},
+    ],
+)
 def test_a_toy_on_photographs_is_refused_before_any_training(changes, asked, tmp_path):
-    with pytest.raises(GenaugError, match="is a toy for the embedded sets of 32 pixels and cannot examine photographs"):
-        find_panel(dataclasses.replace(SMOKE, **changes), {"train": photographs(), "test": photographs()}, BACKBONE, tmp_path)
+    with pytest.raises(
+        GenaugError, match="is a toy for the embedded sets of 32 pixels and cannot examine photographs"
+    ):
+        find_panel(
+            dataclasses.replace(SMOKE, **changes),
+            {"train": photographs(), "test": photographs()},
+            BACKBONE,
+            tmp_path,
+        )
     assert [entry for entry in asked if entry[0] != "features"] == []
 
 
@@ -410,18 +511,35 @@ def test_the_judge_is_never_the_expert_and_every_other_network_at_hand_judges():
     more = dataclasses.replace(SMOKE, more_judges=(("resnet18.tv_in1k", None),))
     assert names(more, "tf_efficientnet_lite0") == ["tf_efficientnet_lite1", "resnet18.tv_in1k"]
     paper = dataclasses.replace(SMOKE, judge=("vit_base_patch16_224", "augreg2_in21k_ft_in1k", 224, 940))
-    assert judge_networks(paper, "photographs", "resnet50")[0][:3] == ("vit_base_patch16_224", "augreg2_in21k_ft_in1k", 224)
+    assert judge_networks(paper, "photographs", "resnet50")[0][:3] == (
+        "vit_base_patch16_224",
+        "augreg2_in21k_ft_in1k",
+        224,
+    )
     with pytest.raises(GenaugError, match="a method filtered with it"):
-        names(dataclasses.replace(SMOKE, judge=("tf_efficientnet_lite1", None, None, 4)), "tf_efficientnet_lite1")
+        names(
+            dataclasses.replace(SMOKE, judge=("tf_efficientnet_lite1", None, None, 4)),
+            "tf_efficientnet_lite1",
+        )
     with pytest.raises(GenaugError, match="has no weights"):
         names(dataclasses.replace(SMOKE, judge=("resnet18", None, None, 4)), "tf_efficientnet_lite0")
 
 
 def test_an_expert_that_was_named_stays_on_photographs():
-    named = naming_of(SMOKE, "feature-aligned@naming.expert_network=resnet50;naming.expert_weights=tv_in1k", 0, BACKBONE, "photographs")
+    named = naming_of(
+        SMOKE,
+        "feature-aligned@naming.expert_network=resnet50;naming.expert_weights=tv_in1k",
+        0,
+        BACKBONE,
+        "photographs",
+    )
     assert (named.expert_network, named.expert_weights) == ("resnet50", "tv_in1k")
     usual = naming_of(SMOKE, "feature-aligned", 0, BACKBONE, "photographs")
-    assert (usual.expert_network, usual.expert_weights, usual.expert_size) == ("tf_efficientnet_lite0", "embedded", 224)
+    assert (usual.expert_network, usual.expert_weights, usual.expert_size) == (
+        "tf_efficientnet_lite0",
+        "embedded",
+        224,
+    )
     assert naming_of(SMOKE, "feature-aligned", 0, BACKBONE).expert_network == "letters"
 
 
@@ -457,11 +575,20 @@ def test_a_panel_with_the_published_network_gives_plain_fid():
 def fed(monkeypatch):
     "Classifiers whose features say what they were trained with."
     told = []
-    def train(real, synthetic=None, preset=None, showing=None, seed=0, validation=None, device="cpu", progress=False):
+
+    def train(
+        real, synthetic=None, preset=None, showing=None, seed=0, validation=None, device="cpu", progress=False
+    ):
         told.append((None if synthetic is None else tuple(synthetic.ids), showing, seed, device))
         number = len(told)
-        features = lambda images: np.stack([np.concatenate([[number], images.image(place)[:2, :2, 0].ravel()]) for place in range(len(images))])
+        features = lambda images: np.stack(
+            [
+                np.concatenate([[number], images.image(place)[:2, :2, 0].ravel()])
+                for place in range(len(images))
+            ]
+        )
         return type("Fake", (), {"features": staticmethod(features)})()
+
     monkeypatch.setattr(study, "train_classifier", train)
     return told
 
@@ -470,11 +597,19 @@ def studied(tmp_path, monkeypatch, images, arms=("dcgan", "smote"), **fields):
     "A study of planted sets: the sets, the maps with the number of their network, and the rows."
     features = fields.pop("features", "auto")
     asked = {"classifier": "letters", "updates": 4, "table": "genmix_tsne", **fields}
-    run = Run(Comparison(arms, "lesions", shots=None, splits=(0,), **asked), {"train": images}, None, tmp_path, False)
+    run = Run(
+        Comparison(arms, "lesions", shots=None, splits=(0,), **asked),
+        {"train": images},
+        None,
+        tmp_path,
+        False,
+    )
     monkeypatch.setattr(Run, "splits", {0: Split(0, images, images, None)})
     made = {arm: pictures(12, 2, 20 + place, names=images.class_names) for place, arm in enumerate(arms)}
     painted, maps, drawn = [], {}, study.map_points
-    monkeypatch.setattr(study, "paint_arm", lambda run, arm, split: painted.append(arm.text) or (made[arm.text], 0))
+    monkeypatch.setattr(
+        study, "paint_arm", lambda run, arm, split: painted.append(arm.text) or (made[arm.text], 0)
+    )
 
     def keep(panel, sets, network, **rest):
         maps[panel] = int(network.features(sets["real"])[0, 0])
@@ -516,11 +651,23 @@ def test_swapped_sets_swap_the_networks_of_their_maps(fed, tmp_path, monkeypatch
 
 def test_rows_of_a_set_are_about_its_own_network_and_about_the_photographs(fed, tmp_path, monkeypatch):
     made, _, rows = studied(tmp_path, monkeypatch, pictures(12, seed=1))
-    found = {(row.method, row.part): set(rows[(rows.method == row.method) & (rows.part == row.part)].metric) for row in rows.itertuples()}
-    assert set(found) == {("original", "set=real"), *((arm, f"set={kind}") for arm in ("dcgan", "smote") for kind in ("synthetic", "genmix"))}
+    found = {
+        (row.method, row.part): set(rows[(rows.method == row.method) & (rows.part == row.part)].metric)
+        for row in rows.itertuples()
+    }
+    assert set(found) == {
+        ("original", "set=real"),
+        *((arm, f"set={kind}") for arm in ("dcgan", "smote") for kind in ("synthetic", "genmix")),
+    }
     for metrics in found.values():
-        assert {"boundary_coverage@original", "boundary_coverage@trained", "photographs_near_border@trained"} <= metrics
-    question = Comparison(("dcgan", "smote"), "lesions", shots=None, splits=(0,), table="genmix_tsne", updates=4)
+        assert {
+            "boundary_coverage@original",
+            "boundary_coverage@trained",
+            "photographs_near_border@trained",
+        } <= metrics
+    question = Comparison(
+        ("dcgan", "smote"), "lesions", shots=None, splits=(0,), table="genmix_tsne", updates=4
+    )
     assert study.unstudied(question, tmp_path / "rows.csv") == []
     old = rows[rows.metric != "boundary_coverage@trained"]  # a table that was filled before has the rest only
     old.to_csv(tmp_path / "old.csv", index=False)
@@ -529,23 +676,42 @@ def test_rows_of_a_set_are_about_its_own_network_and_about_the_photographs(fed, 
 
 def test_the_studys_networks_are_where_the_comparison_is(fed, tmp_path, monkeypatch):
     places = []
-    monkeypatch.setattr(study, "features_for", lambda role, images, name, device: places.append((role, device)) or feature_network("letters"))
+    monkeypatch.setattr(
+        study,
+        "features_for",
+        lambda role, images, name, device: places.append((role, device)) or feature_network("letters"),
+    )
     studied(tmp_path, monkeypatch, pictures(12, seed=1), device="cuda")
     assert places == [("distance", "cuda")]
     assert {device for *_, device in fed} == {"cuda"}
     assert len(fed) == 5
 
 
-@pytest.mark.parametrize("fields", [{}, {"classifier": "photographs", "features": "letters"}, {"classifier": "tiny_wide"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"classifier": "photographs", "features": "letters"}, {"classifier": "tiny_wide"}]
+)
 def test_a_toy_is_refused_as_map_and_as_distance_network_of_photographs(fields, fed, tmp_path, monkeypatch):
-    with pytest.raises(GenaugError, match="is a toy for the embedded sets of 32 pixels and cannot examine photographs"):
+    with pytest.raises(
+        GenaugError, match="is a toy for the embedded sets of 32 pixels and cannot examine photographs"
+    ):
         studied(tmp_path, monkeypatch, photographs(12), **fields)
     assert fed == []
     assert not (tmp_path / "rows.csv").exists()
 
 
 def test_photographs_are_seen_by_the_network_that_photographs_have(tmp_path):
-    run = Run(Comparison(("smote",), "lesions", shots=None, classifier="photographs", updates=2), {"train": photographs()}, None, tmp_path, False)
+    run = Run(
+        Comparison(("smote",), "lesions", shots=None, classifier="photographs", updates=2),
+        {"train": photographs()},
+        None,
+        tmp_path,
+        False,
+    )
     assert study.examiner(run, photographs()).name == "tf_efficientnet_lite0"
-    drawn = Run(Comparison(("smote",), "lesions", shots=None, draws=True), load("lesions"), None, tmp_path, False)
-    assert study.examiner(drawn, load("lesions")["train"]).fingerprint() == feature_network("letters").fingerprint()
+    drawn = Run(
+        Comparison(("smote",), "lesions", shots=None, draws=True), load("lesions"), None, tmp_path, False
+    )
+    assert (
+        study.examiner(drawn, load("lesions")["train"]).fingerprint()
+        == feature_network("letters").fingerprint()
+    )

@@ -24,15 +24,27 @@ BEFORE = json.loads((Path(__file__).parent / "hour_questions.json").read_text(en
 # Copied by hand. Diff-II: sections 4.1 to 4.3, A.3, A.5; learning rates, epochs and batches: the code of Diff-Mix and Diff-II.
 RESNET_RATE = {"cub": 0.05, "aircraft": 0.10, "cars": 0.10, "pet": 0.01}
 VIT_RATE = {"cub": 1e-3, "aircraft": 1e-3, "cars": 1e-3, "pet": 1e-4}
-METACLASS = {"cub": "bird", "aircraft": "aircraft", "cars": "car", "pet": "animal", "flowers": "flower", "waterbirds": "bird"}
+METACLASS = {
+    "cub": "bird",
+    "aircraft": "aircraft",
+    "cars": "car",
+    "pet": "animal",
+    "flowers": "flower",
+    "waterbirds": "bird",
+}
 SPLIT_RATIO = {5: "0.3", 10: "0.1"}
 FIRST_SUFFIX = {"cub": {5: "standing on a tree branch", 10: "flying over water"},
                 "cars": {5: "parked on a city street", 10: "parked on a road"},
                 "aircraft": {5: "parked on the runway", 10: "flying in the sky with landing gear down"},
                 "pet": {5: "lying on a pillow on the floor", 10: "laying down in the grass"}}
-TAIL_SUFFIX = {("cub", 100): "flying in the sky with its wings spread", ("cub", 20): "sitting on a rock in the water",
-               ("cub", 10): "flying over the ocean", ("flowers", 100): "with water droplets on it",
-               ("flowers", 20): "close-up with a dark background", ("flowers", 10): "with water droplets on it"}
+TAIL_SUFFIX = {
+    ("cub", 100): "flying in the sky with its wings spread",
+    ("cub", 20): "sitting on a rock in the water",
+    ("cub", 10): "flying over the ocean",
+    ("flowers", 100): "with water droplets on it",
+    ("flowers", 20): "close-up with a dark background",
+    ("flowers", 10): "with water droplets on it",
+}
 TAIL_COUNT = {100: 1242, 20: 1798, 10: 2238}  # photographs of CUB-LT
 
 
@@ -50,15 +62,34 @@ def test_few_shot_cells_are_what_the_paper_prints(cell):
     assert cell.suffix_texts()[0] == FIRST_SUFFIX[name][shots]
     assert cell.data.metaclass == METACLASS[name]
     assert preset.learning_rate == (VIT_RATE if vit else RESNET_RATE)[name]
-    assert (preset.epochs, preset.batch_size, preset.view.size) == ((100, 32, 384) if vit else (120, 256, 224))
-    assert (preset.network, preset.weights) == (("vit_base_patch16_384", "augreg_in21k_ft_in1k") if vit else ("resnet50", "tv_in1k"))
-    assert (preset.optimizer, preset.momentum, preset.weight_decay, preset.label_smoothing) == ("sgd", 0.9, 5e-4, 0.1)
+    assert (preset.epochs, preset.batch_size, preset.view.size) == (
+        (100, 32, 384) if vit else (120, 256, 224)
+    )
+    assert (preset.network, preset.weights) == (
+        ("vit_base_patch16_384", "augreg_in21k_ft_in1k") if vit else ("resnet50", "tv_in1k")
+    )
+    assert (preset.optimizer, preset.momentum, preset.weight_decay, preset.label_smoothing) == (
+        "sgd",
+        0.9,
+        5e-4,
+        0.1,
+    )
 
 
 def test_few_shot_has_the_sixteen_cells_of_table_1():
     cells = read_cells("diff_ii_few_shot")
     assert len({(cell.data.name, cell.shots, cell.network.name) for cell in cells}) == len(cells) == 4 * 2 * 2
-    assert {"original", "mixup", "cutmix", "real-filter", "real-guidance", "real-mix", "da-fusion", "diff-aug", "diff-mix"} < set(cells[0].methods)
+    assert {
+        "original",
+        "mixup",
+        "cutmix",
+        "real-filter",
+        "real-guidance",
+        "real-mix",
+        "da-fusion",
+        "diff-aug",
+        "diff-mix",
+    } < set(cells[0].methods)
 
 
 @pytest.mark.parametrize("cell", read_cells("diff_ii_long_tail"), ids=lambda cell: cell.cell)
@@ -67,8 +98,16 @@ def test_long_tail_cells_are_what_the_paper_prints(cell):
     assert (cell.copies, cell.replace, cell.use, cell.shots) == (5, 0.5, "swap_tail", None)
     assert cell.suffix_texts()[0] == TAIL_SUFFIX[cell.data.name, cell.imbalance_factor]
     assert cell.data.metaclass == METACLASS[cell.data.name]
-    assert (preset.learning_rate, preset.epochs, preset.batch_size, preset.network) == (0.005, 200, 128, "resnet50")
-    assert (preset.weight_decay, preset.label_smoothing) == {"lt_diffmix": (2e-4, 0.0), "lt_diffii": (5e-4, 0.1)}[recipe]
+    assert (preset.learning_rate, preset.epochs, preset.batch_size, preset.network) == (
+        0.005,
+        200,
+        128,
+        "resnet50",
+    )
+    assert (preset.weight_decay, preset.label_smoothing) == {
+        "lt_diffmix": (2e-4, 0.0),
+        "lt_diffii": (5e-4, 0.1),
+    }[recipe]
     assert str(fields(cell, "diff-ii")["split_ratio"]) == "1"
 
 
@@ -79,7 +118,12 @@ def test_long_tails_learn_their_concepts_from_balanced_classes():
         if augmenter is not None and augmenter.name in ("diff-aug", "diff-mix", "diff-ii"):
             assert augmenter.naming.balanced is True, text
     for cell in read_cells("diff_ii_few_shot"):
-        assert make_arm(next(text for text in cell.methods if text.startswith("diff-ii"))).augmenter.naming.balanced is False
+        assert (
+            make_arm(
+                next(text for text in cell.methods if text.startswith("diff-ii"))
+            ).augmenter.naming.balanced
+            is False
+        )
 
 
 @pytest.mark.parametrize("factor", TAIL_COUNT)
@@ -90,17 +134,37 @@ def test_the_stand_in_of_cub_lt_has_its_photographs(factor):
 
 def test_the_other_tables():
     shifted = read_cells("diff_ii_out_of_distribution")[0]
-    assert (shifted.test_part, shifted.data.format, shifted.shots, shifted.network.name) == ("shifted", "cub-waterbirds", 5, "resnet50")
+    assert (shifted.test_part, shifted.data.format, shifted.shots, shifted.network.name) == (
+        "shifted",
+        "cub-waterbirds",
+        5,
+        "resnet50",
+    )
     assert read_cells("diff_ii_components")[0].cell == "aircraft 5-shot resnet50"
     assert {one.metric for one in read_cells("diff_ii_components")[0].measures} == {"clip_score", "lpips"}
     lesions = read_cells("genmix_lesions")[0].preset()
-    assert (lesions.network, lesions.epochs, lesions.batch_size, lesions.learning_rate, lesions.patience) == ("vgg16", 100, 8, 2e-4, 20)
+    assert (lesions.network, lesions.epochs, lesions.batch_size, lesions.learning_rate, lesions.patience) == (
+        "vgg16",
+        100,
+        8,
+        2e-4,
+        20,
+    )
     assert sum(read_cells("genmix_lesions")[0].data.class_counts) == 681
     chests = read_cells("feature_space_long_tail")[0]
     assert chests.network.name == "densenet121" and {one.images for one in chests.measures} == {1000}
-    assert all("num_inference_steps=75" in text for text in chests.methods if text.startswith(("feature-space", "real-gen")))
+    assert all(
+        "num_inference_steps=75" in text
+        for text in chests.methods
+        if text.startswith(("feature-space", "real-gen"))
+    )
     study = read_cells("feature_aligned")[0].study
-    assert (study["draws"], study["per_class"], study["num_inference_steps"], study["left_out"]) == ((15, 15), 10, 999, ("empty",)) or list(study["draws"]) == [15, 15]
+    assert (study["draws"], study["per_class"], study["num_inference_steps"], study["left_out"]) == (
+        (15, 15),
+        10,
+        999,
+        ("empty",),
+    ) or list(study["draws"]) == [15, 15]
     assert [(one.metric, one.size) for one in read_cells("feature_aligned")[0].measures] == [("ssim", 64)]
     assert [one.metric for one in read_cells("genmix_tsne")[0].measures] == ["tsne"]
     expert = {cell.network.name: cell.training for cell in read_cells("feature_aligned_expert")}
@@ -112,7 +176,12 @@ def test_every_cell_can_be_asked_and_says_where_it_comes_from(table):
     cells = read_cells(table)
     assert cells and len({cell.cell for cell in cells}) == len(cells)
     for cell in cells:
-        assert cell.source and all(cell.source.values()) and cell.data.source and all(one.source for one in (*cell.networks, *cell.measures))
+        assert (
+            cell.source
+            and all(cell.source.values())
+            and cell.data.source
+            and all(one.source for one in (*cell.networks, *cell.measures))
+        )
         if not cell.study.get("runs"):
             assert [text for arm in cell.methods for text in parse_methods(arm)] == list(cell.methods)
         for text in cell.methods:
@@ -120,7 +189,11 @@ def test_every_cell_can_be_asked_and_says_where_it_comes_from(table):
         if cell.classifier:
             assert cell.classifier in PRESETS and PRESETS[cell.classifier].network == cell.network.name
             question = paper_question(cell)
-            assert isinstance(question, Comparison) and question.scale == "paper" and question.data.split()[0] == cell.data.name
+            assert (
+                isinstance(question, Comparison)
+                and question.scale == "paper"
+                and question.data.split()[0] == cell.data.name
+            )
         if cell.suffixes:
             assert len(published_suffixes(cell.suffixes)) >= 5
 
@@ -132,23 +205,43 @@ def test_a_notebook_asks_the_cells_of_its_presets(table, tmp_path):
     assert len(questions) == len(cells)
     for question, cell in zip(questions, cells):
         if isinstance(question, Comparison):
-            assert question.methods == tuple(cell.methods) and question.data == cell.rows and question.classifier == cell.trained_with
-            assert (question.copies, question.replace, question.even, question.use) == (cell.copies, cell.replace, cell.even, cell.use)
+            assert (
+                question.methods == tuple(cell.methods)
+                and question.data == cell.rows
+                and question.classifier == cell.trained_with
+            )
+            assert (question.copies, question.replace, question.even, question.use) == (
+                cell.copies,
+                cell.replace,
+                cell.even,
+                cell.use,
+            )
 
 
 def test_arms_that_a_page_makes_for_its_figures_are_those_of_the_presets(tmp_path):
     chosen = {"scale": "paper", "results": str(tmp_path)}
-    names = {table: cli.table_questions(cli.find_table(table), chosen)[1] for table in ("size_and_copies", "generator_free_baselines", "diff_ii_strength")}
+    names = {
+        table: cli.table_questions(cli.find_table(table), chosen)[1]
+        for table in ("size_and_copies", "generator_free_baselines", "diff_ii_strength")
+    }
     assert set(names["size_and_copies"]["arms_of"]("paper")) == set(read_cells("size_and_copies")[0].methods)
-    assert set(names["diff_ii_strength"]["arms_of"]("paper")) == set(read_cells("diff_ii_strength")[0].methods)
+    assert set(names["diff_ii_strength"]["arms_of"]("paper")) == set(
+        read_cells("diff_ii_strength")[0].methods
+    )
     for cell in read_cells("generator_free_baselines"):
-        assert {text for arm in names["generator_free_baselines"]["arms_of"](cell.regime, "paper") for text in parse_methods(arm)} == set(cell.methods)
+        assert {
+            text
+            for arm in names["generator_free_baselines"]["arms_of"](cell.regime, "paper")
+            for text in parse_methods(arm)
+        } == set(cell.methods)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_seconds_and_hour_ask_what_they_asked(table):
-    assert {scale: {name: text for name, text in BEFORE[table][scale].items() if name != "units"} for scale in BEFORE[table]} == {
-        scale: hour_questions.digest(table, scale) for scale in BEFORE[table]}
+    assert {
+        scale: {name: text for name, text in BEFORE[table][scale].items() if name != "units"}
+        for scale in BEFORE[table]
+    } == {scale: hour_questions.digest(table, scale) for scale in BEFORE[table]}
 
 
 @pytest.mark.slow
@@ -162,8 +255,15 @@ def test_what_is_missing_is_named_with_its_cells():
     with pytest.raises(GenaugError) as error:
         refuse_missing(cells, Given({"cub": "cub:x"}, "SD", {"resnet50": "random"}))
     text = str(error.value)
-    assert "--data pet=FOLDER (Oxford-IIIT Pet) for pet 5-shot resnet50, pet 10-shot resnet50, pet 5-shot vit, pet 10-shot vit" in text
-    assert "--classifier-weights vit_base_patch16_384=FILE" in text and "resnet50=FILE" not in text and "--backbone" not in text
+    assert (
+        "--data pet=FOLDER (Oxford-IIIT Pet) for pet 5-shot resnet50, pet 10-shot resnet50, pet 5-shot vit, pet 10-shot vit"
+        in text
+    )
+    assert (
+        "--classifier-weights vit_base_patch16_384=FILE" in text
+        and "resnet50=FILE" not in text
+        and "--backbone" not in text
+    )
     only = read_cells("diff_ii_few_shot", ["cub 5-shot resnet50"])
     assert missing(only, Given({"cub": "cub:x"}, "SD", {"resnet50": "random"})) == {}
 
@@ -178,18 +278,26 @@ def test_paper_refuses_the_embedded_parts(table, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words, said", [
-    (["--cells", "cub 6-shot"], "has no cell 'cub 6-shot'"),
-    (["--data", "dogs=x"], "No cell needs data named 'dogs'"),
-    (["--data", "no/such/folder"], "neither NAME=SOURCE nor a folder"),
-    (["--classifier-weights", "tv_in1k"], "NAME=VALUE"),
-    (["--backbone", "tiny"], "the embedded backbone 'tiny'"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--cells", "cub 6-shot"], "has no cell 'cub 6-shot'"),
+        (["--data", "dogs=x"], "No cell needs data named 'dogs'"),
+        (["--data", "no/such/folder"], "neither NAME=SOURCE nor a folder"),
+        (["--classifier-weights", "tv_in1k"], "NAME=VALUE"),
+        (["--backbone", "tiny"], "the embedded backbone 'tiny'"),
+    ],
+)
 def test_refusals_of_reproduce(words, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "CUB_200_2011").mkdir()
     (tmp_path / "CUB_200_2011" / "images.txt").write_text("")
-    full = {"--data": "cub=CUB_200_2011", "--backbone": "SD", "--classifier-weights": "resnet50=random", "--cells": "cub 5-shot resnet50"}
+    full = {
+        "--data": "cub=CUB_200_2011",
+        "--backbone": "SD",
+        "--classifier-weights": "resnet50=random",
+        "--cells": "cub 5-shot resnet50",
+    }
     given = [part for option, value in full.items() if option not in words for part in (option, value)]
     assert cli.run(["reproduce", "diff_ii_few_shot", "--scale", "paper", *given, *words]) == 2
     assert said.lower() in capsys.readouterr().err.lower()
@@ -197,7 +305,12 @@ def test_refusals_of_reproduce(words, said, capsys, tmp_path, monkeypatch):
 
 def test_weights_that_are_not_there_are_refused(tmp_path):
     components = read_cells("diff_ii_components")
-    given = Given({"aircraft": "fgvc-aircraft:x"}, "SD", {"resnet50": "random"}, {"clip": str(tmp_path), "lpips": str(tmp_path / "none.pth")})
+    given = Given(
+        {"aircraft": "fgvc-aircraft:x"},
+        "SD",
+        {"resnet50": "random"},
+        {"clip": str(tmp_path), "lpips": str(tmp_path / "none.pth")},
+    )
     with pytest.raises(GenaugError, match="is no CLIP model"):
         refuse_missing(components, given)
     (tmp_path / "config.json").write_text("{}")
@@ -224,7 +337,11 @@ def test_a_dry_run_counts_and_writes_nothing(table, capsys, tmp_path, monkeypatc
     rates = ["--seconds-per-evaluation", "0.02", "--seconds-per-update", "0.1"]
     assert cli.run(["reproduce", table, "--scale", "paper", "--dry-run", *rates]) == 0
     said = capsys.readouterr().out
-    assert "In all" in said and "hours" in said and said.count("To name: --data") == len({cell.data.name for cell in read_cells(table)})
+    assert (
+        "In all" in said
+        and "hours" in said
+        and said.count("To name: --data") == len({cell.data.name for cell in read_cells(table)})
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,7 +358,22 @@ def test_the_dry_run_counts_what_the_paper_needs(tmp_path):
 
 def test_a_dry_run_of_the_hour(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["reproduce", "diff_ii_split_ratio", "--scale", "hour", "--dry-run", "--seconds-per-evaluation", "0.01", "--seconds-per-update", "0.1"]) == 0
+    assert (
+        cli.run(
+            [
+                "reproduce",
+                "diff_ii_split_ratio",
+                "--scale",
+                "hour",
+                "--dry-run",
+                "--seconds-per-evaluation",
+                "0.01",
+                "--seconds-per-update",
+                "0.1",
+            ]
+        )
+        == 0
+    )
     assert "digit-scenes 5-shot (8 arms): 48 classifiers, 7,200 updates" in capsys.readouterr().out
 
 

@@ -92,7 +92,15 @@ def test_diff_ii_inverts_every_photograph_once(cub):
     assert count == 50 * len(rows) + 25 * CLASSES * SHOTS == 55 * len(rows)
 
 
-@pytest.mark.parametrize("name, strengths", [("da-fusion", (0.25, 0.5, 0.75, 1.0)), ("diff-mix", (0.5, 0.7, 0.9)), ("real-mix", (0.5, 0.7, 0.9)), ("real-guidance", (0.1,))])
+@pytest.mark.parametrize(
+    "name, strengths",
+    [
+        ("da-fusion", (0.25, 0.5, 0.75, 1.0)),
+        ("diff-mix", (0.5, 0.7, 0.9)),
+        ("real-mix", (0.5, 0.7, 0.9)),
+        ("real-guidance", (0.1,)),
+    ],
+)
 def test_strengths_are_drawn_evenly_and_cost_their_steps(name, strengths, cub):
     augmenter, rows, count = planned(name, cub)
     drawn = np.array([row.settings["strength"] for row in rows])
@@ -176,7 +184,11 @@ def world(tmp_path_factory):
 def quick_jury(sets, folder=None, **settings):
     "The usual jury with a judge of two updates."
     several = sets.get("train", sets.get("all")).task == "multi"
-    return find_jury(sets, folder, **{"preset": training_preset("judge_multi" if several else "judge", updates=2), **settings})
+    return find_jury(
+        sets,
+        folder,
+        **{"preset": training_preset("judge_multi" if several else "judge", updates=2), **settings},
+    )
 
 
 @pytest.fixture
@@ -184,18 +196,37 @@ def rehearse(world, monkeypatch):
     "Runs cells of a table as `genaug reproduce --scale paper` would; its rows and names."
     root, data, backbone = world
     monkeypatch.setattr(tables, "find_jury", quick_jury)
+
     def run(table, cells=None, folder="presets", whole=False, weights="random", **parameters):
         monkeypatch.setattr(presets, "presets_folder", lambda: root / folder)
         chosen = presets.read_cells(table, cells)
-        given = presets.Given(presets.find_data([str(data)], chosen), str(backbone),
-                              {one.name: weights for cell in chosen for one in cell.networks})
-        presets.refuse_missing(chosen, dataclasses.replace(given, metric_weights={})) if not any(cell.measures for cell in chosen) else None
+        given = presets.Given(
+            presets.find_data([str(data)], chosen),
+            str(backbone),
+            {one.name: weights for cell in chosen for one in cell.networks},
+        )
+        presets.refuse_missing(chosen, dataclasses.replace(given, metric_weights={})) if not any(
+            cell.measures for cell in chosen
+        ) else None
         results = root / f"{table}-{len(list(root.iterdir()))}" / "results"
-        space = paper_world.run_page(table, whole, scale="paper", run=True, cells=cells, data=dict(given.data), backbone=str(backbone),
-                                     classifier_weights=dict(given.classifier_weights), results=str(results), **parameters)
-        rows = read_rows(results / f"{'feature_aligned' if table == 'feature_aligned_settings' else table}.csv")
+        space = paper_world.run_page(
+            table,
+            whole,
+            scale="paper",
+            run=True,
+            cells=cells,
+            data=dict(given.data),
+            backbone=str(backbone),
+            classifier_weights=dict(given.classifier_weights),
+            results=str(results),
+            **parameters,
+        )
+        rows = read_rows(
+            results / f"{'feature_aligned' if table == 'feature_aligned_settings' else table}.csv"
+        )
         assert set(rows.scale) == {"paper"} and "failed" not in set(rows.metric)
         return rows, space
+
     return run
 
 
@@ -203,20 +234,31 @@ def rehearse(world, monkeypatch):
 def random_file(folder):
     "Random weights of a ResNet-50 as a file, as a user has them."
     from safetensors.torch import save_file
+
     network = make_network("resnet50", 1000, 3, 224, None, seed=3)
     path = folder / "resnet50.safetensors"
-    save_file({name.removeprefix("network."): tensor for name, tensor in network.network.state_dict().items()}, path)
+    save_file(
+        {name.removeprefix("network."): tensor for name, tensor in network.network.state_dict().items()}, path
+    )
     return str(path)
 
 
 @pytest.mark.slow
 def test_rehearsal_few_shot_resnet50_from_a_file(rehearse, world):
     arm = "diff-ii@naming.steps=2;num_inference_steps=2;split_ratio=0.3"
-    rows, _ = rehearse("diff_ii_few_shot", ["cars 5-shot resnet50"], methods=["original", arm], weights=random_file(world[0]))
+    rows, _ = rehearse(
+        "diff_ii_few_shot", ["cars 5-shot resnet50"], methods=["original", arm], weights=random_file(world[0])
+    )
     accuracy = rows[(rows.metric == "accuracy") & (rows.part == "")]
     assert sorted(accuracy.method) == ["diff-ii", "original"] and set(accuracy.data) == {"cars 5-shot"}
-    assert set(accuracy.classifier.str.partition("@")[0]) == {"resnet50"} and "random" not in accuracy.classifier.iloc[0]
-    assert set(rows.backbone.str.partition("@")[0]) == {"sd"} and accuracy[accuracy.method == "diff-ii"].evaluations.iloc[0] > 0
+    assert (
+        set(accuracy.classifier.str.partition("@")[0]) == {"resnet50"}
+        and "random" not in accuracy.classifier.iloc[0]
+    )
+    assert (
+        set(rows.backbone.str.partition("@")[0]) == {"sd"}
+        and accuracy[accuracy.method == "diff-ii"].evaluations.iloc[0] > 0
+    )
 
 
 @pytest.mark.long  # two updates at 384 pixels take half a minute of one core
@@ -229,12 +271,16 @@ def test_rehearsal_few_shot_vision_transformer(rehearse):
 def test_rehearsal_long_tail_learns_from_balanced_classes(rehearse):
     arm = "diff-ii@naming.balanced=true;naming.steps=2;num_inference_steps=2;split_ratio=1"
     rows, _ = rehearse("diff_ii_long_tail", ["cub IF=10 lt_diffii"], methods=["original", arm])
-    assert set(rows.data) == {"cub IF=10 lt_diffii"} and any("naming.balanced=true" in variant for variant in rows.variant)
+    assert set(rows.data) == {"cub IF=10 lt_diffii"} and any(
+        "naming.balanced=true" in variant for variant in rows.variant
+    )
 
 
 @pytest.mark.slow
 def test_rehearsal_lesions_with_vgg16(rehearse):
-    rows, _ = rehearse("genmix_lesions", methods=["textual-inversion@naming.steps=2;num_inference_steps=2+genmix"])
+    rows, _ = rehearse(
+        "genmix_lesions", methods=["textual-inversion@naming.steps=2;num_inference_steps=2+genmix"]
+    )
     assert set(rows.classifier) == {"vgg16@random"} and set(rows.method) == {"textual-inversion+genmix"}
 
 
@@ -242,14 +288,19 @@ def test_rehearsal_lesions_with_vgg16(rehearse):
 def test_rehearsal_chest_x_rays_with_densenet121(rehearse):
     arm = "feature-space@denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8"
     rows, _ = rehearse("feature_space_ablations", methods=["original", arm])
-    assert {"densenet121@random"} < set(rows.classifier) and {"mean_average_precision_tail", "judge_recall_tail"} <= set(rows.metric)
+    assert {"densenet121@random"} < set(rows.classifier) and {
+        "mean_average_precision_tail",
+        "judge_recall_tail",
+    } <= set(rows.metric)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("table", WITH_PAPER)
 def test_rehearsal_of_every_table_and_its_page(table, rehearse):
     "One arm of every method, one cell of every kind, and the page behind it, which says that the table is complete."
-    cells = {(cell.data.name, cell.classifier, cell.network.name): cell.cell for cell in presets.read_cells(table)}
+    cells = {
+        (cell.data.name, cell.classifier, cell.network.name): cell.cell for cell in presets.read_cells(table)
+    }
     kinds = {key[1:]: name for key, name in cells.items()}
     whole = not table.startswith("feature_space")  # that page learns further codes at full size
     rows, _ = rehearse(table, list(kinds.values()), "few", whole)
@@ -267,10 +318,35 @@ def test_the_command_runs_a_cell_with_relative_paths(world, tmp_path):
     home.mkdir()
     (home / "data").symlink_to(world[1])
     (home / "sd").symlink_to(world[2])
-    words = ["reproduce", "diff_ii_few_shot", "--scale", "paper", "--cells", "pet 5-shot r*", "--methods", "original,real-gen@num_inference_steps=2",
-             "--data", "data", "--backbone", "sd", "--classifier-weights", "resnet50=random", "--out", "out"]
-    done = subprocess.run([sys.executable, "-c", "from genaug.cli import main; main()", *words], cwd=home, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(package)}, check=False)
+    words = [
+        "reproduce",
+        "diff_ii_few_shot",
+        "--scale",
+        "paper",
+        "--cells",
+        "pet 5-shot r*",
+        "--methods",
+        "original,real-gen@num_inference_steps=2",
+        "--data",
+        "data",
+        "--backbone",
+        "sd",
+        "--classifier-weights",
+        "resnet50=random",
+        "--out",
+        "out",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "from genaug.cli import main; main()", *words],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(package)},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     rows = read_rows(home / "out" / "diff_ii_few_shot.csv")
-    assert set(rows.scale) == {"paper"} and set(rows[rows.metric == "accuracy"].method) == {"original", "real-gen"}
+    assert set(rows.scale) == {"paper"} and set(rows[rows.metric == "accuracy"].method) == {
+        "original",
+        "real-gen",
+    }

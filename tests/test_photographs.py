@@ -106,7 +106,9 @@ def test_padding_shows_the_whole_picture_and_the_stated_colour():
     shown = square(plane, 40, Framing("pad", "#102030"))
     assert torch.allclose(shown[:, 0, 0], torch.tensor([0x10, 0x20, 0x30]) / 255)
     assert torch.allclose(shown[:, 10:30], torch.full((3, 20, 40), 77 / 255))
-    assert torch.allclose(square(plane, 40, Framing("pad"), within=20)[:, 15:25, 10:30], torch.full((3, 10, 20), 77 / 255))
+    assert torch.allclose(
+        square(plane, 40, Framing("pad"), within=20)[:, 15:25, 10:30], torch.full((3, 10, 20), 77 / 255)
+    )
 
 
 def test_a_classifier_view_of_a_padded_picture_loses_no_pixel_of_it():
@@ -132,7 +134,9 @@ def test_the_framing_reaches_painting_and_classifying_alike():
 def test_sets_keep_their_framing_and_identities_know_it():
     images = photographs()
     cropped, padded = (images.framed(Framing(fit)) for fit in ("crop", "pad"))
-    assert cropped[[0, 2]].framing == cropped.framing and (cropped[:2] + images[2:4]).framing == cropped.framing
+    assert (
+        cropped[[0, 2]].framing == cropped.framing and (cropped[:2] + images[2:4]).framing == cropped.framing
+    )
     assert len({value.fingerprint() for value in (images, cropped, padded)}) == 3
     assert len({value.content_identity() for value in (images, cropped, padded)}) == 3
     assert images.framed(Framing()).fingerprint() == images.fingerprint()
@@ -203,7 +207,9 @@ def test_pictures_are_decoded_once_and_damaged_strips_are_made_again(tmp_path, m
     assert len(asked) == 3 and all(torch.equal(one, two) for one, two in zip(first, again))
     victim = next(tmp_path.rglob("*.npy"))
     victim.write_bytes(b"\x93NUMPY but cut")
-    assert all(torch.equal(kept_strip(images, place, view, folder=tmp_path), first[place]) for place in range(3))
+    assert all(
+        torch.equal(kept_strip(images, place, view, folder=tmp_path), first[place]) for place in range(3)
+    )
     assert len(asked) == 4
 
 
@@ -219,26 +225,39 @@ def same_losses(real, made, showing):
     full = prepare_training(real, made, replace(PROBE, frozen=False, fixed_statistics=True), showing, seed=1)
     with torch.no_grad():
         for name in ("weight", "bias"):
-            getattr(full.trained.network.network.fc, name).copy_(getattr(frozen.trained.network.network.fc, name))
+            getattr(full.trained.network.network.fc, name).copy_(
+                getattr(frozen.trained.network.network.fc, name)
+            )
     for update in range(12):
         assert frozen.rows(update) == full.rows(update)
         losses = [float(run.loss_at(update).detach()) for run in (frozen, full)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-@pytest.mark.parametrize("showing", [
-    *(pytest.param(Showing(training_use(use)), id=use) for use in USES if use != "partners"),
-    pytest.param(parts(MixUp()), id="mixup"), pytest.param(parts(CutMix()), id="cutmix"),
-    pytest.param(parts(AugMix()), id="augmix"), pytest.param(parts(balancer=DRW()), id="drw"),
-    pytest.param(parts(MixUp(), DRW()), id="mixup+drw")])
+@pytest.mark.parametrize(
+    "showing",
+    [
+        *(pytest.param(Showing(training_use(use)), id=use) for use in USES if use != "partners"),
+        pytest.param(parts(MixUp()), id="mixup"),
+        pytest.param(parts(CutMix()), id="cutmix"),
+        pytest.param(parts(AugMix()), id="augmix"),
+        pytest.param(parts(balancer=DRW()), id="drw"),
+        pytest.param(parts(MixUp(), DRW()), id="mixup+drw"),
+    ],
+)
 def test_every_way_of_training_works_with_a_frozen_network(showing):
     real, made = toy_photographs((3, 5)), toy_photographs((4, 4), seed=1)
-    made = replace(made, ids=[f"made{place}" for place in range(8)],
-                   info=[{"sources": [[real.ids[place % 8], 1.0]], "weight": 0.5} for place in range(8)])
+    made = replace(
+        made,
+        ids=[f"made{place}" for place in range(8)],
+        info=[{"sources": [[real.ids[place % 8], 1.0]], "weight": 0.5} for place in range(8)],
+    )
     run = prepare_training(real, made, PROBE, showing)
     before = {name: value.clone() for name, value in run.trained.network.state_dict().items()}
     trained = run.finish()
-    changed = {name for name, value in trained.network.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {
+        name for name, value in trained.network.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert isinstance(run, ProbeRun) and changed == {"network.fc.weight", "network.fc.bias"}
     assert np.isfinite(trained.losses).all()
     assert trained.fed["updates"] == 12 and trained.fed["rows"] >= 12
@@ -281,14 +300,21 @@ def test_a_loaded_probe_answers_as_before(tmp_path):
     trained = train_classifier(real, preset=PROBE)
     trained.save(tmp_path)
     again = type(trained).load(tmp_path)
-    assert again.preset == trained.preset and np.allclose(again.predict(real), trained.predict(real), atol=1e-6)
+    assert again.preset == trained.preset and np.allclose(
+        again.predict(real), trained.predict(real), atol=1e-6
+    )
 
 
 # Networks by role
 
 def small_run(images=None, folder="unused", **changes):
     images = photographs() if images is None else images
-    return Run(Comparison(("original",), shots=2, splits=(0,), repeats=(0,), **changes), {"all": images}, None, Path(folder))
+    return Run(
+        Comparison(("original",), shots=2, splits=(0,), repeats=(0,), **changes),
+        {"all": images},
+        None,
+        Path(folder),
+    )
 
 
 def test_the_data_decide_the_classifier():
@@ -296,7 +322,9 @@ def test_the_data_decide_the_classifier():
     embedded = Run(Comparison(("original",)), load("digit-scenes"), None, Path("unused"))
     assert embedded.question.classifier == "letters" and embedded.pictures is None
     assert Run(Comparison(("original",)), {}, None, Path("unused")).question.classifier == "auto"
-    assert PRESETS["probe"].network == PRESETS["fine-tune"].network == ROLES["classifier", "photographs"].network
+    assert (
+        PRESETS["probe"].network == PRESETS["fine-tune"].network == ROLES["classifier", "photographs"].network
+    )
     assert PRESETS["judge_photographs"].network == ROLES["judge", "photographs"].network
 
 
@@ -312,11 +340,15 @@ def test_what_looks_at_photographs_is_said(kind):
     if kind == "grey":
         images = replace(images, pixels=[images.image(place)[:, :, :1] for place in range(len(images))])
     (note,) = network_findings(small_run(images))
-    assert note.kind == "networks" and "tf_efficientnet_lite0 (ImageNet-1k, in genaug's assets)" in note.message
+    assert (
+        note.kind == "networks" and "tf_efficientnet_lite0 (ImageNet-1k, in genaug's assets)" in note.message
+    )
     assert network_findings(Run(Comparison(("original",)), load("digits"), None, Path("unused"))) == []
 
 
-@pytest.mark.parametrize("name", ["resnet18", "probe:resnet18", "fine-tune:vit_tiny_patch16_224", "few_shot_vit"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "probe:resnet18", "fine-tune:vit_tiny_patch16_224", "few_shot_vit"]
+)
 def test_random_weights_only_by_that_word(name):
     with pytest.raises(GenaugError, match="would start from random weights"):
         check_classifier(Comparison(("original",), classifier=name))
@@ -325,7 +357,10 @@ def test_random_weights_only_by_that_word(name):
 
 
 def test_rows_tell_a_probe_from_a_fine_tuning_and_name_the_weights():
-    identities = {name: classifier_identity(classifier_preset(name)) for name in ("probe", "fine-tune", "probe:resnet18.a1_in1k")}
+    identities = {
+        name: classifier_identity(classifier_preset(name))
+        for name in ("probe", "fine-tune", "probe:resnet18.a1_in1k")
+    }
     assert identities["probe"] == f"probe {identities['fine-tune']}" and "@random" not in str(identities)
     assert identities["probe:resnet18.a1_in1k"] == "probe resnet18.a1_in1k@usual"
 
@@ -344,7 +379,12 @@ def test_the_judge_of_photographs_is_another_network_and_never_one_that_filters_
 
 
 def test_arms_that_filter_name_their_network_and_it_is_no_toy():
-    run = Run(Comparison(("original", "real-filter"), shots=2), {"all": photographs()}, toy_backbone(), Path("unused"))
+    run = Run(
+        Comparison(("original", "real-filter"), shots=2),
+        {"all": photographs()},
+        toy_backbone(),
+        Path("unused"),
+    )
     assert other_networks(run) == ("tf_efficientnet_lite0",)
     assert judge_preset(run.sets["all"], apart=other_networks(run)).network == "tf_efficientnet_lite1"
     for arm in ("real-filter@features=letters", "genie-ada@features=wide"):
@@ -380,13 +420,20 @@ def answers(capsys):
     return ask
 
 
-@pytest.mark.parametrize("words, said", [
-    (("--classifier", "letters"), "is a toy for the embedded sets"),
-    (("--classifier", "resnet18"), "would start from random weights"),
-    (("--methods", "original,diff-ii"), "none is named: give --backbone"),
-    (("--fit", "stretch"), "--fit"),
-    (("--matte", "rainbow"), "is no colour"),
-    (("--judge", "residual", "--methods", "original,diff-ii", "--backbone", "tiny", "--measure"), "toy for the embedded")])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--classifier", "letters"), "is a toy for the embedded sets"),
+        (("--classifier", "resnet18"), "would start from random weights"),
+        (("--methods", "original,diff-ii"), "none is named: give --backbone"),
+        (("--fit", "stretch"), "--fit"),
+        (("--matte", "rainbow"), "is no colour"),
+        (
+            ("--judge", "residual", "--methods", "original,diff-ii", "--backbone", "tiny", "--measure"),
+            "toy for the embedded",
+        ),
+    ],
+)
 def test_compare_refuses_before_any_work(tmp_path, answers, words, said):
     source, out = folder_of(photographs(), tmp_path / "in"), tmp_path / "out"
     code, text = answers("compare", source, "--shots", 2, "--seeds", 1, "--out", out, "--quiet", *words)
@@ -396,7 +443,9 @@ def test_compare_refuses_before_any_work(tmp_path, answers, words, said):
 
 def test_compare_on_a_folder_by_default_is_a_probe_of_arms_that_need_no_backbone(tmp_path, answers):
     source, out = folder_of(photographs(), tmp_path / "in"), tmp_path / "out"
-    code, text = answers("compare", source, "--shots", 2, "--seeds", 1, "--repeats", 1, "--updates", 8, "--out", out, "--quiet")
+    code, text = answers(
+        "compare", source, "--shots", 2, "--seeds", 1, "--repeats", 1, "--updates", 8, "--out", out, "--quiet"
+    )
     said = " ".join(text.split())
     assert code == 0, text
     assert "a linear probe on tf_efficientnet_lite0" in said and "pictures are no squares: crop" in said
@@ -407,14 +456,31 @@ def test_compare_on_a_folder_by_default_is_a_probe_of_arms_that_need_no_backbone
     assert list((out / "work" / "features").glob("*.safetensors"))
     page = (out / "report.html").read_text()
     assert "tf_efficientnet_lite0" in page and "no squares" in page
-    code, text = answers("compare", source, "--shots", 2, "--seeds", 1, "--repeats", 1, "--updates", 8, "--out", out, "--quiet",
-                         "--fit", "pad")
+    code, text = answers(
+        "compare",
+        source,
+        "--shots",
+        2,
+        "--seeds",
+        1,
+        "--repeats",
+        1,
+        "--updates",
+        8,
+        "--out",
+        out,
+        "--quiet",
+        "--fit",
+        "pad",
+    )
     assert code == 2 and "the way pictures become squares changed since" in text
 
 
 def test_augment_paints_the_framed_picture_and_the_report_opens_it_again(tmp_path, answers):
     source, out = folder_of(photographs(4), tmp_path / "in", "RGBA"), tmp_path / "out"
-    code, text = answers("augment", source, out, "--method", "round-trip", "--copies", 1, "--matte", "black", "--quiet")
+    code, text = answers(
+        "augment", source, out, "--method", "round-trip", "--copies", 1, "--matte", "black", "--quiet"
+    )
     assert code == 0, text
     note = json.loads((out / ".genaug" / "run.json").read_text())
     assert (note["fit"], note["matte"]) == ("pad", "#000000")

@@ -58,13 +58,23 @@ def painter(classes=2, channels=1, seed=0):
     return PixelPainter(backbone.unet, backbone.classes)
 
 
-def pictures(count=6, classes=2): return Pictures(torch.randint(0, 256, (count, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8), torch.eye(classes)[torch.arange(count) % classes])
+def pictures(count=6, classes=2):
+    return Pictures(
+        torch.randint(0, 256, (count, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8),
+        torch.eye(classes)[torch.arange(count) % classes],
+    )
 
 
-def weights(method): return {(index, name): value for index, network in method.painters.items() for name, value in network.state_dict().items()}
+def weights(method):
+    return {
+        (index, name): value
+        for index, network in method.painters.items()
+        for name, value in network.state_dict().items()
+    }
 
 
-def same(one, two): return set(one) == set(two) and all(torch.equal(value, two[name]) for name, value in one.items())
+def same(one, two):
+    return set(one) == set(two) and all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 # sampling
@@ -387,7 +397,18 @@ def test_a_folder_of_diffusers_is_a_beginning(tmp_path):
         PixelDiffusion(**{**CHEAP, "pretrained": str(tmp_path / "nowhere")}).fit(photographs())
 
 
-@pytest.mark.parametrize("wrong", [dict(widths=(12,)), dict(widths=()), dict(widths=(8,) * 4), dict(eta=1.5), dict(size=24), dict(steps=0), dict(pretraining_steps=0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(widths=(12,)),
+        dict(widths=()),
+        dict(widths=(8,) * 4),
+        dict(eta=1.5),
+        dict(size=24),
+        dict(steps=0),
+        dict(pretraining_steps=0),
+    ],
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(GenaugError, match="needs|it must be"):
         PixelDiffusion(**{**CHEAP, **wrong})

@@ -144,7 +144,9 @@ def test_several_labels_compare_equal_label_rows(brightness):
     ] and "'red and blue'" in decisions[0].reason
 
 
-@pytest.mark.parametrize("count, percentile, dropped", [(9, 10, 0), (10, 10, 1), (25, 10, 2), (4, 50, 2), (3, 0, 0)])
+@pytest.mark.parametrize(
+    "count, percentile, dropped", [(9, 10, 0), (10, 10, 1), (25, 10, 2), (4, 50, 2), (3, 0, 0)]
+)
 def test_the_lowest_share_is_rounded_down(count, percentile, dropped):
     scores = np.random.default_rng(count).random(count)
     marked = lowest_share(scores, percentile)
@@ -253,8 +255,15 @@ def test_features_of_the_photographs_are_kept_once_however_many_rounds(tmp_path)
     assert len(list((tmp_path / "work" / "features").iterdir())) == 1
 
 
-@pytest.mark.parametrize("settings, words", [({"rule": "nearest"}, "real_nn, clip_zero_shot"), ({"rounds": 0}, "at least 1 and at most 20"), ({"rounds": 21}, "at least 1 and at most 20"),
-                                             ({"percentile": 100}, "percentile")])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"rule": "nearest"}, "real_nn, clip_zero_shot"),
+        ({"rounds": 0}, "at least 1 and at most 20"),
+        ({"rounds": 21}, "at least 1 and at most 20"),
+        ({"percentile": 100}, "percentile"),
+    ],
+)
 def test_impossible_settings_are_refused(settings, words):
     with pytest.raises(GenaugError, match=words):
         real_filter(**settings)

@@ -47,7 +47,10 @@ def test_it_is_sdedit_with_the_steps_of_its_strength(strength):
         assert np.abs(image - sdedit(real.image(row.inputs[0][0]), mean, noise, strength)).max() < 0.51
 
 
-@pytest.mark.parametrize("strength, steps", [(0.03, 0), (0.04, 1), (0.1, 2), (0.25, 6), (0.5, 12), (0.7, 17), (0.75, 18), (0.9, 22), (1.0, 25)])
+@pytest.mark.parametrize(
+    "strength, steps",
+    [(0.03, 0), (0.04, 1), (0.1, 2), (0.25, 6), (0.5, 12), (0.7, 17), (0.75, 18), (0.9, 22), (1.0, 25)],
+)
 def test_steps_that_are_run(strength, steps):
     real = toy_photographs()
     method, rows = plan(real, strengths=(strength,))
@@ -60,7 +63,9 @@ def test_without_a_step_it_is_the_round_trip():
     real = toy_photographs()
     method, rows = plan(real, strengths=(0.039,))
     control = Recipe(start=OwnLatent(), backbone=toy_backbone(), guidance_scale=1.0).fit(real)
-    for one, other, row in zip(method.paint(rows, real), control.paint(control.plan(real, Budget(2), 0), real), rows):
+    for one, other, row in zip(
+        method.paint(rows, real), control.paint(control.plan(real, Budget(2), 0), real), rows
+    ):
         assert np.array_equal(one, other) and np.array_equal(one, real.image(row.settings["anchor"]))
 
 

@@ -53,8 +53,14 @@ def test_the_use_changes_no_row_but_every_painted_setting_does():
     ]
     base = rows()
     assert rows(use=Append(0.1)) == base
-    for settings in ({"guidance_scale": 2.0}, {"num_inference_steps": 20}, {"prompting": Suffixed(("on grass",), 0.3)},
-                     {"class_prompt": ClassPrompt(metaclass="shape")}, {"label": LabelByStrength()}, {"backbone": toy_backbone(0.2)}):
+    for settings in (
+        {"guidance_scale": 2.0},
+        {"num_inference_steps": 20},
+        {"prompting": Suffixed(("on grass",), 0.3)},
+        {"class_prompt": ClassPrompt(metaclass="shape")},
+        {"label": LabelByStrength()},
+        {"backbone": toy_backbone(0.2)},
+    ):
         assert not set(rows(**settings)) & set(base), settings
 
 
@@ -219,7 +225,9 @@ def test_a_finish_that_returns_no_pictures_is_named(wrong):
 
     method, real = recipe(finish=Lost()), toy_photographs()
     rows = method.fit(real).plan(real, Budget(1), 0)[:1]
-    with pytest.raises(GenaugError, match="finish Lost of 'recipe' must return one uint8 image for each of 1 rows"):
+    with pytest.raises(
+        GenaugError, match="finish Lost of 'recipe' must return one uint8 image for each of 1 rows"
+    ):
         method.paint(rows, real)
 
 
@@ -236,7 +244,17 @@ def test_a_setting_that_is_an_array_is_compared_by_its_content():
     assert Palette(np.ones(3)).settings()["colours"].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("start", [FromNoise(), OwnLatent(), FromPhotograph((0.4,)), FromPhotograph((0.2, 0.6), every=True), CircleStart(), CircleStart("noise")])
+@pytest.mark.parametrize(
+    "start",
+    [
+        FromNoise(),
+        OwnLatent(),
+        FromPhotograph((0.4,)),
+        FromPhotograph((0.2, 0.6), every=True),
+        CircleStart(),
+        CircleStart("noise"),
+    ],
+)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_what_is_expected_of_a_budget_is_what_its_plan_takes(start, guidance):
     real = toy_photographs((3, 3))

@@ -40,8 +40,24 @@ def test_canonical_text_is_a_fixed_point_and_order_does_not_matter():
     assert parse_methods("mixup,original,mixup") == ["mixup", "original"]
 
 
-@pytest.mark.parametrize("text", ["", " , ", "dif-ii", "diff-ii@", "diff-ii@x", "diff-ii@split_ratio=", "mixup+cutmix", "mixup+diff-ii", "original@x=1", "diff-ii@y=2",
-                                  "diff-ii@start.angle=1", "diff-ii@split_ratio.x=1", "diff-ii@naming.nothing=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " , ",
+        "dif-ii",
+        "diff-ii@",
+        "diff-ii@x",
+        "diff-ii@split_ratio=",
+        "mixup+cutmix",
+        "mixup+diff-ii",
+        "original@x=1",
+        "diff-ii@y=2",
+        "diff-ii@start.angle=1",
+        "diff-ii@split_ratio.x=1",
+        "diff-ii@naming.nothing=1",
+    ],
+)
 def test_bad_texts_are_one_clear_sentence(text):
     if text == "diff-ii@":
         assert make_arm(text).text == "diff-ii"

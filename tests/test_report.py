@@ -83,7 +83,8 @@ class Painter(Augmenter):
             for number, slot in enumerate(budget.slots(real))
         ]
 
-    def paint(self, rows, real): return [np.ascontiguousarray(real.image(row.inputs[0][0])[::-1]) for row in rows]
+    def paint(self, rows, real):
+        return [np.ascontiguousarray(real.image(row.inputs[0][0])[::-1]) for row in rows]
 
 
 @pytest.fixture
@@ -112,7 +113,14 @@ def test_the_page_about_a_set_is_whole_and_harmless(made):
     assert page.tags.count("img") >= 2 * (
         3 + 4 * 3
     )  # photographs, and for each of four images itself, its source and its neighbour
-    for words in ("painter", "a note", "Counts", "Audit", "for 50%; then", "Every source is a training image"):
+    for words in (
+        "painter",
+        "a note",
+        "Counts",
+        "Audit",
+        "for 50%; then",
+        "Every source is a training image",
+    ):
         assert words in page.text, words
 
 
@@ -137,7 +145,13 @@ def test_the_page_about_a_comparison(tmp_path):
     )
     page = Page(write_report(tmp_path / "out").read_text(encoding="utf-8"))
     assert page.harmless() and page.open == [] and NASTY.replace("\u202e", "\\u202e") in page.text
-    for words in ("round-trip minus original", "class 2", "a remark", "No test image is a source", "95 % over test images"):
+    for words in (
+        "round-trip minus original",
+        "class 2",
+        "a remark",
+        "No test image is a source",
+        "95 % over test images",
+    ):
         assert words in page.text, words
     assert f"{100 * found.summary.loc[0, 'mean']:.1f}" in page.text and "svg" in page.tags
 

@@ -272,8 +272,12 @@ def test_unguided_rows_cost_one_evaluation():
         evaluated.append(len(latents)) or plain(latents, timesteps, condition)
     )
     noise, prompts = row_noise((1, 4, 4), [1, 2, 3]).double(), [model.embed(["day"] * 3)]
-    for settings, start, cost in ((dict(guidance_scale=1), 0, 75), (dict(guidance_scale=(7.5, 1, 1)), 0, 100), (dict(guidance_until=.5), 0, 75 + 36),
-                                  (dict(guidance_scale=1), [0, 20, 25], 30)):
+    for settings, start, cost in (
+        (dict(guidance_scale=1), 0, 75),
+        (dict(guidance_scale=(7.5, 1, 1)), 0, 100),
+        (dict(guidance_until=0.5), 0, 75 + 36),
+        (dict(guidance_scale=1), [0, 20, 25], 30),
+    ):
         evaluated.clear()
         denoise(model, noise, prompts, settings=SamplingSettings(**settings), start_step=start)
         assert sum(evaluated) == cost

@@ -62,7 +62,9 @@ def tables(use, epochs=60, synthetic=MADE, mixer=None, **settings):
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("mixer", [None, MixUp()], ids=("plain", "mixup"))
 def test_all_arms_have_the_same_slots_coins_and_views(use, mixer):
-    for base, plan in zip(tables("swap_class", synthetic=None, epochs=5), tables(use, mixer=fitting(use, mixer), epochs=5)):
+    for base, plan in zip(
+        tables("swap_class", synthetic=None, epochs=5), tables(use, mixer=fitting(use, mixer), epochs=5)
+    ):
         rows = [row for row in plan.rows if row.part != "synthetic"]
         assert [(row.slot, row.real_id, row.coin, row.view_seed) for row in rows] == [
             (row.slot, row.real_id, row.coin, row.view_seed) for row in base.rows
@@ -125,7 +127,9 @@ def test_a_photograph_without_variant_stays():
 
 
 @pytest.mark.parametrize("weigh", ["loss", "sampling"])
-@pytest.mark.parametrize("use", ["swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage"])
+@pytest.mark.parametrize(
+    "use", ["swap_class", "swap_pool", "swap_tail", "append", "only", "two_loss", "two_stage"]
+)
 def test_rows_of_weight_zero_are_never_shown(use, weigh):
     weighed = dataclasses.replace(MADE, info=[{"weight": float(i % 2)} for i in range(8)])
     shown = {

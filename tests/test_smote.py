@@ -181,7 +181,9 @@ def test_a_plan_depends_on_its_seed_and_grows_by_prefix(space):
     assert [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
 
 
-@pytest.mark.parametrize("budget", (Budget(per_class={"owl": 5, "kite": 2}), Budget(fill=True)), ids=("per class", "fill"))
+@pytest.mark.parametrize(
+    "budget", (Budget(per_class={"owl": 5, "kite": 2}), Budget(fill=True)), ids=("per class", "fill")
+)
 def test_aimed_budgets_get_images_of_the_class(budget):
     real = photographs()
     rows = Smote().fit(real).plan(real, budget, 0)

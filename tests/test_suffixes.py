@@ -235,7 +235,10 @@ def test_every_list_names_its_source():
         )
 
 
-@pytest.mark.parametrize("name, words", [("cub-shot", "did you mean cub-"), ("CUB-5-shot", "cub-5-shot"), ("zzzz", "there are aircraft-10-shot")])
+@pytest.mark.parametrize(
+    "name, words",
+    [("cub-shot", "did you mean cub-"), ("CUB-5-shot", "cub-5-shot"), ("zzzz", "there are aircraft-10-shot")],
+)
 def test_an_unknown_list(name, words):
     with pytest.raises(GenaugError, match=words):
         published_suffixes(name)
@@ -269,11 +272,21 @@ def test_the_order_is_by_frequency_and_does_not_depend_on_the_order_of_images(po
     assert suffixes_from_captions(captions, ["one", "two"], most=1) == ("on grass",)
 
 
-@pytest.mark.parametrize("caption, words, setting", [
-    ("a photo of a seven on grass", ["seven"], "on grass"), ("A Photo of a SEVEN, on grass.", ["seven"], "on grass"), ("two sixes in a row", ["six"], "in a row"),
-    ("a photo of a house sparrow bird on a wire", ["sparrow", "house sparrow", "bird"], "on a wire"), ("a blackbird on a wire", ["bird"], ""), ("a photo of a seven", ["seven"], ""),
-    ("a F-16A/B on the ground", ["F-16A/B"], "on the ground"), ("a photo", [], ""), ("", ["x"], ""), ("an a.b on c", ["axb"], ""),
-])
+@pytest.mark.parametrize(
+    "caption, words, setting",
+    [
+        ("a photo of a seven on grass", ["seven"], "on grass"),
+        ("A Photo of a SEVEN, on grass.", ["seven"], "on grass"),
+        ("two sixes in a row", ["six"], "in a row"),
+        ("a photo of a house sparrow bird on a wire", ["sparrow", "house sparrow", "bird"], "on a wire"),
+        ("a blackbird on a wire", ["bird"], ""),
+        ("a photo of a seven", ["seven"], ""),
+        ("a F-16A/B on the ground", ["F-16A/B"], "on the ground"),
+        ("a photo", [], ""),
+        ("", ["x"], ""),
+        ("an a.b on c", ["axb"], ""),
+    ],
+)
 def test_what_stands_behind_the_class(caption, words, setting):
     assert setting_of(caption, words) == setting
 
@@ -283,7 +296,16 @@ def test_captions_that_name_no_class_are_refused():
         suffixes_from_captions(["something on grass"], ["bird"])
 
 
-@pytest.mark.parametrize("info", [None, [{}, {"caption": "a"}], [{"caption": 3}, {"caption": "a"}], [{"caption": " "}, {"caption": "a"}], [None, {"caption": "a"}]])
+@pytest.mark.parametrize(
+    "info",
+    [
+        None,
+        [{}, {"caption": "a"}],
+        [{"caption": 3}, {"caption": "a"}],
+        [{"caption": " "}, {"caption": "a"}],
+        [None, {"caption": "a"}],
+    ],
+)
 def test_lacking_captions_are_counted(info):
     images = LabeledImages([np.zeros((4, 4, 3), np.uint8)] * 2, [0, 1], ["a", "b"], ["x", "y"], info=info)
     with pytest.raises(GenaugError, match=f"{2 if info is None else 1} of 2 images bring no caption"):
@@ -453,7 +475,17 @@ def test_a_server(server, monkeypatch):
     assert [request["key"] for request in server.asked[1:]] == ["Bearer sk-other", None]
 
 
-@pytest.mark.parametrize("path, wanted", [("", "/v1"), ("/", "/v1"), ("/v1", "/v1"), ("/v1/", "/v1"), ("/api/openai", "/api/openai"), ("/v1/chat/completions", "/v1")])
+@pytest.mark.parametrize(
+    "path, wanted",
+    [
+        ("", "/v1"),
+        ("/", "/v1"),
+        ("/v1", "/v1"),
+        ("/v1/", "/v1"),
+        ("/api/openai", "/api/openai"),
+        ("/v1/chat/completions", "/v1"),
+    ],
+)
 def test_addresses(path, wanted):
     assert (
         ServerLanguageModel(f"https://host:1234{path}", "m").address
@@ -468,10 +500,19 @@ def test_wrong_addresses_are_refused_without_repeating_them(address):
     assert "word" not in str(error.value)
 
 
-@pytest.mark.parametrize("code, body, words", [
-    (401, {"error": f"wrong key {KEY}"}, "check the key"), (404, {"error": "no such model"}, "--llm-model"), (429, {}, "HTTP 429"), (500, b"\x1b[31mbroken\xff", "see what it says"),
-    (200, b"<html>", "not that of an OpenAI-compatible server"), (200, {"choices": []}, "not that of"), (200, {"choices": [{"message": {"content": None}}]}, "not that of"),
-    (400, {"error": f"{'x' * 290}{KEY}"}, "HTTP 400")])
+@pytest.mark.parametrize(
+    "code, body, words",
+    [
+        (401, {"error": f"wrong key {KEY}"}, "check the key"),
+        (404, {"error": "no such model"}, "--llm-model"),
+        (429, {}, "HTTP 429"),
+        (500, b"\x1b[31mbroken\xff", "see what it says"),
+        (200, b"<html>", "not that of an OpenAI-compatible server"),
+        (200, {"choices": []}, "not that of"),
+        (200, {"choices": [{"message": {"content": None}}]}, "not that of"),
+        (400, {"error": f"{'x' * 290}{KEY}"}, "HTTP 400"),
+    ],
+)
 def test_whatever_the_server_says_is_one_sentence_without_the_key(server, monkeypatch, code, body, words):
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
     server.reply = (code, body)
@@ -566,21 +607,33 @@ def test_the_instruction_holds_all_captions_and_the_prefix():
     )
 
 
-@pytest.mark.parametrize("answer, wanted", [
-    ("1. a photo of a bird on a wire\n2. a photo of a bird in snow", ("on a wire", "in snow")),
-    ("Here you are:\n(1) \"A photo of a bird on a wire.\"\n\n2) 'a picture of the bird, in snow'", ("on a wire", "in snow")),
-    ("- on a wire\n• in snow\nI hope that helps.", ("on a wire", "in snow")),
-    ("On a wire\nIn snow.\n\n", ("on a wire", "in snow")),
-    ("**1.** a photo of birds flying over water", ("flying over water",)),
-    ("a photo of a small brown bird on a wire\na photo of a bird\na photo of a bird ON A WIRE", ("on a wire",)),
-    ("<think>a photo of a bird at night</think>\na photo of a bird on a wire", ("on a wire",)),
-    ("so, thinking\n</think>\na photo of a bird on a wire", ("on a wire",)),
-    ('Sure!\n```json\n["a photo of a bird on a wire", "a photo of a bird in snow"]\n```', ("on a wire", "in snow")),
-    ("a photo of a bird on a \x1b[31mwire", ("on a [31mwire",)),
-    ("a close-up photo of a bird on a wire", ("on a wire",)),
-    ("a photo of a birdhouse on a wire", ("a photo of a birdhouse on a wire",)),
-    ("1. with Honeywell on it", ("with Honeywell on it",)),
-])
+@pytest.mark.parametrize(
+    "answer, wanted",
+    [
+        ("1. a photo of a bird on a wire\n2. a photo of a bird in snow", ("on a wire", "in snow")),
+        (
+            "Here you are:\n(1) \"A photo of a bird on a wire.\"\n\n2) 'a picture of the bird, in snow'",
+            ("on a wire", "in snow"),
+        ),
+        ("- on a wire\n• in snow\nI hope that helps.", ("on a wire", "in snow")),
+        ("On a wire\nIn snow.\n\n", ("on a wire", "in snow")),
+        ("**1.** a photo of birds flying over water", ("flying over water",)),
+        (
+            "a photo of a small brown bird on a wire\na photo of a bird\na photo of a bird ON A WIRE",
+            ("on a wire",),
+        ),
+        ("<think>a photo of a bird at night</think>\na photo of a bird on a wire", ("on a wire",)),
+        ("so, thinking\n</think>\na photo of a bird on a wire", ("on a wire",)),
+        (
+            'Sure!\n```json\n["a photo of a bird on a wire", "a photo of a bird in snow"]\n```',
+            ("on a wire", "in snow"),
+        ),
+        ("a photo of a bird on a \x1b[31mwire", ("on a [31mwire",)),
+        ("a close-up photo of a bird on a wire", ("on a wire",)),
+        ("a photo of a birdhouse on a wire", ("a photo of a birdhouse on a wire",)),
+        ("1. with Honeywell on it", ("with Honeywell on it",)),
+    ],
+)
 def test_answers(answer, wanted):
     assert parse_suffixes(answer, "bird") == wanted
 
@@ -606,12 +659,35 @@ def test_summaries_through_a_server(server):
 
 # the filter
 
-@pytest.mark.parametrize("word, wanted", [("Lilies", "lily"), ("finches", "finch"), ("boxes", "box"), ("grass", "grass"), ("bus", "bus"), ("birds", "bird"), ("bird's", "bird"), ("trees", "tree"), ("gas", "gas"), ("wings", "wing")])
+@pytest.mark.parametrize(
+    "word, wanted",
+    [
+        ("Lilies", "lily"),
+        ("finches", "finch"),
+        ("boxes", "box"),
+        ("grass", "grass"),
+        ("bus", "bus"),
+        ("birds", "bird"),
+        ("bird's", "bird"),
+        ("trees", "tree"),
+        ("gas", "gas"),
+        ("wings", "wing"),
+    ],
+)
 def test_stems(word, wanted):
     assert stem(word) == wanted
 
 
-@pytest.mark.parametrize("suffix, name", [("with a house sparrow", "House_Sparrow"), ("beside two sparrows", "House_Sparrow"), ("with an albatross", "001.Black_footed_Albatross"), ("on a tree swallow's nest", "Tree_Swallow"), ("among JAYS", "Blue_Jay")])
+@pytest.mark.parametrize(
+    "suffix, name",
+    [
+        ("with a house sparrow", "House_Sparrow"),
+        ("beside two sparrows", "House_Sparrow"),
+        ("with an albatross", "001.Black_footed_Albatross"),
+        ("on a tree swallow's nest", "Tree_Swallow"),
+        ("among JAYS", "Blue_Jay"),
+    ],
+)
 def test_a_class_is_found(suffix, name):
     assert named_class(suffix, BIRDS, "bird")[1] == name
 
@@ -646,8 +722,21 @@ def test_the_aircraft_list():
     )
 
 
-@pytest.mark.parametrize("suffix, words", [("on a sign", "marking"), ("with the Eiffel tower behind", "'Eiffel'"), ("by a BMW", "'BMW'"), ("at gate 12", "'12' is a number"), ("jet in the sky", "'jet'"), ("on grass", ""), ("On grass", ""), ("close-up, from below", ""),
-                                           ("crossing a road", ""), ("red", "'red'")])
+@pytest.mark.parametrize(
+    "suffix, words",
+    [
+        ("on a sign", "marking"),
+        ("with the Eiffel tower behind", "'Eiffel'"),
+        ("by a BMW", "'BMW'"),
+        ("at gate 12", "'12' is a number"),
+        ("jet in the sky", "'jet'"),
+        ("on grass", ""),
+        ("On grass", ""),
+        ("close-up, from below", ""),
+        ("crossing a road", ""),
+        ("red", "'red'"),
+    ],
+)
 def test_reasons(suffix, words):
     kept, dropped = filter_suffixes([suffix])
     assert (words in dropped[suffix]) if words else kept == (suffix,)
@@ -709,9 +798,18 @@ def test_the_file_is_read_back_and_protected(tmp_path):
 def photos(tmp_path_factory):
     "A plain folder: three classes, two pictures of each to train and one to test."
     from PIL import Image
+
     root = tmp_path_factory.mktemp("photos")
     for part, images in datasets.load("digit-scenes").items():
-        for position in [position for digit in (1, 2, 3) for position in np.flatnonzero(images.targets == digit)[:2 if part == "train" else 1]] if part != "shifted" else ():
+        for position in (
+            [
+                position
+                for digit in (1, 2, 3)
+                for position in np.flatnonzero(images.targets == digit)[: 2 if part == "train" else 1]
+            ]
+            if part != "shifted"
+            else ()
+        ):
             path = root / part / images.ids[position]
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images.image(int(position))).save(path)
@@ -900,9 +998,12 @@ def test_a_list_with_marks_of_other_systems_is_read(content, tmp_path):
     assert open_suffixes(tmp_path / "list.txt") == ("on grass", "in snow")
 
 
-@pytest.mark.parametrize("name", ["nowhere.txt", ".", "/dev/zero", "x" * 5000, "a\0b", "~nobody-of-that-name/x"])
+@pytest.mark.parametrize(
+    "name", ["nowhere.txt", ".", "/dev/zero", "x" * 5000, "a\0b", "~nobody-of-that-name/x"]
+)
 def test_what_is_no_file_is_refused_as_a_list(name, tmp_path, monkeypatch):
     from genaug.suffixes import open_suffixes
+
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GenaugError):
         open_suffixes(name)
@@ -911,7 +1012,14 @@ def test_what_is_no_file_is_refused_as_a_list(name, tmp_path, monkeypatch):
 def test_an_answer_of_two_million_characters_is_read_in_a_second():
     import time
     from genaug.suffixes import parse_suffixes
-    for answer in ("<think>" * 280_000, "<think></think>" * 130_000, "[" * 1_000_000, "a " * 1_000_000, "\n" * 1_000_000):
+
+    for answer in (
+        "<think>" * 280_000,
+        "<think></think>" * 130_000,
+        "[" * 1_000_000,
+        "a " * 1_000_000,
+        "\n" * 1_000_000,
+    ):
         began = time.process_time()
         with pytest.raises(GenaugError, match="named no setting"):
             parse_suffixes(answer)

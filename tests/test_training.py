@@ -228,7 +228,8 @@ def test_settings_of_one_learner_become_those_of_another():
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(learning_rate=-1.0), dict(batch_size=0), dict(schedule="sine"), dict(steps=2.5), dict(seed=-1)]
+    "wrong",
+    [dict(learning_rate=-1.0), dict(batch_size=0), dict(schedule="sine"), dict(steps=2.5), dict(seed=-1)],
 )
 def test_settings_out_of_range_are_refused_where_they_are_made(wrong):
     with pytest.raises(GenaugError, match=f"cannot have {next(iter(wrong))}="):

@@ -47,7 +47,15 @@ def tree(tmp_path_factory):
     ignore = shutil.ignore_patterns("__pycache__", "_runs", ".ipynb_checkpoints", "[0-9]*.ipynb")
     for name in ("genaug", "nbs"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore, symlinks=True)
-    for name in ("settings.ini", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt", "_quarto.yml"):
+    for name in (
+        "settings.ini",
+        "setup.py",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+        "constraints.txt",
+        "_quarto.yml",
+    ):
         shutil.copyfile(ROOT / name, root / name)
     for name, text in PLANTED.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

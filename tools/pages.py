@@ -228,7 +228,12 @@ def broken_links(out):
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             if not target.exists() or not target.is_relative_to(out.resolve()):
                 found.append(f"{page.name}: {link} leads nowhere")
-            elif parts.fragment and target in pages and not made_by_nbdev and unquote(parts.fragment) not in pages[target].anchors:
+            elif (
+                parts.fragment
+                and target in pages
+                and not made_by_nbdev
+                and unquote(parts.fragment) not in pages[target].anchors
+            ):
                 found.append(f"{page.name}: {link}, the page has no such anchor")
     return found
 

@@ -54,9 +54,12 @@ def photograph_crops(
 # %% ../../nbs/26_generators.pixel_diffusion.ipynb #c009
 class VelocityBackbone(PixelBackbone):
     "A backbone of pixels whose network says the velocity."
+
     prediction_type = "v_prediction"
 
-    def predict_noise(self, latents: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    def predict_noise(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
+    ) -> torch.Tensor:
         "The noise that follows from the estimated velocity."
         share = self.alpha_at(timesteps.to(self.device)).to(latents)
         return (1 - share).sqrt() * latents + share.sqrt() * super().predict_noise(
@@ -66,6 +69,7 @@ class VelocityBackbone(PixelBackbone):
 
 class PixelPainter(nn.Module):
     "A denoiser of pixels and its table of classes, the last row for \"no class\"."
+
     def __init__(self, unet: nn.Module, classes: nn.Embedding, velocity: bool = True):
         super().__init__()
         self.unet, self.classes, self.velocity = unet, classes, velocity

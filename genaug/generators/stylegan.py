@@ -24,7 +24,17 @@ from ..sampling import row_noise
 # %% ../../nbs/25_generators.stylegan.ipynb #c006
 class Scaled(nn.Module):
     "A linear layer, or with a `kernel` a convolution, whose weights are scaled when used; leaky ReLU times sqrt(2) after it if asked."
-    def __init__(self, inside: int, outside: int, kernel: int = 0, start: float = 0.0, speed: float = 1.0, active: bool = False, bias: bool = True):
+
+    def __init__(
+        self,
+        inside: int,
+        outside: int,
+        kernel: int = 0,
+        start: float = 0.0,
+        speed: float = 1.0,
+        active: bool = False,
+        bias: bool = True,
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outside, inside, *([kernel] * 2 if kernel else [])) / speed)
         self.bias = nn.Parameter(torch.full((outside,), start / speed)) if bias else None

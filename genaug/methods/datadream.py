@@ -12,7 +12,12 @@ from ..recipe import LearnedAdapter, Recipe
 from ..schedule import TwoLoss
 
 # %% ../../nbs/51_methods.datadream.ipynb #c006
-@declare_method("datadream", "an adapter per class, from noise (Kim et al. 2024)", year=2024, embedded={"num_inference_steps": 25, "naming": LearnedAdapter.for_embedded()})
+@declare_method(
+    "datadream",
+    "an adapter per class, from noise (Kim et al. 2024)",
+    year=2024,
+    embedded={"num_inference_steps": 25, "naming": LearnedAdapter.for_embedded()},
+)
 def datadream() -> Recipe:
     "Text to image under one LoRA per class, or one per data set (arXiv 2407.10910); the defaults are the paper's per-class settings at 16 photographs."
     return Recipe(

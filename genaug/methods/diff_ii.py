@@ -250,8 +250,17 @@ PARTS = MappingProxyType(
 )
 
 
-@declare_method("diff-ii", "circle between two inverted photographs, two-stage prompts (Wang and Chen 2024)", year=2024,
-                embedded={"guidance_scale": 4.0, "naming": LearnedCategory.for_embedded(), "split_ratio": 1.0, "fixed_point_iterations": 1})
+@declare_method(
+    "diff-ii",
+    "circle between two inverted photographs, two-stage prompts (Wang and Chen 2024)",
+    year=2024,
+    embedded={
+        "guidance_scale": 4.0,
+        "naming": LearnedCategory.for_embedded(),
+        "split_ratio": 1.0,
+        "fixed_point_iterations": 1,
+    },
+)
 def diff_ii() -> Recipe:
     "Inversion circle interpolation with two-stage denoising (arXiv 2408.16266); the defaults are the paper's 5-shot settings."
     return Recipe(

@@ -48,7 +48,9 @@ def real_mix() -> Recipe:
     return _mixing("real-mix", "RealMix", ClassName())
 
 # %% ../../nbs/44_methods.diff_mix.ipynb #c017
-@declare_method("diff-aug", "learned categories, edits of the own class (Wang et al. 2024)", year=2024, embedded=CATEGORY)
+@declare_method(
+    "diff-aug", "learned categories, edits of the own class (Wang et al. 2024)", year=2024, embedded=CATEGORY
+)
 def diff_aug() -> Recipe:
     "Photographs edited under their own learned class (Diff-AUG); strength 1 as in Diff-II's comparison."
     return Recipe(
@@ -65,7 +67,12 @@ def diff_gen() -> Recipe:
     return Recipe("diff-gen", naming=LearnedCategory(), identity=Identity("DiffGen"))
 
 
-@declare_method("real-gen", "text to image under the class's name (as compared in Wang et al. 2024)", year=2023, embedded={"guidance_scale": 4.0})
+@declare_method(
+    "real-gen",
+    "text to image under the class's name (as compared in Wang et al. 2024)",
+    year=2023,
+    embedded={"guidance_scale": 4.0},
+)
 def real_gen() -> Recipe:
     "From noise under the class's own name (Real-Gen): text to image, nothing learned."
     return Recipe("real-gen", identity=Identity("RealGen"))

@@ -322,7 +322,12 @@ def expert_for(
 EMBEDDED_WEIGHTS = AlignedWeights.for_embedded()
 
 
-@declare_method("feature-aligned", "all weights fine-tuned towards an expert's features, from noise (2024)", year=2024, embedded={"num_inference_steps": 25, "naming": EMBEDDED_WEIGHTS})
+@declare_method(
+    "feature-aligned",
+    "all weights fine-tuned towards an expert's features, from noise (2024)",
+    year=2024,
+    embedded={"num_inference_steps": 25, "naming": EMBEDDED_WEIGHTS},
+)
 def feature_aligned() -> Recipe:
     "Text to image with weights fine-tuned under an expert's guidance (arXiv 2410.00731); the defaults are the paper's, but for the sampler."
     return Recipe(
@@ -334,8 +339,12 @@ def feature_aligned() -> Recipe:
     )
 
 
-@declare_method("fine-tuned", "all weights fine-tuned, from noise (baseline of feature-aligned diffusion)", year=2024,
-                embedded={"num_inference_steps": 25, "naming": replace(EMBEDDED_WEIGHTS, alignment_weight=0.0)})
+@declare_method(
+    "fine-tuned",
+    "all weights fine-tuned, from noise (baseline of feature-aligned diffusion)",
+    year=2024,
+    embedded={"num_inference_steps": 25, "naming": replace(EMBEDDED_WEIGHTS, alignment_weight=0.0)},
+)
 def fine_tuned() -> Recipe:
     "The paper's baseline: the same fine-tuning without the alignment loss."
     return feature_aligned(

@@ -1067,15 +1067,30 @@ class FusionSettings(Augmenter, CodeSettings):
     def effort(self, real: LabeledImages) -> tuple[int, int]: return sum(phase.updates for phase in self.phases(len(real))), min(self.batch_size, len(real))
 
 # %% ../../nbs/47_methods.feature_space.ipynb #c085b
-@declare_method("feature-space", "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)", year=2024, embedded={
-    "generations": 4, "interaction_updates": 200, "imitation_updates": 100, "batch_size": 64, "learning_rate": 1e-3, "width": 48, "levels": 0})
+@declare_method(
+    "feature-space",
+    "rare and common pictures fused in a learned code, through saliency masks (Elberg et al. 2024)",
+    year=2024,
+    embedded={
+        "generations": 4,
+        "interaction_updates": 200,
+        "imitation_updates": 100,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "width": 48,
+        "levels": 0,
+    },
+)
 @dataclass(kw_only=True)
 class FeatureSpace(FusionSettings):
     "Tail pictures fused with head pictures in a learned code (arXiv 2405.01705)."
+
     identity = Identity("FeatureSpace")
     learned: ClassVar["Learned | None"] = None  # codes, networks and saliency maps, by `fit`
 
-    def fit(self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False) -> "FeatureSpace":
+    def fit(
+        self, real: LabeledImages, workdir: str | Path | None = None, progress: bool = False
+    ) -> "FeatureSpace":
         "Encode the photographs, learn codes (or read them), and keep the classifier's answers and saliency maps."
         super().fit(real)
         self._ready(workdir)
@@ -1084,20 +1099,24 @@ class FeatureSpace(FusionSettings):
 
     def _ready(self, workdir: str | Path | None):
         "Load what is missing."
-        self.backbone = self.backbone if self.backbone is not None else load_backbone("tiny", self.device or "cpu")
+        self.backbone = (
+            self.backbone if self.backbone is not None else load_backbone("tiny", self.device or "cpu")
+        )
         self._scratch = tempfile.TemporaryDirectory(prefix="genaug-") if workdir is None else None
         self.folder = Path(workdir if workdir is not None else self._scratch.name) / "feature_space"
         if self.denoising_steps:
             self.backbone.timesteps(self.num_inference_steps)
 
-    def head_classes(self) -> list[int]: return head_and_tail((self.learned.labels > 0).sum(0), self.heads)[0].tolist()
+    def head_classes(self) -> list[int]:
+        return head_and_tail((self.learned.labels > 0).sum(0), self.heads)[0].tolist()
 
     def latents_of(self, real: LabeledImages, progress: bool = False) -> np.ndarray:
         "The photographs' latents on disk, encoded if they are not there."
         return encode_set(
             real,
             self.backbone,
-            self.folder / f"latents-{content_hash(real.sha256, self.backbone.fingerprint(), *real.framing.mark())[:24]}.npy",
+            self.folder
+            / f"latents-{content_hash(real.sha256, self.backbone.fingerprint(), *real.framing.mark())[:24]}.npy",
             progress,
         )
 

@@ -20,7 +20,12 @@ from ..recipe import EveryOtherClass, Filter, FromPhotograph, PaintContext, Reci
 from ..schedule import Append
 
 # %% ../../nbs/49_methods.genie.ipynb #c006
-@declare_method("genie", "hard negatives: every other class painted over a photograph (Koohpayegani et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "num_inference_steps": 25})
+@declare_method(
+    "genie",
+    "hard negatives: every other class painted over a photograph (Koohpayegani et al. 2023)",
+    year=2023,
+    embedded={"guidance_scale": 4.0, "num_inference_steps": 25},
+)
 def genie() -> Recipe:
     "Hard negatives: every photograph repainted as every other class (arXiv 2312.02548); the defaults are the few-shot script's."
     return Recipe(
@@ -101,7 +106,12 @@ class LargestStep(Filter):
         return [decisions[place] for place in range(len(rows))]
 
 # %% ../../nbs/49_methods.genie.ipynb #c015
-@declare_method("genie-ada", "GeNIe with the strength chosen per image (Koohpayegani et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "num_inference_steps": 25})
+@declare_method(
+    "genie-ada",
+    "GeNIe with the strength chosen per image (Koohpayegani et al. 2023)",
+    year=2023,
+    embedded={"guidance_scale": 4.0, "num_inference_steps": 25},
+)
 def genie_ada() -> Recipe:
     "GeNIe at several strengths with the same noise, of which one is kept (arXiv 2312.02548, GeNIe-Ada)."
     aliases = {

@@ -193,8 +193,16 @@ def mixed_set(
     return LabeledImages(pixels, np.stack(labels), real.class_names, ids, real.task, [mixer.name] * len(rows), info=infos)
 
 # %% ../../nbs/48_methods.genmix.ipynb #c033
-@declare_method("textual-inversion", "one learned word per class, from noise (Gal et al. 2022, as compared in Lee et al. 2024)", year=2022, embedded={
-    "guidance_scale": 4.0, "num_inference_steps": 25, "naming": LearnedTokens(steps=300, learning_rate=5e-3, batch_size=16, initial=None, flip=False)})
+@declare_method(
+    "textual-inversion",
+    "one learned word per class, from noise (Gal et al. 2022, as compared in Lee et al. 2024)",
+    year=2022,
+    embedded={
+        "guidance_scale": 4.0,
+        "num_inference_steps": 25,
+        "naming": LearnedTokens(steps=300, learning_rate=5e-3, batch_size=16, initial=None, flip=False),
+    },
+)
 def textual_inversion() -> Recipe:
     "One learned token per class, all weights frozen, from noise (Gal et al. 2022 as GenMix compares it)."
     words = LearnedTokens(

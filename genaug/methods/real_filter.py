@@ -197,7 +197,12 @@ def _shows_metaclass(
     return ~lowest_share(belief, choice.percentile), [f"probability {value:.3f} of showing a {word}" for value in belief]
 
 # %% ../../nbs/42_methods.real_filter.ipynb #c019
-@declare_method("real-filter", "text to image, kept where features agree with the photographs (He et al. 2023)", year=2023, embedded={"guidance_scale": 4.0, "rounds": 8})
+@declare_method(
+    "real-filter",
+    "text to image, kept where features agree with the photographs (He et al. 2023)",
+    year=2023,
+    embedded={"guidance_scale": 4.0, "rounds": 8},
+)
 def real_filter() -> Recipe:
     "Generation from noise under the class's words, filtered (He et al. 2023 as Diff-II compares it)."
     aliases = {

@@ -10,7 +10,12 @@ from ..core import Identity, declare_method
 from ..recipe import FromPhotograph, Recipe
 
 # %% ../../nbs/41_methods.real_guidance.ipynb #c010
-@declare_method("real-guidance", "weak edits of the photographs (He et al. 2023)", year=2023, embedded={"guidance_scale": 4.0})
+@declare_method(
+    "real-guidance",
+    "weak edits of the photographs (He et al. 2023)",
+    year=2023,
+    embedded={"guidance_scale": 4.0},
+)
 def real_guidance() -> Recipe:
     "Weak edits of the photographs under the names of their classes (arXiv 2210.07574); the strength is that of Diff-Mix's and Diff-II's comparisons."
     strength = (0.1,)  # sigma; the original runs 0.15 (16 shots) to 0.5 (1 shot) of its own steps

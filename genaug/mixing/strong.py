@@ -54,10 +54,16 @@ def make_policy(
     return POLICIES[policy]()
 
 # %% ../../nbs/16_mixing.strong.ipynb #c013
-@declare_method("strong-augmentation", "strong classical augmentation of the photographs (control)", family="control", year=2021)
+@declare_method(
+    "strong-augmentation",
+    "strong classical augmentation of the photographs (control)",
+    family="control",
+    year=2021,
+)
 @dataclass(kw_only=True)
 class StrongAugmentation(Mixer):
     "The photographs under strong classical augmentation; ignores its partners and leaves the labels alone."
+
     name: str = "strong-augmentation"
     policy: Annotated[str, Bound(words=tuple(POLICIES))] = "trivial"  # one of `POLICIES`
     probability: Annotated[float, Bound(0, 1)] = 1.0  # every slot
