@@ -25,7 +25,7 @@ from .classifier import ImageStore, TrainedClassifier, TrainingPreset, TrainingR
 from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
 from .core import GenaugError, LabeledImages, content_hash, progress_bar, seed_from, to_uint8
 from .data import carve_validation, kept_together
-from .diffusion import Backbone
+from .diffusion import Backbone, usable_device
 from .experiment import arm_fields, put, read_rows
 from .methods.feature_aligned import AlignedWeights, expert_preset, generation_accuracy, train_expert
 from .metrics.classification import paired_interval
@@ -262,6 +262,7 @@ def expert_curve(
     held_out: LabeledImages,   # looked at, never used
     preset: TrainingPreset,    # as `expert_preset` gives it
     seed: int = 0,             # of the training
+    device: str = "cpu",       # where it is trained
 ) -> list[tuple[float, float]]:  # (passes, accuracy)
     "Accuracy of an expert on held-out tiles along its training."
     channels, batch_size = 1 if train.image(0).shape[-1] == 1 else 3, min(preset.batch_size, len(train))
@@ -270,8 +271,9 @@ def expert_curve(
     network = make_network(
         preset.network, len(train.class_names), channels, preset.view.size, preset.weights, seed
     )
+    place = usable_device(device)
     trained = TrainedClassifier(
-        network, train.class_names, train.task, dataclasses.replace(preset, channels=channels), "cpu", seed
+        network.to(place), train.class_names, train.task, dataclasses.replace(preset, channels=channels), place, seed
     )
     schedule = TrainingSchedule(train, None, seed, epochs=-(-updates // per_pass), size=preset.view.size)
     run = CurveRun(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'Places', 'table_places', 'parameter_names', 'check_parameters', 'unfinished', 'bootstrap_rows',
-           'lacks_bootstrap', 'with_names', 'seat_jury', 'fill_table', 'paper_parts', 'paper_question', 'paper_jury',
-           'scales_shown', 'table_rows', 'beside_paper', 'map_figure', 'sweep_figure']
+           'lacks_bootstrap', 'prompt_of', 'with_names', 'seat_jury', 'fill_table', 'paper_parts', 'paper_question',
+           'paper_jury', 'scales_shown', 'table_rows', 'beside_paper', 'map_figure', 'sweep_figure']
 
 # %% ../nbs/63_tables.ipynb #c003
 import ast
@@ -28,6 +28,7 @@ from .experiment import (Comparison, Jury, Run, Unit, arm_fields, arm_text, clas
                                run_experiment, summarise, with_bootstrap)
 from .names import check_fit, find_names, named_prompt
 from .presets import PaperCell, read_cells
+from .prompts import ClassPrompt
 from .readers import formats
 from .registry import make_arm, parse_methods
 from .show import Drawing
@@ -196,20 +197,34 @@ def lacks_bootstrap(
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
 
 # %% ../nbs/63_tables.ipynb #c015b
+def prompt_of(
+    source: str,        # SOURCE of the data
+    names: str | None,  # as `--names` takes it; None: the table of a published format
+    class_names: Sequence[str],  # of the data
+    usual: ClassPrompt,  # where there is no such table; its metaclass is used with one
+) -> ClassPrompt:
+    "How the classes of a source are called in prompts; raises `GenaugError` for a table that does not fit the data."
+    found = parse_source(source, datasets.names(), tuple(formats()))
+    table = find_names(names, found.name if found.kind == "format" else "")
+    if table is None:
+        return usual
+    if names is not None:
+        check_fit(table, class_names)
+    return dataclasses.replace(named_prompt(table, class_names, usual.metaclass or None), template=usual.template)
+
+
 def with_names(
     run: Run,           # opened
     source: str,        # SOURCE of the data
     names: str | None,  # as `--names` takes it; None: the table of a published format
 ) -> Run:
     "The run with the words of a table of names in its prompts; raises `GenaugError` for a table that does not fit the data."
-    found = parse_source(source, datasets.names(), tuple(formats()))
-    table = find_names(names, found.name if found.kind == "format" else "")
     pool = run.sets.get("train", run.sets.get("all"))
-    if table is None or pool is None:
+    if pool is None:
         return run
-    if names is not None:
-        check_fit(table, pool.class_names)
-    prompt = named_prompt(table, pool.class_names, run.question.class_prompt.metaclass or None)
+    prompt = prompt_of(source, names, pool.class_names, run.question.class_prompt)
+    if prompt is run.question.class_prompt:
+        return run
     return dataclasses.replace(run, question=dataclasses.replace(run.question, class_prompt=prompt))
 
 # %% ../nbs/63_tables.ipynb #c015e

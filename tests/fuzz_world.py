@@ -268,20 +268,25 @@ def judge_text(outcome, found_nothing_said=False):
     return complaints
 
 
+def nameable(path):
+    "Whether a file of this name can exist: no zero byte, and characters that the file system can encode."
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
 def named_files(arguments):
     "Files that an option asks to be written, beside OUT."
     words = [str(one) for one in arguments]
     words = words[:words.index("--")] if "--" in words else words
-    named = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--write-names"]
-    return [path for path in named if "\0" not in path]
+    return [words[index + 1] for index, word in enumerate(words[:-1]) if word == "--write-names"]
 
 
 def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, megabytes=MEGABYTES):
     "Run `genaug ARGUMENTS` in this process and check all that must hold for any input; `out` are the places it may write to."
-    places = [
-        os.path.realpath(os.path.join(world.cwd, place))
-        for place in [*([out] if isinstance(out, (str, Path)) else out), *named_files(arguments)]
-    ]
+    allowed = [*([out] if isinstance(out, (str, Path)) else out), *named_files(arguments)]
+    places = [os.path.realpath(os.path.join(world.cwd, path)) for path in allowed if nameable(path)]
     behind, explain = [], genaug.cli.explain
 
     def noted(error):

@@ -26,10 +26,10 @@ FEW = {  # method -> settings that make it cheap; two learning steps, two sample
     "feature-space": "denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8",
     "round-trip": "",
     "smote": "",
-    "dcgan": "steps=2",
-    "stylegan": "steps=2",
+    "dcgan": "batch_size=2;steps=2",
+    "stylegan": "batch_size=2;steps=2",
     "textual-inversion": "naming.steps=2;num_inference_steps=2",
-    "pixel-diffusion": "corpus=20;num_inference_steps=2;pretraining_steps=2;steps=2;widths=32:64:64:64",
+    "pixel-diffusion": "batch_size=2;corpus=20;num_inference_steps=2;pretraining_batch=2;pretraining_steps=2;steps=2;widths=32:64:64:64",
 }
 STUDY = dict(
     runs=[0],
@@ -89,7 +89,7 @@ def rehearsed(record, shared, most=None):
                 "updates": 2,
                 "batch_size": 2,
             }
-            if cell["network"] == "vgg16":  # AdamW would hold 134 million weights four times
+            if cell["network"] == "vgg16" or cell["network"].startswith("vit"):  # AdamW would hold their weights four times
                 cell["training"] |= {"optimizer": "sgd", "momentum": 0}
         if cell.get("study", {}).get("runs"):
             cell["study"] = {**cell["study"], **STUDY}
