@@ -1,5 +1,5 @@
 # make demo   does Diff-II help on five images per class?  (creates .venv on the first run)
-# make test   everything that is checked: habits, exported code, pytest, all notebooks, all pages
+# make test   everything that is checked: style, habits, exported code, pytest, all notebooks, all pages
 # make test-long  what takes longer: fuzz with many examples, 40 folder layouts with ten planted wrongs each, faults for real (under an hour)
 # make faults     only the faults for real: kills, full and read-only disks, damaged files, several processes (under 30 minutes)
 # make lab    JupyterLab on the notebooks (LAB='--no-browser --port 8899' for its options)
@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export PYTHONPATH := $(CURDIR)
 QUIET := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-long faults pytest notebooks pages prepare lab docs wheel-check install clean
+.PHONY: demo test test-long faults style pytest notebooks pages prepare lab docs wheel-check install clean
 .DEFAULT_GOAL := test
 
 install: $(STAMP)
@@ -38,7 +38,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@started=$$(date +%s); \
-	$(MAKE) --no-print-directory pytest notebooks pages; \
+	$(MAKE) --no-print-directory style pytest notebooks pages; \
 	echo "make test: everything passed in $$(( $$(date +%s) - started )) s"
 
 test-long: $(STAMP)
@@ -49,6 +49,11 @@ test-long: $(STAMP)
 
 faults: $(STAMP)
 	$(QUIET) $(BIN)/python tools/faults.py
+
+style: $(STAMP)
+	$(BIN)/ruff format --check --quiet --no-cache --config tools/ruff.toml nbs tests tools setup.py
+	$(BIN)/ruff check --quiet --no-cache --config tools/ruff.toml nbs tests tools setup.py
+	$(BIN)/ruff check --quiet --no-cache --config tools/ruff.toml --line-length 130 genaug  # nbdev wraps __all__ at 130
 
 pytest: $(STAMP)
 	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --timeout 900 --durations 10 -p no:cacheprovider tests
@@ -66,6 +71,7 @@ pages: $(STAMP)
 	$(QUIET) $(BIN)/python tools/pages.py --out _docs
 
 prepare: $(STAMP)
+	$(BIN)/ruff format --quiet --no-cache --config tools/ruff.toml nbs tests tools setup.py
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/sidebar.py

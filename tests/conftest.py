@@ -1,8 +1,10 @@
 """Settings shared by all tests: no network, no screen, few threads (several test processes share the cores).
 
-Tests marked `long` (fuzz with many examples, the whole corpus of folder layouts, faults for real) run only with
+Tests marked `long` (fuzz with many examples, the whole corpus of folder layouts, faults for real) run only
+with
 `--long`, that is by `make test-long`.
 """
+
 import os
 
 import pytest

@@ -1,6 +1,8 @@
-"""A small world for fuzzing: photographs, a home, a current folder; every call into it is watched for what it prints, writes, takes and leaves behind.
+"""A small world for fuzzing: photographs, a home, a current folder; every call into it is watched for what it
+prints, writes, takes and leaves behind.
 
-`run_checked` runs one command in this process; `call_checked` calls one function of the library. Both fail with all complaints at once. With GENAUG_FUZZ_COLLECT=FILE the complaints
+`run_checked` runs one command in this process; `call_checked` calls one function of the library. Both fail
+with all complaints at once. With GENAUG_FUZZ_COLLECT=FILE the complaints
 are written to the file as JSON lines instead, so that one run lists everything that is wrong."""
 
 import contextlib
@@ -15,7 +17,6 @@ import shutil
 import signal
 import socket
 import stat
-import sys
 import tempfile
 import time
 import traceback
@@ -24,26 +25,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import matplotlib.font_manager  # writes its cache of fonts now, into the real home
+import matplotlib.font_manager  # noqa: F401  it stores a list of fonts below HOME when it is first imported
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import genaug.cli
-from genaug.core import GenaugError
+from genaug.messages import GenaugError
 
 SECONDS, MEGABYTES = 20.0, 600  # of one call: processor time, and memory beyond what there was
 PATIENCE = 6  # times as long may pass on the clock of a busy machine
-COMMON = dict(
-    deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
-)
+COMMON = {
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": False,
+}
 settings.register_profile("genaug", max_examples=20, **COMMON)
 settings.load_profile("genaug")
 
 
 def examples(count):
-    "Settings of one property: always the same examples, nothing stored, no deadline (time is bounded per call)."
+    """Settings of one property: always the same examples, nothing stored, no deadline (time is bounded per
+    call)."""
     phases = (
         (Phase.explicit, Phase.generate)
         if os.environ.get("GENAUG_FUZZ_COLLECT")
@@ -52,7 +58,8 @@ def examples(count):
     return settings(settings.get_profile("genaug"), max_examples=count, phases=phases)
 
 
-# --- watching -----------------------------------------------------------------------------------------------------------------
+# --- watching
+# ---------------------------------------------------------------------------
 
 
 class TooLong(BaseException):
@@ -95,7 +102,8 @@ def _reset_peak():
 
 @contextlib.contextmanager
 def bounded(seconds=SECONDS, more_megabytes=3000):
-    "Alarms for processor time and for time, and a limit of address space that keeps the machine alive; what was set before is restored."
+    """Alarms for processor time and for time, and a limit of address space that keeps the machine alive; what
+    was set before is restored."""
 
     def ring(number, frame):
         raise TooLong
@@ -279,12 +287,13 @@ def nameable(path):
 def named_files(arguments):
     "Files that an option asks to be written, beside OUT."
     words = [str(one) for one in arguments]
-    words = words[:words.index("--")] if "--" in words else words
+    words = words[: words.index("--")] if "--" in words else words
     return [words[index + 1] for index, word in enumerate(words[:-1]) if word == "--write-names"]
 
 
 def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, megabytes=MEGABYTES):
-    "Run `genaug ARGUMENTS` in this process and check all that must hold for any input; `out` are the places it may write to."
+    """Run `genaug ARGUMENTS` in this process and check all that must hold for any input; `out` are the places
+    it may write to."""
     allowed = [*([out] if isinstance(out, (str, Path)) else out), *named_files(arguments)]
     places = [os.path.realpath(os.path.join(world.cwd, path)) for path in allowed if nameable(path)]
     behind, explain = [], genaug.cli.explain
@@ -310,13 +319,19 @@ def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, 
     elif outcome.code not in (0, 2) and raised is None:
         complaints.append(f"exit code {outcome.code}")
     changed = differences(before, snapshot(world.root))
-    inside = lambda path: any(
-        os.path.realpath(path) == place or os.path.realpath(path).startswith(place.rstrip(os.sep) + os.sep)
-        for place in places
-    )
-    above = lambda path: any(
-        place.startswith(os.path.realpath(path) + os.sep) for place in places
-    )  # parents that were made
+
+    def inside(path):
+        return any(
+            os.path.realpath(path) == place
+            or os.path.realpath(path).startswith(place.rstrip(os.sep) + os.sep)
+            for place in places
+        )
+
+    def above(path):
+        return any(
+            place.startswith(os.path.realpath(path) + os.sep) for place in places
+        )  # parents that were made
+
     outside = [path for path in changed if not inside(path) and not (outcome.code == 0 and above(path))]
     if outside:
         complaints.append(f"changes outside OUT: {outside[:3]!r}")
@@ -329,7 +344,8 @@ def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, 
 
 
 def call_checked(function, *arguments, seconds=SECONDS, megabytes=MEGABYTES, allowed=(GenaugError,), **named):
-    "Call a function of the library: it returns, or raises `GenaugError` in one sentence; `None` where it refuses."
+    """Call a function of the library: it returns, or raises `GenaugError` in one sentence; `None` where it
+    refuses."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         outcome = watched(lambda: function(*arguments, **named), seconds)
@@ -465,7 +481,8 @@ def expect_clean_page(path):
     expect(not faults, f"the page shows {faults}")
 
 
-# --- the world ----------------------------------------------------------------------------------------------------------------
+# --- the world
+# ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -515,7 +532,8 @@ def draw_photographs(folder, classes=("cat", "dog"), train=3, test=2, size=16, s
 
 @contextlib.contextmanager
 def small_world(root):
-    "A world below `root` whose home and current folder are watched; the process goes back to its own afterwards."
+    """A world below `root` whose home and current folder are watched; the process goes back to its own
+    afterwards."""
     world, before = World(Path(root).resolve()), os.getcwd()
     for name in ("home", "cwd", "tmp"):
         (world.root / name).mkdir()
@@ -529,7 +547,8 @@ def small_world(root):
             os.chdir(before)
 
 
-# --- hostile values -----------------------------------------------------------------------------------------------------------
+# --- hostile values
+# ---------------------------------------------------------------------------
 
 QUICK = (  # the smallest comparison
     "--shots 1 --seeds 1 --repeats 1 --updates 1 --classifier-weights random --copies 1 --no-measure --quiet"

@@ -3,6 +3,7 @@ tests/hour_questions.json from the code before presets existed, compared by test
 
     python tests/hour_questions.py > tests/hour_questions.json
 """
+
 import contextlib
 import dataclasses
 import io
@@ -11,9 +12,10 @@ import sys
 import tempfile
 
 from genaug.alignment import AlignmentStudy
-from genaug.core import content_hash
-from genaug.experiment import Comparison, open_run
-from genaug.networks import ROLES
+from genaug.identity import content_hash
+from genaug.comparison import Comparison
+from genaug.preflight import open_run
+from genaug.roles import ROLES
 from genaug.tables import table_places
 from table_pages import TABLES, executed
 
@@ -24,7 +26,8 @@ LATER = {"fit": None, "matte": "#ffffff", "dtype": "auto"}  # fields of a compar
 
 
 def plain(value):
-    "A question, a study or a name as JSON; fields that a comparison gained later do not count while they have their default."
+    """A question, a study or a name as JSON; fields that a comparison gained later do not count while they
+    have their default."""
     if isinstance(value, Comparison):
         return {name: entry for name, entry in value.record().items() if entry != LATER.get(name, ...)}
     found = json.loads(
@@ -37,7 +40,7 @@ LATER_OF_STUDIES = {"more_judges": [], "features": "auto", "ssim_size": None, "i
 
 
 def as_before(study):
-    "A study as it was written when its judge was named: what \"auto\" is on an embedded set, see notebooks 29 and 64."
+    "A study as it was written when its judge was named: the page Roles says what it is on an embedded set."
     found = {name: entry for name, entry in study.items() if entry != LATER_OF_STUDIES.get(name, ...)}
     found["class_prompt"] = {
         name: entry for name, entry in found["class_prompt"].items() if (name, entry) != ("metaclasses", {})
@@ -67,7 +70,8 @@ def asked(table, scale):
 
 
 def unit_names(question):
-    "The files of the runs of a question's first split: their names are hashes of all that decides the numbers."
+    """The files of the runs of a question's first split: their names are hashes of all that decides the
+    numbers."""
     run = open_run(question, question.data.split()[0], "nowhere", progress=False)
     return [run.path(arm, run.first, seed).name for arm in run.arms.values() for seed in question.repeats]
 
@@ -76,8 +80,10 @@ def record(table, scale, units=False):
     "What is compared: the questions, their homes, and the names of their runs."
     questions = asked(table, scale)
     comparisons = [question for question in questions if isinstance(question, Comparison)]
-    lines = {"questions": list(map(plain, questions)),
-             "homes": [str(table_places(table, "results").home(question)) for question in comparisons]}
+    lines = {
+        "questions": list(map(plain, questions)),
+        "homes": [str(table_places(table, "results").home(question)) for question in comparisons],
+    }
     return lines | ({"units": [unit_names(question) for question in comparisons]} if units else {})
 
 
@@ -90,7 +96,9 @@ def digest(table, scale, units=False):
 
 
 if __name__ == "__main__":
-    found = {path.stem: {scale: digest(path.stem, scale, scale == "hour") for scale in ("seconds", "hour")}
-             for path in sorted(TABLES.glob("[!_]*.ipynb"))}
+    found = {
+        path.stem: {scale: digest(path.stem, scale, scale == "hour") for scale in ("seconds", "hour")}
+        for path in sorted(TABLES.glob("[!_]*.ipynb"))
+    }
     json.dump(found, sys.stdout, indent=1)
     print()

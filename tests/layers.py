@@ -1,11 +1,15 @@
 """Which notebook an exported module comes from, and what it may import.
 
-A module may import only modules whose notebooks have lower numbers, and no method (`genaug.methods`) another method.
-Read from the exported code with ast, so that nothing is executed and an import inside a function counts too.
+A module may import only modules whose notebooks come before its own in the line of reading, and no method
+(`genaug.methods`) another method. Read from the exported code with ast, so that nothing is executed and an
+import inside a function counts too.
 """
+
 import ast
 import re
 from pathlib import Path
+
+from notebook_habits import reading_number
 
 
 def is_method(module):
@@ -14,12 +18,12 @@ def is_method(module):
 
 
 def numbers(nbs):
-    "Module name (`genaug.methods.diff_ii`) -> number of its notebook (45)."
+    "Module name (`genaug.methods.diff_ii`) -> the place of its notebook in the line of reading."
     found = {}
-    for path in Path(nbs).glob("*.ipynb"):
+    for path in Path(nbs).glob("*/*.ipynb"):
         match = re.fullmatch(r"(\d+)_([\w.]+)", path.stem)
         if match:
-            found[f"genaug.{match[2]}"] = int(match[1])
+            found[f"genaug.{match[2]}"] = reading_number(path)
     return found
 
 
@@ -28,7 +32,7 @@ def absolute(node, module, is_package):
     if not node.level:
         return node.module
     parts = module.split(".") if is_package else module.split(".")[:-1]
-    base = parts[:len(parts) - (node.level - 1)]
+    base = parts[: len(parts) - (node.level - 1)]
     return ".".join(base + ([node.module] if node.module else []))
 
 
@@ -41,8 +45,12 @@ def imported(source, module, known, is_package=False):
         elif isinstance(node, ast.ImportFrom):
             base = absolute(node, module, is_package)
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-        elif (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
-              and node.args and isinstance(node.args[0], ast.Constant)):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
             names.add(str(node.args[0].value))
     return {name for name in names if name in known}
 
@@ -65,9 +73,7 @@ def violations(package, nbs):
         else:
             for name in sorted(names - {module}):
                 if known[name] >= known[module]:
-                    found.append(f"{module} ({known[module]:02d}) imports {name} ({known[name]:02d}), which is not lower")
+                    found.append(f"{module} imports {name}, which comes later in the line of reading")
                 elif is_method(name) and is_method(module):
-                    found.append(
-                        f"{module} ({known[module]:02d}) imports the method {name} ({known[name]:02d})"
-                    )
+                    found.append(f"{module} imports the method {name}")
     return found

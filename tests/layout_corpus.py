@@ -1,4 +1,5 @@
-"""Forty folders of tiny pictures as people have them, and ten ways to spoil a set made from one; both deterministic."""
+"""Forty folders of tiny pictures as people have them, and ten ways to spoil a set made from one; both
+deterministic."""
 
 import csv
 import io
@@ -254,7 +255,7 @@ def rewrite_plan(made, lines):
 
 def photograph(made, part):
     "A photograph of a part as an array, or of any part there is."
-    from genaug.data import examine_source, formats
+    from genaug.data.sources import examine_source, formats
 
     sets = examine_source(made.source, formats=formats()).sets
     images = sets.get(part) or next(iter(sets.values()))

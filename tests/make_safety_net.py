@@ -1,7 +1,10 @@
-"""Write the files that `test_safety_net.py` compares with, once and by hand: `python tests/make_safety_net.py`.
+"""Write the files that `test_safety_net.py` compares with, once and by hand: `python
+tests/make_safety_net.py`.
 
-The files in `tests/safety/` were made on commit 564de8b. They say what that code makes, and are only replaced on purpose: whoever changes one changes what users' stored work is
-worth, and says so. Without an option nothing that exists is overwritten; `--add` writes what is missing (a new method, say); `--replace` makes everything anew.
+The files in `tests/safety/` were made on commit 564de8b. They say what that code makes, and are only
+replaced on purpose: whoever changes one changes what users' stored work is
+worth, and says so. Without an option nothing that exists is overwritten; `--add` writes what is missing (a
+new method, say); `--replace` makes everything anew.
 """
 
 import json
@@ -25,7 +28,7 @@ from PIL import Image
 from safety_world import SAFETY
 
 from genaug.cli import run
-from genaug.registry import make_arm
+from genaug.arms import make_arm
 
 
 def write_table(name, keys, make, replace):
@@ -57,7 +60,8 @@ def write_zip(name, fill, replace):
 
 
 def begin(name, out):
-    "A set by the command line, then half of its pictures and all that is written at the end taken away; what was taken away is put on record."
+    """A set by the command line, then half of its pictures and all that is written at the end taken away;
+    what was taken away is put on record."""
     assert run(world.command(world.COMMANDS[name], out)) == 0
     for folder in list(out.rglob("checkpoint")):
         shutil.rmtree(folder)  # large, and of no use once a concept is complete
@@ -97,7 +101,8 @@ def main(options):
     replace = "--replace" in options
     if SAFETY.exists() and any(SAFETY.iterdir()) and not replace and "--add" not in options:
         sys.exit(
-            f"{SAFETY} is not empty: its files say what commit 564de8b made. Use --add for what is missing, --replace to make all anew on purpose."
+            f"{SAFETY} is not empty: its files say what commit 564de8b made. Use --add for what is "
+            "missing, --replace to make all anew on purpose."
         )
     SAFETY.mkdir(exist_ok=True)
     arms = world.arm_texts()
@@ -137,7 +142,8 @@ def main(options):
         write_zip(f"out-{name}", lambda out, name=name: begin(name, out), replace)
     write_zip("out-compare", compare, replace)
     print(
-        f"{sum(path.stat().st_size for path in SAFETY.rglob('*') if path.is_file()) / 1e3:.0f} kB in {SAFETY.relative_to(Path.cwd()) if SAFETY.is_relative_to(Path.cwd()) else SAFETY}"
+        f"{sum(path.stat().st_size for path in SAFETY.rglob('*') if path.is_file()) / 1e3:.0f} kB in "
+        f"{SAFETY.relative_to(Path.cwd()) if SAFETY.is_relative_to(Path.cwd()) else SAFETY}"
     )
 
 

@@ -6,6 +6,7 @@ number of pictures of each part and class. Traps that belong to a layout (grey p
                                                                           and slashes in names,
 classes that count from 1, stray files) are always there; what is wrong in a copy is made by the tests.
 """
+
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -49,8 +50,9 @@ def cub(root, train=3, test=2, seed=0):
             counts["train" if number < train else "test", folder[4:].replace("_", " ")] += 1
     write(home / "classes.txt", *(f"{label} {folder}" for label, folder in enumerate(BIRDS, 1)))
     write(home / "images.txt", *(f"{place} {name}" for place, (name, _, _) in enumerate(rows, 1)))
-    write(home / "image_class_labels.txt", *(f"{place} {label}" for place,
-                                             (_, label, _) in enumerate(rows, 1)))
+    write(
+        home / "image_class_labels.txt", *(f"{place} {label}" for place, (_, label, _) in enumerate(rows, 1))
+    )
     write(home / "train_test_split.txt", *(f"{place} {part}" for place, (_, _, part) in enumerate(rows, 1)))
     write(home / "bounding_boxes.txt", *(f"{place} 0.0 0.0 5.0 5.0" for place in range(1, len(rows) + 1)))
     save(root / "segmentations" / BIRDS[0] / "a.png", 9)
@@ -119,8 +121,13 @@ def cars_in_one(root, train=3, test=2, seed=2500):
     return Built(home, dict(counts), CARS)
 
 
-BREEDS = (("Abyssinian", 1, 1), ("american_bulldog", 2, 1), ("Bengal", 1, 2), ("Egyptian_Mau", 1, 3),
-          ("pug", 2, 2))
+BREEDS = (
+    ("Abyssinian", 1, 1),
+    ("american_bulldog", 2, 1),
+    ("Bengal", 1, 2),
+    ("Egyptian_Mau", 1, 3),
+    ("pug", 2, 2),
+)
 
 
 def pet(root, train=2, test=2, seed=3000):
@@ -135,8 +142,12 @@ def pet(root, train=2, test=2, seed=3000):
         (home / "images" / name).write_bytes(b"MATLAB 5.0 MAT-file")
     for name, lines in lists.items():
         write(home / "annotations" / f"{name}.txt", *lines)
-    write(home / "annotations" / "list.txt", "#Image CLASS-ID SPECIES BREED ID", *lists["trainval"],
-          *lists["test"])
+    write(
+        home / "annotations" / "list.txt",
+        "#Image CLASS-ID SPECIES BREED ID",
+        *lists["trainval"],
+        *lists["test"],
+    )
     save(home / "annotations" / "trimaps" / "Abyssinian_100.png", 5)
     return Built(home, dict(counts), tuple(breed.replace("_", " ") for breed, _, _ in BREEDS))
 
@@ -163,8 +174,11 @@ def flowers(root, train=1, val=1, test=3, swapped=False, seed=4000):
 def waterbirds(root, seed=5000):
     home, counts, lines = root / "waterbird_complete95_forest2water2", Counter(), []
     for place, (folder, bird, background, split) in enumerate(
-            (folder, int(folder[:3] == "001"), background, split)
-            for folder in BIRDS for split in (0, 0, 1, 2) for background in (0, 1)):
+        (folder, int(folder[:3] == "001"), background, split)
+        for folder in BIRDS
+        for split in (0, 0, 1, 2)
+        for background in (0, 1)
+    ):
         name = f"{folder}/{folder[4:]}_{place:04d}.jpg"
         save(home / name, seed + place)
         scene = ("/b/bamboo_forest/0001.jpg", "/o/ocean/0001.jpg")[background]
@@ -176,8 +190,16 @@ def waterbirds(root, seed=5000):
     return Built(home, dict(counts), ("landbird", "waterbird"))
 
 
-TISSUE_FOLDERS = ("01_TUMOR", "02_STROMA", "03_COMPLEX", "04_LYMPHO", "05_DEBRIS", "06_MUCOSA", "07_ADIPOSE",
-                  "08_EMPTY")
+TISSUE_FOLDERS = (
+    "01_TUMOR",
+    "02_STROMA",
+    "03_COMPLEX",
+    "04_LYMPHO",
+    "05_DEBRIS",
+    "06_MUCOSA",
+    "07_ADIPOSE",
+    "08_EMPTY",
+)
 
 
 def kather(root, each=6, slides=6, nested=True, seed=6000):
@@ -210,6 +232,13 @@ def lesions(root, patients=9, each=2, by_picture=True, seed=7000):
     return Built(home, dict(counts), ("cyst", "hemangioma", "metastasis"))
 
 
-LAYOUTS = {"cub": cub, "fgvc-aircraft": aircraft, "stanford-cars": cars, "oxford-pet": pet,
-           "flowers-102": flowers,
-           "waterbirds": waterbirds, "kather-2016": kather, "lesions": lesions}
+LAYOUTS = {
+    "cub": cub,
+    "fgvc-aircraft": aircraft,
+    "stanford-cars": cars,
+    "oxford-pet": pet,
+    "flowers-102": flowers,
+    "waterbirds": waterbirds,
+    "kather-2016": kather,
+    "lesions": lesions,
+}

@@ -1,5 +1,8 @@
-"""The scale `paper` on miniatures: published layouts with a few pictures, a random Stable Diffusion folder, full-size classifiers
-with random weights, and presets whose numbers of steps, copies and updates are small. Everything else is the preset's."""
+"""The scale `paper` on miniatures: published layouts with a few pictures, a random Stable Diffusion folder,
+full-size classifiers
+with random weights, and presets whose numbers of steps, copies and updates are small. Everything else is
+the preset's."""
+
 import ast
 import contextlib
 import io
@@ -12,33 +15,34 @@ from PIL import Image
 import miniatures
 import nbformat
 from genaug import presets
-from genaug.data import MIMIC_HEADS, MIMIC_TAILS
+from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS
 from random_pipeline import random_pipeline
 from table_pages import TABLES
 
 FEW = {  # method -> settings that make it cheap; two learning steps, two sampler steps
-    **{
-        name: "naming.steps=2;num_inference_steps=2"
-        for name in ("da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii")
-    },
-    **{name: "num_inference_steps=2" for name in ("real-gen", "real-guidance", "real-mix")},
+    **dict.fromkeys(
+        ("da-fusion", "diff-gen", "diff-aug", "diff-mix", "diff-ii"), "naming.steps=2;num_inference_steps=2"
+    ),
+    **dict.fromkeys(("real-gen", "real-guidance", "real-mix"), "num_inference_steps=2"),
     "real-filter": "num_inference_steps=2;rounds=1",
-    "feature-space": "denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8",
+    "feature-space": "denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;"
+    "num_inference_steps=2;tail=1;width=8",
     "round-trip": "",
     "smote": "",
     "dcgan": "batch_size=2;steps=2",
     "stylegan": "batch_size=2;steps=2",
     "textual-inversion": "naming.steps=2;num_inference_steps=2",
-    "pixel-diffusion": "batch_size=2;corpus=20;num_inference_steps=2;pretraining_batch=2;pretraining_steps=2;steps=2;widths=32:64:64:64",
+    "pixel-diffusion": "batch_size=2;corpus=20;num_inference_steps=2;pretraining_batch=2;pretraining_steps=2;"
+    "steps=2;widths=32:64:64:64",
 }
-STUDY = dict(
-    runs=[0],
-    draws=[1, 1],
-    per_class=2,
-    num_inference_steps=2,
-    judge=["vit_base_patch16_224", "", 224, 2],
-    overrides={"steps": 2, "batch_size": 2, "expert_updates": 2},
-)
+STUDY = {
+    "runs": [0],
+    "draws": [1, 1],
+    "per_class": 2,
+    "num_inference_steps": 2,
+    "judge": ["vit_base_patch16_224", "", 224, 2],
+    "overrides": {"steps": 2, "batch_size": 2, "expert_updates": 2},
+}
 
 
 def cheap(arm):
@@ -89,7 +93,8 @@ def rehearsed(record, shared, most=None):
                 "updates": 2,
                 "batch_size": 2,
             }
-            if cell["network"] == "vgg16" or cell["network"].startswith("vit"):  # AdamW would hold their weights four times
+            # AdamW would hold their weights four times
+            if cell["network"] == "vgg16" or cell["network"].startswith("vit"):
                 cell["training"] |= {"optimizer": "sgd", "momentum": 0}
         if cell.get("study", {}).get("runs"):
             cell["study"] = {**cell["study"], **STUDY}

@@ -1,7 +1,10 @@
-"""The world of the safety net: photographs, backbones, cheap arms, and everything of them that `test_safety_net.py` compares with the files in `safety/`.
+"""The world of the safety net: photographs, backbones, cheap arms, and everything of them that
+`test_safety_net.py` compares with the files in `safety/`.
 
-Whatever decides an id or a seed here is made of whole numbers as far as genaug allows, so that it is the same on every processor; what is computed in floating point is compared
-within a tolerance. Looked at on AVX-512, and on AVX2 by `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`: all ids agree, and pictures within 1 of 255.
+Whatever decides an id or a seed here is made of whole numbers as far as genaug allows, so that it is the
+same on every processor; what is computed in floating point is compared
+within a tolerance. Looked at on AVX-512, and on AVX2 by `ATEN_CPU_CAPABILITY=avx2
+ONEDNN_MAX_CPU_ISA=AVX2`: all ids agree, and pictures within 1 of 255.
 """
 
 import dataclasses
@@ -19,23 +22,32 @@ import torch
 from PIL import Image
 from random_pipeline import random_pipeline
 
-from genaug.classifier import train_classifier, train_judge, training_preset
+from genaug.classifier import train_classifier
+from genaug.judge import train_judge
+from genaug.training_presets import training_preset
 from genaug.concepts.dreambooth import FineTuned
-from genaug.core import Budget, GenaugError, LabeledImages, content_hash
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.identity import content_hash
 from genaug.datasets import load
-from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, load_backbone
-from genaug.experiment import KEY, Comparison, Run, load_rows
+from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
+from genaug.diffusion import ToyBackbone
+from genaug.results import KEY, load_rows
+from genaug.comparison import Comparison
+from genaug.experiment import Run
 from genaug.generators.common import GeneratorAugmenter
 from genaug.networks import embedded_weights
-from genaug.painting import plain_value
+from genaug.plan_file import plain_value
 from genaug.prompts import ClassPrompt
-from genaug.recipe import ClassName, LearnedAdapter, LearnedCategory, LearnedTokens
-from genaug.registry import find_method, make_arm, method_names
+from genaug.choices import ClassName, LearnedAdapter, LearnedCategory, LearnedTokens
+from genaug.registry import find_method, method_names
+from genaug.arms import make_arm
 from genaug.schedule import USES, Showing, TrainingSchedule, training_use
+from toy_sets import BIRDS, photographs
 
 SAFETY = Path(__file__).resolve().parent / "safety"
 WORK = tempfile.TemporaryDirectory(prefix="genaug-safety-")  # removed when the process ends
-CLASSES = ("wren", "great tit", "owl")
 SUFFIXES = ("on grass", "in snow")
 ROW_FIELDS = ("id", "method", "label", "inputs", "prompts", "seed", "settings", "group", "round", "fitted_on")
 FEED_FIELDS = (
@@ -133,24 +145,6 @@ def rows_record(rows, fields, shown):
 # Photographs and backbones
 
 
-def photographs(task="single", size=16):
-    "Seven photographs of three classes (the owl has one), or five with several labels each."
-    draw = np.random.default_rng(0)
-    labels = (
-        np.array([0, 0, 0, 1, 1, 1, 2])
-        if task == "single"
-        else np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
-    )
-    kinds = [int(np.argmax(row)) if task == "multi" else int(row) for row in labels]
-    base = draw.integers(60, 200, (3, 1, 1, 3))
-    pixels = [
-        (base[kind] + draw.integers(-50, 50, (size, size, 3))).clip(0, 255).astype(np.uint8) for kind in kinds
-    ]
-    return LabeledImages(
-        pixels, labels, CLASSES, [f"{task}-{number}.png" for number in range(len(pixels))], task
-    )
-
-
 @functools.cache
 def photographs_for(backbone):
     "Those of the toy world; for the embedded backbone two photographs of each of three digits."
@@ -180,7 +174,8 @@ def whole_weights(module, name):
 
 @functools.cache
 def backbone(kind):
-    "toy: a Gaussian per class; pipeline: Stable Diffusion with weights of whole numbers; tiny: the embedded one."
+    """toy: a Gaussian per class; pipeline: Stable Diffusion with weights of whole numbers; tiny: the embedded
+    one."""
     if kind == "tiny":
         return load_backbone("tiny")
     if kind == "toy":
@@ -190,7 +185,7 @@ def backbone(kind):
             draw.integers(32, 97, (3, 3, 16, 16)) / 256,
         )
         return ToyBackbone(
-            torch.tensor(means, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32), CLASSES
+            torch.tensor(means, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32), BIRDS
         )
     pipe = random_pipeline()
     for name in ("unet", "vae", "text_encoder"):
@@ -276,7 +271,8 @@ def arm_record(text):
 
 
 def plan_record(text):
-    "The plan of an arm's augmenter: rows of one budget, digests for others and for photographs with several labels."
+    """The plan of an arm's augmenter: rows of one budget, digests for others and for photographs with several
+    labels."""
     augmenter, real = fitted(text)
     record = {
         "fingerprint": augmenter.fingerprint(),
@@ -336,7 +332,8 @@ def painted_set(real, count=9):
 
 
 def feeds():
-    "What is fed, by name: (text of the mixer and balancer or none, use, weigh and synthetic where they matter)."
+    """What is fed, by name: (text of the mixer and balancer or none, use, weigh and synthetic where they
+    matter)."""
     mixers = [
         name
         for name in method_names()
@@ -532,7 +529,8 @@ def scenes():
 
 @functools.cache
 def lesson():
-    "(20 photographs of the ten digits with a short tail, 20 pictures that stand for a synthetic set, 60 to be asked about)"
+    """(20 photographs of the ten digits with a short tail, 20 pictures that stand for a synthetic set, 60 to
+    be asked about)"""
     sets = scenes()
     pool, test = sets["train"], sets["test"]
     places = [np.flatnonzero(pool.targets == index) for index in range(10)]
@@ -590,7 +588,7 @@ def answers(name, seed):
         real,
         preset=training_preset("tiny", updates=15),
         seed=seed,
-        synthetic=fields["synthetic"] if "synthetic" in fields else made,
+        synthetic=fields.get("synthetic", made),
         showing=showing_of(fields, mixer, balancer),
     )
     return "".join(str(answer) for answer in trained.predict(asked).argmax(1))
@@ -606,7 +604,9 @@ def share_right(text):
 
 
 def schedule_print():
-    "Hash of the noise schedule as this processor's torch computes it, without genaug: it stands in the fingerprint of every diffusers backbone, so that keys only hold among processors that agree on it (x86 with AVX2 or more)."
+    """Hash of the noise schedule as this processor's torch computes it, without genaug: it stands in the
+    fingerprint of every diffusers backbone, so that keys only hold among processors that agree on it (x86
+    with AVX2 or more)."""
     schedule = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2, 0)
     return hashlib.sha256(schedule.numpy().tobytes()).hexdigest()
 

@@ -1,10 +1,14 @@
-"""A second device on a machine that has one: tensors that live "elsewhere" and refuse to meet those that do not.
+"""A second device on a machine that has one: tensors that live "elsewhere" and refuse to meet those that do
+not.
 
-A tensor on the device `ELSEWHERE` keeps its numbers in a tensor of the CPU, so everything can be computed, and
-behaves as one on a GPU does: it meets no tensor of another device but single numbers, has no numpy array, takes
+A tensor on the device `ELSEWHERE` keeps its numbers in a tensor of the CPU, so everything can be computed,
+and
+behaves as one on a GPU does: it meets no tensor of another device but single numbers, has no numpy array,
+takes
 no random numbers from a generator of the CPU, and comes back by `.cpu()`. Inside `second_device()` such
 tensors can be made by name.
 """
+
 import contextlib
 
 import numpy as np
@@ -12,7 +16,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
 
-ELSEWHERE = torch.device("meta")  # a device that every torch has, and on which nothing of the library computes
+# a device that every torch has, and on which nothing of the library computes
+ELSEWHERE = torch.device("meta")
 
 
 def is_elsewhere(device):
@@ -49,7 +54,10 @@ class Elsewhere(torch.Tensor):
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         "A list as an index becomes a tensor of the CPU; torch itself would make one on the device, unseen."
         if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
-            listed = lambda value: torch.as_tensor(value) if isinstance(value, (list, np.ndarray)) else value
+
+            def listed(value):
+                return torch.as_tensor(value) if isinstance(value, (list, np.ndarray)) else value
+
             place = tuple(map(listed, args[1])) if isinstance(args[1], tuple) else listed(args[1])
             args = (args[0], place, *args[2:])
         if function == torch.Tensor.data.__get__:  # torch's own goes past this class
@@ -93,7 +101,10 @@ def compute(function, args, kwargs):
     stays = is_elsewhere(named) or (named is None and inside)
     if name == "aten::copy_":
         stays = isinstance(args[0], Elsewhere)
-    held = lambda value: value.held if isinstance(value, Elsewhere) else value
+
+    def held(value):
+        return value.held if isinstance(value, Elsewhere) else value
+
     known = {
         key: torch.device("cpu") if key == "device" and is_elsewhere(value) else value
         for key, value in kwargs.items()
@@ -107,6 +118,7 @@ def compute(function, args, kwargs):
 
 class _Placing(TorchDispatchMode):
     "Tensors that are made by the name of the device, or sent to it, get there."
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return compute(function, args, kwargs or {})
 

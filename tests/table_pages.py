@@ -1,4 +1,5 @@
 "Table notebooks as tests see them: their cells executed in one namespace, with other parameters."
+
 import ast
 from pathlib import Path
 

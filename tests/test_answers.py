@@ -16,10 +16,15 @@ from genaug.answers import (
     read_answers,
     unpack,
 )
-from genaug.core import GenaugError, LabeledImages
-from genaug.experiment import Comparison, Run, Unit, compare, read_rows, run_experiment
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.comparison import Comparison
+from genaug.experiment import Run, Unit, run_experiment
+from genaug.compare import compare
+from genaug.results import read_rows
 from genaug.metrics.classification import evaluate
-from genaug.report import confusion_table, write_report
+from genaug.comparison_report import confusion_table
+from genaug.report import write_report
 from genaug.tables import Places, fill_table
 from test_experiment import QUESTION, SETS
 
@@ -248,7 +253,7 @@ def test_a_result_of_an_earlier_version_is_read_and_not_run_again(folder, tmp_pa
             place = tmp_path / "runs" / run.path(arm, run.first, seed).name
             place.parent.mkdir(exist_ok=True)
             place.write_text(json.dumps(record))
-    monkeypatch.setattr(experiment, "train_classifier", lambda *_, **__: pytest.fail("was run again"))
+    monkeypatch.setattr(experiment, "prepare_training", lambda *_, **__: pytest.fail("was run again"))
     old = dataclasses.replace(run, folder=tmp_path)
     units = [unit for unit, _ in run_experiment(old)]
     assert all(unit.answers == "" and not unit.why for unit in units)

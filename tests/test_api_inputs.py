@@ -1,4 +1,5 @@
-"""What enters through Python is in the declared form, or is refused at once with the sentence that says how to convert it."""
+"""What enters through Python is in the declared form, or is refused at once with the sentence that says how
+to convert it."""
 
 import json
 import math
@@ -9,19 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from genaug.core import (
-    Budget,
-    GenaugError,
-    LabeledImages,
-    NotFinite,
-    checked_image,
-    encode_png,
-    finite_rows,
-    head_and_tail,
-    settings_of,
-    to_tensor,
-    to_uint8,
-)
+from genaug.plans import Budget, head_and_tail
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.pictures import NotFinite, checked_image, encode_png, finite_rows, to_tensor, to_uint8
+from genaug.settings import settings_of
 
 GOOD = np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8)
 

@@ -1,4 +1,5 @@
 "The classifier: views, losses, training, and what training must not depend on."
+
 import dataclasses
 import json
 
@@ -6,35 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import (
-    ImageStore,
-    TrainedClassifier,
-    prepare_training,
-    smoothed_target,
-    train_classifier,
-    train_judge,
-    training_preset,
-    weighted_loss,
-)
-from genaug.core import GenaugError, LabeledImages
+from genaug.classifier import ImageStore, prepare_training, train_classifier
+from genaug.trained_classifier import TrainedClassifier
+from genaug.losses import smoothed_target, weighted_loss
+from genaug.judge import train_judge
+from genaug.training_presets import training_preset
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
-from genaug.networks import View, make_network
+from genaug.views import View
+from genaug.networks import make_network
 from genaug.schedule import USES, Showing, SwapClass, training_use
+from toy_sets import noise_set
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))
 
 
 def make(labels, prefix, info=None, task="single", classes=3, size=8, seed=0):
-    pixels = list(np.random.default_rng(seed).integers(0, 256, (len(labels), size, size, 3)).astype(np.uint8))
-    return LabeledImages(
-        pixels,
-        np.array(labels),
-        tuple("abc"[:classes]),
-        [f"{prefix}{i}" for i in range(len(labels))],
-        task,
-        info=info,
-    )
+    names = tuple("abc"[:classes])
+    return noise_set(labels, names, size=size, seed=seed, ids=prefix + "{}", task=task, info=info)
 
 
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
@@ -83,10 +75,10 @@ def test_every_use_trains_with_equal_updates(use):
         REAL, MADE, QUICK, Showing(training_use(use), GenMix() if use == "partners" else CutMix())
     )
     assert (
-        trained.fed["updates"] == 3
-        and trained.fed["epochs"] == 3
+        trained.shown["updates"] == 3
+        and trained.shown["epochs"] == 3
         and len(trained.losses) == 3
-        and trained.fed["mixed"] > 0
+        and trained.shown["mixed"] > 0
     )
     assert (
         torch.equal(state, torch.random.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
@@ -114,7 +106,7 @@ def test_multi_label_training_and_metrics():
     )
     found = {row.metric for row in trained.evaluate(scans)}
     assert (
-        trained.fed["synthetic"] > 0
+        trained.shown["synthetic"] > 0
         and {"mean_average_precision", "average_precision", "exact_match"} <= found
     )
     assert trained.predict(scans).shape == (6, 3)
@@ -134,6 +126,7 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path):
     preset = dataclasses.replace(QUICK, updates=6)
     whole = train_classifier(REAL, MADE, preset)
     from genaug import classifier
+
     plain, calls = classifier._batch_loss, []
 
     def failing(*arguments):
@@ -152,12 +145,13 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path):
             ),
         )
         from genaug.training import train_loop as original
+
         with pytest.raises(Stop):
             prepare_training(REAL, MADE, preset).finish(tmp_path)
     resumed = prepare_training(REAL, MADE, preset).finish(tmp_path)
     assert (
         np.array_equal(whole.predict(REAL), resumed.predict(REAL))
-        and whole.fed == resumed.fed
+        and whole.shown == resumed.shown
         and whole.losses == resumed.losses
     )
 
@@ -189,6 +183,7 @@ def test_networks_of_timm(name):
 def test_local_weights_of_timm(tmp_path):
     import timm
     from safetensors.torch import save_file
+
     source = timm.create_model("test_resnet", num_classes=1000)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     network = make_network("test_resnet", 5, image_size=64, weights=str(tmp_path))
@@ -224,7 +219,7 @@ def test_saved_classifiers_answer_the_same(tmp_path):
     loaded = TrainedClassifier.load(tmp_path)
     assert (
         np.array_equal(trained.predict(MADE), loaded.predict(MADE))
-        and loaded.fed == trained.fed
+        and loaded.shown == trained.shown
         and loaded.preset == trained.preset
     )
     with pytest.raises(GenaugError, match="no finished classifier"):

@@ -1,4 +1,6 @@
-"Features of pretrained networks: which networks are refused, what features depend on, and what is kept on disk."
+"""Features of pretrained networks: which networks are refused, what features depend on, and what is kept on
+disk."""
+
 import dataclasses
 
 import numpy as np
@@ -6,18 +8,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genaug.core import GenaugError, LabeledImages
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.metrics.images import pixel_features
-from genaug.networks import cached_features, feature_network, make_network
+from genaug.features import cached_features, feature_network
+from genaug.networks import make_network
+from toy_sets import noise_set
 
 
 def pictures(count=6, seed=0, edge=32, channels=3):
-    pixels = list(
-        np.random.default_rng(seed).integers(0, 256, (count, edge, edge, channels)).astype(np.uint8)
-    )
-    return LabeledImages(
-        pixels, np.arange(count) % 2, ("a", "b"), [f"{seed}-{position}" for position in range(count)]
-    )
+    ids = f"{seed}-{{}}"
+    return noise_set(np.arange(count) % 2, ("a", "b"), size=edge, channels=channels, seed=seed, ids=ids)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,7 @@ def test_networks_that_are_refused(name, weights, words):
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_a_network_of_timm_from_a_file(name, tmp_path):
     import timm
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         made = timm.create_model(name)
@@ -112,8 +114,12 @@ def test_kept_features_are_read_back_without_the_network(letters, tmp_path):
 
     class Counting:
         name = "counting"
-        def features(self, given): return calls.append(len(given)) or letters.features(given)
-        def fingerprint(self): return letters.fingerprint()
+
+        def features(self, given):
+            return calls.append(len(given)) or letters.features(given)
+
+        def fingerprint(self):
+            return letters.fingerprint()
 
     first, second = (cached_features(Counting(), images, tmp_path) for _ in range(2))
     renamed = dataclasses.replace(images, ids=list("uvwxyz"), labels=np.zeros(6, int))

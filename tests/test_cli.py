@@ -1,4 +1,5 @@
 """The command line: every mistake is one sentence with exit code 2; the commands do what they say."""
+
 import json
 import os
 import re
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 from random_pipeline import random_pipeline
 
-from genaug.cli import explain, find_table, run
-from genaug.core import GenaugError
+from genaug.cli import explain, run
+from genaug.commands.effort import find_table
+from genaug.messages import GenaugError
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = [
@@ -162,6 +164,7 @@ def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch):
 
 def test_a_device_that_is_not_there(capsys, tmp_path, pipeline):
     import torch
+
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
     assert (
@@ -211,8 +214,9 @@ def test_a_file_as_result_folder_is_refused(command, capsys, tmp_path, photos):
 
 
 def test_faults_of_the_program_are_not_blamed_on_the_user(monkeypatch, capsys):
-    from genaug import data
-    monkeypatch.setattr(data, "check_folder", lambda *_, **__: 1 / 0)
+    from genaug.data import sources
+
+    monkeypatch.setattr(sources, "check_folder", lambda *_, **__: 1 / 0)
     assert run(["check", "."]) == 1
     assert "Fault of the program (ZeroDivisionError" in sentence(capsys)
     monkeypatch.setenv("GENAUG_DEBUG", "1")
@@ -395,9 +399,10 @@ def test_compare_prints_the_table_and_writes_everything(photos, capsys, tmp_path
 
 
 def test_a_method_without_suffixes_is_told(photos, capsys, tmp_path, pipeline, monkeypatch):
-    from genaug import experiment
+    from genaug import compare
+
     monkeypatch.setattr(
-        experiment, "compare", lambda *_, **__: (_ for _ in ()).throw(GenaugError("Enough seen."))
+        compare, "compare", lambda *_, **__: (_ for _ in ()).throw(GenaugError("Enough seen."))
     )
     assert (
         run(
@@ -423,10 +428,15 @@ def test_a_method_without_suffixes_is_told(photos, capsys, tmp_path, pipeline, m
 def test_an_interrupted_augment_continues(photos, tmp_path, pipeline):
     "SIGINT as by Ctrl-C: one sentence, code 130, no finished set; the same command then finishes it."
     out = tmp_path / "set"
-    code = ("import os, signal, genaug.painting as painting; from genaug.cli import main; whole, sent = painting.write_atomic, []\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a shell inherits that SIGINT is ignored
-            "def write(path, data):\n    whole(path, data)\n    if str(path).endswith('.png') and not sent: sent.append(1); os.kill(os.getpid(), signal.SIGINT)\n"
-            "painting.write_atomic = write; main()")
+    code = (
+        "import os, signal, genaug.painting as painting; from genaug.cli import main; whole, sent = "
+        "painting.write_atomic, []\n"
+        # a background job of a shell inherits that SIGINT is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def write(path, data):\n    whole(path, data)\n    if str(path).endswith('.png') and not "
+        "sent: sent.append(1); os.kill(os.getpid(), signal.SIGINT)\n"
+        "painting.write_atomic = write; main()"
+    )
     arguments = [
         "augment",
         str(photos),
@@ -529,7 +539,8 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
 
 
 def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
-    "The plan that is counted and shown is the one that is painted; what a method that learns will cost is said before it is planned."
+    """The plan that is counted and shown is the one that is painted; what a method that learns will cost is
+    said before it is planned."""
     from genaug.recipe import Recipe
 
     planned, plain = [], Recipe.plan
@@ -549,16 +560,16 @@ def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
 
 
 def test_the_ranges_of_options_are_those_of_the_question():
-    from genaug.cli import declared_ranges
-    from genaug.core import declared
-    from genaug.experiment import Comparison
+    from genaug.commands.values import declared_ranges
+    from genaug.settings import declared
+    from genaug.comparison import Comparison
 
     bounds = {
         field: bound
         for field, (_, bound) in declared(Comparison).items()
         if bound is not None and not bound.words
     }
-    read = declared_ranges("experiment", "Comparison")
+    read = declared_ranges("comparison", "Comparison")
     assert {field: (bound.low, bound.high, bound.above, bound.below) for field, bound in bounds.items()} == {
         field: tuple(found) for field, found in read.items()
     }

@@ -11,6 +11,9 @@ from PIL import Image
 from test_refusals_first import paint_folder
 
 import genaug.cli as cli
+from genaug.commands.reproduce import own_kernel
+from genaug.commands.terminal import Refusal, Terminal
+from genaug.data import sources
 
 
 @pytest.fixture(scope="module")
@@ -257,10 +260,12 @@ def test_there_is_no_next_command_for_data_without_training_pictures(capsys, tmp
 def test_a_terminal_without_the_characters_does_not_stop_a_command(photos, monkeypatch):
     buffer = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
-    monkeypatch.setattr(cli, "examine", lambda *_, **__: (_ for _ in ()).throw(cli.Refusal("Blaumeise é.")))
+    monkeypatch.setattr(
+        sources, "examine_source", lambda *_, **__: (_ for _ in ()).throw(Refusal("Blaumeise é."))
+    )
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert cli.run(["check", "digits"]) == 2
-    cli.Terminal("check").say("Ω")
+    Terminal("check").say("Ω")
     assert sys.stdout.errors == "strict"
 
 
@@ -283,7 +288,7 @@ def test_a_kernel_registered_by_others_is_not_used(tmp_path, monkeypatch):
         json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"})
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    with cli.own_kernel() as name:
+    with own_kernel() as name:
         assert KernelSpecManager().get_kernel_spec(name).argv[0] == sys.executable
         assert name not in ("python3", "python")
     import os

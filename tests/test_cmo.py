@@ -1,11 +1,13 @@
-"CMO: edge cases and references beyond notebook 14."
+"CMO: edge cases and references beyond its page."
+
 import numpy as np
 import pytest
 import torch
 
 from genaug.balance.cmo import CMO, RareClasses, minority_chances, mixed_epochs
-from genaug.core import GenaugError, Mixer
-from genaug.data import long_tail_counts
+from genaug.messages import GenaugError
+from genaug.contracts import Mixer
+from genaug.data.splits import long_tail_counts
 from genaug.mixing.cutmix import cut_box, kept_share
 
 TAIL = long_tail_counts([88] * 10, 100)

@@ -1,4 +1,5 @@
 """Concepts: attaching and detaching, files for and from other programs, learning and resuming."""
+
 import dataclasses
 import json
 
@@ -12,34 +13,31 @@ from genaug.concepts.lora import (
     TARGETS,
     TEXT_TARGETS,
     AdapterSettings,
-    ConceptShelf,
+    AdapterSet,
     fuse_concepts,
     layer_scale,
     learn_lora,
-    learn_shelf,
+    learn_adapter_set,
     trainable_adapter,
 )
+from genaug.concepts.concept import Concept, concept_from_files, read_adapter, read_embedding
 from genaug.concepts.textual_inversion import (
-    Concept,
     TokenSettings,
-    adapter_attached,
-    concept_from_files,
     concept_loss,
     draw_positions,
     initial_rows,
     learn_tokens,
     learning_set,
     noise_prediction_loss,
-    placeholder_names,
-    read_adapter,
-    read_embedding,
-    text_layers,
-    tokens_attached,
 )
-from genaug.core import GenaugError, LabeledImages
-from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
+from genaug.concepts.attach import adapter_attached, placeholder_names, text_layers
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.stable_diffusion import StableDiffusionBackbone
+from genaug.diffusion import ToyBackbone
 from genaug.prompts import ClassPrompt
 from random_pipeline import random_pipeline
+from toy_sets import noise_set
 
 WIDTH = 32
 CONFIG = {"r": 2, "lora_alpha": 5, "target_modules": list(TARGETS)}
@@ -66,13 +64,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def real():
-    pixels = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
-    return LabeledImages(
-        list(pixels),
-        np.array([0, 0, 0, 1, 1, 2]),
-        ["auk", "dodo", "moa"],
-        [f"{position}.png" for position in range(6)],
-    )
+    return noise_set([0, 0, 0, 1, 1, 2], ["auk", "dodo", "moa"], size=32)
 
 
 def random_matrices(module, targets, rank, drawn):
@@ -119,6 +111,7 @@ def state_of(backbone):
 
 # attaching
 
+
 @pytest.mark.parametrize("lora,text", [(True, False), (False, True), (True, True)])
 def test_detaching_leaves_nothing_behind(backbone, lora, text):
     before, plain = state_of(backbone), seen(backbone, "a photo of a bird")
@@ -162,8 +155,10 @@ def test_two_concepts_with_the_same_words_interleaved_and_nested(backbone, texts
         random_concept(backbone, 1, text=texts[0]),
         random_concept(backbone, 2, count=1, lora=False, text=texts[1]),
     )
-    with backbone.using(first): alone = seen(backbone)
-    with backbone.using(second): other = seen(backbone)
+    with backbone.using(first):
+        alone = seen(backbone)
+    with backbone.using(second):
+        other = seen(backbone)
     assert not torch.equal(alone, other)
     for concept, expected in ((first, alone), (second, other)) * 2:
         with backbone.using(concept):
@@ -179,7 +174,8 @@ def test_two_concepts_with_the_same_words_interleaved_and_nested(backbone, texts
 
 def test_leaving_in_another_order_than_entering(backbone):
     before, first, second = state_of(backbone), random_concept(backbone, 1), random_concept(backbone, 2)
-    with backbone.using(second): other = seen(backbone)
+    with backbone.using(second):
+        other = seen(backbone)
     outer, inner = first.attached(backbone), second.attached(backbone)
     outer.__enter__(), inner.__enter__()
     outer.__exit__(None, None, None)
@@ -251,7 +247,7 @@ def test_global_random_state_is_untouched(backbone, real):
 
 
 def test_toy_backbone_reads_placeholders_as_class_names(real):
-    toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), .2, real.class_names)
+    toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), 0.2, real.class_names)
     for learn in (learn_tokens, learn_category_concept):
         concept = learn(toy, real)
         plain = toy.embed(["a photo of a dodo"])
@@ -261,11 +257,11 @@ def test_toy_backbone_reads_placeholders_as_class_names(real):
 
 
 def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
-    toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), .2, real.class_names)
+    toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), 0.2, real.class_names)
     plain = toy.embed(["a photo of a dodo"])
     assert learn_lora(toy, real, settings=AdapterSettings(text_encoder=True, warmup=3)).lora is None
     for scope in ("class", "image"):
-        shelf = learn_shelf(
+        shelf = learn_adapter_set(
             toy, real, settings=AdapterSettings(text_encoder=True), scope=scope, checkpoint=tmp_path
         )
         assert list(shelf.concepts) == list(real.class_names if scope == "class" else real.ids)
@@ -276,6 +272,7 @@ def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
 
 
 # files
+
 
 def test_round_trip_is_exact(backbone, tmp_path):
     for position, concept in enumerate(
@@ -512,8 +509,10 @@ def test_a_file_for_the_text_encoder_alone(backbone, tmp_path):
     assert borrowed.lora is None and all(
         torch.equal(borrowed.text_lora[name], matrix) for name, matrix in concept.text_lora.items()
     )
-    with backbone.using(concept): expected = seen(backbone)
-    with backbone.using(borrowed): assert torch.equal(seen(backbone), expected)
+    with backbone.using(concept):
+        expected = seen(backbone)
+    with backbone.using(borrowed):
+        assert torch.equal(seen(backbone), expected)
     with pytest.raises(GenaugError, match="leave out unet_only"):
         read_adapter(backbone, tmp_path, unet_only=True)
 
@@ -541,6 +540,7 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path):
 
 
 # learning
+
 
 def test_only_the_new_rows_change(backbone, real):
     before, plain = state_of(backbone), seen(backbone, "a photo of a bird")
@@ -760,6 +760,7 @@ def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
 
 # fusing
 
+
 def weights_of(backbone, concept):
     with backbone.using(concept):
         return {
@@ -817,8 +818,10 @@ def test_fusing_one_or_none(backbone, tmp_path):
     concept = random_concept(backbone, 1, text=True)
     assert fuse_concepts([concept], [1.0]) is concept
     half = fuse_concepts([concept, concept], [0.5, 0.5])
-    with backbone.using(concept): expected = seen(backbone)
-    with backbone.using(half): assert torch.allclose(seen(backbone), expected, atol=1e-4)
+    with backbone.using(concept):
+        expected = seen(backbone)
+    with backbone.using(half):
+        assert torch.allclose(seen(backbone), expected, atol=1e-4)
     half.save(tmp_path)
     assert Concept.load(tmp_path).fingerprint() == half.fingerprint()
     for concepts, weights in (([], []), ([concept], [0.5, 0.5]), ([concept], [float("nan")])):
@@ -835,8 +838,11 @@ def test_fusing_one_or_none(backbone, tmp_path):
 def test_scale_is_that_of_peft():
     from peft import LoraConfig, inject_adapter_in_model
 
-    for config in ({"r": 3, "lora_alpha": 6}, {"r": 3, "lora_alpha": 6, "use_rslora": True},
-                   {"r": 3, "lora_alpha": 6, "alpha_pattern": {"a.q": 5}, "rank_pattern": {"b.q": 2}}):
+    for config in (
+        {"r": 3, "lora_alpha": 6},
+        {"r": 3, "lora_alpha": 6, "use_rslora": True},
+        {"r": 3, "lora_alpha": 6, "alpha_pattern": {"a.q": 5}, "rank_pattern": {"b.q": 2}},
+    ):
         module = torch.nn.ModuleDict(
             {name: torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)}) for name in ("a", "aa", "b")}
         )
@@ -854,7 +860,7 @@ SHORT = AdapterSettings(steps=4, learning_rate=1e-2, rank=2, text_encoder=True, 
 def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.lora as lora
 
-    whole = learn_shelf(backbone, real, settings=SHORT, scope="class")
+    whole = learn_adapter_set(backbone, real, settings=SHORT, scope="class")
     assert (
         list(whole.concepts) == ["auk", "dodo", "moa"]
         and len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
@@ -870,12 +876,12 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
 
     monkeypatch.setattr(lora, "concept_loss", dying_loss)
     with pytest.raises(KeyboardInterrupt):
-        learn_shelf(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
+        learn_adapter_set(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
     assert state_of(backbone) == before
-    resumed = learn_shelf(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
+    resumed = learn_adapter_set(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
     assert calls[8:] == [2, 3, 0, 1, 2, 3] and resumed.fingerprint() == whole.fingerprint()
     assert (
-        learn_shelf(
+        learn_adapter_set(
             backbone,
             real,
             settings=dataclasses.replace(SHORT, checkpoint_every=500),
@@ -886,7 +892,7 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
         and len(calls) == 14
     )
     assert not list(tmp_path.rglob("steps"))
-    learn_shelf(
+    learn_adapter_set(
         backbone, real, settings=dataclasses.replace(SHORT, steps=1), scope="class", checkpoint=tmp_path
     )  # other settings never take these
     assert calls[14:] == [0, 0, 0]
@@ -894,13 +900,15 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
 
 def test_an_adapter_of_a_shelf_does_not_depend_on_the_others(backbone, real):
     settings = dataclasses.replace(SHORT, steps=2)
-    shelf = learn_shelf(backbone, real[2:5], settings=settings, scope="image")
-    part = learn_shelf(backbone, real[[4, 2]], settings=settings, scope="image")
+    shelf = learn_adapter_set(backbone, real[2:5], settings=settings, scope="image")
+    part = learn_adapter_set(backbone, real[[4, 2]], settings=settings, scope="image")
     assert list(part.concepts) == ["4.png", "2.png"]
     assert all(part.concepts[key].fingerprint() == shelf.concepts[key].fingerprint() for key in part.concepts)
     assert (
         shelf.concepts["2.png"].fingerprint()
-        != learn_shelf(backbone, real[[2]], settings=dataclasses.replace(settings, seed=1), scope="image")
+        != learn_adapter_set(
+            backbone, real[[2]], settings=dataclasses.replace(settings, seed=1), scope="image"
+        )
         .concepts["2.png"]
         .fingerprint()
     )
@@ -912,7 +920,7 @@ def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
         key: Concept({}, {}, concept.lora, CONFIG, {}, concept.text_lora, TEXT_CONFIG)
         for key, concept in concepts.items()
     }
-    shelf = ConceptShelf(concepts, "image")
+    shelf = AdapterSet(concepts, "image")
     assert shelf.placeholder == {} and shelf.get([["1", 1]]) is concepts["1"]
     pair = shelf.get([("0", 0.5), ("2", 0.5)])
     assert pair is shelf.get([["0", 0.5], ["2", 0.5]]) and pair.rank == 4
@@ -923,30 +931,32 @@ def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
         with pytest.raises(GenaugError, match=message):
             shelf.get(wanted)
     shelf.save(tmp_path)
-    assert ConceptShelf.load(tmp_path).fingerprint() == shelf.fingerprint()
+    assert AdapterSet.load(tmp_path).fingerprint() == shelf.fingerprint()
     assert (
         len(
             {
                 shelf.fingerprint(),
-                ConceptShelf(concepts, "class").fingerprint(),
-                ConceptShelf({**concepts, "0": concepts["1"]}, "image").fingerprint(),
+                AdapterSet(concepts, "class").fingerprint(),
+                AdapterSet({**concepts, "0": concepts["1"]}, "image").fingerprint(),
             }
         )
         == 3
     )
     concepts["2"].save(tmp_path / "concept-000")
     with pytest.raises(GenaugError, match="not those"):
-        ConceptShelf.load(tmp_path)
+        AdapterSet.load(tmp_path)
     (tmp_path / "shelf.json").unlink()
     with pytest.raises(GenaugError, match="no complete shelf"):
-        ConceptShelf.load(tmp_path)
+        AdapterSet.load(tmp_path)
 
 
 def test_wrong_shelf_settings(backbone, real):
     with pytest.raises(GenaugError, match="per 'set'"):
-        learn_shelf(backbone, real, scope="set")
+        learn_adapter_set(backbone, real, scope="set")
     with pytest.raises(GenaugError, match="5.png"):
-        learn_shelf(backbone, real, settings=SHORT, scope="image", allowed=real.ids[:5])
+        learn_adapter_set(backbone, real, settings=SHORT, scope="image", allowed=real.ids[:5])
     assert list(
-        learn_shelf(backbone, real[:5], settings=dataclasses.replace(SHORT, steps=1), scope="class").concepts
+        learn_adapter_set(
+            backbone, real[:5], settings=dataclasses.replace(SHORT, steps=1), scope="class"
+        ).concepts
     ) == ["auk", "dodo"]  # no photograph of the third

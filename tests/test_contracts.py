@@ -1,8 +1,10 @@
 """What a stranger may rely on: parts say what they offer, settings what they may be, and stored names stay.
 
 `stored_names.json` holds every stored name of a class and of its fields. A class or a field may be
-renamed: its identity then declares the old name. What is new is written with `python tests/test_contracts.py`.
+renamed: its identity then declares the old name. What is new is written with `python
+tests/test_contracts.py`.
 """
+
 import ast
 import dataclasses
 import importlib
@@ -16,8 +18,12 @@ from typing import Annotated, ClassVar
 import pytest
 
 import genaug
-from genaug.core import Bound, Identified, Identity, Part, declared, identity_of, stored_kind
-from genaug.recipe import Filter, Finish, FromPhotograph, LabelRule, Naming, Prompting, Recipe, Start, Target
+from genaug import cli
+from genaug.settings import Bound, declared
+from genaug.identity import Identified, Identity, identity_of, stored_kind
+from genaug.contracts import Part
+from genaug.choices import Filter, Finish, FromPhotograph, LabelRule, Naming, Prompting, Start, Target
+from genaug.recipe import Recipe
 from genaug.registry import find_method, method_names
 from genaug.schedule import USES, TrainingUse
 from genaug.training import LearningSettings
@@ -25,47 +31,54 @@ from genaug.training import LearningSettings
 ROOT = Path(__file__).resolve().parent.parent
 STORED = Path(__file__).with_name("stored_names.json")
 MOST_PARAMETERS = 8
+COMMANDS = {function.__name__ for _, function in cli.COMMANDS}  # a command has a parameter for each option
 
 # Questions about objects of other libraries, or whatever a caller gave: (file, attribute) -> whose it is.
 FOREIGN = {
-    ("cli.py", "ctx"): "an error of click",
-    ("cli.py", "format_message"): "an error of click",
-    ("cli.py", "reconfigure"): "a stream of Python",
-    ("concepts/textual_inversion.py", "text_model"): "a text encoder of transformers",
-    ("core.py", "n_frames"): "a picture of Pillow",
-    ("experiment.py", "__len__"): "whatever was given for a tuple",
-    ("painting.py", "__name__"): "whatever a setting holds: a function or a class has a name",
-    ("suffixes.py", "max_position_embeddings"): "a configuration of transformers",
+    ("commands/terminal.py", "ctx"): "an error of click",
+    ("commands/terminal.py", "format_message"): "an error of click",
+    ("commands/terminal.py", "reconfigure"): "a stream of Python",
+    ("concepts/attach.py", "text_model"): "a text encoder of transformers",
+    ("concepts/concept.py", "text_model"): "a text encoder of transformers",
+    ("decoding.py", "n_frames"): "a picture of Pillow",
+    ("comparison.py", "__len__"): "whatever was given for a tuple",
+    ("plan_file.py", "__name__"): "whatever a setting holds: a function or a class has a name",
+    ("language_models.py", "max_position_embeddings"): "a configuration of transformers",
 }
 
 # Parameters that take anything: (file, parameter) -> why.
 ANYTHING = {
-    ("cli.py", "asked"): "the options of a command as they were typed, each of its own type",
-    ("cli.py", "options"): "the options of a command as they were typed, each of its own type",
-    ("cli.py", "text"): "a name, a path or a value for the terminal",
-    ("core.py", "annotation"): "a type as Python writes it: a class, a union, Annotated",
-    ("core.py", "current"): "the value of any setting",
-    ("core.py", "instance"): "any dataclass, and Python has no type for that",
-    ("core.py", "item"): "what should be an image, checked here",
+    ("commands/compare.py", "asked"): "the options of a command as they were typed, each of its own type",
+    ("commands/compare.py", "options"): "the options of a command as they were typed, each of its own type",
+    ("commands/terminal.py", "arguments"): "what a reader of options refuses, of any type",
+    ("commands/terminal.py", "text"): "a name, a path or a value for the terminal",
+    ("settings.py", "annotation"): "a type as Python writes it: a class, a union, Annotated",
+    ("settings.py", "current"): "the value of any setting",
+    ("identity.py", "instance"): "any dataclass, and Python has no type for that",
+    ("settings.py", "instance"): "any dataclass, and Python has no type for that",
+    ("pictures.py", "item"): "what should be an image, checked here",
     ("core.py", "labels"): "what should be labels, checked here",
-    ("core.py", "make"): "a function of any result",
-    ("core.py", "more"): "further entries of a JSON object",
-    ("core.py", "names"): "the names of a module",
-    ("core.py", "parts"): "what is hashed",
+    ("contracts.py", "make"): "a function of any result",
+    ("files.py", "more"): "further entries of a JSON object",
+    ("contracts.py", "names"): "the names of a module",
+    ("identity.py", "parts"): "what is hashed",
     ("core.py", "pixels"): "what should be pixels, checked here",
     ("core.py", "record"): "a line of a file, checked here",
-    ("core.py", "settings"): "values of any settings",
-    ("core.py", "value"): "the value of any setting",
+    ("settings.py", "settings"): "values of any settings",
+    ("identity.py", "value"): "what is hashed",
+    ("plans.py", "value"): "a number of images, checked here",
+    ("settings.py", "value"): "the value of any setting",
     ("datasets.py", "word"): "what should be a word, checked here",
-    ("experiment.py", "lines"): "read from a file, checked here",
+    ("results.py", "lines"): "read from a file, checked here",
     ("experiment.py", "record"): "read from a file, checked here",
-    ("experiment.py", "value"): "read from a file, checked here",
-    ("painting.py", "value"): "the value of any setting",
-    ("recipe.py", "value"): "one value or several of any setting",
-    ("registry.py", "more"): "further arguments, passed on",
-    ("registry.py", "settings"): "values of any settings",
-    ("registry.py", "value"): "the value of any setting",
-    ("report.py", "text"): "anything with a text form",
+    ("comparison_folder.py", "record"): "read from a file, checked here",
+    ("results.py", "value"): "read from a file, checked here",
+    ("plan_file.py", "value"): "the value of any setting",
+    ("choices.py", "value"): "one value or several of any setting",
+    ("arm_findings.py", "more"): "further arguments, passed on",
+    ("arms.py", "settings"): "values of any settings",
+    ("arms.py", "value"): "the value of any setting",
+    ("html_page.py", "text"): "anything with a text form",
     ("show.py", "text"): "anything with a text form",
 }
 
@@ -85,12 +98,16 @@ BY_NAME = {"Recipe"}  # its identity is a field, and without one it is stored un
 
 # What stands in the sources
 
+
 @pytest.fixture(scope="module")
 def sources():
     "File -> its tree."
     folder = ROOT / "genaug"
-    return {path.relative_to(folder).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-            for path in sorted(folder.rglob("*.py")) if path.name != "_modidx.py"}
+    return {
+        path.relative_to(folder).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob("*.py"))
+        if path.name != "_modidx.py"
+    }
 
 
 def attribute_questions(tree):
@@ -111,9 +128,14 @@ def _mentions_object(annotation):
         return _mentions_object(ast.parse(annotation.value, mode="eval").body)
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Annotated"):
         return _mentions_object(annotation.slice.elts[0])
-    return any(isinstance(node, ast.Name) and node.id == "object" or
-               isinstance(node, ast.Constant) and isinstance(node.value, str) and "object" in node.value
-               for node in ast.walk(annotation))
+    return any(
+        isinstance(node, ast.Name)
+        and node.id == "object"
+        or isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and "object" in node.value
+        for node in ast.walk(annotation)
+    )
 
 
 def object_fields(tree):
@@ -147,10 +169,9 @@ def long_signatures(tree, owner=""):
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from long_signatures(node, f"{node.name}.")
-        if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
-            command = any(".command" in ast.unparse(mark) for mark in node.decorator_list)
-            if len(_parameters(node)) > MOST_PARAMETERS and not command:
-                yield node.lineno, owner + node.name, len(_parameters(node))
+        public = isinstance(node, ast.FunctionDef) and (node.name == "__init__" or node.name[0] != "_")
+        if public and owner + node.name not in COMMANDS and len(_parameters(node)) > MOST_PARAMETERS:
+            yield node.lineno, owner + node.name, len(_parameters(node))
 
 
 def old_marks(tree):
@@ -209,20 +230,30 @@ def test_a_mark_of_the_old_form_is_refused():
 
 # What the classes say
 
+
 def _classes():
     "Every class that the package defines."
     names = [found.name for found in pkgutil.walk_packages(genaug.__path__, "genaug.")]
     modules = [importlib.import_module(name) for name in names]
-    found = [value for module in modules for value in vars(module).values()
-             if isinstance(value, type) and value.__module__ == module.__name__]
+    found = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
     return list(dict.fromkeys(found))
 
 
 def _identified():
     "The dataclasses of which instances are hashed or stored."
-    return [kind for kind in _classes() if dataclasses.is_dataclass(kind)
-            and any("identity" in vars(base) for base in kind.__mro__) and kind.__name__ not in BASES
-            and not (issubclass(kind, Identified) and kind.__abstractmethods__)]
+    return [
+        kind
+        for kind in _classes()
+        if dataclasses.is_dataclass(kind)
+        and any("identity" in vars(base) for base in kind.__mro__)
+        and kind.__name__ not in BASES
+        and not (issubclass(kind, Identified) and kind.__abstractmethods__)
+    ]
 
 
 def kind_of(kind):
@@ -235,7 +266,10 @@ def kind_of(kind):
 
 def without_bound(kind):
     "The fields of a class that are numbers and have no declared bound."
-    inner = lambda hint: {part for one in typing.get_args(hint) for part in inner(one)} or {hint}
+
+    def inner(hint):
+        return {part for one in typing.get_args(hint) for part in inner(one)} or {hint}
+
     fields = declared(kind).items()
     return [name for name, (hint, bound) in fields if bound is None and inner(hint) & {int, float}]
 
@@ -245,8 +279,11 @@ def stored_as(names, identity, own):
     to_stored = {field: identity.names.get(field, field) for field in names}
     later = {to_stored.get(name, name) for name in identity.later}
     never = {to_stored.get(name, name) for name in identity.never}
-    return {"fields": sorted({*to_stored.values(), *identity.aliases} - never), "kind": own,
-            "later": sorted(later - never)}
+    return {
+        "fields": sorted({*to_stored.values(), *identity.aliases} - never),
+        "kind": own,
+        "later": sorted(later - never),
+    }
 
 
 def table(kinds):
@@ -264,8 +301,9 @@ def stored_names():
         if find_method(name).build is not None:
             made = find_method(name).build()
             made = made.counted_as() if isinstance(made, Identified) else made
-            methods[name] = stored_as([field.name for field in dataclasses.fields(made)], made.own_identity(),
-                                      stored_kind(made))
+            methods[name] = stored_as(
+                [field.name for field in dataclasses.fields(made)], made.own_identity(), stored_kind(made)
+            )
     for kind in _identified():
         if issubclass(kind, LearningSettings):
             records[kind_of(kind)] = sorted(kind().record(whole=True))
@@ -277,8 +315,16 @@ def differences(found, expected, where=""):
     if isinstance(found, dict) and isinstance(expected, dict):
         gone = [f"{where}{name} is gone" for name in expected if name not in found]
         new = [f"{where}{name} is new" for name in found if name not in expected]
-        return gone + new + [text for name in expected if name in found
-                             for text in differences(found[name], expected[name], f"{where}{name}: ")]
+        return (
+            gone
+            + new
+            + [
+                text
+                for name in expected
+                if name in found
+                for text in differences(found[name], expected[name], f"{where}{name}: ")
+            ]
+        )
     return [] if found == expected else [f"{where}{found} in place of {expected}"]
 
 
@@ -305,7 +351,7 @@ def test_every_number_among_the_settings_has_a_bound():
 def test_a_choice_asks_for_what_its_page_says(choice):
     base, must = CHOICES[choice]
     assert sorted(base.__abstractmethods__) == sorted(must)
-    cells = json.loads((ROOT / "nbs/40_recipe.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((ROOT / "nbs/methods/00_choices.ipynb").read_text(encoding="utf-8"))["cells"]
     page = "\n".join("".join(cell["source"]) for cell in cells)
     assert re.search(rf"^\|[^|]*\| `{choice}` \| `{base.__name__}`", page, re.MULTILINE)
 
@@ -354,7 +400,7 @@ PLANTED = [
     (
         long_signatures,
         "class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): pass",
-        "@app.command()\ndef f(a, b, c, d, e, f, g, h, i): pass",
+        "def augment(a, b, c, d, e, f, g, h, i): pass",
     ),
     (
         old_marks,
@@ -382,15 +428,28 @@ def _like_from_photograph(name, field, **more):
     return dataclasses.make_dataclass(name, fields, bases=(Part,), namespace=more, frozen=True)
 
 
-@pytest.mark.parametrize("name, field, identity, told", [
-    ("FromPhotograph", "strengths", None, []),
-    ("FromPicture", "strengths", None, ["FromPhotograph is gone", "FromPicture is new"]),
-    ("FromPicture", "strengths", Identity("FromPhotograph"), []),
-    ("FromPicture", "sigmas", Identity("FromPhotograph"), ["FromPhotograph: fields: ['every', 'sigmas']"]),
-    ("FromPicture", "sigmas", Identity("FromPhotograph", {"sigmas": "strengths"}), []),
-    ("FromPhotograph", "strengths", Identity(never=("every",)), ["FromPhotograph: fields: ['strengths']"]),
-    ("FromPhotograph", "strengths", Identity(later=("every",)), ["FromPhotograph: later: ['every']"]),
-])
+@pytest.mark.parametrize(
+    "name, field, identity, told",
+    [
+        ("FromPhotograph", "strengths", None, []),
+        ("FromPicture", "strengths", None, ["FromPhotograph is gone", "FromPicture is new"]),
+        ("FromPicture", "strengths", Identity("FromPhotograph"), []),
+        (
+            "FromPicture",
+            "sigmas",
+            Identity("FromPhotograph"),
+            ["FromPhotograph: fields: ['every', 'sigmas']"],
+        ),
+        ("FromPicture", "sigmas", Identity("FromPhotograph", {"sigmas": "strengths"}), []),
+        (
+            "FromPhotograph",
+            "strengths",
+            Identity(never=("every",)),
+            ["FromPhotograph: fields: ['strengths']"],
+        ),
+        ("FromPhotograph", "strengths", Identity(later=("every",)), ["FromPhotograph: later: ['every']"]),
+    ],
+)
 def test_a_rename_needs_the_old_name(name, field, identity, told):
     renamed = _like_from_photograph(name, field, **({} if identity is None else {"identity": identity}))
     found = differences(table([renamed]), table([FromPhotograph]))
@@ -400,6 +459,7 @@ def test_a_rename_needs_the_old_name(name, field, identity, told):
 def test_a_class_without_a_name_of_its_own_is_seen():
     class Child(FromPhotograph):
         pass
+
     assert kind_of(FromPhotograph) == "FromPhotograph" and kind_of(Child) == ""
     with pytest.raises(AssertionError, match="one name twice"):
         table(
@@ -407,19 +467,28 @@ def test_a_class_without_a_name_of_its_own_is_seen():
         )
 
 
-@pytest.mark.parametrize("hint, seen", [
-    (int, True), (float | None, True), (tuple[float, ...], True), (bool, False), (str, False),
-    (Annotated[float, Bound(0)], False), (Annotated[tuple[int, ...] | None, Bound(0, 9)], False),
-])
+@pytest.mark.parametrize(
+    "hint, seen",
+    [
+        (int, True),
+        (float | None, True),
+        (tuple[float, ...], True),
+        (bool, False),
+        (str, False),
+        (Annotated[float, Bound(0)], False),
+        (Annotated[tuple[int, ...] | None, Bound(0, 9)], False),
+    ],
+)
 def test_a_number_without_a_bound_is_seen(hint, seen):
     kind = dataclasses.make_dataclass("Kind", [("x", hint, None), ("fixed", ClassVar[int], 3)])
     assert without_bound(kind) == (["x"] if seen else [])
 
 
 if __name__ == "__main__":
-    lines = lambda part: ",\n".join(
-        f"  {json.dumps(name)}: {json.dumps(part[name])}" for name in sorted(part)
-    )
+
+    def lines(part):
+        return ",\n".join(f"  {json.dumps(name)}: {json.dumps(part[name])}" for name in sorted(part))
+
     parts = [f"{json.dumps(name)}: {{\n{lines(part)}\n}}" for name, part in stored_names().items()]
     STORED.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     print(f"wrote {STORED}")

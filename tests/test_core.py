@@ -1,4 +1,6 @@
-"""genaug.core: sets that survive the disk and other programs, names that cannot escape, seeds and budgets that nest."""
+"""genaug.core: sets that survive the disk and other programs, names that cannot escape, seeds and budgets
+that nest."""
+
 import json
 import os
 import unicodedata
@@ -10,26 +12,16 @@ import torch
 from PIL import Image
 
 import genaug.core as core
-from genaug.core import (
-    Augmenter,
-    Budget,
-    Decision,
-    GenaugError,
-    Identity,
-    LabeledImages,
-    Mixer,
-    PlanRow,
-    content_hash,
-    decode_image,
-    encode_png,
-    file_name,
-    progress_bar,
-    seed_from,
-    settings_of,
-    to_tensor,
-    to_uint8,
-    write_atomic,
-)
+from genaug.contracts import Augmenter, Decision, Mixer
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError, progress_bar
+from genaug.identity import Identity, content_hash, seed_from
+from genaug.core import LabeledImages
+from genaug.decoding import decode_image
+from genaug.pictures import encode_png, to_tensor, to_uint8
+from genaug.files import file_name, write_atomic
+from genaug.settings import settings_of
+from toy_sets import noise_pictures
 
 HOSTILE_NAMES = (
     "..",
@@ -74,13 +66,8 @@ KNOWN_FAULTS = (
 
 @pytest.fixture
 def images():
-    random = np.random.default_rng(0)
-    arrays = [
-        random.integers(0, 255, (6 + number, 9, 1 if number % 4 == 3 else 3), dtype=np.uint8)
-        for number in range(8)
-    ]
     return LabeledImages(
-        arrays,
+        noise_pictures([(6 + number, 9, 1 if number % 4 == 3 else 3) for number in range(8)]),
         np.arange(8) % 3,
         ("kiwi", "F-16A/B", '<b> & "c"'),
         [f"a/{number}.png" for number in range(8)],
@@ -125,9 +112,14 @@ def test_round_trip_is_exact_for_one_label(images, tmp_path):
     same(images, LabeledImages.open(tmp_path / "set"))
     LabeledImages.open(tmp_path / "set").save(tmp_path / "again")
     same(images, LabeledImages.open(tmp_path / "again"))
-    files = lambda folder: {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+
+    def files(folder):
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
     assert files(tmp_path / "set") == files(tmp_path / "again")
 
 
@@ -169,10 +161,13 @@ def test_round_trip_with_names_of_our_own_files_and_line_separators(name, tmp_pa
 
 def test_saving_refuses_a_used_folder_and_opening_an_unfinished_one(images, tmp_path):
     images.save(tmp_path / "set")
-    with pytest.raises(GenaugError, match="not empty"): images.save(tmp_path / "set")
+    with pytest.raises(GenaugError, match="not empty"):
+        images.save(tmp_path / "set")
     (tmp_path / "set" / "metadata.jsonl").unlink()
-    with pytest.raises(GenaugError, match="finish or repeat"): LabeledImages.open(tmp_path / "set")
-    with pytest.raises(GenaugError, match="no finished set"): LabeledImages.open(tmp_path / "nowhere")
+    with pytest.raises(GenaugError, match="finish or repeat"):
+        LabeledImages.open(tmp_path / "set")
+    with pytest.raises(GenaugError, match="no finished set"):
+        LabeledImages.open(tmp_path / "nowhere")
 
 
 def test_a_save_that_breaks_off_is_not_taken_for_a_set(images, tmp_path, monkeypatch):
@@ -180,16 +175,20 @@ def test_a_save_that_breaks_off_is_not_taken_for_a_set(images, tmp_path, monkeyp
 
     def broken(path, data):
         written.append(path)
-        if len(written) == 5: raise KeyboardInterrupt
+        if len(written) == 5:
+            raise KeyboardInterrupt
         write_atomic(path, data)
 
     monkeypatch.setattr(core, "write_atomic", broken)
-    with pytest.raises(KeyboardInterrupt): images.save(tmp_path / "set")
-    with pytest.raises(GenaugError): LabeledImages.open(tmp_path / "set")
+    with pytest.raises(KeyboardInterrupt):
+        images.save(tmp_path / "set")
+    with pytest.raises(GenaugError):
+        LabeledImages.open(tmp_path / "set")
 
 
 def test_torchvision_reads_a_saved_set(images, tmp_path):
     from torchvision.datasets import ImageFolder
+
     images.save(tmp_path / "set")
     tree = ImageFolder(str(tmp_path / "set"))
     names = [file_name(name) for name in images.class_names]
@@ -224,6 +223,7 @@ def test_hugging_face_datasets_reads_a_saved_set(images, multi, tmp_path, task):
 
 def test_pandas_reads_the_metadata(images, tmp_path):
     import pandas as pd
+
     images.save(tmp_path / "set")
     table = pd.read_json(tmp_path / "set" / "metadata.jsonl", lines=True)
     assert (
@@ -257,10 +257,14 @@ def test_indexing_joining_and_selecting_keep_everything_aligned(images):
     )
     assert len(images[[]]) == 0 and len(images[0:0]) == 0
     same(images[:3] + images[3:], images)
-    with pytest.raises(GenaugError, match="distinct"): images + images
-    with pytest.raises(GenaugError, match="same class names"): images + LabeledImages([], [], ("x",), [])
-    with pytest.raises(GenaugError, match="no image|No image"): images.index(["stranger"])
-    with pytest.raises(IndexError): images[8]
+    with pytest.raises(GenaugError, match="distinct"):
+        images + images
+    with pytest.raises(GenaugError, match="same class names"):
+        images + LabeledImages([], [], ("x",), [])
+    with pytest.raises(GenaugError, match="no image|No image"):
+        images.index(["stranger"])
+    with pytest.raises(IndexError):
+        images[8]
 
 
 def test_joining_keeps_digests_and_fills_what_one_side_lacks(images):
@@ -274,7 +278,8 @@ def test_pixels_on_disk_are_decoded_when_asked_for(images, tmp_path):
     stored = LabeledImages.open(tmp_path / "set")
     os.remove(stored.pixels[4])
     assert np.array_equal(stored.image(3), images.image(3))
-    with pytest.raises(GenaugError, match="Cannot read"): stored.image(4)
+    with pytest.raises(GenaugError, match="Cannot read"):
+        stored.image(4)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +324,8 @@ def test_wrong_lengths_and_repeated_names_are_refused():
 
 
 def test_multi_label_sets_have_no_single_target(multi):
-    with pytest.raises(GenaugError, match="labels"): multi.targets
+    with pytest.raises(GenaugError, match="labels"):
+        multi.targets
     assert multi.counts() == pytest.approx(dict(zip(multi.class_names, multi.labels.astype(float).sum(0))))
 
 
@@ -346,14 +352,15 @@ def test_batches_lie_in_the_unit_interval_and_arrays_come_back_exactly(images):
     assert (
         batch.shape == (8, 3, 12, 12)
         and batch.dtype == torch.float32
-        and 0 <= batch.min()
+        and batch.min() >= 0
         and batch.max() <= 1
     )
     assert images.batch(["a/3.png"], channels=1).shape == (1, 1, 9, 9)
     for position in range(8):
         array = images.image(position)
         assert np.array_equal(to_uint8(to_tensor([array], channels=array.shape[2]))[0], array)
-    with pytest.raises(GenaugError, match="different sizes"): images.batch()
+    with pytest.raises(GenaugError, match="different sizes"):
+        images.batch()
     ramp = torch.linspace(-0.5, 1.5, 48).view(1, 3, 4, 4)
     assert to_uint8(ramp)[0].min() == 0 and to_uint8(ramp)[0].max() == 255
     assert (
@@ -381,13 +388,17 @@ def test_every_mode_of_a_picture_becomes_grey_or_rgb(mode, tmp_path):
         else picture.convert(mode)
     )
     path = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "LAB") else "x.png")
-    if mode == "HSV": picture = picture.convert("RGB")
+    if mode == "HSV":
+        picture = picture.convert("RGB")
     picture.save(path)
     array = decode_image(path)
     assert array.dtype == np.uint8 and array.shape == (6, 5, 1 if mode in ("1", "L", "LA", "I;16") else 3)
-    if mode == "RGB": assert np.array_equal(array, np.asarray(picture))
-    if mode == "1": assert set(np.unique(array)) <= {0, 255}
-    if mode == "I;16": assert array[0, 0, 0] == 156
+    if mode == "RGB":
+        assert np.array_equal(array, np.asarray(picture))
+    if mode == "1":
+        assert set(np.unique(array)) <= {0, 255}
+    if mode == "I;16":
+        assert array[0, 0, 0] == 156
 
 
 def test_transparency_is_laid_over_white_and_rotation_applied(tmp_path):
@@ -438,6 +449,7 @@ def test_file_names_are_safe_and_injective():
 
 def test_no_two_short_names_collide():
     from itertools import product
+
     names = ["".join(letters) for length in range(4) for letters in product("a./% \\A", repeat=length)]
     assert len({file_name(name) for name in names}) == len(names)
 
@@ -477,12 +489,18 @@ def test_hashes_see_types_order_and_nesting():
     ) == content_hash(1.5)
     array = np.arange(12).reshape(3, 4)
     assert content_hash(array.T) == content_hash(np.ascontiguousarray(array.T)) != content_hash(array)
-    with pytest.raises(TypeError): content_hash(object())
+    with pytest.raises(TypeError):
+        content_hash(object())
 
 
 def test_a_hash_is_the_same_in_another_process():
-    import subprocess, sys
-    code = "from genaug.core import content_hash, seed_from; print(content_hash({'b': 1.5, 'a': ['é', None]}), seed_from('x', 3))"
+    import subprocess
+    import sys
+
+    code = (
+        "from genaug.identity import content_hash, seed_from; print(content_hash({'b': 1.5, 'a': ['é', "
+        "None]}), seed_from('x', 3))"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -494,7 +512,7 @@ def test_a_hash_is_the_same_in_another_process():
 
 def test_seeds_fit_and_spread():
     seeds = [seed_from("row", number) for number in range(2000)]
-    assert len(set(seeds)) == 2000 and 0 <= min(seeds) and max(seeds) < 2**63
+    assert len(set(seeds)) == 2000 and min(seeds) >= 0 and max(seeds) < 2**63
     torch.Generator().manual_seed(max(seeds)), np.random.default_rng(max(seeds))
     assert abs(np.mean(seeds) / 2**63 - 0.5) < 0.03
 
@@ -507,7 +525,8 @@ def test_atomic_writes_replace_whole_files_and_clean_up(tmp_path, monkeypatch):
     monkeypatch.setattr(
         os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
-    with pytest.raises(OSError): write_atomic(tmp_path / "deep" / "a.txt", "new")
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "deep" / "a.txt", "new")
     assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "größe" and len(
         list((tmp_path / "deep").iterdir())
     ) == 1
@@ -530,7 +549,8 @@ def test_plan_rows_survive_json():
         "f",
     )
     assert PlanRow.from_json(json.loads(json.dumps(row.to_json()))) == row
-    with pytest.raises(AttributeError): row.seed = 1
+    with pytest.raises(AttributeError):
+        row.seed = 1
 
 
 def unequal(counts=(7, 3, 1)):
@@ -551,7 +571,8 @@ def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
         for copies in (small, large)
     )
     assert set(one) <= set(two) and len(set(two)) == len(two)
-    if small == int(small): assert two[:len(one)] == one
+    if small == int(small):
+        assert two[: len(one)] == one
 
 
 @pytest.mark.parametrize(
@@ -568,9 +589,10 @@ def test_counts_per_class_nest(small, large):
 
 def test_budgets_ask_for_the_right_numbers():
     real = unequal()
-    classes = lambda budget: np.bincount(
-        [slot.class_index for slot in budget.slots(real)], minlength=3
-    ).tolist()
+
+    def classes(budget):
+        return np.bincount([slot.class_index for slot in budget.slots(real)], minlength=3).tolist()
+
     assert (
         classes(Budget()) == [35, 15, 5]
         and classes(Budget(copies=1.5)) == [10, 4, 1]
@@ -615,9 +637,11 @@ class Plain(Augmenter):
     network: LabeledImages | None = None
     identity = Identity(later=("network",), never=("device",))
 
-    def plan(self, real, budget, seed): return []
+    def plan(self, real, budget, seed):
+        return []
 
-    def paint(self, rows, real): return []
+    def paint(self, rows, real):
+        return []
 
 
 def test_augmenters_are_their_settings(images, tmp_path):
@@ -631,11 +655,14 @@ def test_augmenters_are_their_settings(images, tmp_path):
     assert one.fit(images) is one and one.fingerprint() != before and one.fitted_on == images.fingerprint()
     one.save(tmp_path / "fitted")
     assert Plain().load(tmp_path / "fitted").fingerprint() == one.fingerprint()
-    with pytest.raises(GenaugError, match="no saved augmenter"): Plain().load(tmp_path)
-    with pytest.raises(GenaugError, match="was saved by"): Plain(name="other").load(tmp_path / "fitted")
+    with pytest.raises(GenaugError, match="no saved augmenter"):
+        Plain().load(tmp_path)
+    with pytest.raises(GenaugError, match="was saved by"):
+        Plain(name="other").load(tmp_path / "fitted")
     assert one.select([1, 2], [3, 4], images) == [Decision(), Decision()]
     for unfinished in (Augmenter, Mixer):
-        with pytest.raises(TypeError, match="abstract"): unfinished()
+        with pytest.raises(TypeError, match="abstract"):
+            unfinished()
 
 
 def test_fit_finds_a_broken_file_before_work_starts(images, tmp_path):
@@ -643,7 +670,8 @@ def test_fit_finds_a_broken_file_before_work_starts(images, tmp_path):
     stored = LabeledImages.open(tmp_path / "set")
     fresh = LabeledImages(stored.pixels, stored.labels, stored.class_names, stored.ids)
     stored.pixels[3].write_bytes(b"broken")
-    with pytest.raises(GenaugError, match="repair, convert or remove"): Plain().fit(fresh)
+    with pytest.raises(GenaugError, match="repair, convert or remove"):
+        Plain().fit(fresh)
 
 
 def test_settings_replace_objects_by_their_fingerprint():

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.diffusion import load_backbone
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.stable_diffusion import load_backbone
 from genaug.methods.da_fusion import da_fusion, later_tokens
 from genaug.prompts import ClassPrompt
-from genaug.recipe import ClassName, LearnedTokens, learn_or_load
+from genaug.choices import ClassName, LearnedTokens, learn_or_load
 from genaug.schedule import Showing, SwapOwn, TrainingSchedule
 from toy_world import toy_backbone, toy_photographs
 
@@ -41,7 +43,7 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
     steps = {row.settings["strength"]: 25 - method.start.first_step(row, 25) for row in rows}
     assert steps == {0.25: 6, 0.5: 12, 0.75: 18, 1.0: 25}
     assert method.evaluations(rows) == int((counts * (6, 12, 18, 25)).sum())
-    for name in real.ids[:3]:     # and of each photograph's own variants too
+    for name in real.ids[:3]:  # and of each photograph's own variants too
         own = drawn[[row.inputs[0][0] == name for row in rows]]
         assert all(
             abs((own == strength).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(own))
@@ -64,7 +66,7 @@ def test_every_row_edits_its_own_photograph_and_keeps_its_label():
     rows = fitted(real).plan(real, Budget(5), 0)
     assert len(rows) == 30
     for row in rows:
-        (name, weight), = row.inputs
+        ((name, weight),) = row.inputs
         assert (
             weight == 1
             and row.settings["anchor"] == name
@@ -106,6 +108,7 @@ def test_a_photograph_is_swapped_for_its_own_variants_only_whatever_the_order():
 
 def test_strength_one_still_holds_a_trace_of_the_photograph():
     from genaug.sampling import row_noise
+
     real = toy_photographs()
     method = fitted(real, strengths=1.0)
     rows = method.plan(real, Budget(1), 0)
@@ -128,7 +131,8 @@ def tiny():
 
 
 def test_words_of_one_split_never_paint_another(tiny, tmp_path):
-    "The released pipeline is shared by all objects of a process and keeps the first split's words; here words follow content."
+    """The released pipeline is shared by all objects of a process and keeps the first split's words; here
+    words follow content."""
     first, second = toy_photographs((2, 2), seed=0), toy_photographs((2, 2), seed=1)
     naming = LearnedTokens(steps=2, learning_rate=0.1, batch_size=2, tokens_per_class=2, initial=None)
     one, two, again = (
@@ -170,7 +174,8 @@ def test_two_methods_in_one_process_keep_their_own_words(tiny):
 
 
 def test_classes_whose_names_differ_by_a_blank_have_words_of_their_own():
-    from genaug.concepts.textual_inversion import placeholder_names
+    from genaug.concepts.attach import placeholder_names
+
     words = placeholder_names(["hot dog", "hot_dog", "Hot Dog"])
     assert len(set(words.values())) == 3
     assert ClassPrompt().text("leafy spurge", {"other": "<c000>"}) == "a photo of a leafy spurge"

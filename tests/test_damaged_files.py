@@ -1,36 +1,33 @@
-"""Files that are truncated, flipped by a bit, foreign or missing: one sentence, or made again; never other pictures."""
+"""Files that are truncated, flipped by a bit, foreign or missing: one sentence, or made again; never other
+pictures."""
 
 import json
 import os
 import pickle
 import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from toy_world import toy_backbone, toy_photographs
 
-import genaug.training as training
-from genaug.concepts.lora import ConceptShelf
-from genaug.concepts.textual_inversion import Concept
-from genaug.core import Budget, GenaugError
-from genaug.diffusion import load_backbone, load_parts, loading_remedy, locate_model
+from genaug.concepts.lora import AdapterSet
+from genaug.concepts.concept import Concept
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.stable_diffusion import load_backbone, load_parts
+from genaug.loading import locate_model
 from genaug.generators.dcgan import DCGAN
-from genaug.generators.common import Album, pictures_of
 from genaug.methods.diff_ii import diff_ii
-from genaug.painting import open_synthetic, read_decisions, read_plan, synthesize
-from genaug.recipe import ClassName
+from genaug.synthetic_set import open_synthetic, read_decisions
+from genaug.plan_file import read_plan
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName
 from genaug.training import (
     LoopSettings,
-    load_checkpoint,
-    make_optimizer,
-    named_tensors,
     newest_checkpoint,
-    save_checkpoint,
     train_loop,
 )
 
@@ -357,7 +354,8 @@ class NoSpace(OSError):
             "Error while serializing: I/O error: No space left on device (os error 28)"
         ),
         RuntimeError(
-            "[enforce fail at inline_container.cc:862] . PytorchStreamWriter failed writing file data/1: file write failed"
+            "[enforce fail at inline_container.cc:862] . PytorchStreamWriter failed writing file "
+            "data/1: file write failed"
         ),
     ],
 )
@@ -442,9 +440,9 @@ def test_a_concept_with_a_damaged_record(tmp_path, text):
     ],
 )
 def test_a_shelf_with_a_damaged_record(tmp_path, text):
-    ConceptShelf({"cat": concept()}, "class").save(tmp_path)
+    AdapterSet({"cat": concept()}, "class").save(tmp_path)
     (tmp_path / "shelf.json").write_text(text)
-    refusal(ConceptShelf.load, tmp_path)
+    refusal(AdapterSet.load, tmp_path)
 
 
 def small_gan():

@@ -1,4 +1,5 @@
 """genaug.data on real files: every fault of a folder has a defined behaviour, and no split leaks."""
+
 import json
 import os
 import struct
@@ -9,24 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genaug.core import GenaugError, LabeledImages
-from genaug.data import (
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.data.splits import (
     TUNING_SEEDS,
     Manifest,
     assert_only,
     carve_validation,
-    check_folder,
     few_shot,
     long_tail,
     long_tail_counts,
-    open_folder,
-    open_source,
-    parse_source,
-    printable,
     rank_classes,
     tuning_sets,
     unused,
 )
+from genaug.data.folders import check_folder, open_folder
+from genaug.data.sources import open_source, parse_source
+from genaug.messages import printable
+from toy_sets import noise_set
 
 
 def picture(path, seed=0, size=(12, 10), mode="RGB", **options):
@@ -416,25 +417,12 @@ def test_sources(folder, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def pool():
-    random = np.random.default_rng(0)
-    targets = np.repeat(np.arange(4), (30, 20, 10, 3))
-    return LabeledImages(
-        list(random.integers(0, 255, (63, 8, 8, 3), dtype=np.uint8)),
-        targets,
-        ("d", "c", "b", "a"),
-        [f"pool/{number:02d}" for number in range(63)],
-    )
+    return noise_set(np.repeat(np.arange(4), (30, 20, 10, 3)), ("d", "c", "b", "a"), ids="pool/{:02d}")
 
 
 @pytest.fixture(scope="module")
 def held_out(pool):
-    random = np.random.default_rng(1)
-    return LabeledImages(
-        list(random.integers(0, 255, (8, 8, 8, 3), dtype=np.uint8)),
-        np.arange(8) % 4,
-        pool.class_names,
-        [f"test/{number}" for number in range(8)],
-    )
+    return noise_set(np.arange(8) % 4, pool.class_names, seed=1, ids="test/{}")
 
 
 @pytest.mark.parametrize(
@@ -476,7 +464,7 @@ def test_growing_the_pool_keeps_the_order_of_what_was_there(pool):
         after = rank_classes(pool, 0)[name]
         assert tuple(one for one in after if one in before) == before
         assert len(before) == 3 or (len(after) > len(before) and list(before) != sorted(before))
-    chosen = {name for name in few_shot(pool, 5, 0).ids} & set(part.ids)
+    chosen = set(few_shot(pool, 5, 0).ids) & set(part.ids)
     assert chosen <= set(few_shot(part, 5, 0).ids)
 
 

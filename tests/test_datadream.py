@@ -1,4 +1,5 @@
 "DataDream: adapters per class and per set, painted row by row."
+
 import dataclasses
 import json
 
@@ -7,15 +8,18 @@ import pytest
 import torch
 from random_pipeline import random_pipeline
 
-from genaug.concepts.lora import ConceptShelf
-from genaug.concepts.textual_inversion import Concept
-from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
-from genaug.diffusion import StableDiffusionBackbone
+from genaug.concepts.lora import AdapterSet
+from genaug.concepts.concept import Concept
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.methods.datadream import datadream
-from genaug.recipe import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain
+from genaug.choices import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain
 from genaug.schedule import TwoLoss
-from genaug.registry import make_arm
+from genaug.arms import make_arm
 from toy_world import toy_backbone
+from toy_sets import noise_set
 
 CHEAP = LearnedAdapter(steps=3, learning_rate=0.05, rank=2, batch_size=2, warmup=0, flip=False)
 
@@ -28,14 +32,8 @@ def backbone(tmp_path_factory):
 
 
 def photographs(seed=0, counts=(2, 1)):
-    draw = np.random.default_rng(seed)
     targets = np.repeat(np.arange(2), counts)
-    return LabeledImages(
-        [(60 + 90 * target + draw.integers(0, 60, (16, 16, 3))).astype(np.uint8) for target in targets],
-        targets,
-        ["wren", "owl"],
-        [f"{number}.png" for number in range(len(targets))],
-    )
+    return noise_set(targets, ["wren", "owl"], size=16, seed=seed, high=60, tints=(60, 150))
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +54,18 @@ def farthest(first, second):
 
 def test_the_defaults_are_the_papers():
     method = datadream()
-    paper = dict(
-        scope="class",
-        fuse=1,
-        steps=200 * 16 // 8,
-        learning_rate=1e-4,
-        batch_size=8,
-        rank=16,
-        text_encoder=True,
-        warmup=100,
-        schedule="cosine",
-        flip=False,
-    )
+    paper = {
+        "scope": "class",
+        "fuse": 1,
+        "steps": 200 * 16 // 8,
+        "learning_rate": 1e-4,
+        "batch_size": 8,
+        "rank": 16,
+        "text_encoder": True,
+        "warmup": 100,
+        "schedule": "cosine",
+        "flip": False,
+    }
     assert {name: getattr(method.naming, name) for name in paper} == paper
     assert (method.num_inference_steps, method.guidance_scale, method.use) == (
         50,
@@ -106,7 +104,7 @@ def test_the_arm_of_the_comparison():
 
 def test_one_adapter_per_class_from_its_own_photographs_only(fitted, backbone):
     method, real = fitted
-    assert isinstance(method.concept, ConceptShelf) and list(method.concept.concepts) == ["wren", "owl"]
+    assert isinstance(method.concept, AdapterSet) and list(method.concept.concepts) == ["wren", "owl"]
     owl = LabeledImages([*real.pixels[:2], 255 - real.pixels[2]], real.targets, real.class_names, real.ids)
     again = datadream(naming=CHEAP, backbone=backbone).fit(owl).concept
     same = {
@@ -158,7 +156,7 @@ def test_the_adapter_is_what_differs(fitted):
         for painted in (method.paint([row], real), method.paint([other], real), plain.paint([row], real))
     )
     assert farthest(own, borrowed) > 2 and farthest(own, none) > 2
-    assert farthest(none, plain.paint([row], real)) == 0             # the backbone carries nothing afterwards
+    assert farthest(none, plain.paint([row], real)) == 0  # the backbone carries nothing afterwards
     with pytest.raises(GenaugError, match="no adapter for 'emu'"):
         method.paint([dataclasses.replace(row, settings={**row.settings, "adapters": (("emu", 1.0),)})], real)
 

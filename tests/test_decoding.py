@@ -1,4 +1,5 @@
-"""What a file says about its values is followed, or said; ordinary files decode to the pixels they always had."""
+"""What a file says about its values is followed, or said; ordinary files decode to the pixels they always
+had."""
 
 import io
 import struct
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from genaug.core import GenaugError, content_hash, decode_image, picture_traits
+from genaug.messages import GenaugError
+from genaug.identity import content_hash
+from genaug.decoding import decode_image, picture_traits
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -20,7 +23,10 @@ SWAPPED = (
 
 def grey_profile(gamma):
     "The smallest ICC profile of a grey scanner."
-    number = lambda value: struct.pack(">i", round(value * 65536))
+
+    def number(value):
+        return struct.pack(">i", round(value * 65536))
+
     tags = {
         b"wtpt": b"XYZ \0\0\0\0" + number(0.9642) + number(1) + number(0.8249),
         b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0",
@@ -44,9 +50,10 @@ def grey_profile(gamma):
 
 def png(width, height, depth, colour, raw, **chunks):
     "A PNG of any depth, with further chunks before the pixels."
-    chunk = lambda name, data: (
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    )
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
     stride = len(raw) // height
     lines = b"".join(b"\0" + raw[row * stride : (row + 1) * stride] for row in range(height))
     return (

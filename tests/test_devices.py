@@ -1,4 +1,6 @@
-"""Everything of a method computes on the device of the run; the precision of the backbone; what the statement of costs computes."""
+"""Everything of a method computes on the device of the run; the precision of the backbone; what the statement
+of costs computes."""
+
 import dataclasses
 import json
 import time
@@ -11,10 +13,10 @@ from second_device import ELSEWHERE, Elsewhere, second_device
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import _disable_current_modes
 
-from genaug import cost, diffusion
-from genaug.core import Budget, GenaugError, LabeledImages
+from genaug import cost, stable_diffusion
+from genaug.plans import Budget
+from genaug.messages import GenaugError
 from genaug.cost import (
-    Cost,
     codec_evaluations,
     denoiser_seconds,
     loading_sentence,
@@ -22,20 +24,31 @@ from genaug.cost import (
     set_cost,
     work_of,
 )
-from genaug.diffusion import DTYPES, StableDiffusionBackbone, ToyBackbone, dtype_for, load_backbone
+from genaug.loading import DTYPES, dtype_for
+from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
+from genaug.diffusion import ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
 from genaug.methods import real_filter
-from genaug.methods.diagen import SoftWeight, load_or_fit
 from genaug.methods.feature_aligned import AlignedWeights, Chosen, expert_for
-from genaug.networks import kind_of_data
-from genaug.painting import synthesize
-from genaug.recipe import ClassName, Recipe
-from genaug.registry import find_method, make_arm, method_names
+from genaug.roles import kind_of_data
+from genaug.choices import ClassName
+from genaug.registry import find_method, method_names
+from genaug.arms import make_arm
+from toy_sets import noise_set
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
 PLACED = [name for name in AUGMENTERS if "device" in make_arm(name).augmenter.surroundings]
-QUICK = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0,
-         "expert_network": "letters", "expert_weights": "embedded", "expert_size": 32, "expert_updates": 2}
+QUICK = {
+    "steps": 2,
+    "rank": 2,
+    "initial": None,
+    "batch_size": 2,
+    "warmup": 0,
+    "expert_network": "letters",
+    "expert_weights": "embedded",
+    "expert_size": 32,
+    "expert_updates": 2,
+}
 CHEAP = {
     "num_inference_steps": 3,
     "rounds": 2,
@@ -45,17 +58,22 @@ CHEAP = {
     "width": 8,
     "denoising_steps": 2,
 }
-SMALL = {"size": 32, "steps": 2, "batch_size": 2, "width": 8, "latent_dim": 8, "widths": (8, 8),
-         "pretraining_steps": 2, "pretraining_batch": 2, "corpus": 8}
+SMALL = {
+    "size": 32,
+    "steps": 2,
+    "batch_size": 2,
+    "width": 8,
+    "latent_dim": 8,
+    "widths": (8, 8),
+    "pretraining_steps": 2,
+    "pretraining_batch": 2,
+    "corpus": 8,
+}
 
 
 def photographs(size=16, count=7):
-    draw = np.random.default_rng(0)
-    labels = (np.arange(count) * 3 // count).tolist()
-    pictures = [draw.integers(60, 200, (size, size, 3)).astype(np.uint8) for _ in labels]
-    return LabeledImages(
-        pictures, labels, ("wren", "great tit", "owl"), [f"{number}.png" for number in range(count)]
-    )
+    labels = np.arange(count) * 3 // count
+    return noise_set(labels, ("wren", "great tit", "owl"), size=size, low=60, high=200)
 
 
 def quick_method(name, backbone, device):
@@ -95,8 +113,9 @@ def painted(name, device, folder, backbone=None):
 
 @pytest.fixture(autouse=True)
 def loaded_on_the_cpu(monkeypatch):
-    "The loaders of other libraries begin with tensors without values, on the device that is the second one here."
-    for module, name in ((diffusion, "load_parts"), (real_filter, "load_clip")):
+    """The loaders of other libraries begin with tensors without values, on the device that is the second one
+    here."""
+    for module, name in ((stable_diffusion, "load_parts"), (real_filter, "load_clip")):
         monkeypatch.setattr(module, name, plainly(getattr(module, name)))
 
 
@@ -104,12 +123,14 @@ def plainly(load):
     def loaded(*args, **kwargs):
         with _disable_current_modes():
             return load(*args, **kwargs)
+
     return loaded
 
 
 @pytest.fixture
 def computed_at():
-    "Types of devices of the parameters of every network that is asked while the test runs, with the network's class."
+    """Types of devices of the parameters of every network that is asked while the test runs, with the
+    network's class."""
     seen = set()
 
     def asked(module, inputs):
@@ -178,6 +199,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_made(name, tmp
 
 class Slow(ToyBackbone):
     "A denoiser that is slow by construction, and counts what it is asked."
+
     seconds = 0.3
 
     def predict_noise(self, latents, timesteps, condition):
@@ -291,6 +313,8 @@ def test_a_large_model_is_announced_with_its_size_before_it_is_loaded(tmp_path):
 def test_augment_says_what_it_does_before_it_computes(tmp_path, monkeypatch, capsys):
     "Nothing is evaluated before the first sentence, and one evaluation before the statement."
     from genaug import cli
+    from genaug.commands.terminal import Terminal
+
     said, home = [], tmp_path / "model"
     random_pipeline().save_pretrained(home)
     predict = StableDiffusionBackbone.predict_noise
@@ -298,17 +322,41 @@ def test_augment_says_what_it_does_before_it_computes(tmp_path, monkeypatch, cap
     def counted(self, latents, *rest):
         said.append(("asked", len(latents)))
         return predict(self, latents, *rest)
+
     monkeypatch.setattr(StableDiffusionBackbone, "predict_noise", counted)
     monkeypatch.setattr(cost, "LARGE", 1000)
-    monkeypatch.setattr(cli.Terminal, "say", lambda self, *lines: said.extend(("said", line) for line in lines))
-    load = diffusion.load_parts
-    monkeypatch.setattr(diffusion, "load_parts", lambda *args: said.append(("loaded", "")) or load(*args))
+    monkeypatch.setattr(Terminal, "say", lambda self, *lines: said.extend(("said", line) for line in lines))
+    load = stable_diffusion.load_parts
+    monkeypatch.setattr(
+        stable_diffusion, "load_parts", lambda *args: said.append(("loaded", "")) or load(*args)
+    )
     clock = iter(range(10_000))
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock) * 0.01)  # no denoiser is quick by this clock
-    assert cli.run(["augment", "digits", str(tmp_path / "out"), "--method", "real-guidance", "--copies", "1", "--shots", "1", "--backbone", str(home), "--quiet"]) == 0
+    # no denoiser is quick by this clock
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock) * 0.01)
+    assert (
+        cli.run(
+            [
+                "augment",
+                "digits",
+                str(tmp_path / "out"),
+                "--method",
+                "real-guidance",
+                "--copies",
+                "1",
+                "--shots",
+                "1",
+                "--backbone",
+                str(home),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     kinds = [kind for kind, _ in said]
-    loading, measuring, stated = (next(place for place, (kind, text) in enumerate(said) if kind == "said" and word in text)
-                                  for word in ("Loading the diffusion model", "Measuring the speed", "Estimated cost"))
+    loading, measuring, stated = (
+        next(place for place, (kind, text) in enumerate(said) if kind == "said" and word in text)
+        for word in ("Loading the diffusion model", "Measuring the speed", "Estimated cost")
+    )
     assert loading < kinds.index("loaded") < measuring < kinds.index("asked") < stated
     assert [text for kind, text in said[:stated] if kind == "asked"] == [1]
 
@@ -326,6 +374,7 @@ def test_a_precision_is_refused_where_it_cannot_be():
 
 def run_command(*words):
     from genaug import cli
+
     return cli.run([*words, "--quiet"])
 
 
@@ -334,9 +383,11 @@ def test_the_precision_reaches_the_backbone_and_is_recorded_where_it_is_not_the_
 ):
     home, seen = tmp_path / "model", []
     random_pipeline().save_pretrained(home)
-    load = diffusion.load_parts
+    load = stable_diffusion.load_parts
     monkeypatch.setattr(
-        diffusion, "load_parts", lambda path, dtype, variant: seen.append(dtype) or load(path, dtype, variant)
+        stable_diffusion,
+        "load_parts",
+        lambda path, dtype, variant: seen.append(dtype) or load(path, dtype, variant),
     )
     for word in ("auto", "bfloat16"):
         code = run_command(
@@ -364,7 +415,7 @@ def test_the_precision_reaches_the_backbone_and_is_recorded_where_it_is_not_the_
 
 
 def test_float16_on_a_cpu_ends_the_command_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(diffusion, "load_parts", None)
+    monkeypatch.setattr(stable_diffusion, "load_parts", None)
     assert run_command("augment", "digits", str(tmp_path / "out"), "--dtype", "float16") == 2
     assert "16 times slower" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -412,10 +463,15 @@ def test_photographs_have_an_expert_of_imagenet():
     assert dataclasses.replace(AlignedWeights(), alignment_weight=0.0).examiners(real) == ()
 
 
-@pytest.mark.parametrize("settings, words", [
-    ("naming.expert_network=letters", "toy"), ("naming.expert_network=wide", "toy"),
-    ("naming.expert_network=resnet18;naming.expert_weights=none", "no weights"),
-    ("naming.expert_network=tf_efficientnet_lite1;naming.expert_weights=embedded", "judge")])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ("naming.expert_network=letters", "toy"),
+        ("naming.expert_network=wide", "toy"),
+        ("naming.expert_network=resnet18;naming.expert_weights=none", "no weights"),
+        ("naming.expert_network=tf_efficientnet_lite1;naming.expert_weights=embedded", "judge"),
+    ],
+)
 def test_an_expert_that_cannot_teach_photographs_is_refused_before_any_work(settings, words, monkeypatch):
     monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", None)
     method = make_arm(f"feature-aligned@{settings}").augmenter

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import training_preset
-from genaug.concepts.textual_inversion import Concept, placeholder_names
-from genaug.core import Budget, LabeledImages, PlanRow, stored_fields
-from genaug.methods import diagen
+from genaug.training_presets import training_preset
+from genaug.concepts.concept import Concept
+from genaug.concepts.attach import placeholder_names
+from genaug.plans import Budget, PlanRow
+from genaug.core import LabeledImages
+from genaug.identity import stored_fields
 from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, load_or_fit, soft_weights
-from genaug.recipe import ClassName, KeepAll, with_jitter
+from genaug.choices import ClassName, KeepAll
+from genaug.recipe import with_jitter
 from genaug.schedule import Showing, SwapOwn, TrainingSchedule
 from toy_world import toy_backbone, toy_photographs
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.core import Budget, GenaugError, LabeledImages
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.methods.diff_ii import CircleStart, diff_ii, circle_frame, circle_interpolate, turn_of
-from genaug.recipe import ClassName
+from genaug.choices import ClassName
 from toy_world import toy_backbone, toy_photographs
 
 
@@ -119,7 +121,7 @@ def test_pairs_are_distinct_photographs_of_the_class_and_all_occur():
     assert len(pairs) == 6 + 3
     positions = np.array([row.settings["position"] for row in rows])
     assert (
-        0 <= positions.min()
+        positions.min() >= 0
         and positions.max() < 1
         and abs(positions.mean() - 0.5) < 4 / math.sqrt(12 * len(rows))
     )
@@ -161,8 +163,10 @@ def test_every_mode_paints_the_class(mode):
 
 
 def test_position_zero_reconstructs_the_photograph():
-    "Diff-II at its anchor is inversion and back; the closed form and ten fixed-point iterations leave one grey level."
+    """Diff-II at its anchor is inversion and back; the closed form and ten fixed-point iterations leave one
+    grey level."""
     import dataclasses
+
     real = toy_photographs((3, 3))
     method, rows = plan(real, Budget(1), fixed_point_iterations=10)
     rows = [dataclasses.replace(row, settings={**row.settings, "position": 0.0}) for row in rows]
@@ -189,6 +193,7 @@ def test_bad_settings_name_the_good_ones():
 def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row():
     import pandas as pd
     from pathlib import Path
+
     printed_rows = pd.read_csv(Path(__file__).parents[1] / "nbs/results/paper/diff_ii_few_shot.csv")
     cells = printed_rows.pivot_table("value", ["classifier", "shots", "method"], "data")
     off = (cells[["cub", "aircraft", "pet", "cars"]].mean(axis=1) - cells["average"]).abs() > 0.011
@@ -196,11 +201,13 @@ def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row
 
 
 def test_the_paper_scale_on_a_miniature_of_cub():
-    "CUB at five shots: 1000 photographs of 200 classes, 5 copies, 25 steps with guidance, 25 inversion steps (shared brief 2.2, 3.1, 4.7)."
-    from genaug.classifier import training_preset
+    """CUB at five shots: 1000 photographs of 200 classes, 5 copies, 25 steps with guidance, 25 inversion
+    steps (shared brief 2.2, 3.1, 4.7)."""
+    from genaug.training_presets import training_preset
     from genaug.diffusion import ToyBackbone
     from genaug.prompts import ClassPrompt
     from genaug.sampling import suffixed_steps
+
     names = [f"{index + 1:03d}.Bird_{index + 1}" for index in range(200)]
     pixels = list(np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8))
     real = LabeledImages(
@@ -211,7 +218,7 @@ def test_the_paper_scale_on_a_miniature_of_cub():
         class_prompt=ClassPrompt(metaclass="bird"),
         suffixes=("flying over water",),
     )
-    paper = dict(steps=35_000, learning_rate=5e-5, batch_size=2, rank=10, tokens_per_class=1)
+    paper = {"steps": 35_000, "learning_rate": 5e-5, "batch_size": 2, "rank": 10, "tokens_per_class": 1}
     assert {name: getattr(method.naming, name) for name in paper} == paper and method.guidance_scale == 7.5
     method.naming = ClassName()
     rows = method.fit(real).plan(real, Budget(5), 0)

@@ -1,14 +1,18 @@
-"Diff-Mix, Real-Mix, Diff-AUG, Diff-Gen and Real-Gen: labels, targets, counts, what they paint in closed form, and what they refuse."
+"""Diff-Mix, Real-Mix, Diff-AUG, Diff-Gen and Real-Gen: labels, targets, counts, what they paint in closed
+form, and what they refuse."""
+
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from genaug.concepts.textual_inversion import Concept
-from genaug.core import Budget, GenaugError, LabeledImages
+from genaug.concepts.concept import Concept
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
-from genaug.recipe import (
+from genaug.choices import (
     Naming,
     AnotherClass,
     ClassName,
@@ -20,17 +24,14 @@ from genaug.recipe import (
 )
 from genaug.schedule import SwapClass, SwapPool
 from toy_world import toy_backbone, toy_photographs
+from toy_sets import noise_set
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 
 
 def photographs(counts=(4, 4, 4, 4, 4)):
     "Noise with labels; nobody paints it."
-    targets = np.repeat(np.arange(len(counts)), counts)
-    pixels = list(np.random.default_rng(0).integers(0, 256, (len(targets), 8, 8, 3), dtype=np.uint8))
-    return LabeledImages(
-        pixels, targets, NAMES[: len(counts)], [f"{place}.png" for place in range(len(targets))]
-    )
+    return noise_set(np.repeat(np.arange(len(counts)), counts), NAMES[: len(counts)])
 
 
 def plan(kind, real, budget=Budget(5), seed=0, **settings):
@@ -86,7 +87,7 @@ def test_the_target_is_uniform_over_the_other_classes_and_never_the_own():
     np.add.at(counts, both_ends(rows, real), 1)
     assert (np.diag(counts) == 0).all()
     off = counts[~np.eye(5, dtype=bool)]
-    assert ((off - 150) ** 2 / 150).sum() < 40          # 15 degrees of freedom: beyond the 99.9 % point
+    assert ((off - 150) ** 2 / 150).sum() < 40  # 15 degrees of freedom: beyond the 99.9 % point
 
 
 def test_including_the_own_class_one_row_in_k_keeps_its_hard_label():
@@ -137,7 +138,8 @@ def test_a_budget_by_class_asks_for_images_into_the_class(budget, wanted):
 
 
 def test_an_edit_ends_in_the_target_class_only_if_it_is_strong():
-    "In closed form: at 0.1 the image is still nearest to its source's mean, at 1 to its target's, and the change grows in between."
+    """In closed form: at 0.1 the image is still nearest to its source's mean, at 1 to its target's, and the
+    change grows in between."""
     real = toy_photographs((4, 4))
     method, rows = plan(real_mix, real, Budget(2))
     means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
@@ -188,7 +190,7 @@ def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
         np.abs(one.astype(int) - other).mean()
         for one, other in zip(method.paint(rows, real), method.paint(rows, others))
     ]
-    assert min(apart) > 0.5                              # 8.5 % of the photograph is in the start
+    assert min(apart) > 0.5  # 8.5 % of the photograph is in the start
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """Every published layout, in miniature, opens with the counts it was built with; every trap is a finding."""
+
 import csv
 import pickle
 import socket
@@ -12,12 +13,23 @@ from miniatures import LAYOUTS, annotations, save, write
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
-from genaug.core import GenaugError
-from genaug.data import Manifest, carve_validation, check_folder, examine_source, open_folder
-from genaug.readers import DISTRIBUTIONS, check_distribution, formats, open_sets
+from genaug.messages import GenaugError
+from genaug.data.splits import Manifest, carve_validation
+from genaug.data.folders import check_folder, open_folder
+from genaug.data.sources import examine_source
+from genaug.readers import DISTRIBUTIONS, formats, open_sets
+from genaug.data.distributions import check_distribution
 
-NORMAL = {"published-counts", "single-image", "grey", "palette", "banner", "groups", "near-copy",
-          "near-copy-labels"}
+NORMAL = {
+    "published-counts",
+    "single-image",
+    "grey",
+    "palette",
+    "banner",
+    "groups",
+    "near-copy",
+    "near-copy-labels",
+}
 
 
 def examined(name, folder, **options):
@@ -31,10 +43,12 @@ def kinds(name, folder):
 
 def counts(sets):
     "(part, class or group) -> pictures."
-    found = Counter((part, images.class_names[target]) for part, images in sets.items()
-                    for target in images.targets)
-    return found + Counter((part, group) for part, images in sets.items() for group in images.groups or ()
-                           if group)
+    found = Counter(
+        (part, images.class_names[target]) for part, images in sets.items() for target in images.targets
+    )
+    return found + Counter(
+        (part, group) for part, images in sets.items() for group in images.groups or () if group
+    )
 
 
 def edit(path, old, new):
@@ -51,6 +65,7 @@ def intact(tmp_path_factory):
 
 # ---- every layout
 
+
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("above", [0, 1], ids=["home", "folder above"])
 def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
@@ -59,8 +74,10 @@ def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
     built = intact[name]
     place = built.home.parents[above - 1] if above else built.home
     report = examined(name, place)
-    assert report.ok and not {finding.kind for finding in report.findings
-                              if finding.severity == "warning"} - NORMAL
+    assert (
+        report.ok
+        and not {finding.kind for finding in report.findings if finding.severity == "warning"} - NORMAL
+    )
     assert built.counts.items() <= counts(report.sets).items()
     wanted = Counter()
     for (part, word), count in built.counts.items():
@@ -83,14 +100,17 @@ def test_counts_that_differ_from_the_published_ones_are_a_warning(name, intact):
 
 def test_counts_that_agree_are_not_mentioned(intact, monkeypatch):
     from dataclasses import replace
+
     same = replace(DISTRIBUTIONS["cub"], num_classes=3, published={"train": 9, "test/Laysan Albatross": 2})
-    assert "published-counts" not in {finding.kind
-                                      for finding in check_distribution(same, intact["cub"].home).findings}
+    assert "published-counts" not in {
+        finding.kind for finding in check_distribution(same, intact["cub"].home).findings
+    }
 
 
 def test_nothing_is_unpickled_and_nothing_fetched(intact, monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("not allowed")
+
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -101,6 +121,7 @@ def test_nothing_is_unpickled_and_nothing_fetched(intact, monkeypatch):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_terminal_checks_a_layout(name, intact):
     from genaug.cli import app
+
     result = CliRunner().invoke(app, ["check", f"{name}:{intact[name].home}"])
     assert result.exit_code == 0, result.output
     total = sum(count for (_, word), count in intact[name].counts.items() if word in intact[name].classes)
@@ -117,26 +138,36 @@ def test_a_folder_that_is_something_else_is_refused(name, tmp_path, intact):
 
 # ---- the same pictures, labels and names as torchvision's readers
 
+
 def same_as(sets, parts, paths, labels, classes):
     "Are the rows of these parts those of torchvision, in its order?"
-    ours = [(Path(images.pixels[row]).name, images.class_names[images.targets[row]])
-            for images in (sets[part] for part in parts) for row in range(len(images))]
+    ours = [
+        (Path(images.pixels[row]).name, images.class_names[images.targets[row]])
+        for images in (sets[part] for part in parts)
+        for row in range(len(images))
+    ]
     assert sorted(ours) == sorted((Path(path).name, classes[label]) for path, label in zip(paths, labels))
     assert sets[parts[0]].class_names == tuple(classes)
 
 
 def test_aircraft_are_those_of_torchvision(intact):
     from torchvision.datasets import FGVCAircraft
+
     built = intact["fgvc-aircraft"]
     sets = open_sets(f"fgvc-aircraft:{built.home}")
-    for split, parts in (("train", ["train"]), ("val", ["val"]), ("trainval", ["train", "val"]),
-                         ("test", ["test"])):
+    for split, parts in (
+        ("train", ["train"]),
+        ("val", ["val"]),
+        ("trainval", ["train", "val"]),
+        ("test", ["test"]),
+    ):
         theirs = FGVCAircraft(built.home.parents[1], split, download=False)
         same_as(sets, parts, theirs._image_files, theirs._labels, theirs.classes)
 
 
 def test_cars_are_those_of_torchvision(intact):
     from torchvision.datasets import StanfordCars
+
     built = intact["stanford-cars"]
     sets = open_sets(f"stanford-cars:{built.home}")
     for split in ("train", "test"):
@@ -146,6 +177,7 @@ def test_cars_are_those_of_torchvision(intact):
 
 def test_pets_are_those_of_torchvision_but_for_capitals(intact):
     from torchvision.datasets import OxfordIIITPet
+
     built = intact["oxford-pet"]
     sets = open_sets(f"oxford-pet:{built.home}")
     for split, part in (("trainval", "train"), ("test", "test")):
@@ -156,17 +188,24 @@ def test_pets_are_those_of_torchvision_but_for_capitals(intact):
 
 def test_flowers_are_those_of_torchvision(intact, monkeypatch):
     from torchvision.datasets import Flowers102
+
     monkeypatch.setattr(Flowers102, "_check_integrity", lambda self: True)
     built = intact["flowers-102"]
     sets = open_sets(f"flowers-102:{built.home}")
     for split in ("train", "val", "test"):
         theirs = Flowers102(built.home.parent, split, download=False)
         numbers = sorted(set(theirs._labels))
-        same_as(sets, [split], theirs._image_files, [numbers.index(label) for label in theirs._labels],
-                [Flowers102.classes[number] for number in numbers])
+        same_as(
+            sets,
+            [split],
+            theirs._image_files,
+            [numbers.index(label) for label in theirs._labels],
+            [Flowers102.classes[number] for number in numbers],
+        )
 
 
 # ---- traps: name of the layout, what is done to the copy, kind, severity, part of the sentence
+
 
 def missing(home):
     (home / "images" / miniatures.BIRDS[0] / "Black_footed_Albatross_0000_1000.jpg").unlink()
@@ -196,8 +235,11 @@ def no_label(home):
 
 def outside(home):
     save(home.parent / "elsewhere.jpg", 77)
-    edit(home / "images.txt", "001.Black_footed_Albatross/Black_footed_Albatross_0000_1000.jpg",
-         "../../elsewhere.jpg")
+    edit(
+        home / "images.txt",
+        "001.Black_footed_Albatross/Black_footed_Albatross_0000_1000.jpg",
+        "../../elsewhere.jpg",
+    )
 
 
 def broken(home):
@@ -237,8 +279,10 @@ def unlisted_flower(home):
 
 def from_zero(home):
     path = home / "devkit" / "cars_train_annos.mat"
-    rows = [(1, 1, 5, 5, int(row["class"]) - 1, str(row["fname"]))
-            for row in loadmat(path, squeeze_me=True)["annotations"]]
+    rows = [
+        (1, 1, 5, 5, int(row["class"]) - 1, str(row["fname"]))
+        for row in loadmat(path, squeeze_me=True)["annotations"]
+    ]
     savemat(path, annotations(rows, "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname"))
 
 
@@ -262,39 +306,104 @@ TRAPS = [
     ("cub", copied, "leak", "warning", "lie in two parts and are left out of the earlier one"),
     ("cub", extra, "unlisted", "warning", "first 'images/004.Groove_billed_Ani/new.jpg', are in no list"),
     ("cub", empty_class, "empty-class", "error", "'Groove billed Ani'"),
-    ("cub", lambda home: (home / "train_test_split.txt").unlink(), "source", "error",
-     "train_test_split.txt' is missing"),
-    ("cub", lambda home: edit(home / "images.txt", "2 ", ""), "source", "error",
-     "has 1 columns instead of 2"),
-    ("cub", lambda home: edit(home / "image_class_labels.txt", "1 1\n", "1 0\n"), "source", "error",
-     "classes count from 1 to 3"),
-    ("cub", lambda home: (home / "images.txt").write_bytes(b"\xff\xfe\x00\x01"), "source", "error",
-     "cannot be read as text"),
-    ("fgvc-aircraft", lambda home: edit(home / "variants.txt", "F-16A/B", "F-16A B"), "source", "error",
-     "has the variant 'F-16A/B'"),
-    ("fgvc-aircraft", lambda home: (home / "images" / "0034309.jpg").unlink(), "missing-picture", "error",
-     "of train"),
-    ("fgvc-aircraft", lambda home: (home / "images_variant_test.txt").unlink(), "source", "error",
-     "is missing"),
+    (
+        "cub",
+        lambda home: (home / "train_test_split.txt").unlink(),
+        "source",
+        "error",
+        "train_test_split.txt' is missing",
+    ),
+    (
+        "cub",
+        lambda home: edit(home / "images.txt", "2 ", ""),
+        "source",
+        "error",
+        "has 1 columns instead of 2",
+    ),
+    (
+        "cub",
+        lambda home: edit(home / "image_class_labels.txt", "1 1\n", "1 0\n"),
+        "source",
+        "error",
+        "classes count from 1 to 3",
+    ),
+    (
+        "cub",
+        lambda home: (home / "images.txt").write_bytes(b"\xff\xfe\x00\x01"),
+        "source",
+        "error",
+        "cannot be read as text",
+    ),
+    (
+        "fgvc-aircraft",
+        lambda home: edit(home / "variants.txt", "F-16A/B", "F-16A B"),
+        "source",
+        "error",
+        "has the variant 'F-16A/B'",
+    ),
+    (
+        "fgvc-aircraft",
+        lambda home: (home / "images" / "0034309.jpg").unlink(),
+        "missing-picture",
+        "error",
+        "of train",
+    ),
+    (
+        "fgvc-aircraft",
+        lambda home: (home / "images_variant_test.txt").unlink(),
+        "source",
+        "error",
+        "is missing",
+    ),
     ("stanford-cars", from_zero, "source", "error", "has the class '0', and classes count from 1 to 2"),
     ("stanford-cars", unlabelled_test, "no-test-labels", "warning", "have no labels"),
-    ("stanford-cars", lambda home: (home / "devkit" / "cars_meta.mat").write_bytes(b"MATLAB" * 40), "source",
-     "error", "cannot be read as a MATLAB"),
+    (
+        "stanford-cars",
+        lambda home: (home / "devkit" / "cars_meta.mat").write_bytes(b"MATLAB" * 40),
+        "source",
+        "error",
+        "cannot be read as a MATLAB",
+    ),
     ("oxford-pet", breed_numbers, "source", "error", "elsewhere"),
     ("oxford-pet", every_breed_number, "source", "error", "not the number within a species"),
-    ("oxford-pet", lambda home: edit(home / "annotations" / "test.txt", "pug_102 5 2 2", "pug_102 5"),
-     "source", "error", "has 2 columns instead of 4"),
+    (
+        "oxford-pet",
+        lambda home: edit(home / "annotations" / "test.txt", "pug_102 5 2 2", "pug_102 5"),
+        "source",
+        "error",
+        "has 2 columns instead of 4",
+    ),
     ("flowers-102", unlisted_flower, "unlisted", "warning", "image_00099.jpg"),
-    ("flowers-102", lambda home: (home / "imagelabels.mat").unlink(), "source", "error",
-     "imagelabels.mat' is missing"),
-    ("waterbirds", lambda home: edit(home / "metadata.csv", ",0,0,0,", ",0,3,0,"), "source", "error",
-     "'3' in the column 'split'"),
-    ("waterbirds", lambda home: edit(home / "metadata.csv", "place,place_filename", "where,place_filename"),
-     "source", "error", "nothing in the column 'place'"),
+    (
+        "flowers-102",
+        lambda home: (home / "imagelabels.mat").unlink(),
+        "source",
+        "error",
+        "imagelabels.mat' is missing",
+    ),
+    (
+        "waterbirds",
+        lambda home: edit(home / "metadata.csv", ",0,0,0,", ",0,3,0,"),
+        "source",
+        "error",
+        "'3' in the column 'split'",
+    ),
+    (
+        "waterbirds",
+        lambda home: edit(home / "metadata.csv", "place,place_filename", "where,place_filename"),
+        "source",
+        "error",
+        "nothing in the column 'place'",
+    ),
     ("kather-2016", no_slide, "no-group", "warning", "name no slide"),
     ("lesions", lambda home: (home / "patients.csv").unlink(), "no-patients", "error", "add patients.csv"),
-    ("lesions", lambda home: edit(home / "patients.csv", "cyst/P00_1.png,P00", "cyst/P00_0.png,P01"),
-     "two-groups", "error", "into the groups"),
+    (
+        "lesions",
+        lambda home: edit(home / "patients.csv", "cyst/P00_1.png,P00", "cyst/P00_0.png,P01"),
+        "two-groups",
+        "error",
+        "into the groups",
+    ),
 ]
 
 
@@ -330,6 +439,7 @@ def test_two_copies_of_a_set_are_not_guessed_between(tmp_path):
 
 # ---- single layouts
 
+
 def test_cars_in_one_packing(tmp_path):
     built = miniatures.cars_in_one(tmp_path)
     sets = open_sets(f"stanford-cars:{built.home}")
@@ -340,7 +450,11 @@ def test_a_slash_in_a_class_name_becomes_no_folder(intact, tmp_path):
     train = open_sets(f"fgvc-aircraft:{intact['fgvc-aircraft'].home}")["train"]
     train.save(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
-        "Boeing 717", "Cessna 172", "F%2FA-18", "F-16A%2FB"]
+        "Boeing 717",
+        "Cessna 172",
+        "F%2FA-18",
+        "F-16A%2FB",
+    ]
     assert type(train).open(tmp_path / "out").class_names == train.class_names
 
 
@@ -364,13 +478,17 @@ def test_flower_halves_are_those_of_the_published_rule(intact):
 
 
 def test_waterbirds_examine_cub(tmp_path):
-    cub, birds = miniatures.cub(tmp_path), miniatures.waterbirds(tmp_path)
+    cub, _birds = miniatures.cub(tmp_path), miniatures.waterbirds(tmp_path)
     sets = open_sets(f"cub-waterbirds:{tmp_path}")
     assert set(sets) == {"train", "test", "shifted"}
     assert {key: count for key, count in counts(sets).items() if key[0] != "shifted"} == cub.counts
     assert len(sets["shifted"]) == 6 and sets["shifted"].class_names == cub.classes
-    assert set(sets["shifted"].groups) == {"waterbird on land", "waterbird on water", "landbird on land",
-                                           "landbird on water"}
+    assert set(sets["shifted"].groups) == {
+        "waterbird on land",
+        "waterbird on water",
+        "landbird on land",
+        "landbird on water",
+    }
 
 
 def test_long_tail_lists_take_the_official_classes_and_test_part(tmp_path):
@@ -382,8 +500,10 @@ def test_long_tail_lists_take_the_official_classes_and_test_part(tmp_path):
     sets = open_sets(f"cub-lt:{built.home}")
     assert sets["train"].counts() == dict(zip(built.classes, (4, 2, 1))) and len(sets["test"]) == 6
     assert open_sets(f"image-list:{built.home}")["train"].counts() == sets["train"].counts()
-    write(built.home / "imb_cub_0.01_train.txt",
-          *(f"{name} {label}" for name, label in zip(tail, (0, 0, 0, 0, 1, 1, 7))))
+    write(
+        built.home / "imb_cub_0.01_train.txt",
+        *(f"{name} {label}" for name, label in zip(tail, (0, 0, 0, 0, 1, 1, 7))),
+    )
     assert "another label" in kinds("cub-lt", built.home)["list"].message
 
 
@@ -394,14 +514,21 @@ def test_flower_long_tail_lists(tmp_path):
     write(built.home / "train.txt", *names)
     sets = open_sets(f"flower-lt:{built.home}", strict=False)
     assert set(sets["train"].ids) == set(names)
-    assert sets["test"].ids == tuple(name for name, target in zip(halves["test"].ids, halves["test"].targets)
-                                     if halves["test"].class_names[target] in sets["train"].class_names)
+    assert sets["test"].ids == tuple(
+        name
+        for name, target in zip(halves["test"].ids, halves["test"].targets)
+        if halves["test"].class_names[target] in sets["train"].class_names
+    )
 
 
-@pytest.mark.parametrize("lines, classes", [
-    (["one two/a b.jpg,0", "three/c.jpg,1"], ("one two", "three")),
-    (["one two/a b.jpg\tfinch", "three/c.jpg\twren"], ("finch", "wren")),
-    (["one two/a b.jpg", "three/c.jpg"], ("one two", "three"))])
+@pytest.mark.parametrize(
+    "lines, classes",
+    [
+        (["one two/a b.jpg,0", "three/c.jpg,1"], ("one two", "three")),
+        (["one two/a b.jpg\tfinch", "three/c.jpg\twren"], ("finch", "wren")),
+        (["one two/a b.jpg", "three/c.jpg"], ("one two", "three")),
+    ],
+)
 def test_lists_of_several_forms(lines, classes, tmp_path):
     for seed, name in enumerate(("one two/a b.jpg", "three/c.jpg")):
         save(tmp_path / name, seed)
@@ -413,18 +540,26 @@ def test_a_list_never_leads_out_of_the_folder(tmp_path):
     save(tmp_path / "secret" / "a.jpg", 1)
     save(tmp_path / "data" / "cat" / "b.jpg", 2)
     (tmp_path / "data" / "cat" / "link.jpg").symlink_to(tmp_path / "secret" / "a.jpg")
-    write(tmp_path / "data" / "train.txt", "cat/b.jpg 0", "../secret/a.jpg 1", f"{tmp_path}/secret/a.jpg 1",
-          "cat/link.jpg 0")
+    write(
+        tmp_path / "data" / "train.txt",
+        "cat/b.jpg 0",
+        "../secret/a.jpg 1",
+        f"{tmp_path}/secret/a.jpg 1",
+        "cat/link.jpg 0",
+    )
     found = kinds("image-list", tmp_path / "data")
     assert "2 listed picture(s)" in found["link-outside"].message and "missing-picture" in found
 
 
 # ---- groups
 
+
 def test_patients_by_picture_and_by_row(tmp_path):
     one, two = miniatures.lesions(tmp_path / "one"), miniatures.lesions(tmp_path / "two", by_picture=False)
-    groups = [dict(zip(images.ids, images.groups)) for images in
-              (open_sets(f"lesions:{built.home}")["all"] for built in (one, two))]
+    groups = [
+        dict(zip(images.ids, images.groups))
+        for images in (open_sets(f"lesions:{built.home}")["all"] for built in (one, two))
+    ]
     assert groups[0] == groups[1] and set(groups[0].values()) == {f"P{number:02d}" for number in range(11)}
 
 
@@ -439,8 +574,10 @@ def test_a_group_never_lies_on_both_sides_and_classes_stay_balanced(name, fracti
         assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
         choices.add(frozenset(parts[2]))
         for label, total in sets["all"].counts().items():
-            held = sum(label == sets["all"].class_names[sets["all"].targets[sets["all"].index([image])[0]]]
-                       for image in manifest.test)
+            held = sum(
+                label == sets["all"].class_names[sets["all"].targets[sets["all"].index([image])[0]]]
+                for image in manifest.test
+            )
             assert abs(held - fraction * total) <= max(2, 0.2 * total)
     assert len(choices) > 1
 
@@ -449,10 +586,15 @@ def test_the_best_balance_is_found_where_there_is_an_exact_one(tmp_path):
     for group, (cats, dogs) in {"a": (5, 1), "b": (1, 5), "c": (3, 3), "d": (9, 1), "e": (1, 9)}.items():
         for kind, count in (("cat", cats), ("dog", dogs)):
             for number in range(count):
-                save(tmp_path / kind / f"{group}{number}.png",
-                     1000 * (kind == "cat") + 100 * ord(group) + number)
-    write(tmp_path / "groups.csv", "file,group",
-          *(f"{path.relative_to(tmp_path)},{path.name[0]}" for path in sorted(tmp_path.rglob("*.png"))))
+                save(
+                    tmp_path / kind / f"{group}{number}.png",
+                    1000 * (kind == "cat") + 100 * ord(group) + number,
+                )
+    write(
+        tmp_path / "groups.csv",
+        "file,group",
+        *(f"{path.relative_to(tmp_path)},{path.name[0]}" for path in sorted(tmp_path.rglob("*.png"))),
+    )
     images = open_folder(tmp_path)["all"]
     for seed in range(5):
         _, held = carve_validation(images, 6 / 19, seed, by_group=True)
@@ -462,9 +604,12 @@ def test_the_best_balance_is_found_where_there_is_an_exact_one(tmp_path):
 def test_a_class_of_one_group_stays_in_training_and_one_group_is_refused(tmp_path):
     built = miniatures.lesions(tmp_path, patients=4)
     table = built.home / "patients.csv"
-    rows = [row for row in csv.reader(table.read_text().splitlines())]
-    write(table, "file,patient", *(f"{name},{'X' if name.startswith('cyst') else patient}" for name,
-                                   patient in rows[1:]))
+    rows = list(csv.reader(table.read_text().splitlines()))
+    write(
+        table,
+        "file,patient",
+        *(f"{name},{'X' if name.startswith('cyst') else patient}" for name, patient in rows[1:]),
+    )
     sets = open_sets(f"lesions:{built.home}")
     for seed in range(4):
         manifest = Manifest.build(sets, seed, test_fraction=0.5)
@@ -492,15 +637,22 @@ def test_groups_of_any_folder(tmp_path):
     assert set(found_in(folder)) <= {"groups", "near-copy-labels"}
     write(folder / "groups.csv", "file;slide", *(row.replace(",", ";") for row in rows[:-1]), "dog/99.png;7")
     assert {"group-file", "no-group"} <= set(found_in(folder)) and open_folder(folder)["all"].groups[-1] == ""
-    write(folder / "groups.csv", "group,file",
-          *(f"{row.split(',')[1]},{row.split('/')[1].split(',')[0]}" for row in rows))
+    write(
+        folder / "groups.csv",
+        "group,file",
+        *(f"{row.split(',')[1]},{row.split('/')[1].split(',')[0]}" for row in rows),
+    )
     assert open_folder(folder)["all"].groups == ["0", "1", "2", "0", "1", "2"]
 
 
-@pytest.mark.parametrize("lines, text", [
-    (["name,colour", "cat/0.png,red"], "needs the columns file and group"), (["file,group", "cat/0.png"],
-                                                                             "too few columns"),
-    (["file,group", "cat/0.png,A", "cat/0.png,B"], "into the groups 'A' and 'B'")])
+@pytest.mark.parametrize(
+    "lines, text",
+    [
+        (["name,colour", "cat/0.png,red"], "needs the columns file and group"),
+        (["file,group", "cat/0.png"], "too few columns"),
+        (["file,group", "cat/0.png,A", "cat/0.png,B"], "into the groups 'A' and 'B'"),
+    ],
+)
 def test_a_spoilt_table_of_groups_is_an_error(lines, text, tmp_path):
     folder = folder_with_groups(tmp_path, *lines)
     assert any(text in finding.message for finding in check_folder(folder).errors)
@@ -511,8 +663,14 @@ def test_a_spoilt_table_of_groups_is_an_error(lines, text, tmp_path):
 def test_groups_in_two_given_parts_are_a_warning_and_parts_stay(tmp_path):
     for seed, name in enumerate(("train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png")):
         save(tmp_path / name, 500 + seed)
-    write(tmp_path / "groups.csv", "file,patient", "train/cat/1.png,A", "train/dog/2.png,B",
-          "test/cat/3.png,A", "test/dog/4.png,C")
+    write(
+        tmp_path / "groups.csv",
+        "file,patient",
+        "train/cat/1.png,A",
+        "train/dog/2.png,B",
+        "test/cat/3.png,A",
+        "test/dog/4.png,C",
+    )
     assert "1 group(s), first 'A'" in found_in(tmp_path)["shared-groups"].message
     sets = open_folder(tmp_path)
     assert Manifest.build(sets, 0).test == sets["test"].ids and sets["test"].groups == ["A", "C"]
@@ -531,13 +689,15 @@ def test_patients_of_a_label_table_stay_together(tmp_path):
 
 
 def test_tuning_leaves_out_the_groups_of_its_training_images(intact):
-    from genaug.data import tuning_sets
+    from genaug.data.splits import tuning_sets
+
     pool = open_sets(f"lesions:{intact['lesions'].home}")["all"]
     parts = tuning_sets(pool, 100, shots=1, by_group=True)
     assert len(parts["test"]) and not set(parts["train"].groups) & set(parts["test"].groups)
 
 
 # ---- damaged and hostile lists
+
 
 def test_the_folder_of_the_pictures_alone_is_answered_with_the_folder_to_give(intact):
     home = intact["cub"].home
@@ -547,6 +707,7 @@ def test_the_folder_of_the_pictures_alone_is_answered_with_the_folder_to_give(in
 
 def test_an_unreadable_neighbour_does_not_matter(tmp_path, monkeypatch):
     import os
+
     built, real = miniatures.cub(tmp_path), os.scandir
     (tmp_path / "lost+found").mkdir()
 
@@ -554,6 +715,7 @@ def test_an_unreadable_neighbour_does_not_matter(tmp_path, monkeypatch):
         if Path(place).name == "lost+found":
             raise PermissionError(13, "Permission denied", str(place))
         return real(place)
+
     monkeypatch.setattr(os, "scandir", refuse)
     assert counts(open_sets(f"cub:{tmp_path}")) == built.counts
 
@@ -563,23 +725,46 @@ def test_names_that_no_file_can_have(name, tmp_path):
     save(tmp_path / "cat" / "a.jpg", 1)
     write(tmp_path / "train.txt", "cat/a.jpg 0", f"{name} 0")
     report = examined("image-list", tmp_path)
-    assert {finding.kind for finding in report.errors} <= {"missing-picture",
-                                                           "link-outside"} and report.errors
+    assert {finding.kind for finding in report.errors} <= {
+        "missing-picture",
+        "link-outside",
+    } and report.errors
     assert len(open_sets(f"image-list:{tmp_path}", strict=False)["train"]) == 1
 
 
-@pytest.mark.parametrize("name, file, content", [
-    ("flowers-102", "setid.mat", {"trnid": np.array(["a", "b"]), "valid": np.array([1]),
-                                  "tstid": np.array([2])}),
-    ("flowers-102", "setid.mat", {"trnid": np.array([1.5]), "valid": np.array([1]), "tstid": np.array([2])}),
-    ("flowers-102", "setid.mat", {"trnid": np.array([1, 999]), "valid": np.array([2]),
-                                  "tstid": np.array([3])}),
-    ("flowers-102", "imagelabels.mat", {"labels": np.array([0, 1, 2])}),
-    ("flowers-102", "imagelabels.mat", {"other": np.array([1])}),
-    ("stanford-cars", "devkit/cars_train_annos.mat", {"annotations": np.array([1, 2, 3])}),
-    ("stanford-cars", "devkit/cars_train_annos.mat", annotations([("00001.jpg", "one")], "fname", "class")),
-    ("stanford-cars", "devkit/cars_train_annos.mat",
-     annotations([("00001.jpg", np.array([1, 2]))], "fname", "class"))])
+@pytest.mark.parametrize(
+    "name, file, content",
+    [
+        (
+            "flowers-102",
+            "setid.mat",
+            {"trnid": np.array(["a", "b"]), "valid": np.array([1]), "tstid": np.array([2])},
+        ),
+        (
+            "flowers-102",
+            "setid.mat",
+            {"trnid": np.array([1.5]), "valid": np.array([1]), "tstid": np.array([2])},
+        ),
+        (
+            "flowers-102",
+            "setid.mat",
+            {"trnid": np.array([1, 999]), "valid": np.array([2]), "tstid": np.array([3])},
+        ),
+        ("flowers-102", "imagelabels.mat", {"labels": np.array([0, 1, 2])}),
+        ("flowers-102", "imagelabels.mat", {"other": np.array([1])}),
+        ("stanford-cars", "devkit/cars_train_annos.mat", {"annotations": np.array([1, 2, 3])}),
+        (
+            "stanford-cars",
+            "devkit/cars_train_annos.mat",
+            annotations([("00001.jpg", "one")], "fname", "class"),
+        ),
+        (
+            "stanford-cars",
+            "devkit/cars_train_annos.mat",
+            annotations([("00001.jpg", np.array([1, 2]))], "fname", "class"),
+        ),
+    ],
+)
 def test_matlab_files_that_hold_something_else_are_refused_in_a_sentence(name, file, content, tmp_path):
     built = LAYOUTS[name](tmp_path)
     savemat(built.home / file, content)
@@ -592,13 +777,14 @@ def test_random_damage_is_never_more_than_a_finding(seed, tmp_path):
     draw = np.random.default_rng(seed)
     name = list(LAYOUTS)[seed % len(LAYOUTS)]
     built = LAYOUTS[name](tmp_path)
-    lists = sorted(path for path in built.home.rglob("*") if path.suffix in (".txt", ".mat", ".csv")
-                   and path.is_file())
+    lists = sorted(
+        path for path in built.home.rglob("*") if path.suffix in (".txt", ".mat", ".csv") and path.is_file()
+    )
     for path in lists[:4]:
         content = bytearray(path.read_bytes())
         for _ in range(int(draw.integers(1, 6))):
             place = int(draw.integers(len(content)))
-            content[place:place + int(draw.integers(0, 9))] = draw.bytes(int(draw.integers(0, 6)))
+            content[place : place + int(draw.integers(0, 9))] = draw.bytes(int(draw.integers(0, 6)))
         path.write_bytes(bytes(content))
     report = examined(name, built.home)
     assert report.sets or report.errors
@@ -619,9 +805,13 @@ def test_patients_in_folders_and_a_list_with_blanks(tmp_path):
 
 def test_total_counts_of_a_long_tail_may_be_one_of_several(tmp_path):
     built = miniatures.cub(tmp_path)
-    write(built.home / "train.txt", *(line.split()[1]
-                                      for line in (built.home / "images.txt").read_text().splitlines()[:3]),
-          "002.Laysan_Albatross/Laysan_Albatross_0000_2000.jpg",
-          "003.Sooty_Albatross/Sooty_Albatross_0000_3000.jpg")
-    assert "train 5 (1,242 or 1,427 or 1,798 or 2,238)" in kinds("cub-lt",
-                                                                 built.home)["published-counts"].message
+    write(
+        built.home / "train.txt",
+        *(line.split()[1] for line in (built.home / "images.txt").read_text().splitlines()[:3]),
+        "002.Laysan_Albatross/Laysan_Albatross_0000_2000.jpg",
+        "003.Sooty_Albatross/Sooty_Albatross_0000_3000.jpg",
+    )
+    assert (
+        "train 5 (1,242 or 1,427 or 1,798 or 2,238)"
+        in kinds("cub-lt", built.home)["published-counts"].message
+    )

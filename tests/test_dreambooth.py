@@ -1,8 +1,8 @@
 "Fine-tuning all weights: what is left behind, what is restored, what the terms of the loss are, files."
+
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -23,10 +23,12 @@ from genaug.concepts.dreambooth import (
     weights_exchanged,
 )
 from genaug.concepts.textual_inversion import learning_set, noise_prediction_loss
-from genaug.core import GenaugError, LabeledImages
-from genaug.diffusion import PixelBackbone, StableDiffusionBackbone
+from genaug.messages import GenaugError
+from genaug.pixel_backbone import PixelBackbone
+from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.prompts import ClassPrompt
 from toy_world import toy_backbone
+from toy_sets import noise_set
 
 QUICK = FineTuningSettings(steps=3, learning_rate=1e-2, batch_size=2, flip=False)
 DREAM = DreamBoothSettings(steps=3, learning_rate=1e-2, batch_size=2, flip=False)
@@ -38,7 +40,8 @@ def wrap(**settings):
 
 
 @pytest.fixture(scope="module")
-def backbone(): return wrap()
+def backbone():
+    return wrap()
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +56,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def real():
-    draw = np.random.default_rng(0)
-    targets = [0, 0, 0, 1, 1]
-    return LabeledImages(
-        [(60 + 90 * target + draw.integers(0, 60, (16, 16, 1))).astype(np.uint8) for target in targets],
-        targets,
-        ["wren", "owl"],
-        [f"{number}.png" for number in range(5)],
-    )
+    return noise_set([0, 0, 0, 1, 1], ["wren", "owl"], size=16, channels=1, high=60, tints=(60, 150))
 
 
 def state(model):
@@ -106,7 +102,8 @@ def test_attached_weights_are_those_learned_and_leave_again(backbone, real):
             torch.equal(value, tuned.weights[f"unet.{key}"])
             for key, value in backbone.unet.named_parameters()
         )
-        with torch.no_grad(): backbone.unet.conv_out.bias.add_(1)      # even writing to them
+        with torch.no_grad():
+            backbone.unet.conv_out.bias.add_(1)  # even writing to them
     assert all(torch.equal(value, before[key]) for key, value in state(backbone).items())
     with backbone.using(tuned):
         assert torch.equal(backbone.unet.conv_out.bias, tuned.weights["unet.conv_out.bias"])
@@ -118,7 +115,8 @@ def test_weights_of_another_network_are_refused(backbone, pixels, real):
         backbone.using(fine_tune(pixels, real, settings=QUICK)),
     ):
         pass
-    with pytest.raises(GenaugError, match="no weights"): fine_tune(toy_backbone(), real, settings=QUICK)
+    with pytest.raises(GenaugError, match="no weights"):
+        fine_tune(toy_backbone(), real, settings=QUICK)
     assert not any(parameter.requires_grad for parameter in backbone.unet.parameters())
 
 
@@ -145,10 +143,13 @@ def test_terms_add_up_with_their_weights(backbone, real):
         learning_set(backbone, real, ClassPrompt()),
         learning_set(backbone, real[:2], ClassPrompt()),
     )
-    weighted = lambda weight: FineTuningSettings(steps=10, batch_size=2, noise_weight=weight)
-    loss = lambda first, second: float(
-        step_loss(backbone, prepared, prior, weighted(first), Objective(prior_weight=second), 3)
-    )
+
+    def weighted(weight):
+        return FineTuningSettings(steps=10, batch_size=2, noise_weight=weight)
+
+    def loss(first, second):
+        return float(step_loss(backbone, prepared, prior, weighted(first), Objective(prior_weight=second), 3))
+
     with torch.no_grad():
         assert loss(2.0, 3.0) == pytest.approx(2 * loss(1.0, 0.0) + 3 * loss(0.0, 1.0), rel=1e-5)
         assert loss(1.0, 0.0) == float(step_loss(backbone, prepared, None, weighted(1.0), Objective(), 3))
@@ -167,7 +168,8 @@ def test_a_prior_of_weight_zero_changes_no_bit(backbone, real):
 def test_only_the_class_and_only_allowed_photographs_are_learned_from(backbone, real):
     tuned = learn_dreambooth(backbone, real, "owl", settings=replace(DREAM, prior_weight=0.0))
     assert tuned.settings["ids"] == ["3.png", "4.png"] and tuned.placeholder == {"owl": "sks owl"}
-    with pytest.raises(GenaugError): fine_tune(backbone, real, settings=QUICK, allowed=real.ids[:2])
+    with pytest.raises(GenaugError):
+        fine_tune(backbone, real, settings=QUICK, allowed=real.ids[:2])
 
 
 def test_the_prior_is_painted_by_the_untouched_model_under_the_plain_name(backbone, real, monkeypatch):
@@ -182,6 +184,7 @@ def test_the_prior_is_painted_by_the_untouched_model_under_the_plain_name(backbo
 
 def test_files_are_exact_readable_by_diffusers_and_checked(backbone, pixels, real, tmp_path):
     from diffusers import UNet2DConditionModel
+
     for name, model in (("latent", backbone), ("pixels", pixels)):
         tuned = fine_tune(model, real, settings=QUICK)
         tuned.save(tmp_path / name)
@@ -195,15 +198,19 @@ def test_files_are_exact_readable_by_diffusers_and_checked(backbone, pixels, rea
     file = tmp_path / "latent" / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = safetensors.torch.load_file(file)
     safetensors.torch.save_file({**tensors, "conv_out.bias": tensors["conv_out.bias"] + 1}, file)
-    with pytest.raises(GenaugError, match="not those"): FineTuned.load(tmp_path / "latent")
+    with pytest.raises(GenaugError, match="not those"):
+        FineTuned.load(tmp_path / "latent")
     (tmp_path / "pixels" / "classes.safetensors").unlink()
     for broken in (tmp_path / "pixels", tmp_path / "nothing"):
-        with pytest.raises(GenaugError): FineTuned.load(broken)
+        with pytest.raises(GenaugError):
+            FineTuned.load(broken)
 
 
 def test_a_resumed_run_belongs_to_its_settings(backbone, real, tmp_path):
     def stop(number, parts):
-        if number == 2: raise KeyboardInterrupt
+        if number == 2:
+            raise KeyboardInterrupt
+
     four = replace(QUICK, steps=4, checkpoint_every=1)
     with pytest.raises(KeyboardInterrupt):
         fine_tune(backbone, real, settings=four, checkpoint=tmp_path, objective=Objective(watch=stop))
@@ -229,7 +236,8 @@ def test_error_of_v_is_the_error_of_noise_over_the_signal_share():
 def test_an_exchange_that_fails_half_way_restores(backbone):
     before = state(backbone)
     with pytest.raises(ZeroDivisionError), weights_exchanged(backbone, learning=True):
-        with torch.no_grad(): backbone.unet.conv_in.weight.zero_()
+        with torch.no_grad():
+            backbone.unet.conv_in.weight.zero_()
         1 / 0
     assert all(torch.equal(value, before[key]) for key, value in state(backbone).items()) and json.dumps(
         {"whole": True}

@@ -1,7 +1,9 @@
-"""The contract that every registered arm keeps, on a toy backbone and on a small Stable Diffusion pipeline with random weights.
+"""The contract that every registered arm keeps, on a toy backbone and on a small Stable Diffusion pipeline
+with random weights.
 
 Whoever registers a method finds it here without writing a line: `method_names()` is what is tested.
 """
+
 import dataclasses
 import json
 import random
@@ -11,41 +13,25 @@ import pytest
 import torch
 from random_pipeline import random_pipeline
 
-from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
-from genaug.diffusion import StableDiffusionBackbone, ToyBackbone
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.stable_diffusion import StableDiffusionBackbone
+from genaug.diffusion import ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
-from genaug.painting import synthesize
-from genaug.recipe import ClassName, FromNoise, OwnClass, Recipe
-from genaug.registry import find_method, make_arm, method_names
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName, FromNoise, OwnClass
+from genaug.recipe import Recipe
+from genaug.registry import find_method, method_names
+from genaug.arms import make_arm
+from toy_sets import BIRDS, photographs
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
 BALANCERS = [name for name in method_names() if find_method(name).kind == "balancer"]
 MIXERS = [name for name in method_names() if find_method(name).part is not None and name not in BALANCERS] + [
     "augmix@jsd=false"
 ]
-CLASSES = ("wren", "great tit", "owl")
 BUDGET = Budget(copies=2)
-
-
-def photographs(task="single", seed=0, size=16):
-    "Seven photographs of three classes (the owl has one), or five with several labels each."
-    draw = np.random.default_rng(seed)
-    if task == "multi":
-        labels = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
-    else:
-        labels = np.array([0, 0, 0, 1, 1, 1, 2])
-    base = draw.integers(60, 200, (3, 1, 1, 3))
-    picture = lambda row: (
-        base[int(np.argmax(np.atleast_1d(row))) if np.ndim(row) else row]
-        + draw.integers(-50, 50, (size, size, 3))
-    )
-    return LabeledImages(
-        [picture(row).clip(0, 255).astype(np.uint8) for row in labels],
-        labels,
-        CLASSES,
-        [f"{task}-{number}.png" for number in range(len(labels))],
-        task,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +41,31 @@ def backbones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     random_pipeline().save_pretrained(folder)
     return {
-        "toy": ToyBackbone.from_images(real.batch(), real.targets, CLASSES),
+        "toy": ToyBackbone.from_images(real.batch(), real.targets, BIRDS),
         "pipeline": StableDiffusionBackbone.from_folder(folder),
     }
 
 
 @pytest.fixture(scope="module")
 def make(backbones, tmp_path_factory):
-    "Builds a method that costs little: few sampler steps, a concept learned in two steps, two rounds of a filter."
+    """Builds a method that costs little: few sampler steps, a concept learned in two steps, two rounds of a
+    filter."""
     work = tmp_path_factory.mktemp("work")
 
     def build(name, backbone="toy", real=None, **changes):
         augmenter = make_arm(name, backbones[backbone], suffixes=("on grass", "in snow")).augmenter
         fields = {field.name for field in dataclasses.fields(augmenter)}
-        quick = {"steps": 2, "rank": 2, "initial": None, "batch_size": 2, "warmup": 0,
-                 "expert_network": "letters", "expert_weights": None, "expert_size": 32, "expert_updates": 2}
+        quick = {
+            "steps": 2,
+            "rank": 2,
+            "initial": None,
+            "batch_size": 2,
+            "warmup": 0,
+            "expert_network": "letters",
+            "expert_weights": None,
+            "expert_size": 32,
+            "expert_updates": 2,
+        }
         learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
         naming = (
             dataclasses.replace(
@@ -187,7 +183,8 @@ def test_labels_are_rows_that_sum_to_one(fitted):
 def test_several_labels_stay_within_zero_and_one(name, make):
     real = photographs("multi")
     augmenter = make(name, real=real)
-    if isinstance(augmenter, Recipe) and not own_class(augmenter):      # another class than "wren and great tit" is not defined
+    # another class than "wren and great tit" is not defined
+    if isinstance(augmenter, Recipe) and not own_class(augmenter):
         with pytest.raises(GenaugError, match="single-label"):
             augmenter.plan(real, BUDGET, 0)
         return
@@ -198,7 +195,7 @@ def test_several_labels_stay_within_zero_and_one(name, make):
         and (labels <= 1).all()
         and len({row.group or row.id for row in rows if row.round == 0}) == 10
     )
-    assert (labels.sum(1) > 1).any()        # an image with two labels stays one
+    assert (labels.sum(1) > 1).any()  # an image with two labels stays one
     assert all(image.dtype == np.uint8 for image in augmenter.paint(rows[:2], real))
 
 
@@ -247,7 +244,7 @@ def test_the_seed_decides_the_images(fitted):
 def test_a_smaller_budget_is_a_prefix(fitted):
     augmenter, real = fitted
     small, large = (augmenter.plan(real, Budget(copies=copies), 0) for copies in (1, 3))
-    assert large[:len(small)] == small and len(large) == 3 * len(small) and small
+    assert large[: len(small)] == small and len(large) == 3 * len(small) and small
 
 
 def test_neither_batches_nor_shards_change_a_pixel_by_more_than_two(fitted, tmp_path):
@@ -412,7 +409,7 @@ def test_a_mixed_image_depends_on_its_own_pair_and_seed_only(name):
     mixer, given = mixer_of(name), batch()
     images, labels = mixer.mix(*given)
     for index in range(6):
-        alone = mixer.mix(*(value[index:index + 1] for value in given))
+        alone = mixer.mix(*(value[index : index + 1] for value in given))
         assert torch.allclose(alone[0][0], images[index], atol=1e-6) and torch.allclose(
             alone[1][0], labels[index], atol=1e-6
         )
@@ -430,7 +427,8 @@ def test_a_mixer_keeps_labels_of_several_within_zero_and_one(name):
 def digits():
     "Two photographs of each of three digits, and the embedded backbone."
     from genaug.datasets import load
-    from genaug.diffusion import load_backbone
+    from genaug.stable_diffusion import load_backbone
+
     pool = load("digit-scenes")["train"]
     chosen = [pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]]
     few = pool.select(chosen)

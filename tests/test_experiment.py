@@ -1,4 +1,5 @@
 """Result rows, splits, resuming and the statistics of a comparison."""
+
 import dataclasses
 import json
 import math
@@ -7,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,62 +15,53 @@ import pandas as pd
 import pytest
 
 from genaug import experiment
-from genaug.core import GenaugError, LabeledImages
-from genaug.data import Manifest
-from genaug.experiment import (
+from genaug.messages import GenaugError
+from genaug.data.splits import Manifest
+from genaug.results import (
     KEY,
-    Run,
-    Comparison,
-    Unit,
     arm_fields,
     arm_text,
-    bootstrap_difference,
     checked_row,
-    claim_comparison,
-    classifier_preset,
-    compare,
-    estimate,
     foreign_backbones,
-    make_split,
+    load_rows,
     missing_units,
-    paint_arm,
     put,
     read_rows,
-    run_experiment,
-    split_notes,
-    summarise,
-    tune,
-    written_summary,
 )
-from genaug.registry import parse_methods
+from genaug.experiment import Run, Unit, paint_arm, run_experiment
+from genaug.comparison import Comparison, classifier_preset, make_split
+from genaug.summary import bootstrap_difference, summarise, written_summary
+from genaug.comparison_folder import claim_comparison
+from genaug.compare import compare, tune
+from genaug.preflight import estimate, split_notes
+from genaug.arms import parse_methods
+from toy_sets import noise_set
 
 ROOT = Path(__file__).resolve().parent.parent
-ROW = dict(
-    table="demo",
-    scale="seconds",
-    data="toy",
-    split=0,
-    condition="natural",
-    backbone="tiny@0",
-    classifier="letters",
-    seed=0,
-    metric="accuracy",
-    part="",
-    value=0.5,
-    n=40,
-    method="original",
-    variant="",
-)
+ROW = {
+    "table": "demo",
+    "scale": "seconds",
+    "data": "toy",
+    "split": 0,
+    "condition": "natural",
+    "backbone": "tiny@0",
+    "classifier": "letters",
+    "seed": 0,
+    "metric": "accuracy",
+    "part": "",
+    "value": 0.5,
+    "n": 40,
+    "method": "original",
+    "variant": "",
+}
 
 
 def pool(per_class=12, classes=3, seed=0, prefix="pool", size=8):
     "Photographs of a few classes that a classifier can tell apart by brightness."
-    draw, names = np.random.default_rng(seed), tuple(f"class {index}" for index in range(classes))
-    labels = np.repeat(np.arange(classes), per_class)
-    pixels = [(40 + 70 * label + draw.integers(0, 40, (size, size, 3))).astype(np.uint8) for label in labels]
-    return LabeledImages(
-        pixels, labels, names, [f"{prefix}/{label}-{number}.png" for number, label in enumerate(labels)]
-    )
+    labels, names = np.repeat(np.arange(classes), per_class), [f"class {index}" for index in range(classes)]
+    tints = 40 + 70 * np.arange(classes)
+    ids = [f"{prefix}/{label}-{number}.png" for number, label in enumerate(labels)]
+    return noise_set(labels, names, size=size, seed=seed, high=40, tints=tints, ids=ids)
 
 
 SETS = {"train": pool(), "test": pool(6, seed=1, prefix="exam")}
@@ -86,6 +77,7 @@ QUESTION = Comparison(
 
 
 # rows
+
 
 @pytest.mark.parametrize(
     "text",
@@ -138,7 +130,7 @@ def test_hostile_texts_and_numbers_survive_the_file(tmp_path):
         )
     ]
     put(rows, tmp_path / "rows.csv")
-    again = experiment.load_rows(tmp_path / "rows.csv")
+    again = load_rows(tmp_path / "rows.csv")
     expected = {row["part"]: row["value"] for row in rows}
     assert {row["part"] for row in again} == set(expected)
     assert all(row["value"] == expected[row["part"]] or math.isnan(expected[row["part"]]) for row in again)
@@ -161,8 +153,10 @@ def put_many(path, split):
 def test_two_processes_may_put_into_one_file(tmp_path):
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=put_many, args=(tmp_path / "rows.csv", split)) for split in (1, 2)]
-    for worker in workers: worker.start()
-    for worker in workers: worker.join()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     assert len(read_rows(tmp_path / "rows.csv")) == 10
 
 
@@ -192,11 +186,13 @@ def test_rows_of_another_embedded_backbone_are_flagged():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "results").glob("*.csv")), ids=lambda path: path.name)
 def test_the_committed_rows_were_measured_with_the_shipped_backbone(path):
-    from genaug.diffusion import load_backbone
+    from genaug.stable_diffusion import load_backbone
+
     assert foreign_backbones(read_rows(path), load_backbone("tiny").fingerprint()) == []
 
 
 # the question
+
 
 @pytest.mark.parametrize(
     "change, words",
@@ -219,6 +215,7 @@ def test_an_impossible_question_is_refused(change, words):
 
 
 # splits
+
 
 def test_stages_see_training_images_only(monkeypatch, tmp_path):
     split = make_split(QUESTION, SETS, 0)
@@ -248,7 +245,7 @@ def test_a_folder_without_a_test_part_gives_a_stated_share():
     question = dataclasses.replace(QUESTION, test_fraction=0.25, shots=None)
     split = make_split(question, {"all": pool()}, 0)
     assert set(split.test.counts().values()) == {3.0} and set(split.train.counts().values()) == {9.0}
-    note, = split_notes(Run(question, {"all": pool()}, None, "."))
+    (note,) = split_notes(Run(question, {"all": pool()}, None, "."))
     assert "25%" in note and "9 images" in note
     assert make_split(question, {"all": pool()}, 1).test.ids != split.test.ids
 
@@ -257,7 +254,7 @@ def test_too_few_images_for_the_shots_are_used_and_said():
     few = pool(12)[[0, 1, 2, 12, 13, 14, 15, 24, 25, 26]]
     question = dataclasses.replace(QUESTION, shots=4)
     split = make_split(question, {"train": few, "test": SETS["test"]}, 0)
-    note, = split_notes(Run(question, {"train": few, "test": SETS["test"]}, None, "."))
+    (note,) = split_notes(Run(question, {"train": few, "test": SETS["test"]}, None, "."))
     assert len(split.train) == 10 and "2 of 3 classes have fewer than 4" in note
 
 
@@ -282,7 +279,7 @@ def test_tuning_never_opens_the_test_part():
             return pytest.fail("the test part was opened") if key == "test" else super().__getitem__(key)
 
         def get(self, key, default=None):
-            return self[key] if key in self else default
+            return self[key] if key in self else default  # noqa: SIM401
 
     question = dataclasses.replace(QUESTION, condition="validation", splits=(100, 101))
     split = make_split(question, Sealed(SETS), 100)
@@ -297,6 +294,7 @@ def test_an_unknown_part_to_examine_on():
 
 
 # runs
+
 
 def test_a_changed_setting_never_finds_an_old_result(tmp_path):
     bench = Run(QUESTION, SETS, None, tmp_path, False)
@@ -349,7 +347,8 @@ compare(Run(QUESTION, SETS, None, {out!r}, False))
 
 
 def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
-    "A process killed by signal 9 between two runs; what it had finished is not run again and the rows are those of an unbroken comparison."
+    """A process killed by signal 9 between two runs; what it had finished is not run again and the rows are
+    those of an unbroken comparison."""
     code = SCRIPT.format(tests=str(ROOT / "tests"), out=str(tmp_path / "out"), pause=60)
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -426,22 +425,24 @@ def test_folders_of_something_else_are_refused(tmp_path):
 
 def test_the_estimate_counts_what_is_left(tmp_path):
     bench = Run(dataclasses.replace(QUESTION, repeats=(0, 1)), SETS, None, tmp_path, False)
-    split = make_split(QUESTION, SETS, 0)
+    make_split(QUESTION, SETS, 0)
     assert (estimate(bench).runs, estimate(bench).updates) == (8, 16)
     list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,)), SETS, None, tmp_path, False)))
     assert estimate(bench).runs == 4 and "classifiers" in estimate(bench).sentence()
 
 
 def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
-    cost = lambda *methods: estimate(
-        Run(
-            dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))),
-            SETS,
-            None,
-            tmp_path,
-            False,
+    def cost(*methods):
+        return estimate(
+            Run(
+                dataclasses.replace(QUESTION, methods=parse_methods(",".join(methods))),
+                SETS,
+                None,
+                tmp_path,
+                False,
+            )
         )
-    )
+
     alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
     assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
     assert cost("smote", "smote@copies=2").images > alone.images
@@ -457,6 +458,7 @@ def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
 def test_images_are_painted_once_and_shared(tmp_path):
     "The round trip on a closed-form backbone: with and without a mixer it is one set of images."
     from genaug.diffusion import ToyBackbone
+
     backbone = ToyBackbone.from_images(
         SETS["train"].batch(), SETS["train"].targets, SETS["train"].class_names
     )
@@ -486,6 +488,7 @@ def test_tuning_uses_its_own_splits(tmp_path):
 
 # statistics
 
+
 def rows_of(values):
     "{arm: {(split, seed): accuracy}} as rows."
     return pd.DataFrame(
@@ -499,6 +502,7 @@ def rows_of(values):
 
 def test_intervals_agree_with_scipy():
     from scipy import stats
+
     draw = np.random.default_rng(0)
     values = {
         arm: {(split, seed): draw.uniform(0.4, 0.6) for split in range(6) for seed in (0, 1)}

@@ -1,4 +1,5 @@
-"""The exported code equals a fresh export, cleaning changes nothing, and README.md is what the index makes."""
+"""The exported code equals a fresh export, cleaning changes nothing, README.md is what the index makes."""
+
 import dataclasses
 import json
 import re
@@ -26,7 +27,9 @@ def test_the_readme_is_made_from_the_index():
 
 
 METHOD_ROW = re.compile(
-    r"^\| \[([\w-]+)\]\((nbs/\d\d_[\w.]+\.ipynb)\) \| (?:plain|augmenter|mixer|balancer) \| ", re.MULTILINE
+    r"^\| \[([\w-]+)\]\((nbs/\w+/\d\d_[\w.]+\.ipynb)\) \| "
+    r"(?:plain|augmenter|mixer|balancer) \| ",
+    re.MULTILINE,
 )
 
 
@@ -117,7 +120,8 @@ def test_an_uncleaned_notebook_is_seen(project):
 
 
 def test_cleaning_keeps_the_parameters_tag(project):
-    "Without allowed_cell_metadata_keys, nbdev_clean would drop the tag and papermill would run with the defaults."
+    """Without allowed_cell_metadata_keys, nbdev_clean would drop the tag and papermill would run with the
+    defaults."""
     path = project / "nbs" / "00_one.ipynb"
     notebook = json.loads(path.read_text())
     notebook["cells"][2]["metadata"] = {"tags": ["parameters"]}
@@ -125,17 +129,25 @@ def test_cleaning_keeps_the_parameters_tag(project):
     assert fresh_export.differences(project) == []
 
 
-@pytest.mark.parametrize("before, after", [
-    ("[a](05_diffusion.ipynb)", "[a](nbs/05_diffusion.ipynb)"), ("![a](images/a.png)", "![a](nbs/images/a.png)"),
-    ("[a](../LICENSE)", "[a](LICENSE)"), ("[a](https://example.org/a)", "[a](https://example.org/a)"), ("[a](#limits)", "[a](#limits)"),
-    ('<img src="images/a.png">', '<img src="nbs/images/a.png">'),
-])
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("[a](05_diffusion.ipynb)", "[a](nbs/05_diffusion.ipynb)"),
+        ("![a](images/a.png)", "![a](nbs/images/a.png)"),
+        ("[a](../LICENSE)", "[a](LICENSE)"),
+        ("[a](https://example.org/a)", "[a](https://example.org/a)"),
+        ("[a](#limits)", "[a](#limits)"),
+        ('<img src="images/a.png">', '<img src="nbs/images/a.png">'),
+    ],
+)
 def test_links_are_made_relative_to_the_top(before, after):
     assert readme.relink(before) == after
 
 
 def test_all_files_that_the_readme_names_are_there():
-    for target in re.findall(r'(?:\]\(|src="|href=")([^)"\s#]+)', (ROOT / "README.md").read_text(encoding="utf-8")):
+    for target in re.findall(
+        r'(?:\]\(|src="|href=")([^)"\s#]+)', (ROOT / "README.md").read_text(encoding="utf-8")
+    ):
         if not target.startswith(("http", "mailto:")):
             assert (ROOT / target).exists(), target
 
@@ -146,6 +158,7 @@ def test_figures_and_tables_of_the_index_reach_the_readme(tmp_path):
 
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
     cells = [
         new_markdown_cell("# Title\n\n[page](05_diffusion.ipynb)"),
         new_code_cell("#| hide\nsecret = 1"),
@@ -178,9 +191,12 @@ def test_tables_of_the_index_are_made_anew_and_its_figures_are_not(tmp_path):
     "Cells of imports and those that end in Markdown(...) are executed in the folder of the index, no other."
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
-    cells = [new_code_cell("#| hide\nfrom pathlib import Path\nfrom IPython.display import Markdown"),
-             new_code_cell("#| echo: false\nraise ValueError('a figure is not drawn again')"),
-             new_code_cell("#| echo: false\nrows = Path('rows.csv').read_text()\nMarkdown(f'| {rows} |')")]
+
+    cells = [
+        new_code_cell("#| hide\nfrom pathlib import Path\nfrom IPython.display import Markdown"),
+        new_code_cell("#| echo: false\nraise ValueError('a figure is not drawn again')"),
+        new_code_cell("#| echo: false\nrows = Path('rows.csv').read_text()\nMarkdown(f'| {rows} |')"),
+    ]
     (tmp_path / "nbs").mkdir()
     nbformat.write(new_notebook(cells=cells), tmp_path / "nbs" / "index.ipynb")
     for rows in ("five", "six"):

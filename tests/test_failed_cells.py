@@ -1,4 +1,5 @@
-"""One bad cell never stops a table: it becomes a row that says why, the others go on, and nothing that was measured vanishes."""
+"""One bad cell never stops a table: it becomes a row that says why, the others go on, and nothing that was
+measured vanishes."""
 
 import dataclasses
 import errno
@@ -12,28 +13,17 @@ import pytest
 import torch
 from filelock import Timeout
 
-from genaug import experiment
-from genaug.core import GenaugError, LabeledImages, read_findings
-from genaug.experiment import (
-    Run,
-    FAILED,
-    Comparison,
-    Unit,
-    arm_text,
-    asked_rows,
-    compare,
-    failed_row,
-    find_jury,
-    load_rows,
-    missing_units,
-    put,
-    read_comparison,
-    read_rows,
-    run_experiment,
-    summarise,
-    written_summary,
-)
-from genaug.classifier import training_preset
+from genaug import comparison_folder, evaluators as judging, experiment, results, summary
+from genaug.messages import GenaugError
+from genaug.files import read_findings
+from genaug.experiment import Run, Unit, run_experiment
+from genaug.results import FAILED, arm_text, failed_row, load_rows, missing_units, put, read_rows
+from genaug.comparison import Comparison, make_split
+from genaug.comparison_folder import asked_rows, read_comparison
+from genaug.compare import compare
+from genaug.evaluators import find_evaluators
+from genaug.summary import summarise, written_summary
+from genaug.training_presets import training_preset
 from test_experiment import QUESTION, ROW, SETS, pool, rows_of
 
 
@@ -41,9 +31,9 @@ from test_experiment import QUESTION, ROW, SETS, pool, rows_of
 def few_draws():
     "Fewer bootstrap samples: this page is not about intervals."
     with pytest.MonkeyPatch.context() as patch:
-        plain = experiment.bootstrap_interval
+        plain = summary.bootstrap_interval
         patch.setattr(
-            experiment, "bootstrap_interval", lambda scores, seed=0: plain(scores, draws=20, seed=seed)
+            summary, "bootstrap_interval", lambda scores, seed=0: plain(scores, draws=20, seed=seed)
         )
         yield
 
@@ -266,7 +256,7 @@ def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
 
 
 def test_answers_that_are_not_finite_are_a_cell(monkeypatch, tmp_path):
-    from genaug.classifier import TrainedClassifier
+    from genaug.trained_classifier import TrainedClassifier
 
     monkeypatch.setattr(
         TrainedClassifier, "predict", lambda self, images, batch_size=256: np.full((len(images), 3), np.nan)
@@ -283,7 +273,7 @@ class Turned:
 
     @staticmethod
     def down(monkeypatch, keep, splits=(0, 1)):
-        from genaug.core import Decision
+        from genaug.contracts import Decision
         from genaug.balance.smote import Smote
 
         monkeypatch.setattr(
@@ -336,39 +326,39 @@ def test_fewer_images_than_wanted_are_a_note(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def jury(tmp_path_factory):
-    return find_jury(SETS, tmp_path_factory.mktemp("judges"), preset=training_preset("judge", updates=2))
-
-
-def test_a_set_that_cannot_be_measured_is_a_row(jury, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        experiment, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no"))
+def evaluators(tmp_path_factory):
+    return find_evaluators(
+        SETS, tmp_path_factory.mktemp("judges"), preset=training_preset("judge", updates=2)
     )
-    found = compare(Run(ONE, SETS, None, tmp_path, False), jury=jury)
+
+
+def test_a_set_that_cannot_be_measured_is_a_row(evaluators, monkeypatch, tmp_path):
+    monkeypatch.setattr(judging, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no")))
+    found = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
     judged = found.rows[found.rows.classifier.str.startswith("judge")]
     assert set(judged.metric) == {FAILED} and len(judged) == 2
     monkeypatch.undo()
-    again = compare(Run(ONE, SETS, None, tmp_path, False), jury=lambda: jury)
+    again = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=lambda: evaluators)
     assert FAILED not in set(again.rows.metric)
 
 
-def test_a_set_that_was_never_made_is_not_made_for_the_judge(jury, monkeypatch, tmp_path):
+def test_a_set_that_was_never_made_is_not_made_for_the_judge(evaluators, monkeypatch, tmp_path):
     failing(monkeypatch, "paint_arm", "smote")
-    found = compare(Run(ONE, SETS, None, tmp_path, False), jury=jury)
+    found = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
     assert not found.rows.classifier.str.startswith("judge").any()
 
 
 @pytest.fixture(scope="module")
-def measured(jury, tmp_path_factory):
+def measured(evaluators, tmp_path_factory):
     question, folder = (
         dataclasses.replace(ONE, methods=("smote",), splits=(0,), repeats=(0,)),
         tmp_path_factory.mktemp("measured"),
     )
     bench, split = (
         experiment.Run(question, SETS, None, folder, False),
-        experiment.make_split(question, SETS, 0),
+        make_split(question, SETS, 0),
     )
-    first = experiment.measure_arm(bench, bench.arm("smote"), split, jury)
+    first = judging.measure_arm(bench, bench.arm("smote"), split, evaluators)
     (path,) = (folder / "runs").glob("set-*.json")
     return bench, split, path, first
 
@@ -435,7 +425,7 @@ def test_a_stored_result_of_the_wrong_shape_counts_as_not_there(damage, finished
     (stored,) = (before / "runs").iterdir()
     bench, split, said = (
         experiment.Run(question, SETS, None, tmp_path, False),
-        experiment.make_split(question, SETS, 0),
+        make_split(question, SETS, 0),
         [],
     )
     path = tmp_path / "runs" / stored.name
@@ -479,10 +469,10 @@ def test_a_stored_result_of_the_wrong_shape_is_run_again_and_said(damage, finish
         '{"kid": 1}',
     ],
 )
-def test_a_stored_measurement_of_the_wrong_shape_is_made_again(text, measured, jury):
+def test_a_stored_measurement_of_the_wrong_shape_is_made_again(text, measured, evaluators):
     bench, split, path, first = measured
     path.write_text(text)
-    assert experiment.measure_arm(bench, bench.arm("smote"), split, jury) == first
+    assert judging.measure_arm(bench, bench.arm("smote"), split, evaluators) == first
     assert json.loads(path.read_text())
 
 
@@ -502,9 +492,9 @@ def test_a_note_of_the_wrong_shape_counts_as_none(text, tmp_path):
     list(run_experiment(Run(question, SETS, None, tmp_path, False)))
     (note,) = (tmp_path / "synthetic" / "split-0").glob("*.json")
     note.write_text(text)
-    assert experiment.noted_arm(tmp_path, "smote", 0) is None
+    assert comparison_folder.noted_arm(tmp_path, "smote", 0) is None
     list(run_experiment(Run(dataclasses.replace(question, repeats=(0, 1)), SETS, None, tmp_path, False)))
-    assert experiment.noted_arm(tmp_path, "smote", 0) is not None
+    assert comparison_folder.noted_arm(tmp_path, "smote", 0) is not None
 
 
 # a second comparison into the same folder
@@ -513,15 +503,13 @@ def test_a_note_of_the_wrong_shape_counts_as_none(text, tmp_path):
 def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
     compare(Run(QUESTION, SETS, None, tmp_path, False))
     before = {
-        tuple(row[name] for name in experiment.KEY): row["value"]
-        for row in load_rows(tmp_path / "results.csv")
+        tuple(row[name] for name in results.KEY): row["value"] for row in load_rows(tmp_path / "results.csv")
     }
     found = compare(
         Run(dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, None, tmp_path, False)
     )
     after = {
-        tuple(row[name] for name in experiment.KEY): row["value"]
-        for row in load_rows(tmp_path / "results.csv")
+        tuple(row[name] for name in results.KEY): row["value"] for row in load_rows(tmp_path / "results.csv")
     }
     assert before.items() <= after.items() or all(
         after[key] == value or math.isnan(value) for key, value in before.items()
@@ -681,16 +669,16 @@ def test_a_failed_row_survives_the_file_and_gives_way_to_a_result_in_any_order(t
 )
 def test_a_row_whose_numbers_are_none_is_a_sentence(change):
     with pytest.raises(GenaugError):
-        experiment.checked_row(ROW | change)
+        results.checked_row(ROW | change)
 
 
 def test_a_first_write_that_was_killed_does_not_block_the_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".comparison.json-x1.part").write_text("{")
-    experiment.check_claim(tmp_path / "out", Comparison(("original",)), "digits")
+    comparison_folder.check_claim(tmp_path / "out", Comparison(("original",)), "digits")
     (tmp_path / "out" / "mine.txt").write_text("a note")
     with pytest.raises(GenaugError, match="not empty"):
-        experiment.check_claim(tmp_path / "out", Comparison(("original",)), "digits")
+        comparison_folder.check_claim(tmp_path / "out", Comparison(("original",)), "digits")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", None])

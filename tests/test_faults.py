@@ -1,9 +1,9 @@
-"""Faults for real, the short form: one of each kind that takes seconds. The long form is `make faults` (tools/faults.py), whose figures are in tests/faults.json."""
+"""Faults for real, the short form: one of each kind that takes seconds. The long form is `make faults`
+(tools/faults.py), whose figures are in tests/faults.json."""
 
 import importlib.util
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,6 @@
-"Feature-aligned diffusion: where gradients go, what w2 = 0 means, what the expert is shown, what is needed to paint, how pictures are judged."
+"""Feature-aligned diffusion: where gradients go, what w2 = 0 means, what the expert is shown, what is needed
+to paint, how pictures are judged."""
+
 import dataclasses
 
 import numpy as np
@@ -16,9 +18,13 @@ from genaug.concepts.dreambooth import (
     step_loss,
     weights_exchanged,
 )
-from genaug.concepts.textual_inversion import Concept, learning_set
-from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.diffusion import PixelBackbone, StableDiffusionBackbone
+from genaug.concepts.concept import Concept
+from genaug.concepts.textual_inversion import learning_set
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.pixel_backbone import PixelBackbone
+from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.methods.feature_aligned import (
     AlignedWeights,
     Alignment,
@@ -34,8 +40,9 @@ from genaug.methods.feature_aligned import (
     train_expert,
 )
 from genaug.prompts import ClassPrompt
-from genaug.registry import make_arm, tiny_settings
+from genaug.arms import make_arm, tiny_settings
 from toy_world import toy_backbone, toy_photographs
+from toy_sets import noise_set
 
 QUICK = FineTuningSettings(steps=3, learning_rate=1e-3, batch_size=3, flip=False)
 CHEAP = AlignedWeights(
@@ -57,22 +64,18 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def real():
-    draw = np.random.default_rng(0)
     targets = np.repeat([0, 1], 4)
-    return LabeledImages(
-        [(60 + 90 * target + draw.integers(0, 60, (16, 16, 1))).astype(np.uint8) for target in targets],
-        targets,
-        ["wren", "owl"],
-        [f"{number}.png" for number in range(8)],
-    )
+    return noise_set(targets, ["wren", "owl"], size=16, channels=1, high=60, tints=(60, 150))
 
 
 @pytest.fixture(scope="module")
-def expert(real): return train_expert(real, expert_preset("letters", None, 32, updates=2, learning_rate=1e-2))
+def expert(real):
+    return train_expert(real, expert_preset("letters", None, 32, updates=2, learning_rate=1e-2))
 
 
 def alignment_only(backbone, real, term, number=0):
-    "The gradient of the alignment alone: names of the denoiser's parameters that it reaches, and the projection."
+    """The gradient of the alignment alone: names of the denoiser's parameters that it reaches, and the
+    projection."""
     prepared = learning_set(backbone, real, ClassPrompt())
     with weights_exchanged(backbone, learning=True):
         projection = term.modules(backbone)["projection"]
@@ -128,7 +131,7 @@ def test_gradients_reach_projection_and_down_path_only(backbone, real, expert, e
 
 def test_the_expert_stays_in_evaluation_mode_whoever_switches_it(backbone, real, expert):
     before = {name: value.clone() for name, value in expert.network.state_dict().items()}
-    expert.network.train()                     # as a parent module's train() would
+    expert.network.train()  # as a parent module's train() would
     fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
     assert not expert.network.training and all(
         torch.equal(value, before[name]) for name, value in expert.network.state_dict().items()
@@ -222,8 +225,9 @@ def test_the_expert_is_shown_what_was_asked(backbone):
 
 def test_shuffling_never_leaves_a_tile_with_itself_and_changes_each_step(backbone, expert, monkeypatch):
     from genaug.methods import feature_aligned
+
     rows = torch.eye(6, 128)
-    monkeypatch.setattr(feature_aligned, "expert_features", lambda expert, images: rows[:len(images)])
+    monkeypatch.setattr(feature_aligned, "expert_features", lambda expert, images: rows[: len(images)])
     term, orders = Alignment(expert, shuffled=True), []
     term.modules(backbone)
     for number in range(20):
@@ -252,9 +256,10 @@ def test_taps_by_name(backbone, real, expert):
     assert last_down_block(backbone) == "unet.down_blocks.1"
 
 
-@pytest.mark.parametrize("wrong", [dict(expert_input="blurred"), dict(align_until=0.0), dict(weight=-1.0)])
+@pytest.mark.parametrize("wrong", [{"expert_input": "blurred"}, {"align_until": 0.0}, {"weight": -1.0}])
 def test_impossible_settings_are_one_sentence(expert, wrong):
-    with pytest.raises(GenaugError): Alignment(expert, **wrong)
+    with pytest.raises(GenaugError):
+        Alignment(expert, **wrong)
 
 
 def test_pooling():
@@ -265,7 +270,8 @@ def test_pooling():
         and pooled(torch.ones(2, 5, 7)).shape == (2, 7)
     )
     for bad in ((torch.ones(2, 3), "mean"), (feature, "median")):
-        with pytest.raises(GenaugError): pooled(*bad)
+        with pytest.raises(GenaugError):
+            pooled(*bad)
 
 
 def test_colour_is_brought_to_the_experts_channels(expert):
@@ -341,7 +347,10 @@ def test_defaults_are_the_papers_and_the_baseline_differs_in_the_weight_only():
 def test_generation_accuracy_masks_and_counts():
     class Fixed:
         class_names = ("wren", "owl", "empty")
-        def predict(self, images): return np.array([[.4, .1, .5], [.1, .8, .1], [.6, .3, .1], [.2, .7, .1]])
+
+        def predict(self, images):
+            return np.array([[0.4, 0.1, 0.5], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
+
     images = LabeledImages(
         [np.zeros((2, 2, 1), np.uint8)] * 4, [0, 0, 1, 1], ["wren", "owl", "empty"], list("abcd")
     )

@@ -1,4 +1,6 @@
-"Feature-space augmentation: codes, generations, saliency, gates, partners, labels, the last steps of the schedule, and what survives a kill."
+"""Feature-space augmentation: codes, generations, saliency, gates, partners, labels, the last steps of the
+schedule, and what survives a kill."""
+
 import dataclasses
 import warnings
 
@@ -14,58 +16,66 @@ from pytorch_grad_cam.utils.svd_on_activations import (
 )
 
 import genaug.methods.feature_space as module
-from genaug.core import Budget, GenaugError, LabeledImages
+from genaug import fusion_partners
+from genaug.generators import sparse_codes
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.diffusion import ToyBackbone
 from genaug.methods.feature_space import (
     LABEL_RULES,
-    CodeSettings,
     FeatureSpace,
-    IteratedLearning,
-    Learned,
-    Networks,
-    UNet,
-    choose_head,
-    class_weights,
-    code_classifier,
-    confusion_table,
-    distances_to,
-    encode_set,
-    fitting_levels,
     from_tail,
     fuse,
     fused_label,
     fusion_of,
+    pairings,
+    relevance,
+    toss_coins,
+    touch_up,
+)
+from genaug.generators.sparse_codes import (
+    CodeSettings,
+    CodeUNet,
+    IteratedLearning,
+    Networks,
+    class_weights,
+    code_classifier,
+    encode_set,
+    fitting_levels,
     imitation_loss,
     learn_codes,
-    map_pairs,
-    nearest_partners,
-    pairings,
     phases_of,
-    principal_projection,
-    relevance,
-    saliency,
     sample_tokens,
     site_simplex,
     small_classifier,
     sparsity,
-    toss_coins,
-    touch_up,
 )
+from genaug.fusion_partners import (
+    Learned,
+    choose_head,
+    confusion_table,
+    distances_to,
+    map_pairs,
+    nearest_partners,
+)
+from genaug.metrics.saliency import principal_projection, saliency
 from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise
 from genaug.training import LoopSettings, train_loop
+from toy_sets import noise_set
 
-NAMES = ("fog", "rain", "sun", "moon", "comet")          # fog and rain are the heads
-QUICK = dict(
-    generations=2,
-    interaction_updates=3,
-    imitation_updates=2,
-    batch_size=8,
-    learning_rate=1e-3,
-    width=8,
-    vocabulary=6,
-    num_inference_steps=4,
-    denoising_steps=2,
-)
+NAMES = ("fog", "rain", "sun", "moon", "comet")  # fog and rain are the heads
+QUICK = {
+    "generations": 2,
+    "interaction_updates": 3,
+    "imitation_updates": 2,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "width": 8,
+    "vocabulary": 6,
+    "num_inference_steps": 4,
+    "denoising_steps": 2,
+}
 HEADS = [0, 1]
 
 
@@ -82,26 +92,11 @@ def several(count=18, seed=0, size=8):
         [1, 1, 0, 0, 0],
     )
     labels[~labels.any(1), 0] = 1
-    return LabeledImages(
-        [draw.integers(0, 256, (size, size, 3)).astype(np.uint8) for _ in labels],
-        labels,
-        NAMES,
-        [f"{place}.png" for place in range(count)],
-        "multi",
-    )
+    return noise_set(labels, NAMES, size=size, seed=draw, task="multi")
 
 
 def single(counts=(6, 4, 2), seed=0):
-    draw, targets = (
-        np.random.default_rng(seed),
-        [index for index, count in enumerate(counts) for _ in range(count)],
-    )
-    return LabeledImages(
-        [draw.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in targets],
-        targets,
-        NAMES[: len(counts)],
-        [f"{place}.png" for place in range(len(targets))],
-    )
+    return noise_set(np.repeat(np.arange(len(counts)), counts), NAMES[: len(counts)], seed=seed)
 
 
 def backbone_of(classes=5, size=8):
@@ -110,15 +105,18 @@ def backbone_of(classes=5, size=8):
 
 
 @pytest.fixture(scope="module")
-def backbone(): return backbone_of()
+def backbone():
+    return backbone_of()
 
 
 @pytest.fixture(scope="module")
-def real(): return several()
+def real():
+    return several()
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory): return tmp_path_factory.mktemp("feature_space")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("feature_space")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +126,14 @@ def fit(backbone, real, work):
 
 
 @pytest.fixture(scope="module")
-def fitted(fit): return fit()
+def fitted(fit):
+    return fit()
+
+
+def pieces_of(count, monkeypatch):
+    "Sets are gone through in pieces of so many images."
+    for part in (sparse_codes, fusion_partners):
+        monkeypatch.setattr(part, "BLOCK", count)
 
 
 def counted(backbone, monkeypatch):
@@ -145,13 +150,20 @@ def counted(backbone, monkeypatch):
     return levels
 
 
-def state(networks): return {name: value.clone() for name, value in networks.state_dict().items()}
+def state(networks):
+    return {name: value.clone() for name, value in networks.state_dict().items()}
+
+
 def equal(one, two):
     return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
-def part(values, name): return {key: value for key, value in values.items() if key.startswith(name + ".")}
+
+
+def part(values, name):
+    return {key: value for key, value in values.items() if key.startswith(name + ".")}
 
 
 # ---- codes and tokens
+
 
 def test_a_code_is_a_point_on_the_simplex_at_every_site():
     logits = 30 * torch.randn(3, 7, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -177,7 +189,7 @@ def test_tokens_are_drawn_along_the_channels_even_where_there_are_as_many_column
         and not (tokens.sum(3) == 1).all()
     )
     often = sum(sample_tokens(codes.expand(200, -1, -1, -1), generator).mean(0) for _ in range(20)) / 20
-    assert (often - codes[0]).abs().max() < 5 * 0.5 / 4000 ** 0.5
+    assert (often - codes[0]).abs().max() < 5 * 0.5 / 4000**0.5
     certain = F.one_hot(torch.randint(0, 6, (2, 3, 3), generator=generator), 6).movedim(-1, 1).float()
     assert torch.equal(
         sample_tokens(certain, generator), certain
@@ -196,9 +208,9 @@ def test_imitation_is_lowest_where_the_student_agrees_with_the_teacher(kind):
     tokens = sample_tokens(site_simplex(logits), torch.Generator().manual_seed(0)).double()
     often = tokens.mean((2, 3), keepdim=True).expand(1, 3, 60, 60).clone().requires_grad_()
     loss = imitation_loss(often, tokens, kind)
-    slope, = torch.autograd.grad(loss, often)
+    (slope,) = torch.autograd.grad(loss, often)
     slope = slope.sum((2, 3))[0]
-    assert (slope - slope.mean()).abs().max() < 1e-6      # no direction within the simplex lowers it
+    assert (slope - slope.mean()).abs().max() < 1e-6  # no direction within the simplex lowers it
     entries = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).view(1, 3, 1, 1)
     target = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).view(1, 3, 1, 1)
     by_hand = {"bce": -(np.log(0.8) + np.log(0.5) + np.log(0.7)) / 3, "ce": -np.log(0.5)}[kind]
@@ -210,11 +222,11 @@ def test_networks_fit_every_size(norm):
     for size, levels in (((8, 8), 3), ((12, 4), 2), ((7, 7), 0), ((1, 1), 0), ((64, 64), 6), ((128, 128), 6)):
         assert fitting_levels(size) == levels
         if max(size) < 64:
-            assert UNet(4, 6, 8, levels, norm)(torch.randn(1, 4, *size)).shape == (1, 6, *size)
+            assert CodeUNet(4, 6, 8, levels, norm)(torch.randn(1, 4, *size)).shape == (1, 6, *size)
 
 
 def test_the_output_of_the_networks_is_linear():
-    network = UNet(3, 5, 8, 2)
+    network = CodeUNet(3, 5, 8, 2)
     with torch.no_grad():
         network.ups[0][-1].bias.add_(7.0)
     assert network(torch.zeros(1, 3, 4, 4)).min() > 5
@@ -228,6 +240,7 @@ def test_vgg_is_for_large_codes_only():
 
 def test_vgg_is_built_for_codes(monkeypatch):
     import timm
+
     asked = {}
     monkeypatch.setattr(
         timm,
@@ -243,6 +256,7 @@ def test_vgg_is_built_for_codes(monkeypatch):
 
 
 # ---- generations
+
 
 def test_phases():
     phases = phases_of(3, 4, 2)
@@ -291,13 +305,16 @@ def trained(real, stop=None, latents=None, **changes):
 
 
 def test_the_teacher_is_frozen_the_student_new_and_the_rest_carried_over(real):
-    _, start, spoken = trained(real, 3)          # the end of generation 0
-    trainer, _, taught = trained(real, 5)        # the end of the imitation in generation 1
+    _, start, spoken = trained(real, 3)  # the end of generation 0
+    trainer, _, taught = trained(real, 5)  # the end of the imitation in generation 1
     assert equal(part(start, "teacher"), part(spoken, "teacher"))  # nobody was taught yet
     assert not any(
         equal(part(start, name), part(spoken, name)) for name in ("student", "decoder", "classifier")
     )
-    rename = lambda values: {key.replace("student.", "teacher."): value for key, value in values.items()}
+
+    def rename(values):
+        return {key.replace("student.", "teacher."): value for key, value in values.items()}
+
     assert equal(
         rename(part(spoken, "student")), part(taught, "teacher")
     )  # the copy of the last student, unchanged by the imitation
@@ -305,7 +322,7 @@ def test_the_teacher_is_frozen_the_student_new_and_the_rest_carried_over(real):
         part(spoken, "classifier"), part(taught, "classifier")
     )
     assert not equal(part(spoken, "student"), part(taught, "student"))
-    _, _, ended = trained(real)                  # the end of generation 1
+    _, _, ended = trained(real)  # the end of generation 1
     assert equal(part(taught, "teacher"), part(ended, "teacher")) and not equal(
         part(taught, "decoder"), part(ended, "decoder")
     )
@@ -329,10 +346,10 @@ def test_a_generation_begins_with_fresh_weights_and_a_fresh_optimizer(real):
 
 
 def test_gradients_of_zero_do_not_move_what_imitation_leaves_alone(real):
-    trainer, _, _ = trained(real, 4)          # in the imitation of generation 1
+    trainer, _, _ = trained(real, 4)  # in the imitation of generation 1
     before = state(trainer.networks)
     for parameter in trainer.networks.parameters():
-        parameter.grad = torch.zeros_like(parameter)          # as several processes leave them
+        parameter.grad = torch.zeros_like(parameter)  # as several processes leave them
     trainer.changer.step()
     after = state(trainer.networks)
     assert (
@@ -401,6 +418,7 @@ def test_class_weights():
 
 # ---- saliency
 
+
 @pytest.fixture(scope="module")
 def looked_at():
     torch.manual_seed(0)
@@ -422,7 +440,7 @@ def test_the_projection_is_the_library_s_up_to_the_sign_rule(looked_at):
 def test_the_sign_of_the_decomposition_changes_nothing(monkeypatch):
     activations = torch.randn(5, 6, 4, 4, generator=torch.Generator().manual_seed(0))
     activations[3] = 0
-    activations[4, :, :2], activations[4, :, 2:] = 1.0, -1.0          # two values of equal size
+    activations[4, :, :2], activations[4, :, 2:] = 1.0, -1.0  # two values of equal size
     before, honest = principal_projection(activations), torch.linalg.svd
 
     def turned(values, full_matrices):
@@ -438,11 +456,14 @@ def test_the_sign_of_the_decomposition_changes_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("layers", [("block3",), ("block1", "block2", "block3")])
-@pytest.mark.parametrize("kind, library", [("eigen", EigenCAM), ("gradcam", GradCAM), ("eigengrad", EigenGradCAM)])
+@pytest.mark.parametrize(
+    "kind, library", [("eigen", EigenCAM), ("gradcam", GradCAM), ("eigengrad", EigenGradCAM)]
+)
 def test_saliency_is_the_library_s(looked_at, kind, library, layers, monkeypatch):
     network, codes = looked_at
     import pytorch_grad_cam.eigen_cam as eigen_cam
     import pytorch_grad_cam.eigen_grad_cam as eigen_grad_cam
+
     for part_of in (eigen_cam, eigen_grad_cam):
         monkeypatch.setattr(part_of, "get_2d_projection", get_2d_projection_with_sign_correction)
     classes = torch.tensor([0, 1, 2, 3, 0, 1])
@@ -454,7 +475,7 @@ def test_saliency_is_the_library_s(looked_at, kind, library, layers, monkeypatch
         ours.shape == (6, 8, 8) and np.abs(ours - theirs).max() < 2e-4 and ours.min() >= 0 and ours.max() <= 1
     )
     other = saliency(network, codes, layers, kind, classes.roll(1)).numpy()
-    assert (np.abs(ours - other).max() > 0.1) == (kind != "eigen")          # EigenCAM asks for no class
+    assert (np.abs(ours - other).max() > 0.1) == (kind != "eigen")  # EigenCAM asks for no class
     alone = np.concatenate(
         [
             saliency(network, codes[place : place + 1], layers, kind, classes[place : place + 1]).numpy()
@@ -497,6 +518,7 @@ def test_saliency_names_the_layers_it_could_look_at(looked_at):
 
 # ---- gates
 
+
 def test_the_gates_are_a_partition_and_the_naive_ones_are_not_random():
     truth = torch.tensor([[True, False], [False, True]])
     cases = [
@@ -506,14 +528,14 @@ def test_the_gates_are_a_partition_and_the_naive_ones_are_not_random():
         for coin in (False, True)
     ]
     for specific, generic, coin in cases:
-        S, G, R = (torch.full((1, 1, 1), value) for value in (specific, generic, coin))
+        full_s, full_g, full_r = (torch.full((1, 1, 1), value) for value in (specific, generic, coin))
         s, g, r = float(specific), float(generic), float(coin)
         tail, head = (
             s * (1 - g) + (1 - g - s + 2 * g * s) * r,
             g * (1 - s) + (1 - g - s + 2 * g * s) * (1 - r),
         )  # Eqs. 8 to 12, weights of the two parents
-        assert {tail, head} == {0.0, 1.0} and bool(from_tail(S, G, R)) == (tail == 1.0)
-        assert bool(from_tail(S, G, R, "naive")) == specific
+        assert {tail, head} == {0.0, 1.0} and bool(from_tail(full_s, full_g, full_r)) == (tail == 1.0)
+        assert bool(from_tail(full_s, full_g, full_r, "naive")) == specific
     assert torch.equal(
         from_tail(truth[None], truth[None], torch.ones(1, 2, 2, dtype=torch.bool), "naive"), truth[None]
     )
@@ -580,8 +602,9 @@ def test_every_fused_site_is_a_site_of_one_parent(fit, real, changes):
 
 # ---- partners
 
+
 def test_confusion_leaves_out_images_that_have_the_head():
-    chances, labels = np.array([[.9, .1], [.3, .2], [.5, .6]]), np.array([[1, 1], [0, 1], [0, 1]])
+    chances, labels = np.array([[0.9, 0.1], [0.3, 0.2], [0.5, 0.6]]), np.array([[1, 1], [0, 1], [0, 1]])
     assert confusion_table(chances, labels)[1, 0] == pytest.approx(0.4) and np.isnan(
         confusion_table(chances, labels)[0, 1]
     )
@@ -623,17 +646,29 @@ def learned_of(labels, chances=None, maps=None):
     )
 
 
-@pytest.mark.parametrize("labels, place, wanted, expected", [
-    ([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 1]], 0, 2, ("head", 1, [1])),                        # the most confused head, no tail label
-    ([[0, 0, 1], [0, 1, 1], [1, 0, 0]], 0, 2, ("head", 0, [2])),                                   # the next head, if that one never comes alone
-    ([[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], 0, 2, ("head with tail", 0, [1])),                # partners with another tail label, never with the same
-    ([[1, 1, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]], 0, 2, ("other class", 3, [1])),                   # all heads are in the picture
-    ([[1, 1, 1], [1, 0, 0], [1, 0, 1]], 0, 2, ("shared head", 0, [1])),                            # nothing but what it has
-    ([[1, 1, 1], [0, 0, 1]], 0, 2, ("any image", 2, [1])),                                         # only its own class
-    ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 0, 0, ("head", 1, [1])),                                   # a picture of a head class
-    ([[0, 0, 0], [0, 1, 0], [1, 0, 0]], 0, -1, ("head", 1, [1])),                                  # a picture without labels
-    ([[0, 0, 1], [0, 0, 0]], 0, 2, ("any image", -1, [1])),                                        # a partner without labels
-])
+@pytest.mark.parametrize(
+    "labels, place, wanted, expected",
+    [
+        # the most confused head, no tail label
+        ([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 1]], 0, 2, ("head", 1, [1])),
+        # the next head, if that one never comes alone
+        ([[0, 0, 1], [0, 1, 1], [1, 0, 0]], 0, 2, ("head", 0, [2])),
+        # partners with another tail label, never with the same
+        ([[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], 0, 2, ("head with tail", 0, [1])),
+        # all heads are in the picture
+        ([[1, 1, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]], 0, 2, ("other class", 3, [1])),
+        # nothing but what it has
+        ([[1, 1, 1], [1, 0, 0], [1, 0, 1]], 0, 2, ("shared head", 0, [1])),
+        # only its own class
+        ([[1, 1, 1], [0, 0, 1]], 0, 2, ("any image", 2, [1])),
+        # a picture of a head class
+        ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 0, 0, ("head", 1, [1])),
+        # a picture without labels
+        ([[0, 0, 0], [0, 1, 0], [1, 0, 0]], 0, -1, ("head", 1, [1])),
+        # a partner without labels
+        ([[0, 0, 1], [0, 0, 0]], 0, 2, ("any image", -1, [1])),
+    ],
+)
 def test_who_may_be_a_partner(labels, place, wanted, expected):
     rule, head, members = choose_head(learned_of(labels), HEADS, place, wanted)
     assert (rule, head, members.tolist()) == expected
@@ -646,7 +681,7 @@ def test_one_photograph_has_no_partner():
 
 @pytest.mark.parametrize("space", ["cam", "code", "latent"])
 def test_neighbours_are_the_nearest_in_their_space(fit, real, space, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 4)
+    pieces_of(4, monkeypatch)
     method = fit(space=space)
     learned, latents = method.learned, torch.from_numpy(np.array(method.latents_of(real)))
     with torch.no_grad():
@@ -706,6 +741,7 @@ def test_a_class_conditional_map_belongs_to_image_and_class(fit, real):
 
 # ---- labels and prompts
 
+
 @pytest.mark.parametrize("rule", LABEL_RULES)
 def test_labels_lie_in_zero_and_one_and_are_never_negative(fit, real, rule):
     method = fit(label_rule=rule)
@@ -758,6 +794,7 @@ def test_the_prompt_names_the_tail_labels_or_all_labels(fit, real):
 
 # ---- the last steps of the schedule
 
+
 def test_no_steps_bypass_the_denoiser_exactly(fit, real, backbone, monkeypatch):
     method, levels = fit(denoising_steps=0), counted(backbone, monkeypatch)
     monkeypatch.setattr(type(backbone), "embed", lambda *_: pytest.fail("a prompt was embedded"))
@@ -808,6 +845,7 @@ def test_noise_is_added_only_when_asked_for(fit, real, backbone):
 
 # ---- plan and paint
 
+
 def test_a_smaller_budget_is_a_prefix_and_a_seed_decides(fitted, real):
     small, large, other = (
         fitted.plan(real, Budget(tail=2), 0),
@@ -823,7 +861,7 @@ def test_a_smaller_budget_is_a_prefix_and_a_seed_decides(fitted, real):
     )
     assert len({row.id for row in large}) == len(large) == 15
     alone = fitted.plan(real, Budget(per_class={"comet": 1}), 0)
-    assert alone[0] in large          # a row does not depend on what else is asked
+    assert alone[0] in large  # a row does not depend on what else is asked
 
 
 def test_arms_that_differ_after_fusing_fuse_the_same_pairs(fit, real):
@@ -914,8 +952,9 @@ def test_images_without_labels_do_no_harm(backbone):
 
 # ---- files
 
+
 def test_a_second_fit_reads_what_the_first_has_learned(fit, fitted, real, work, monkeypatch):
-    monkeypatch.setattr(module, "train_loop", lambda *_, **__: pytest.fail("it was learned again"))
+    monkeypatch.setattr(sparse_codes, "train_loop", lambda *_, **__: pytest.fail("it was learned again"))
     for changes in (
         {},
         {"cam": "eigengrad"},
@@ -949,7 +988,9 @@ def test_saving_and_loading_changes_nothing(fit, real, tmp_path):
 
 
 def test_the_same_seed_learns_the_same_and_global_states_stay(backbone, real):
-    states = lambda: (torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()))
+    def states():
+        return (torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()))
+
     before = states()
     one, same, other = (FeatureSpace(**QUICK, backbone=backbone, seed=seed).fit(real) for seed in (0, 0, 1))
     assert (
@@ -961,7 +1002,7 @@ def test_the_same_seed_learns_the_same_and_global_states_stay(backbone, real):
 
 
 def test_the_set_is_gone_through_in_pieces(backbone, real, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 5)
+    pieces_of(5, monkeypatch)
     encoded, coded = [], []
     encode, code = type(backbone).encode, Networks.encode
     monkeypatch.setattr(
@@ -983,13 +1024,13 @@ def test_the_set_is_gone_through_in_pieces(backbone, real, tmp_path, monkeypatch
     )
     del coded[:]
     method.plan(real, Budget(tail=3), 0)
-    assert coded == []          # distances between maps need no codes
+    assert coded == []  # distances between maps need no codes
     dataclasses_replace(method, space="code").plan(real, Budget(tail=3), 0)
     assert coded and max(coded) <= 5
 
 
 def test_half_a_file_of_latents_is_not_used(backbone, real, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 5)
+    pieces_of(5, monkeypatch)
     before, calls = type(backbone).encode, []
 
     def dies(self, images, generator=None):
@@ -1008,6 +1049,7 @@ def test_half_a_file_of_latents_is_not_used(backbone, real, tmp_path, monkeypatc
 
 
 # ---- what cannot be done
+
 
 def test_latents_that_are_not_finite_are_named(backbone, real, tmp_path, monkeypatch):
     before = type(backbone).encode
@@ -1101,7 +1143,9 @@ def test_settings_that_do_not_go_together(backbone, real):
 
 
 def test_overlapping_thresholds_are_a_finding_and_no_warning():
-    from genaug.registry import arm_notes, make_arm
+    from genaug.arm_findings import arm_notes
+    from genaug.arms import make_arm
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [note.kind for note in arm_notes(make_arm("feature-space@tau_high=0.3;tau_low=0.5"))] == [

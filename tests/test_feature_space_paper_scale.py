@@ -1,17 +1,25 @@
-"What `paper` would do in the table of feature-space fusion, planned on a miniature of MIMIC-CXR-LT: rows, steps, network."
+"""What `paper` would do in the table of feature-space fusion, planned on a miniature of MIMIC-CXR-LT: rows,
+steps, network."""
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from genaug.core import Budget
-from genaug.data import MIMIC_HEADS, MIMIC_TAILS, open_mimic_cxr_lt
-from genaug.experiment import classifier_preset, make_split
-from genaug.registry import parse_arm
+from genaug.plans import Budget
+from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS, open_mimic_cxr_lt
+from genaug.comparison import classifier_preset, make_split
+from genaug.arms import parse_arm
 from table_pages import executed
 
 
 @pytest.fixture(scope="module")
-def page(): return executed("feature_space_long_tail", until_run=False, scale="paper", data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"})
+def page():
+    return executed(
+        "feature_space_long_tail",
+        until_run=False,
+        scale="paper",
+        data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +33,34 @@ def chests(tmp_path_factory):
             name = f"files/p10/p{part}{number}/s1/{part}{number}.jpg"
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw.integers(0, 255, (8, 8), dtype=np.uint8)).save(root / name)
-            row = [int(draw.random() < (0.6 if index < 5 else 0.15) or number == index) for index in range(10)]
+            row = [
+                int(draw.random() < (0.6 if index < 5 else 0.15) or number == index) for index in range(10)
+            ]
             lines.append(",".join([f"{part}{number}", f"{part}{number}", name, *map(str, row)]))
         (root / f"miccai2023_mimic-cxr-lt_labels_{part}.csv").write_text("\n".join(lines), encoding="utf-8")
     return open_mimic_cxr_lt(root)
 
 
 def test_the_ablations_read_the_same_way():
-    space = executed("feature_space_ablations", until_run=False, scale="paper", data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"})
-    assert space["shown"] == [] and len(space["ask"]("paper").methods) == len(set(space["arms_of"]("hour")))      # rows of other data are not shown under this name
+    space = executed(
+        "feature_space_ablations",
+        until_run=False,
+        scale="paper",
+        data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"},
+    )
+    # rows of other data are not shown under this name
+    assert space["shown"] == [] and len(space["ask"]("paper").methods) == len(set(space["arms_of"]("hour")))
 
 
 def test_a_thousand_pictures_for_each_of_five_tail_classes(page, chests):
     question = page["ask"]("paper")
     assert question.scale == "paper" and not question.draws and len(question.splits) == 3
     train = make_split(question, chests, 0).train
-    assert train.task == "multi" and len(train) == 30 and set(np.flatnonzero(train.labels.sum(0) < 10)) <= set(range(5, 10))
+    assert (
+        train.task == "multi"
+        and len(train) == 30
+        and set(np.flatnonzero(train.labels.sum(0) < 10)) <= set(range(5, 10))
+    )
     made = [arm for arm in question.methods if "tail=1000" in arm]
     assert len(made) == len(question.methods) - 2 == 12
     wanted = Budget(tail=1000).wanted(train)
@@ -48,9 +68,18 @@ def test_a_thousand_pictures_for_each_of_five_tail_classes(page, chests):
 
 
 def test_steps_and_network_are_the_papers(page):
-    fields = [dict(parse_arm(arm).settings) for arm in page["ask"]("paper").methods if arm.startswith("feature-space")]
-    assert {field["denoising_steps"] for field in fields} == {0, 1, 5} and {field["num_inference_steps"] for field in fields} == {75}
-    assert not any(name in field for field in fields for name in ("generations", "width", "interaction_updates"))      # the paper's own
+    fields = [
+        dict(parse_arm(arm).settings)
+        for arm in page["ask"]("paper").methods
+        if arm.startswith("feature-space")
+    ]
+    assert {field["denoising_steps"] for field in fields} == {0, 1, 5} and {
+        field["num_inference_steps"] for field in fields
+    } == {75}
+    # the paper's own
+    assert not any(
+        name in field for field in fields for name in ("generations", "width", "interaction_updates")
+    )
     assert {field["label_rule"] for field in fields} == {"union", "tail", "coverage", "classifier"}
     preset = classifier_preset("densenet121")
     assert preset.network == "densenet121" and preset.view.size == 224

@@ -1,10 +1,13 @@
-"""What users of class activation maps report (pytorch-grad-cam, issues 108 and 264), asked of the saliency maps of feature-space fusion."""
+"""What users of class activation maps report (pytorch-grad-cam, issues 108 and 264), asked of the saliency
+maps of feature-space fusion."""
 
 import numpy as np
 import pytest
 import torch
 
-from genaug.methods.feature_space import min_max, principal_projection, relevance, saliency, small_classifier
+from genaug.metrics.saliency import min_max, principal_projection, saliency
+from genaug.methods.feature_space import relevance
+from genaug.generators.sparse_codes import small_classifier
 
 KINDS = ("eigen", "gradcam", "eigengrad")
 

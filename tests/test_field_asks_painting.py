@@ -7,14 +7,17 @@ from random_pipeline import random_pipeline
 from toy_world import toy_backbone, toy_photographs
 
 from genaug.concepts.textual_inversion import TokenSettings, learn_tokens
-from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.diffusion import StableDiffusionBackbone, load_backbone, loading_remedy
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
 from genaug.inversion import InversionSettings, invert
 from genaug.methods.diff_ii import diff_ii
-from genaug.painting import synthesize
-from genaug.recipe import ClassName, FromPhotograph, Recipe
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName, FromPhotograph
+from genaug.recipe import Recipe
 from genaug.sampling import SamplingSettings, denoise, start_step
 from genaug.training import LoopSettings, train_loop
+from toy_sets import noise_set
 
 
 def small_backbone(**options):
@@ -23,13 +26,8 @@ def small_backbone(**options):
 
 
 def photographs(shapes, seed=0):
-    random = np.random.default_rng(seed)
-    return LabeledImages(
-        [random.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes],
-        np.arange(len(shapes)) % 2,
-        ("square", "bar"),
-        [f"{place}.png" for place in range(len(shapes))],
-    )
+    targets, shapes = np.arange(len(shapes)) % 2, [(*shape, 3) for shape in shapes]
+    return noise_set(targets, ("square", "bar"), shapes=shapes, seed=seed)
 
 
 # ---- diffusers#4450: of k vectors of one word only the first trained
@@ -95,9 +93,12 @@ def test_a_run_that_went_further_is_not_taken_for_a_shorter_one(tmp_path):
 
 def test_a_concept_of_more_steps_is_that_of_a_fresh_run(tmp_path):
     backbone, real = small_backbone(), photographs([(16, 16)] * 2)
-    learn = lambda steps, folder: learn_tokens(
-        backbone, real, settings=TokenSettings(steps=steps, initial="t"), checkpoint=folder
-    ).fingerprint()
+
+    def learn(steps, folder):
+        return learn_tokens(
+            backbone, real, settings=TokenSettings(steps=steps, initial="t"), checkpoint=folder
+        ).fingerprint()
+
     learn(2, tmp_path / "one")
     assert learn(4, tmp_path / "one") == learn(4, tmp_path / "two")
 

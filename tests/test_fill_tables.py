@@ -1,10 +1,15 @@
-"""Filling and showing tables: nothing is run twice, sittings and processes do not matter, views keep apart what must be kept apart."""
+"""Filling and showing tables: nothing is run twice, sittings and processes do not matter, views keep apart
+what must be kept apart."""
+
 import dataclasses
 
 import pandas as pd
 import pytest
 
-from genaug.experiment import Comparison, checked_row, load_rows, put, read_rows, set_table, summarise
+from genaug.comparison import Comparison
+from genaug.results import checked_row, load_rows, put, read_rows
+from genaug.evaluators import set_table
+from genaug.summary import summarise
 from genaug.tables import (
     Places,
     beside_paper,
@@ -49,7 +54,7 @@ def test_sittings_in_any_order_give_the_same_rows(filled, tmp_path):
     single = [row for row in load_rows(places.file) if row["split"] != "all"]
     whole = [row for row in load_rows(filled.file) if row["split"] != "all"]
     assert comparable(single) == comparable(whole) and len(whole) > 4
-    fill_table([QUESTION], "digits", places)                       # complete now: only the bootstrap is added
+    fill_table([QUESTION], "digits", places)  # complete now: only the bootstrap is added
     assert comparable([row for row in load_rows(places.file) if row["split"] == "all"]) == comparable(
         [row for row in load_rows(filled.file) if row["split"] == "all"]
     )
@@ -58,7 +63,7 @@ def test_sittings_in_any_order_give_the_same_rows(filled, tmp_path):
 def test_a_complete_table_is_left_alone(filled, monkeypatch):
     before = filled.file.read_bytes()
     monkeypatch.setattr(
-        "genaug.experiment.train_classifier", lambda *args, **kwargs: pytest.fail("trained again")
+        "genaug.experiment.prepare_training", lambda *args, **kwargs: pytest.fail("trained again")
     )
     fill_table([QUESTION], "digits", filled)
     assert filled.file.read_bytes() == before
@@ -91,22 +96,22 @@ def test_the_bootstrap_interval_holds_the_mean(filled):
 
 
 def row(**changes):
-    base = dict(
-        table="demo",
-        scale="hour",
-        method="diff-ii",
-        variant="",
-        data="d",
-        split=0,
-        condition="natural",
-        backbone="tiny@old",
-        classifier="letters@1",
-        seed=0,
-        metric="accuracy",
-        part="",
-        value=0.5,
-        n=10,
-    )
+    base = {
+        "table": "demo",
+        "scale": "hour",
+        "method": "diff-ii",
+        "variant": "",
+        "data": "d",
+        "split": 0,
+        "condition": "natural",
+        "backbone": "tiny@old",
+        "classifier": "letters@1",
+        "seed": 0,
+        "metric": "accuracy",
+        "part": "",
+        "value": 0.5,
+        "n": 10,
+    }
     return checked_row({**base, **changes})
 
 
@@ -186,24 +191,29 @@ def test_the_papers_gain_is_against_its_own_baseline():
 
 
 def test_a_judge_is_taken_only_if_it_exists(tmp_path):
-    from genaug.experiment import find_jury, open_sets
-    embedded = find_jury(open_sets("digit-scenes"), tmp_path, stored=True)
+    from genaug.evaluators import find_evaluators
+    from genaug.readers import open_sets
+
+    embedded = find_evaluators(open_sets("digit-scenes"), tmp_path, stored=True)
     assert (
         embedded.judge.name == "residual"
         and embedded.network.name == "letters"
         and not list(tmp_path.iterdir())
     )
-    assert find_jury(open_sets("digits"), tmp_path, stored=True) is None
+    assert find_evaluators(open_sets("digits"), tmp_path, stored=True) is None
 
 
 def test_compare_measures_the_sets_and_the_report_shows_them(tmp_path):
-    from genaug.experiment import compare, find_jury, open_run
+    from genaug.compare import compare
+    from genaug.evaluators import find_evaluators
+    from genaug.preflight import open_run
     from genaug.report import write_report
+
     question = Comparison(
         ("original", "round-trip"), "digit-scenes", 1, splits=(0,), repeats=(0,), copies=1, updates=2
     )
     run = open_run(question, "digit-scenes", tmp_path / "out", progress=False)
-    found = compare(run, jury=find_jury(run.sets, stored=True), source="digit-scenes")
+    found = compare(run, evaluators=find_evaluators(run.sets, stored=True), source="digit-scenes")
     table = set_table(found.rows, question.methods)
     assert (
         list(table.index) == ["round-trip"]

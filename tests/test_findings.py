@@ -9,19 +9,9 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from genaug.core import (
-    Bound,
-    Finding,
-    GenaugError,
-    check_settings,
-    declared,
-    finding_lines,
-    findings_text,
-    keep_findings,
-    printable,
-    read_findings,
-    sorted_findings,
-)
+from genaug.settings import Bound, check_settings, declared
+from genaug.messages import Finding, GenaugError, finding_lines, printable, sorted_findings
+from genaug.files import findings_text, keep_findings, read_findings
 
 ERROR = Finding("leak", "error", "a.png", "'a.png' is in two parts: remove one.")
 NOTE = Finding("grey", "note", "b.png", "'b.png' is grey.")

@@ -1,4 +1,5 @@
-"""Command lines with anything in every option, and arms in every spelling: answered in one sentence, within bounds, and nothing is left behind."""
+"""Command lines with anything in every option, and arms in every spelling: answered in one sentence, within
+bounds, and nothing is left behind."""
 
 import json
 import shutil
@@ -23,7 +24,8 @@ from hypothesis import strategies as st
 
 import genaug.cli
 
-from genaug.registry import ALIASES, groups, make_arm, method_names, methods, parse_methods
+from genaug.registry import ALIASES, groups, method_names, methods
+from genaug.arms import make_arm, parse_methods
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +330,8 @@ def judge(world, command, changes, flags=()):
     return outcome
 
 
-# --- the claims -------------------------------------------------------------------------------------------------------------------
+# --- the claims
+# ---------------------------------------------------------------------------
 
 
 def test_every_command_has_a_plain_line(world):
@@ -500,7 +503,8 @@ def test_many_command_lines_are_answered_in_a_sentence(world, line):
     any_line(world, line)
 
 
-# --- arms -------------------------------------------------------------------------------------------------------------------------------
+# --- arms
+# ---------------------------------------------------------------------------
 
 
 def fields_of(name):

@@ -1,11 +1,11 @@
-"""Files that genaug wrote and somebody changed: every later command refuses them in a sentence or repairs them, and no report shows what a browser would run."""
+"""Files that genaug wrote and somebody changed: every later command refuses them in a sentence or repairs
+them, and no report shows what a browser would run."""
 
 import copy
 import json
 import os
 import shutil
 import struct
-from pathlib import Path
 
 import pytest
 from fuzz_world import (
@@ -23,8 +23,9 @@ from fuzz_world import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genaug import core, data, experiment, painting, prompts, report, suffixes
+from genaug import comparison_folder, core, experiment, files, plan_file, prompts, results, synthetic_set
 from genaug.core import LabeledImages
+from genaug.data.splits import Manifest
 
 MAKE = ["--method", "smote", "--shots", "2", "--copies", "1", "--quiet"]
 ASK = ["--methods", "original,smote", *QUICK]
@@ -62,7 +63,8 @@ def files_of(folder):
     )
 
 
-# --- changes to the text of a file -----------------------------------------------------------------------------------------------
+# --- changes to the text of a file
+# ---------------------------------------------------------------------------
 
 
 def places(value, way=()):
@@ -199,17 +201,18 @@ def changed(draw, path):
     path.write_bytes(new)
 
 
-# --- who reads them ----------------------------------------------------------------------------------------------------------------
+# --- who reads them
+# ---------------------------------------------------------------------------
 
 
 def read_set(folder):
     "Every reader of a set; pictures that open lie inside it."
     for reader, home in (
-        (painting.read_plan, folder),
-        (painting.open_synthetic, folder),
+        (plan_file.read_plan, folder),
+        (synthetic_set.open_synthetic, folder),
         (core.read_metadata, folder / "train"),
-        (core.read_findings, folder),
-        (core.read_findings, folder / ".genaug"),
+        (files.read_findings, folder),
+        (files.read_findings, folder / ".genaug"),
     ):
         call_checked(reader, home)
     images = call_checked(LabeledImages.open, folder / "train").value
@@ -236,14 +239,12 @@ def judge_set(world, folder):
 
 
 def judge_comparison(world, folder):
-    call_checked(experiment.read_comparison, folder)
-    call_checked(experiment.read_rows, folder / "results.csv")
+    call_checked(comparison_folder.read_comparison, folder)
+    call_checked(results.read_rows, folder / "results.csv")
     for path in sorted((folder / "splits").glob("*.json")) if (folder / "splits").is_dir() else ():
-        call_checked(data.Manifest.load, path)
+        call_checked(Manifest.load, path)
     for path in sorted((folder / "runs").glob("*.json")) if (folder / "runs").is_dir() else ():
-        load = getattr(experiment.Unit, "load", None) if hasattr(experiment, "Unit") else None
-        if load is not None:
-            call_checked(load, path)
+        call_checked(experiment.Unit.load, path)
     page_is_clean(folder, run_checked(world, ["report", folder], out=folder))
     run_checked(world, ["compare", world.photos, *ASK, "--out", folder], out=folder, leaves_nothing=False)
 
@@ -255,7 +256,8 @@ def change_and_judge(world, draw, kind):
     (judge_set if kind == "set" else judge_comparison)(world, folder)
 
 
-# --- the claims --------------------------------------------------------------------------------------------------------------------
+# --- the claims
+# ---------------------------------------------------------------------------
 
 
 def test_what_is_changed_is_what_genaug_wrote(world):
@@ -343,7 +345,8 @@ def test_many_changed_files_of_a_comparison_are_refused_or_repaired(world, data)
     change_and_judge(world, data.draw, "comparison")
 
 
-# --- pictures of a finished set --------------------------------------------------------------------------------------------------
+# --- pictures of a finished set
+# ---------------------------------------------------------------------------
 
 
 @examples(2)
@@ -384,7 +387,8 @@ def test_many_changed_pictures_of_a_set_are_found_or_refused(world, data):
     change_picture(world, data.draw)
 
 
-# --- suffix files, learned folders, checkpoints -----------------------------------------------------------------------------------
+# --- suffix files, learned folders, checkpoints
+# -----------------------------------------------------------------------------------
 
 suffix_files = st.one_of(
     st.binary(max_size=200),
@@ -484,12 +488,12 @@ safetensor_files = st.sampled_from(
 
 def judge_learned(world, name, content):
     "Folders of learned things with a foreign file in them."
-    from genaug import recipe, training
+    from genaug import choices, training
 
     folder = world.fresh("learned")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
-    call_checked(recipe.load_learned, folder)
+    call_checked(choices.load_learned, folder)
     if hasattr(training, "load_checkpoint"):
         import torch
 
@@ -497,7 +501,7 @@ def judge_learned(world, name, content):
         call_checked(
             training.load_checkpoint, folder, parameters, torch.optim.SGD(parameters.values(), lr=0.1)
         )
-    from genaug.classifier import TrainedClassifier
+    from genaug.trained_classifier import TrainedClassifier
 
     call_checked(TrainedClassifier.load, folder)
 

@@ -1,4 +1,5 @@
-"""Names of folders and files with anything in them that a file system takes: checked, painted, reported and audited, with the right labels and nothing that moves a terminal or a browser."""
+"""Names of folders and files with anything in them that a file system takes: checked, painted, reported and
+audited, with the right labels and nothing that moves a terminal or a browser."""
 
 import csv
 import json
@@ -22,8 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from genaug.core import LabeledImages, file_name, printable
-from genaug.data import check_folder, open_folder
+from genaug.core import LabeledImages
+from genaug.files import file_name
+from genaug.messages import printable
+from genaug.data.folders import check_folder, open_folder
 
 ODD = [
     "cat",
@@ -173,9 +176,14 @@ ODD = [
     ".genaug",
     ".git",
 ]
-plain_name = lambda name: (
-    0 < len(os.fsencode(name)) <= 255 and "/" not in name and "\0" not in name and name not in (".", "..")
-)
+
+
+def plain_name(name):
+    return (
+        0 < len(os.fsencode(name)) <= 255 and "/" not in name and "\0" not in name and name not in (".", "..")
+    )
+
+
 safe = st.characters(exclude_categories=("Cs",))
 any_name = st.one_of(
     st.sampled_from(ODD),
@@ -262,7 +270,8 @@ def labels_are_right(home, out):
         )
 
 
-# --- the claims -------------------------------------------------------------------------------------------------------------------
+# --- the claims
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", range(3))

@@ -1,4 +1,5 @@
-"""Several hundred damaged, odd and hostile picture files: each is decoded or named, none stops the program, none takes the machine."""
+"""Several hundred damaged, odd and hostile picture files: each is decoded or named, none stops the program,
+none takes the machine."""
 
 import functools
 import io
@@ -11,10 +12,11 @@ import pytest
 from fuzz_world import call_checked, examples, expect, run_checked, small_world
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from genaug.core import GenaugError, decode_image
-from genaug.data import check_folder, inspect_file
+from genaug.decoding import decode_image
+from genaug.data.folders import check_folder
+from genaug.data.pictures import inspect_file
 
 SUFFIXES = {
     "PNG": ".png",
@@ -36,7 +38,8 @@ def world(tmp_path_factory):
         yield made
 
 
-# --- files that are right, in every format and mode ------------------------------------------------------------------------
+# --- files that are right, in every format and mode
+# ------------------------------------------------------------------------
 
 
 def noise(mode, width=17, height=13, seed=0):
@@ -156,7 +159,8 @@ def oriented():
             yield f"exif-garbage-{number}{SUFFIXES[format]}", saved(noise("RGB"), format, exif=exif)
 
 
-# --- PNG chunk by chunk --------------------------------------------------------------------------------------------------------
+# --- PNG chunk by chunk
+# ---------------------------------------------------------------------------
 
 
 def chunk(name, data, crc=None):
@@ -299,7 +303,8 @@ def png_files():
     )
 
 
-# --- the other formats -----------------------------------------------------------------------------------------------------
+# --- the other formats
+# ---------------------------------------------------------------------------
 
 
 def tiff(entries, after=b"", next_ifd=0, mark=b"II*\0", start=8, pixels=b"\x80" * 256):
@@ -327,7 +332,10 @@ def tiff_files():
         278: (278, 3, 1, 16),
         279: (279, 4, 1, 256),
     }
-    plain = lambda **more: tiff([*{**base, **{int(key[1:]): value for key, value in more.items()}}.values()])
+
+    def plain(**more):
+        return tiff([*{**base, **{int(key[1:]): value for key, value in more.items()}}.values()])
+
     changes = {
         "plain": {},
         "loop": None,
@@ -498,7 +506,8 @@ def foreign_files():
         "text": b"just text",
         "utf16": "just text".encode("utf-16"),
         "html": b"<html><script>alert(1)</script></html>",
-        "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        "svg": b'<?xml version="1.0"?><svg '
+        b'xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         "xml-bomb": b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><svg>&b;</svg>',
         "pdf": b"%PDF-1.4\n1 0 obj<<>>endobj",
         "elf": b"\x7fELF\x02\x01\x01" + b"\0" * 100,
@@ -541,9 +550,8 @@ def foreign_files():
         "ftex": b"FTEX" + b"\xff" * 40,
         "blp": b"BLP2" + b"\xff" * 200,
         "qoi": b"qoif\xff\xff\xff\xff\xff\xff\xff\xff\4\0",
-        "im": b"Image type: RGB image\r\nImage size (x*y): 99999*99999\r\nFile size (no of images): 1\r\n".ljust(
-            511, b"\0"
-        )
+        "im": b"Image type: RGB image\r\nImage size (x*y): 99999*99999\r\nFile "
+        b"size (no of images): 1\r\n".ljust(511, b"\0")
         + b"\x1a",
         "msp": b"DanM" + b"\xff" * 40,
         "mpeg": b"\0\0\1\xb3\xff\xff\xff",
@@ -658,7 +666,8 @@ def spread(folder, files):
     return folder
 
 
-# --- the claims ------------------------------------------------------------------------------------------------------------------
+# --- the claims
+# ---------------------------------------------------------------------------
 
 
 def test_there_are_several_hundred_hostile_pictures_of_all_kinds():

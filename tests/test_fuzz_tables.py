@@ -1,4 +1,5 @@
-"""Label tables with anything in them: read with labels that are right, or refused in a sentence; no picture outside the folder is opened, nothing is written."""
+"""Label tables with anything in them: read with labels that are right, or refused in a sentence; no picture
+outside the folder is opened, nothing is written."""
 
 import csv
 import functools
@@ -12,7 +13,8 @@ from fuzz_world import MARKERS, NUMBERS, call_checked, examples, expect, odd_tex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genaug.data import check_label_tables, find_tables, open_label_tables, read_table
+from genaug.data.label_tables import check_label_tables, open_label_tables
+from genaug.data.label_columns import find_tables, read_table
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,8 @@ def world(tmp_path_factory):
         yield made
 
 
-# --- tables ------------------------------------------------------------------------------------------------------------------------
+# --- tables
+# ---------------------------------------------------------------------------
 
 paths = st.one_of(
     st.sampled_from([f"{number}.png" for number in range(6)]),
@@ -292,7 +295,8 @@ def judge(world, train, test=None, command=False):
         )
 
 
-# --- the claims ---------------------------------------------------------------------------------------------------------------------
+# --- the claims
+# ---------------------------------------------------------------------------
 
 
 def test_a_plain_table_opens(world):

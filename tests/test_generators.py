@@ -1,4 +1,6 @@
-"Generators from noise: the contract's edges, resuming after a kill, both networks' turns, seeds, what is kept, and that a GAN learns both of two colours."
+"""Generators from noise: the contract's edges, resuming after a kill, both networks' turns, seeds, what is
+kept, and that a GAN learns both of two colours."""
+
 import dataclasses
 import json
 import os
@@ -15,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.generators.common import (
     AdversarialAugmenter,
     Album,
     Contest,
-    GeneratorAugmenter,
-    Pictures,
     Views,
     cut_out,
     decay_at,
@@ -45,29 +47,24 @@ from genaug.generators.stylegan import (
     modulated,
 )
 from genaug.training import generator_at, make_optimizer, newest_checkpoint, one_update
+from toy_sets import noise_set
 
 CHEAP = {
-    DCGAN: dict(size=8, steps=3, batch_size=4, width=2, latent_dim=5),
-    StyleGAN: dict(size=8, steps=3, batch_size=4, width=4, latent_dim=4, r1_every=2),
+    DCGAN: {"size": 8, "steps": 3, "batch_size": 4, "width": 2, "latent_dim": 5},
+    StyleGAN: {"size": 8, "steps": 3, "batch_size": 4, "width": 4, "latent_dim": 4, "r1_every": 2},
 }
 GANS = pytest.mark.parametrize("kind", [DCGAN, StyleGAN], ids=["dcgan", "stylegan"])
 
 
 def photographs(task="single", channels=3, seed=0):
     "Nine photographs of three classes; the last class has one, and sizes differ."
-    draw = np.random.default_rng(seed)
-    labels = (
-        np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1]] * 3, np.float32)
-        if task == "multi"
-        else np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
-    )
-    images = [draw.integers(0, 256, (8 + number % 3, 9, channels), dtype=np.uint8) for number in range(9)]
-    return LabeledImages(
-        images, labels, ["wren", "tit", "owl"], [f"{number}.png" for number in range(9)], task
-    )
+    labels = [[1, 1, 0], [1, 0, 0], [0, 1, 1]] * 3 if task == "multi" else [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    shapes = [(8 + number % 3, 9, channels) for number in range(9)]
+    return noise_set(labels, ["wren", "tit", "owl"], shapes=shapes, seed=seed, task=task)
 
 
-def cheap(kind, **changes): return kind(**{**CHEAP[kind], **changes})
+def cheap(kind, **changes):
+    return kind(**{**CHEAP[kind], **changes})
 
 
 def weights(method):
@@ -83,6 +80,7 @@ def same(one, two):
 
 
 # the augmenter
+
 
 @GANS
 @pytest.mark.parametrize("channels", [1, 3])
@@ -209,6 +207,7 @@ def test_words_of_an_arm_reach_the_fields():
 
 # what is kept
 
+
 @GANS
 def test_saved_loaded_and_read_from_the_work_folder(kind, tmp_path):
     real = photographs()
@@ -234,15 +233,18 @@ def test_saved_loaded_and_read_from_the_work_folder(kind, tmp_path):
 
 def test_the_work_folder_knows_pictures_and_settings_apart(tmp_path):
     real = photographs()
-    count = lambda: len(list((tmp_path / "generators").iterdir()))
+
+    def count():
+        return len(list((tmp_path / "generators").iterdir()))
+
     cheap(DCGAN).fit(real, tmp_path)
     renamed = LabeledImages(
         real.pixels, real.targets, real.class_names, [f"x{number}" for number in range(9)]
     )
     cheap(DCGAN).fit(renamed, tmp_path)
-    assert count() == 3                       # the pictures count, not their names
+    assert count() == 3  # the pictures count, not their names
     cheap(DCGAN).fit(real[[*range(7), 8]], tmp_path)
-    assert count() == 4                       # one class has another set of photographs
+    assert count() == 4  # one class has another set of photographs
     cheap(DCGAN, width=3).fit(real[[8]], tmp_path)
     assert count() == 5
 
@@ -260,7 +262,7 @@ def test_truncation_trains_nothing_anew_and_moves_to_the_middle(tmp_path):
 def test_a_damaged_painter_is_refused(tmp_path):
     real = photographs()[:4]
     cheap(DCGAN).fit(real, tmp_path)
-    home, = (tmp_path / "generators").iterdir()
+    (home,) = (tmp_path / "generators").iterdir()
     state = safetensors.torch.load_file(home / "painter.safetensors")
     safetensors.torch.save_file(
         {name: value + 1 for name, value in state.items()}, home / "painter.safetensors"
@@ -277,6 +279,7 @@ def test_a_damaged_painter_is_refused(tmp_path):
 
 # training
 
+
 @GANS
 def test_an_interrupted_training_ends_with_the_same_bits(kind, tmp_path):
     real = photographs()[:4]
@@ -289,7 +292,8 @@ def test_an_interrupted_training_ends_with_the_same_bits(kind, tmp_path):
     )
     pictures = method.parts(real)[0]
 
-    class Stop(Exception): pass
+    class Stop(Exception):
+        pass
 
     class Interrupted(Album):
         def wants(self, step):
@@ -299,7 +303,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(kind, tmp_path):
 
     with pytest.raises(Stop):
         method.learn(pictures, tmp_path, Interrupted(method, pictures), False)
-    assert newest_checkpoint(tmp_path).name == "step-00000008"        # two updates per step
+    assert newest_checkpoint(tmp_path).name == "step-00000008"  # two updates per step
     resumed = method.learn(pictures, tmp_path, Album(method, pictures), False).state_dict()
     whole = method.learn(pictures, None, Album(method, pictures), False).state_dict()
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
@@ -307,7 +311,8 @@ def test_an_interrupted_training_ends_with_the_same_bits(kind, tmp_path):
 
 def test_a_killed_process_ends_with_the_same_bits(tmp_path):
     script = (
-        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, 'tests'); from test_generators import *; "
+        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, 'tests'); from "
+        "test_generators import *; "
         "cheap(DCGAN, steps=400, checkpoint_every=5).fit(photographs()[:4], sys.argv[1])"
     )
     root = Path(__file__).resolve().parent.parent
@@ -373,11 +378,17 @@ def test_one_adam_in_turns_is_two_adams():
 
 
 def test_several_processes_leave_the_resting_network_alone():
-    "Gradients are averaged over processes for the network that learns; a zero gradient for the other would let Adam's momentum move it."
+    """Gradients are averaged over processes for the network that learns; a zero gradient for the other would
+    let Adam's momentum move it."""
+
     class Two:
         num_processes, process_index = 2, 0
-        def backward(self, loss): loss.backward()
-        def reduce(self, gradient, reduction): return gradient
+
+        def backward(self, loss):
+            loss.backward()
+
+        def reduce(self, gradient, reduction):
+            return gradient
 
     method = cheap(DCGAN)
     contest = Contest(method, method.parts(photographs())[0])
@@ -443,10 +454,15 @@ def test_an_estimate_of_the_cost_is_a_positive_number_of_seconds():
 @dataclasses.dataclass(kw_only=True)
 class Colours(AdversarialAugmenter):
     "One colour from two random numbers."
+
     def build(self, channels, classes):
-        layer = lambda *widths: nn.Sequential(
-            *[step for pair in zip(widths, widths[1:]) for step in (nn.Linear(*pair), nn.LeakyReLU(0.2))][:-1]
-        )
+        def layer(*widths):
+            return nn.Sequential(
+                *[step for pair in zip(widths, widths[1:]) for step in (nn.Linear(*pair), nn.LeakyReLU(0.2))][
+                    :-1
+                ]
+            )
+
         return Painted(layer(2 + classes, 32, 32, channels)), Seen(layer(channels + classes, 64, 64, 1))
 
 
@@ -466,7 +482,8 @@ class Seen(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, images, labels): return self.net(torch.cat([images.mean((2, 3)), labels], 1))[:, 0]
+    def forward(self, images, labels):
+        return self.net(torch.cat([images.mean((2, 3)), labels], 1))[:, 0]
 
 
 def patches(count=64):
@@ -514,6 +531,7 @@ def test_a_conditional_generator_paints_the_colour_that_is_asked_for():
 
 
 # networks and their parts
+
 
 def test_depth_follows_size():
     assert (
@@ -580,7 +598,8 @@ def test_changes_are_drawn_alike_and_leave_alone_at_chance_zero():
 
 
 def test_hue_turns_around_the_grey_axis():
-    "Whatever the chances decide, the mean of the channels is only moved, scaled or turned over; a full circle has no preferred direction."
+    """Whatever the chances decide, the mean of the channels is only moved, scaled or turned over; a full
+    circle has no preferred direction."""
     colour = torch.tensor([0.5, -0.5, 0.0]).view(1, 3, 1, 1).expand(4000, -1, 1, 1)
     painted = colour_chain(colour, 1.0, generator_at(0, 3))
     grey = painted.mean(1, keepdim=True)
@@ -600,7 +619,7 @@ def test_the_cut_square_lies_anywhere_and_is_half_an_edge():
 
 def test_a_group_of_equal_pictures_has_no_deviation():
     assert group_deviation(torch.ones(6, 2, 4, 4)).max() < 2e-4
-    pairs = torch.tensor([0.0, 0.0, 2.0, 4.0]).view(4, 1, 1, 1).expand(-1, 2, 4, 4)       # one group of four
+    pairs = torch.tensor([0.0, 0.0, 2.0, 4.0]).view(4, 1, 1, 1).expand(-1, 2, 4, 4)  # one group of four
     assert torch.allclose(
         group_deviation(pairs), torch.full((4, 1, 4, 4), float(np.std([0, 0, 2, 4]))), atol=1e-4
     )

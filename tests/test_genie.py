@@ -5,18 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.core import Budget, GenaugError, LabeledImages, PlanRow, to_uint8
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.pictures import to_uint8
 from genaug.diffusion import ToyBackbone
-from genaug.methods import genie
 from genaug.methods.genie import genie, genie_ada, LargestStep, after_largest_step, shares_of_the_way
-from genaug.painting import synthesize
+from genaug.synthesis import synthesize
 from genaug.prompts import ClassPrompt
-from genaug.recipe import PaintContext
+from genaug.choices import PaintContext
 from toy_world import toy_backbone, toy_photographs
 
 
 class Plane:
     "A stand-in network: red and blue of the first pixel, as a direction."
+
     name = "plane"
 
     def features(self, images):
@@ -81,7 +84,7 @@ def test_every_photograph_visits_every_other_class_once(kind, classes, shots):
     assert all(row.prompts == ((f"a photo of a kind {row.label.index(1)}", 1.0),) for row in rows)
     assert set(Counter(target for _, target in visits).values()) == {(classes - 1) * shots}
     again = fitted.plan(real, Budget(2 * (classes - 1)), 0)
-    assert again[:len(rows)] == rows and len({(row.seed, row.group) for row in again}) == 2 * len(visits)
+    assert again[: len(rows)] == rows and len({(row.seed, row.group) for row in again}) == 2 * len(visits)
 
 
 def test_a_small_budget_favours_no_class():
@@ -119,7 +122,7 @@ def test_levels_of_a_group_share_their_noise_and_their_target():
     backbone, real = world(3, 2)
     rows = genie_ada(backbone=backbone).fit(real).plan(real, Budget(2), 0)
     for start in range(0, len(rows), 5):
-        members = rows[start:start + 5]
+        members = rows[start : start + 5]
         assert (
             len({(row.seed, row.group, row.label, row.inputs, row.round) for row in members}) == 1
             and len({row.id for row in members}) == 5
@@ -148,7 +151,10 @@ def test_constructed_features_keep_the_level_after_the_jump(plane, order):
 
 def test_projections_are_those_of_the_published_rule(plane):
     known = [at(degrees).astype(float)[0, 0, [0, 2]] for degrees in (0, 80, 90)]
-    unit = lambda value: value / np.linalg.norm(value)
+
+    def unit(value):
+        return value / np.linalg.norm(value)
+
     mean, source = (unit(known[1]) + unit(known[2])) / 2, unit(known[0])
     line = mean - source
     candidates = np.random.default_rng(0).normal(size=(5, 2))
@@ -174,14 +180,17 @@ def test_groups_do_not_affect_one_another(plane):
 
 def test_ties_missing_means_and_single_levels_have_an_answer(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue", "green"], ["a", "b"])
-    kept = lambda rows, degrees: [
-        row.settings["strength"]
-        for row, decision in zip(
-            rows, LargestStep().select(rows, [at(value) for value in degrees], real, studio())
-        )
-        if decision.keep
-    ]
-    assert kept(group([0.5, 0.7, 0.9], (0, 1, 0)), (30, 30, 30)) == [0.9]           # no step
+
+    def kept(rows, degrees):
+        return [
+            row.settings["strength"]
+            for row, decision in zip(
+                rows, LargestStep().select(rows, [at(value) for value in degrees], real, studio())
+            )
+            if decision.keep
+        ]
+
+    assert kept(group([0.5, 0.7, 0.9], (0, 1, 0)), (30, 30, 30)) == [0.9]  # no step
     assert kept(group([0.5, 0.7, 0.9], (0, 0, 1)), (5, 60, 70)) == [0.9]  # no photograph of the class
     assert kept(group([0.5, 0.7, 0.9], (1, 0, 0)), (5, 60, 70)) == [0.9]  # its mean is the photograph itself
     assert kept(group([0.7], (0, 1, 0)), (30,)) == [0.7]
@@ -191,9 +200,10 @@ def test_ties_missing_means_and_single_levels_have_an_answer(plane):
 def test_a_step_back_counts_as_published_and_not_when_only_forward(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue"], ["a", "b"])
     rows, images = group([0.5, 0.7, 0.9]), [at(60), at(70), at(20)]
-    kept = lambda choice: [decision.keep for decision in choice.select(rows, images, real, studio())].index(
-        True
-    )
+
+    def kept(choice):
+        return [decision.keep for decision in choice.select(rows, images, real, studio())].index(True)
+
     assert (kept(LargestStep()), kept(LargestStep(forward=True))) == (2, 1)
     assert after_largest_step(np.array([0.9, 0.5, 0.1]), forward=True) == 2  # only steps back: the last
 
@@ -213,9 +223,13 @@ def test_one_image_of_each_group_is_in_the_set(tmp_path):
 
 def test_settings_change_the_rows_they_should():
     real = toy_photographs()
-    rows = lambda **settings: {
-        row.id for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)
-    }
+
+    def rows(**settings):
+        return {
+            row.id
+            for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)
+        }
+
     assert (
         not rows() & rows(forward=True)
         and not rows() & rows(strengths=(0.5, 0.9))

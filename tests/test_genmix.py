@@ -1,4 +1,6 @@
-"GenMix: the side of the small share, partners, the written-out set, arms, the study of its sets, and what its tables ask at paper scale."
+"""GenMix: the side of the small share, partners, the written-out set, arms, the study of its sets, and what
+its tables ask at paper scale."""
+
 import dataclasses
 from pathlib import Path
 
@@ -11,9 +13,16 @@ from genaug.audit import audit
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.classifier import TrainingRun, train_classifier, training_preset
-from genaug.core import Budget, GenaugError, LabeledImages, Mixer, content_hash
-from genaug.experiment import Run, Comparison, classifier_preset, make_split, put
+from genaug.classifier import TrainingRun, train_classifier
+from genaug.training_presets import training_preset
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.contracts import Mixer
+from genaug.identity import content_hash
+from genaug.experiment import Run
+from genaug.comparison import Comparison, classifier_preset, make_split
+from genaug.results import put
 from genaug.genmix_study import (
     accuracy_at,
     answered_shares,
@@ -29,16 +38,17 @@ from genaug.genmix_study import (
     window_patches,
     write_points,
 )
-from genaug.methods.genmix import GenMix, textual_inversion, ancestors, mixed_set, partner_shares
+from genaug.methods.genmix import GenMix, ancestors, mixed_set, partner_shares
 from genaug.metrics.classification import class_rates, evaluate, share_interval
 from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
-from genaug.networks import View
-from genaug.registry import make_arm, parse_methods
+from genaug.views import View
+from genaug.arms import make_arm, parse_methods
 from genaug.schedule import Append, Partners, Showing, TrainingSchedule, epoch_plan, training_use
 from table_pages import executed
 from toy_world import toy_backbone
+from toy_sets import noise_set
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ("genmix_lesions", "genmix_tsne", "genmix_alpha_and_ratio")
@@ -46,17 +56,8 @@ QUICK = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View
 
 
 def make(labels, prefix, info=None, seed=0, task="single", channels=3):
-    pixels = list(
-        np.random.default_rng(seed).integers(0, 256, (len(labels), 8, 8, channels)).astype(np.uint8)
-    )
-    return LabeledImages(
-        pixels,
-        np.array(labels),
-        tuple("abc"),
-        [f"{prefix}{place}" for place in range(len(labels))],
-        task,
-        info=info,
-    )
+    ids = prefix + "{}"
+    return noise_set(labels, tuple("abc"), channels=channels, seed=seed, ids=ids, task=task, info=info)
 
 
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
@@ -102,8 +103,10 @@ def test_older_plans_have_not_changed_by_a_number():
 
 # ---------------------------------------------------------------- the share and its side
 
+
 def test_shares_follow_beta_alpha_one():
     from scipy.stats import kstest
+
     for alpha in (0.3, 1.0, 4.0):
         assert kstest(partner_shares(range(2000), alpha).numpy(), "beta", (alpha, 1)).pvalue > 1e-3
     assert abs(partner_shares(range(4000)).mean() - 0.3 / 1.3) < 0.015
@@ -137,6 +140,7 @@ def test_wrong_settings_are_refused(wrong):
 
 
 # ---------------------------------------------------------------- the schedule
+
 
 def test_slots_show_photographs_and_are_those_of_the_baseline():
     for epoch in range(5):
@@ -218,7 +222,7 @@ def test_one_share_per_batch():
         0
     ].mix_weight != plan[3].mix_weight
     trained = train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(per_batch=True)))
-    assert trained.fed["mixed"] == 12
+    assert trained.shown["mixed"] == 12
     with pytest.raises(GenaugError, match="batch_size"):
         TrainingSchedule(REAL, MADE, 0, Showing(Partners(), GenMix(per_batch=True)))
 
@@ -248,7 +252,7 @@ def test_same_class_without_a_match_is_an_error_too():
 
 def test_the_control_trains_on_photographs_alone_with_equal_updates():
     arms = {
-        name: train_classifier(REAL, made, QUICK, showing).fed
+        name: train_classifier(REAL, made, QUICK, showing).shown
         for name, made, showing in (
             ("plain", None, Showing()),
             ("control", None, Showing(Partners(), GenMix())),
@@ -261,7 +265,8 @@ def test_the_control_trains_on_photographs_alone_with_equal_updates():
         and arms["genmix"]["synthetic"] == 0
     )
     assert (
-        train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(), DRW(start=0.0))).fed["mixed"] == 12
+        train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(), DRW(start=0.0))).shown["mixed"]
+        == 12
     )
 
 
@@ -271,6 +276,7 @@ def test_other_uses_can_take_partners_from_the_pool():
 
 
 # ---------------------------------------------------------------- the set written out
+
 
 def test_a_mixed_set_names_both_parents_and_what_they_were_made_of():
     made = mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1)
@@ -324,6 +330,7 @@ def test_grey_photographs_stay_grey_and_several_passes_are_more():
 
 # ---------------------------------------------------------------- arms
 
+
 def test_arms_with_genmix():
     arm = make_arm("textual-inversion@copies=1+genmix@alpha=1;partners=synthetic", toy_backbone())
     assert (arm.use.word, arm.mixer.alpha, arm.mixer.partners, arm.budget["copies"]) == (
@@ -358,6 +365,7 @@ def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
 
 # ---------------------------------------------------------------- judging
 
+
 def test_the_two_specificities_differ_where_other_classes_are_mixed_up():
     rates = class_rates(np.array([[3, 1, 0], [1, 2, 0], [1, 0, 3]]))
     assert rates["specificity"].tolist() == [5 / 7, 7 / 8, 1.0] and rates["specificity_alt"].tolist() == [
@@ -387,6 +395,7 @@ def test_the_two_specificities_differ_where_other_classes_are_mixed_up():
 @pytest.mark.parametrize("hits, count", [(0, 30), (10, 30), (30, 30), (149, 307)])
 def test_wilsons_interval_is_scipys(hits, count):
     from scipy.stats import binomtest
+
     reference = binomtest(hits, count).proportion_ci(method="wilson")
     assert np.allclose(share_interval(hits, count)[1:3], reference, atol=1e-12)
 
@@ -417,12 +426,13 @@ def test_manifold_scores_and_borders():
 
 # ---------------------------------------------------------------- early stopping
 
+
 def test_early_stopping_keeps_the_best_epoch_and_the_account():
     preset = dataclasses.replace(QUICK, updates=40, patience=2)
     trained = train_classifier(REAL, None, preset, validation=MADE)
-    assert trained.fed["updates"] == len(trained.losses) <= 40 and trained.fed["updates"] % 2 == 0
+    assert trained.shown["updates"] == len(trained.losses) <= 40 and trained.shown["updates"] % 2 == 0
     whole = train_classifier(REAL, None, dataclasses.replace(preset, patience=None), validation=MADE)
-    assert whole.fed["updates"] == 40 and trained.losses == whole.losses[:len(trained.losses)]
+    assert whole.shown["updates"] == 40 and trained.losses == whole.losses[: len(trained.losses)]
     with pytest.raises(GenaugError, match="validation"):
         train_classifier(REAL, None, preset)
 
@@ -439,6 +449,7 @@ def test_the_validation_part_is_real_and_apart():
 
 
 # ---------------------------------------------------------------- maps and patches
+
 
 def test_maps_are_seeded_and_leave_random_state_alone():
     state = np.random.get_state()[1].copy()
@@ -482,21 +493,22 @@ def test_broken_patches_are_refused(broken, tmp_path):
 
 # ---------------------------------------------------------------- class shares, blends of one class
 
+
 def by_class(answers, truth, arm, split=0):
     "The rows by class that a run would have."
     rows = evaluate(np.eye(3)[answers], np.eye(3)[truth], "single", "abc")
     return pd.DataFrame(
         [
-            dict(
-                method=arm,
-                variant="",
-                split=str(split),
-                seed="0",
-                metric=row.metric,
-                part=row.part,
-                value=row.value,
-                n=row.n,
-            )
+            {
+                "method": arm,
+                "variant": "",
+                "split": str(split),
+                "seed": "0",
+                "metric": row.metric,
+                "part": row.part,
+                "value": row.value,
+                "n": row.n,
+            }
             for row in rows
             if row.part.startswith("class=")
         ]
@@ -582,14 +594,17 @@ def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
     question = dataclasses.replace(
         executed("genmix_alpha_and_ratio", scale="hour")["ask"]("hour"), table="genmix_blends", splits=(100,)
     )
-    ask = lambda: fill_blends(
-        question,
-        "lesions",
-        tmp_path / "rows.csv",
-        tmp_path / "judges",
-        (0.5,),
-        {"preset": training_preset("judge", updates=1)},
-    )
+
+    def ask():
+        return fill_blends(
+            question,
+            "lesions",
+            tmp_path / "rows.csv",
+            tmp_path / "judges",
+            (0.5,),
+            {"preset": training_preset("judge", updates=1)},
+        )
+
     ask()
     written = (tmp_path / "rows.csv").read_text()
     ask()
@@ -603,6 +618,7 @@ def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
 @pytest.mark.parametrize("draws", [True, False])
 def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, monkeypatch):
     import genaug.genmix_study as study
+
     asked, taught = [], []
     sets = {"train": make([0, 0, 1, 1, 2, 2], "train"), "val": make([0, 0, 1, 1, 2, 2], "val", seed=7)}
     question = Comparison(
@@ -622,8 +638,8 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
         study, "open_run", lambda asked, source, folder, progress: Run(asked, sets, None, folder, progress)
     )
     monkeypatch.setattr(Run, "splits", {100: split, 0: split})
-    jury = type(
-        "Jury",
+    evaluators = type(
+        "Evaluators",
         (),
         {
             "judge": type(
@@ -634,7 +650,9 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
         },
     )
     monkeypatch.setattr(
-        study, "find_jury", lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or jury
+        study,
+        "find_evaluators",
+        lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or evaluators,
     )
     fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
     assert (
@@ -662,6 +680,7 @@ def test_the_comparisons_device_reaches_the_generators(tmp_path):
 
 # ---------------------------------------------------------------- the tables at paper scale
 
+
 @pytest.fixture(scope="module")
 def liver():
     "The paper's class sizes, one pixel each."
@@ -676,7 +695,7 @@ def liver():
 
 def test_the_papers_rows_ratios_and_updates(liver):
     space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
-    question, = space["questions"]
+    (question,) = space["questions"]
     assert (
         not question.draws
         and question.classifier.partition("@")[0] == "genmix_vgg16"
@@ -747,8 +766,11 @@ def test_tables_ask_for_what_they_say():
 def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
     import contextlib
     import io
+
     question = executed("genmix_lesions", scale="hour")["questions"][0]
-    from genaug.experiment import arm_fields, condition_name
+    from genaug.results import arm_fields
+    from genaug.comparison import condition_name
+
     rows, points = [], []
     space = executed("genmix_lesions", scale="hour")
     longer = space["ask_longer"]("hour")
@@ -792,7 +814,7 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
     with contextlib.redirect_stdout(io.StringIO()) as text:
         executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
     text = text.getvalue()
-    parts = text[text.index("scale hour: accuracy, points"):]
+    parts = text[text.index("scale hour: accuracy, points") :]
     assert "scale hour: complete" in text and "85.6 | 50.0" in text and "33-67" in text
     assert (
         next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip()

@@ -1,4 +1,5 @@
-"""No option value gives "Fault of the program": every command with every option and hostile values, in process."""
+"""No option value gives "Fault of the program": every command with every option and hostile values, in
+process."""
 
 import os
 import shutil
@@ -7,6 +8,7 @@ import unicodedata
 import pytest
 
 import genaug.cli as cli
+from genaug.commands.terminal import Refusal
 
 VALUES = [
     "",
@@ -197,14 +199,17 @@ SLOW = {
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    "A folder with a file, a folder, a pipe and a loop of links; a command that gets as far as opening pictures is stopped there."
-    stop = lambda *_, **__: (_ for _ in ()).throw(cli.Refusal("As far as the pictures."))
-    if hasattr(cli, "examine"):
-        monkeypatch.setattr(cli, "examine", stop)
-    from genaug import experiment
+    """A folder with a file, a folder, a pipe and a loop of links; a command that gets as far as opening
+    pictures is stopped there."""
 
-    monkeypatch.setattr(experiment, "open_sets", stop)
-    monkeypatch.setattr("genaug.diffusion.load_backbone", stop)
+    def stop(*_, **__):
+        return (_ for _ in ()).throw(Refusal("As far as the pictures."))
+
+    monkeypatch.setattr("genaug.data.sources.examine_source", stop)
+    from genaug import preflight
+
+    monkeypatch.setattr(preflight, "open_sets", stop)
+    monkeypatch.setattr("genaug.stable_diffusion.load_backbone", stop)
     monkeypatch.setattr("genaug.cost.load_backbone", stop)
     try:
         import papermill
@@ -269,7 +274,8 @@ def check_answer(command, option, value, world, capsys, before):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_value_of_an_option_is_a_fault(command, world, capsys):
-    "Every option with every twentieth value, beginning at another one for each option; options that name models only in the long form."
+    """Every option with every twentieth value, beginning at another one for each option; options that name
+    models only in the long form."""
     before = sorted(path.name for path in world.iterdir())
     for place, (_, option) in enumerate(case for case in CASES if case[0] == command and case not in SLOW):
         for value in VALUES[place % 20 :: 20]:

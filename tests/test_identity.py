@@ -1,4 +1,5 @@
-"""A set is recognised by its content, in whatever order its images come back; results are still keyed by the ordered fingerprint."""
+"""A set is recognised by its content, in whatever order its images come back; results are still keyed by the
+ordered fingerprint."""
 
 import json
 from dataclasses import replace
@@ -7,24 +8,23 @@ import numpy as np
 import pytest
 
 from genaug.audit import audit, failures
-from genaug.core import (
-    Augmenter,
-    Budget,
-    LabeledImages,
-    PlanRow,
-    content_hash,
-    encode_png,
-    fitted_on_these,
-    write_atomic,
-)
-from genaug.experiment import open_sets
-from genaug.painting import open_synthetic, read_plan, synthesize
-from genaug.report import chosen_photographs, content_overlap, leak_lines, photographs_of, write_report
+from genaug.contracts import Augmenter
+from genaug.plans import Budget, PlanRow, fitted_on_these
+from genaug.core import LabeledImages
+from genaug.identity import content_hash
+from genaug.pictures import encode_png
+from genaug.files import write_atomic
+from genaug.readers import open_sets
+from genaug.synthetic_set import open_synthetic
+from genaug.plan_file import read_plan
+from genaug.synthesis import synthesize
+from genaug.set_report import chosen_photographs, content_overlap, leak_lines, photographs_of
+from genaug.report import write_report
+from toy_sets import noise_pictures
 
 
 def pictures(count, seed=0):
-    draw = np.random.default_rng(seed)
-    return [draw.integers(0, 255, (12, 12, 3), dtype=np.uint8) for _ in range(count)]
+    return noise_pictures([(12, 12, 3)] * count, seed=seed)
 
 
 def folders(home, names, seed=0):

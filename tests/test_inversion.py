@@ -1,4 +1,6 @@
-"Inversion: equal to diffusers' scheduler at K = 0, convergent on the closed form; a cache that is never stale."
+"""Inversion: equal to diffusers' scheduler at K = 0, convergent on the closed form; a cache that is never
+stale."""
+
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,20 +11,24 @@ import pytest
 import safetensors.torch
 import torch
 
-from genaug.core import GenaugError, LabeledImages, content_hash
-from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, gaussian_flow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.identity import content_hash
+from genaug.stable_diffusion import StableDiffusionBackbone
+from genaug.diffusion import ToyBackbone, gaussian_flow
 from genaug.inversion import InversionPool, InversionSettings, check_grids, invert, pool_keys, pool_statistics
 from genaug.sampling import SamplingSettings, denoise, row_noise
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402
+from toy_sets import noise_set
 
 
 def wrap(pipe):
     return StableDiffusionBackbone(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler)
 
 
-def toy(dtype=torch.float64, std=.3):
+def toy(dtype=torch.float64, std=0.3):
     return ToyBackbone(
         torch.stack([torch.full((1, 4, 4), -0.5), torch.full((1, 4, 4), 0.5)]),
         std,
@@ -32,15 +38,18 @@ def toy(dtype=torch.float64, std=.3):
 
 
 def photographs(seed=0, count=4, size=4, channels=1):
-    pixels = np.random.default_rng(seed).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
-    return LabeledImages(list(pixels), [0] * count, ["day"], [f"{index}.png" for index in range(count)])
+    return noise_set([0] * count, ["day"], size=size, channels=channels, seed=seed)
 
 
 class Concept:
-    "A learned token with its embedding, as notebook 22 makes them: the name is always <c0>, the vector is not."
-    def __init__(self, vector): self.vector = torch.as_tensor(vector)
+    """A learned token with its embedding, as categories are learned: the name is always <c0>, the vector is
+    not."""
 
-    def fingerprint(self): return content_hash("<c0>", self.vector)
+    def __init__(self, vector):
+        self.vector = torch.as_tensor(vector)
+
+    def fingerprint(self):
+        return content_hash("<c0>", self.vector)
 
     @contextmanager
     def attached(self, backbone, rows=None):
@@ -49,15 +58,19 @@ class Concept:
             plain(prompts)
             + torch.tensor(["<c0>" in prompt for prompt in prompts]).float().view(-1, 1, 1) * self.vector
         )
-        try: yield
-        finally: del backbone.embed
+        try:
+            yield
+        finally:
+            del backbone.embed
 
 
 # --- the equation
 
+
 def diffusers_inversion(network, latents, config, steps):
     "diffusers' own inversion; `network(latents, timestep)` returns epsilon or v, as the config says."
     from diffusers import DDIMInverseScheduler
+
     scheduler = DDIMInverseScheduler.from_config(config)
     scheduler.set_timesteps(steps)
     for timestep in scheduler.timesteps:
@@ -69,7 +82,8 @@ def diffusers_inversion(network, latents, config, steps):
 def test_without_iterations_it_equals_diffusers(steps):
     pipe = random_pipeline()
     with torch.no_grad():
-        for parameter in pipe.unet.parameters(): parameter.mul_(1.3)
+        for parameter in pipe.unet.parameters():
+            parameter.mul_(1.3)
     backbone = wrap(pipe)
     start, condition = row_noise((4, 8, 8), [1, 2]), backbone.embed(["a cat", "b"])
     with torch.no_grad():
@@ -82,13 +96,13 @@ def test_without_iterations_it_equals_diffusers(steps):
             steps,
         )
     ours = invert(backbone, start, condition, settings=InversionSettings(steps))
-    assert (latents - start).abs().max() > .1
+    assert (latents - start).abs().max() > 0.1
     assert (ours - latents).abs().max() <= 2e-5 * float(latents.abs().max())
 
 
 @pytest.mark.parametrize("steps", [10, 25, 50])
 def test_fixed_point_undoes_the_sampler(steps):
-    model, clean = toy(), .5 + .3 * row_noise((1, 4, 4), range(5)).double()
+    model, clean = toy(), 0.5 + 0.3 * row_noise((1, 4, 4), range(5)).double()
     condition = model.embed(["day"] * 5)
     errors = []
     for iterations in (0, 1, 2, 100):
@@ -131,9 +145,9 @@ def test_fixed_point_also_helps_a_network():
 
 
 def test_order_one_towards_the_exact_flow():
-    model, clean = toy(), .5 + .3 * row_noise((1, 4, 4), range(5)).double()
+    model, clean = toy(), 0.5 + 0.3 * row_noise((1, 4, 4), range(5)).double()
     errors = {}
-    for steps in (50, 100, 200):                                # level 901 is on all three grids
+    for steps in (50, 100, 200):  # level 901 is on all three grids
         seen = {}
         invert(
             model,
@@ -147,7 +161,8 @@ def test_order_one_towards_the_exact_flow():
 
 
 def test_v_prediction_is_inverted_like_epsilon_and_better_than_by_diffusers():
-    "The same exact model, once asked for v: diffusers converts v with the level of the latent, we with the level the network was told."
+    """The same exact model, once asked for v: diffusers converts v with the level of the latent, we with the
+    level the network was told."""
     from diffusers import DDIMScheduler
 
     model, clean = toy(), 0.5 + 0.3 * row_noise((1, 4, 4), range(5)).double()
@@ -215,6 +230,7 @@ def test_batch_size_does_not_matter():
 
 # --- the cache
 
+
 def test_cache_returns_what_was_computed_and_computes_once(tmp_path):
     model, real = toy(torch.float32), photographs()
     pool = InversionPool(tmp_path, batch_size=2)
@@ -265,8 +281,9 @@ def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
     with torch.no_grad():
         backbone.unet.conv_out.weight.mul_(5)
         for name, parameter in backbone.unet.named_parameters():
-            if "attn2" in name: parameter.mul_(3)
-    cat, dog = Concept([3.] * 16 + [-3.] * 16), Concept([-3., 3.] * 16)
+            if "attn2" in name:
+                parameter.mul_(3)
+    cat, dog = Concept([3.0] * 16 + [-3.0] * 16), Concept([-3.0, 3.0] * 16)
     prompt = "a photo of a <c0>"
     one, two, none = (
         pool.get(backbone, real, [0], prompt, concept, settings) for concept in (cat, dog, None)
@@ -280,31 +297,35 @@ def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
         torch.equal(again.get(backbone, real, [0], prompt, Concept([3.0] * 16 + [-3.0] * 16), settings), one)
         and again.computed == 0
     )
-    with backbone.using(cat):                                                                # a concept attached outside counts as well
+    # a concept attached outside counts as well
+    with backbone.using(cat):
         inside = again.get(backbone, real, [0], prompt, settings=settings)
     assert again.computed == 1 and torch.allclose(inside, one, atol=1e-5)
 
 
-def pool_key(backbone, image, prompt, *rest): return pool_keys(backbone, [image], [prompt], *rest)[0]
+def pool_key(backbone, image, prompt, *rest):
+    return pool_keys(backbone, [image], [prompt], *rest)[0]
 
 
 def test_every_dependency_changes_the_key():
     base = toy(torch.float32)
     image, settings = photographs().image(0), InversionSettings()
-    changed = image.copy(); changed[0, 0, 0] ^= 1
-    other = toy(torch.float32); other.alphas_cumprod = other.alphas_cumprod * .999
+    changed = image.copy()
+    changed[0, 0, 0] ^= 1
+    other = toy(torch.float32)
+    other.alphas_cumprod = other.alphas_cumprod * 0.999
     keys = [
         pool_key(base, image, "day", None, settings),
         pool_key(base, changed, "day", None, settings),
         pool_key(base, image.reshape(2, 8, 1), "day", None, settings),
         pool_key(base, image, "night", None, settings),
-        pool_key(base, image, "day", Concept([1.]), settings),
+        pool_key(base, image, "day", Concept([1.0]), settings),
         pool_key(base, image, "day", Concept([1.0001]), settings),
         pool_key(base, image, "day", None, replace(settings, num_inference_steps=50)),
         pool_key(base, image, "day", None, replace(settings, fixed_point_iterations=1)),
         pool_key(base, image, "day", None, replace(settings, guidance_scale=1.5)),
         pool_key(base, image, "day", None, settings, torch.float16),
-        pool_key(toy(torch.float32, .31), image, "day", None, settings),
+        pool_key(toy(torch.float32, 0.31), image, "day", None, settings),
         pool_key(toy(torch.float64), image, "day", None, settings),
         pool_key(other, image, "day", None, settings),
     ]
@@ -323,7 +344,7 @@ def test_a_changed_photograph_or_network_is_inverted_again(tmp_path):
     with torch.no_grad():
         backbone.unet.conv_out.bias.add_(0.5)  # as a trainer would
     after = pool.get(backbone, real, ["0.png"], "a", settings=InversionSettings(5))
-    assert pool.computed == 3 and (after - before).abs().max() > .05
+    assert pool.computed == 3 and (after - before).abs().max() > 0.05
 
 
 def test_damaged_and_swapped_files_are_not_used(tmp_path):
@@ -353,7 +374,8 @@ def test_half_precision_storage_is_the_same_from_cache_and_fresh(tmp_path):
     assert (
         torch.equal(fresh, cached) and fresh.dtype == torch.float32 and 0 < (fresh - full).abs().max() < 2e-3
     )
-    with pytest.raises(GenaugError, match="float16"): InversionPool(None, torch.float64)
+    with pytest.raises(GenaugError, match="float16"):
+        InversionPool(None, torch.float64)
 
 
 def test_grey_and_colour_sizes_are_fitted(tmp_path):
@@ -372,27 +394,28 @@ def test_grey_and_colour_sizes_are_fitted(tmp_path):
 
 # --- statistics and errors
 
+
 def test_statistics_of_known_vectors():
     latents = torch.stack(
         [torch.tensor([3.0, 0, 0, 0]), torch.tensor([0, 4.0, 0, 0]), torch.tensor([3.0, 3.0, 0, 0])]
     ).reshape(3, 1, 2, 2)
     result = pool_statistics(latents)
     assert "2 of 3 pairs" in result["findings"][0].message
-    assert torch.allclose(result["norm"], torch.tensor([3., 4., 18 ** .5], dtype=torch.float64))
+    assert torch.allclose(result["norm"], torch.tensor([3.0, 4.0, 18**0.5], dtype=torch.float64))
     assert torch.allclose(result["angle"], torch.tensor([90.0, 45.0, 45.0], dtype=torch.float64)) and result[
         "pair"
     ].tolist() == [[0, 1], [0, 2], [1, 2]]
-    within = pool_statistics(latents, groups=[0, 0, 1])          # only within a class
-    assert within["angle"].tolist() == [90.]
+    within = pool_statistics(latents, groups=[0, 0, 1])  # only within a class
+    assert within["angle"].tolist() == [90.0]
     assert within["findings"] == []
-    single = pool_statistics(latents[:1])                        # one image: no pair
+    single = pool_statistics(latents[:1])  # one image: no pair
     assert len(single["angle"]) == 0
     assert single["findings"] == []
 
 
 def test_statistics_survive_identical_vectors():
     latents = torch.full((2, 1, 3, 3), 1 / 3)
-    assert float(pool_statistics(latents)["angle"]) < 1e-4    # arccos of a rounded 1 is not NaN
+    assert float(pool_statistics(latents)["angle"]) < 1e-4  # arccos of a rounded 1 is not NaN
 
 
 def test_errors_say_what_to_do():

@@ -1,28 +1,21 @@
-"""genaug.data on tables of labels: labels by name, pictures wherever they lie, and one sentence for every fault."""
+"""genaug.data on tables of labels: labels by name, pictures wherever they lie, and one sentence for every
+fault."""
+
 import csv
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from genaug import data
-from genaug.classifier import train_classifier, training_preset
-from genaug.core import GenaugError
-from genaug.data import (
-    MIMIC_HEADS,
-    MIMIC_RELEASES,
-    MIMIC_TAILS,
-    Manifest,
-    check_label_tables,
-    find_tables,
-    formats,
-    locate_pictures,
-    open_label_tables,
-    open_mimic_cxr_lt,
-    open_source,
-    parse_source,
-    read_table,
-)
+from genaug.classifier import train_classifier
+from genaug.training_presets import training_preset
+from genaug.messages import GenaugError
+from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_RELEASES, MIMIC_TAILS, open_mimic_cxr_lt
+from genaug.data import pictures
+from genaug.data.splits import Manifest
+from genaug.data.label_tables import check_label_tables, locate_pictures, open_label_tables
+from genaug.data.label_columns import find_tables, read_table
+from genaug.data.sources import formats, open_source, parse_source
 
 NINETEEN = (
     "No Finding",
@@ -98,9 +91,8 @@ def kinds(folder, **options):
     return {problem.kind: problem for problem in check_label_tables(folder, **options).findings}
 
 
-
-
 # ---- what a sound collection gives
+
 
 def test_a_sound_collection(folder, recwarn):
     sets = open_label_tables(folder)
@@ -133,7 +125,7 @@ def test_notes_say_what_stays_and_what_is_not_used(folder):
 
 def test_nothing_is_decoded_at_opening(folder, monkeypatch):
     (folder / "a.png").write_bytes(b"no picture")
-    monkeypatch.setattr(data, "decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(pictures, "decode_image", lambda *_: pytest.fail("decoded"))
     train = open_label_tables(folder)["train"]
     with pytest.raises(GenaugError, match="a.png"):
         train.image("a.png")
@@ -278,6 +270,7 @@ def test_other_spellings_of_zero_and_one(folder):
 
 # ---- every fault
 
+
 def test_missing_pictures(folder):
     (folder / "b.png").unlink()
     assert "1 of 4 pictures of 'train.csv' are not there (first 'b.png')" in refusal(
@@ -358,6 +351,7 @@ def test_tables_that_cannot_be_used(folder):
     def after(text):
         (folder / "train.csv").write_bytes(text)
         return refusal(open_label_tables, folder)
+
     assert "no column with the paths" in after(
         b"picture,kiwi\na.png,1\n"
     ) and "no column with the paths" in after(b"")
@@ -396,8 +390,10 @@ def test_all_faults_are_listed_and_the_first_names_their_number(folder):
 
 # ---- MIMIC-CXR-LT
 
+
 def mimic(root, release, names, begin="files/", below="files/"):
-    "A miniature of a release: six pictures of three patients, a table per split; the first label of picture n is number n."
+    """A miniature of a release: six pictures of three patients, a table per split; the first label of picture
+    n is number n."""
     number = 0
     for patient, file in zip(("10000032", "11000050", "12000077"), MIMIC_RELEASES[release].values()):
         rows = []
@@ -473,6 +469,7 @@ def test_a_release_that_lacks_labels_names_them(tmp_path):
 
 
 # ---- as a source, and what comes after opening
+
 
 def test_formats_open_as_sources(folder, tmp_path):
     assert parse_source(f"label-table:{folder}", formats=tuple(formats())).name == "label-table"

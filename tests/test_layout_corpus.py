@@ -1,15 +1,18 @@
-"""Sets made from forty layouts: the audit passes every clean one and finds every planted wrong; the check lets every layout in."""
+"""Sets made from forty layouts: the audit passes every clean one and finds every planted wrong; the check
+lets every layout in."""
 
 import json
 
 import layout_corpus as corpus
 import pytest
 
-from genaug import audit, data
+from genaug import audit
 from genaug.cli import run
-from genaug.core import GenaugError
-from genaug.painting import open_synthetic, read_plan
-from genaug.report import photographs_of
+from genaug.messages import GenaugError
+from genaug.synthetic_set import open_synthetic
+from genaug.plan_file import read_plan
+from genaug.data.sources import examine_source, formats
+from genaug.set_report import photographs_of
 
 SAMPLE = ("prefixes in parts", "unequal", "table", "deep sub-folders")
 EXPECTED = {
@@ -27,7 +30,7 @@ def examine(made):
     try:
         plan, images = read_plan(made.out), open_synthetic(made.out)
         note = json.loads((made.out / ".genaug" / "run.json").read_text(encoding="utf-8"))
-        report = data.examine_source(note["source"], formats=data.formats())
+        report = examine_source(note["source"], formats=formats())
         report.raise_first()
         real, why = photographs_of(made.out, plan.header["sources"], note)
         if real is None:
@@ -71,7 +74,7 @@ def test_there_are_forty_layouts_and_ten_kinds_of_wrongs():
 @pytest.mark.parametrize("name", corpus.LAYOUTS)
 def test_the_check_lets_every_layout_in_and_says_only_what_is_to_be_said(name, tmp_path):
     _, source = corpus.build(name, tmp_path)
-    report = data.examine_source(source, formats=data.formats())
+    report = examine_source(source, formats=formats())
     assert report.errors == ()
     assert {finding.kind for finding in report.findings if finding.severity == "warning"} == EXPECTED.get(
         name, set()

@@ -1,4 +1,5 @@
 "LoFT: one adapter per photograph, fused in pairs."
+
 import dataclasses
 import json
 from collections import Counter
@@ -8,13 +9,17 @@ import pytest
 import torch
 from random_pipeline import random_pipeline
 
-from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
-from genaug.diffusion import StableDiffusionBackbone
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.methods.loft import loft
-from genaug.recipe import LearnedAdapter, by_adapters
+from genaug.choices import LearnedAdapter
+from genaug.recipe import by_adapters
 from genaug.schedule import TwoLoss
-from genaug.registry import make_arm
+from genaug.arms import make_arm
 from toy_world import toy_backbone, toy_photographs
+from toy_sets import noise_set
 
 CHEAP = LearnedAdapter(
     scope="image",
@@ -37,13 +42,7 @@ def backbone(tmp_path_factory):
 
 
 def photographs():
-    draw = np.random.default_rng(0)
-    return LabeledImages(
-        [draw.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(4)],
-        [0, 0, 0, 1],
-        ["wren", "owl"],
-        ["a", "b", "c", "lonely"],
-    )
+    return noise_set([0, 0, 0, 1], ["wren", "owl"], size=16, ids=["a", "b", "c", "lonely"])
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +63,18 @@ def farthest(first, second):
 
 def test_the_defaults_are_the_releases():
     method = loft()
-    paper = dict(
-        scope="image",
-        fuse=2,
-        steps=600,
-        learning_rate=1e-3,
-        batch_size=1,
-        rank=2,
-        text_encoder=False,
-        warmup=10,
-        schedule="cosine",
-        flip=False,
-    )
+    paper = {
+        "scope": "image",
+        "fuse": 2,
+        "steps": 600,
+        "learning_rate": 1e-3,
+        "batch_size": 1,
+        "rank": 2,
+        "text_encoder": False,
+        "warmup": 10,
+        "schedule": "cosine",
+        "flip": False,
+    }
     assert {name: getattr(method.naming, name) for name in paper} == paper and method.naming.effort(
         toy_photographs((5, 5))
     ) == (6000, 1)
@@ -138,10 +137,10 @@ def test_a_tail_class_is_filled_with_its_own_pairs():
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(scope="class", fuse=2),
-        dict(scope="set", fuse=2),
-        dict(scope="image", fuse=0),
-        dict(scope="photo"),
+        {"scope": "class", "fuse": 2},
+        {"scope": "set", "fuse": 2},
+        {"scope": "image", "fuse": 0},
+        {"scope": "photo"},
     ],
 )
 def test_impossible_scopes_are_refused(settings):
@@ -156,7 +155,10 @@ def test_the_fused_denoiser_is_the_mean_of_the_two(fitted):
         for name in method.concept.concepts["a"].lora
         if name.endswith("lora_A.weight")
     )
-    weight = lambda: method.backbone.unet.get_submodule(layer).weight.detach().clone()
+
+    def weight():
+        return method.backbone.unet.get_submodule(layer).weight.detach().clone()
+
     plain, found = weight(), {}
     for adapters in ((("a", 1.0),), (("b", 1.0),), (("a", 0.5), ("b", 0.5)), (("a", 0.25), ("b", 0.75))):
         with method.backbone.using(method.concept.get(adapters)):

@@ -1,4 +1,6 @@
-"""Long tails from end to end: which photographs and partners a slot gets, what classes weigh, how a budget is shared, and that classes with one photograph work under every arm."""
+"""Long tails from end to end: which photographs and partners a slot gets, what classes weigh, how a budget is
+shared, and that classes with one photograph work under every arm."""
+
 import dataclasses
 
 import numpy as np
@@ -10,24 +12,26 @@ from scipy.stats import chisquare
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.classifier import mixture_loss, train_classifier, training_preset, weighted_loss
-from genaug.core import Budget, GenaugError, LabeledImages, Mixer
-from genaug.data import Manifest, long_tail
+from genaug.losses import mixture_loss, weighted_loss
+from genaug.classifier import train_classifier
+from genaug.training_presets import training_preset
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.contracts import Mixer
+from genaug.data.splits import Manifest, long_tail
 from genaug.datasets import load
-from genaug.experiment import (
-    Run,
-    Comparison,
-    condition_name,
-    make_split,
-    manifest_path,
-    open_sets,
-    run_experiment,
-)
+from genaug.experiment import Run, run_experiment
+from genaug.readers import open_sets
+from genaug.comparison import Comparison, condition_name, make_split, manifest_path
 from genaug.metrics.classification import size_groups, size_rows
-from genaug.networks import View
-from genaug.registry import groups, make_arm, parse_methods
+from genaug.views import View
+from genaug.registry import groups
+from genaug.arms import make_arm, parse_methods
 from genaug.schedule import Append, Showing, SwapTail, TrainingSchedule
-from genaug.tables import Places, fill_table, read_rows
+from genaug.tables import Places, fill_table
+from genaug.results import read_rows
+from toy_sets import noise_set
 
 COUNTS = (12, 5, 2, 1)
 NAMES = ("wren", "tit", "owl", "kite")
@@ -36,19 +40,13 @@ QUICK = training_preset("tiny", weights=None, updates=3, view=View(16, 16, 1))
 
 def tail(seed=0, multi=False):
     "Twenty pictures in four classes of 12, 5, 2 and 1."
-    draw = np.random.default_rng(seed)
     classes = np.repeat(np.arange(4), COUNTS)
-    pictures = [
-        (40 * index + 60 + draw.integers(-30, 30, (16, 16, 3))).clip(0, 255).astype(np.uint8)
-        for index in classes
-    ]
-    labels = classes
-    if multi:
-        labels = np.eye(4, dtype=np.float32)[classes]
-        labels[[0, 17], 3] = labels[5, 2] = 1
-    return LabeledImages(
-        pictures, labels, NAMES, [f"{position}.png" for position in range(20)], "multi" if multi else "single"
-    )
+    made = noise_set(classes, NAMES, size=16, seed=seed, low=-30, high=30, tints=(60, 100, 140, 180))
+    if not multi:
+        return made
+    labels = made.labels.copy()
+    labels[[0, 17], 3] = labels[5, 2] = 1
+    return dataclasses.replace(made, labels=labels, task="multi")
 
 
 def plans(epochs=300, real=None, **parts):
@@ -64,13 +62,14 @@ def classes_of(keys, real=None):
 
 # ---------------------------------------------------------------- slots and partners
 
+
 def test_plain_epochs_show_each_photograph_once_and_oversampling_each_class_alike():
     plain, balanced = plans(20), plans(300, balancer=Oversampling())
     assert plain.groupby("epoch").shown.nunique().eq(20).all()
     counted = np.bincount(classes_of(balanced.shown), minlength=4)
     assert chisquare(counted).pvalue > 1e-3
     rare = balanced[classes_of(balanced.shown) == 0].shown.value_counts()
-    assert len(rare) == 12 and chisquare(rare).pvalue > 1e-3                 # photographs of one class alike
+    assert len(rare) == 12 and chisquare(rare).pvalue > 1e-3  # photographs of one class alike
     assert (plain.view_seed.to_numpy() == balanced.view_seed[:400].to_numpy()).all() and (
         plain.coin.to_numpy() == balanced.coin[:400].to_numpy()
     ).all()
@@ -106,7 +105,7 @@ def test_neighbours_of_smote_are_of_the_class_and_the_nearest():
         ]
         near = sorted(same, key=lambda other: ((points[other] - points[position]) ** 2).sum())[:3]
         assert found == {f"real:{real.ids[other]}" for other in near}
-    assert partners["real:19.png"] == set()                                 # the kite is alone
+    assert partners["real:19.png"] == set()  # the kite is alone
 
 
 def test_several_labels_have_partners_and_slots_under_each_label():
@@ -121,7 +120,8 @@ def test_several_labels_have_partners_and_slots_under_each_label():
 
 def test_impossible_chances_and_uses_are_refused():
     class Bad(Oversampling):
-        def slot_chances(self, counts, progress): return np.zeros(len(counts))
+        def slot_chances(self, counts, progress):
+            return np.zeros(len(counts))
 
     with pytest.raises(GenaugError, match="chances of the classes"):
         plans(1, balancer=Bad())
@@ -132,6 +132,7 @@ def test_impossible_chances_and_uses_are_refused():
 
 
 # ---------------------------------------------------------------- the loss
+
 
 def test_class_weights_agree_with_torch_and_spread_over_mixtures():
     generator = torch.Generator().manual_seed(0)
@@ -158,7 +159,10 @@ def test_mixtures_under_class_weights_are_two_weighted_losses_as_in_the_code_of_
     generator = torch.Generator().manual_seed(1)
     logits, weights, share = torch.randn(6, 4, generator=generator), torch.tensor([0.02, 0.2, 0.8, 2.98]), 0.7
     behind, before = torch.tensor([0, 0, 1, 0, 2, 1]), torch.tensor([3, 1, 3, 0, 0, 2])
-    hard = lambda classes: torch.eye(4)[classes]
+
+    def hard(classes):
+        return torch.eye(4)[classes]
+
     whole = mixture_loss(
         logits,
         hard(behind),
@@ -204,8 +208,12 @@ def test_a_mixer_with_views_adds_its_disagreement_to_the_loss():
         probability: float = 1.0
         price: float = 0.0
 
-        def mix(self, images, labels, partner_images, partner_labels, seeds): return images, labels
-        def views(self, images, seeds): return [images, 1 - images]
+        def mix(self, images, labels, partner_images, partner_labels, seeds):
+            return images, labels
+
+        def views(self, images, seeds):
+            return [images, 1 - images]
+
         def consistency(self, logits, task):
             assert len(logits) == 3 and torch.equal(logits[0], logits[1]) and task == "single"
             return torch.full((len(logits[0]),), self.price)
@@ -234,6 +242,7 @@ def test_drw_is_the_baseline_until_it_starts():
 
 
 # ---------------------------------------------------------------- budgets
+
 
 @pytest.mark.parametrize("total", [1, 4, 7, 100])
 def test_a_total_is_shared_alike_and_the_rest_goes_to_the_smallest(total):
@@ -267,6 +276,7 @@ def test_a_class_without_a_photograph_gets_nothing_of_a_total():
 
 # ---------------------------------------------------------------- numbers by class size
 
+
 def test_groups_by_size_agree_with_pandas():
     draw = np.random.default_rng(0)
     counts, truth = np.array([88, 21, 20, 5, 4, 1]), draw.integers(0, 6, 300)
@@ -288,6 +298,7 @@ def test_groups_by_size_agree_with_pandas():
 
 
 # ---------------------------------------------------------------- arms
+
 
 @pytest.fixture(scope="module")
 def uneven():
@@ -319,10 +330,10 @@ def test_every_arm_without_a_generator_trains_with_one_image_classes(arm, uneven
         Showing(SwapTail(), made.mixer, made.balancer),
     )
     assert (
-        trained.fed["updates"] == 3
-        and trained.fed["rows"] == 150
+        trained.shown["updates"] == 3
+        and trained.shown["rows"] == 150
         and np.isfinite(trained.losses).all()
-        and (trained.fed["synthetic"] > 0) == (synthetic is not None)
+        and (trained.shown["synthetic"] > 0) == (synthetic is not None)
     )
 
 
@@ -391,19 +402,20 @@ def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():
 
 # ---------------------------------------------------------------- comparisons
 
+
 def question(methods=("original",), **changes):
     return Comparison(
         methods,
         **{
-            **dict(
-                data="digits",
-                shots=None,
-                imbalance_factor=20.0,
-                splits=(0,),
-                repeats=(0,),
-                updates=2,
-                classifier="tiny_lt",
-            ),
+            **{
+                "data": "digits",
+                "shots": None,
+                "imbalance_factor": 20.0,
+                "splits": (0,),
+                "repeats": (0,),
+                "updates": 2,
+                "classifier": "tiny_lt",
+            },
             **changes,
         },
     )
@@ -427,6 +439,7 @@ def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
 def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path):
     sets = open_sets("digits")
     split = make_split(question(), sets, 0)
+
     def path(text, **changes):
         run = Run(question(**changes), sets, None, tmp_path)
         return run.path(run.arm(text), split, 0)

@@ -1,5 +1,7 @@
-"""Long-tail and out-of-distribution tables: counts and budgets at paper scale, the printed numbers' arithmetic, and what the
+"""Long-tail and out-of-distribution tables: counts and budgets at paper scale, the printed numbers'
+arithmetic, and what the
 notebooks ask and show, on rows that are made up."""
+
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from genaug.classifier import TrainingRun, train_classifier, training_preset
+from genaug.classifier import TrainingRun, train_classifier
+from genaug.training_presets import training_preset
 from genaug.core import LabeledImages
-from genaug.data import long_tail, long_tail_counts
+from genaug.data.splits import long_tail, long_tail_counts
 from genaug.datasets import load
-from genaug.experiment import Run, _showing, arm_fields, classifier_preset, condition_name, put
+from genaug.experiment import Run
+from genaug.results import arm_fields, put
+from genaug.comparison import classifier_preset, condition_name
 from genaug.metrics.classification import evaluate, part_of, size_groups
-from genaug.registry import make_arm, parse_methods
+from genaug.arms import make_arm, parse_methods
 from genaug.schedule import Showing, SwapTail, TrainingSchedule
 from table_pages import executed
 
@@ -82,7 +87,7 @@ def test_papers_budgets_at_cub_scale(factor, questions):
 def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, questions):
     real = long_tail(load("digit-scenes")["train"], factor, 0)
     assert len(real) == {100: 196, 20: 271, 10: 326}[factor]
-    question, = [one for one in questions["diff_ii_long_tail", "hour"] if one.imbalance_factor == factor]
+    (question,) = [one for one in questions["diff_ii_long_tail", "hour"] if one.imbalance_factor == factor]
     bench = Run(question, {}, None, Path("nowhere"))
     assert question.use == "swap_tail" and question.classifier == "tiny_lt"
     for text in question.methods:
@@ -108,7 +113,7 @@ def recorded_runs(monkeypatch, real, synthetic, preset, arms):
     )
     monkeypatch.setattr("genaug.classifier.make_network", lambda *settings: torch.nn.Linear(1, 1))
     for arm in arms:
-        yield train_classifier(real, synthetic if arm.use else None, preset, _showing(arm)).fed
+        yield train_classifier(real, synthetic if arm.use else None, preset, arm.showing).shown
 
 
 @pytest.mark.parametrize("factor", CUB)
@@ -334,13 +339,16 @@ def made_up_rows(question, value):
 
 @pytest.fixture(scope="module")
 def shown(questions, tmp_path_factory):
-    "What the notebooks print on complete made-up rows: every arm but `original` gains 10 points, 20 on one-image classes."
+    """What the notebooks print on complete made-up rows: every arm but `original` gains 10 points, 20 on
+    one-image classes."""
     import contextlib
     import io
+
     results = tmp_path_factory.mktemp("project") / "results"
-    value = lambda arm, split, what: (
-        0.3 + 0.05 * split + (0 if arm == "original" else 0.2 if what == "shots=one" else 0.1)
-    )
+
+    def value(arm, split, what):
+        return 0.3 + 0.05 * split + (0 if arm == "original" else 0.2 if what == "shots=one" else 0.1)
+
     for name in NAMES:
         put(
             [row for question in questions[name, "hour"] for row in made_up_rows(question, value)],
@@ -370,7 +378,7 @@ def shown(questions, tmp_path_factory):
 
 def line_of(text, start, heading):
     "The first line that begins with an arm, after a heading."
-    lines = text[text.index(heading):].splitlines()
+    lines = text[text.index(heading) :].splitlines()
     return next(line for line in lines if line.split()[:1] == [start])
 
 
@@ -383,7 +391,7 @@ def test_the_long_tail_notebook_shows_paired_gains(shown):
     text = shown[0]["diff_ii_long_tail"]
     assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-mix", "scale hour: IF 100, tiny_lt, tiny@0")
     assert "+10.0 [+10.0, +10.0]" in line_of(text, "cmo+drw", "average of IF 100, 20, 10")
-    by_size = text[text.index("gain on 'one'"):]
+    by_size = text[text.index("gain on 'one'") :]
     assert (
         "+20.0 [+20.0, +20.0]" in line_of(by_size, "diff-ii", "gain on 'one'")
         and "gain on 'few'" in by_size

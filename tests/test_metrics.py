@@ -1,14 +1,30 @@
 "Metrics against scikit-learn, torchmetrics and scikit-image, and the cases in which those disagree."
+
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from genaug.core import GenaugError, LabeledImages
-from genaug.metrics.classification import bootstrap_interval, evaluate, mean_interval, paired_interval, part_of
-from genaug.metrics.images import (class_distance, diversity, frechet_distance, kernel_distance, nearest_neighbours, pixel_features, set_metrics,
-                                   structural_similarity)
+from genaug.messages import GenaugError
+from genaug.metrics.classification import (
+    bootstrap_interval,
+    evaluate,
+    mean_interval,
+    paired_interval,
+    part_of,
+)
+from genaug.metrics.images import (
+    class_distance,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    nearest_neighbours,
+    pixel_features,
+    set_metrics,
+    structural_similarity,
+)
+from toy_sets import noise_set
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -26,6 +42,7 @@ def values(rows):
 
 def test_single_label_agrees_with_scikit_learn():
     from sklearn import metrics
+
     scores, labels = single()
     said, truth, found = scores.argmax(1), labels.argmax(1), values(evaluate(scores, labels, "single", NAMES))
     assert np.isclose(found["accuracy", ""], metrics.accuracy_score(truth, said))
@@ -34,16 +51,31 @@ def test_single_label_agrees_with_scikit_learn():
     tables = metrics.multilabel_confusion_matrix(truth, said)
     for index, name in enumerate(NAMES):
         (tn, fp), (fn, tp) = tables[index]
-        assert np.isclose(found["sensitivity", f"class={name}"], tp / (tp + fn)) and np.isclose(found["specificity", f"class={name}"], tn / (tn + fp))
+        assert np.isclose(found["sensitivity", f"class={name}"], tp / (tp + fn)) and np.isclose(
+            found["specificity", f"class={name}"], tn / (tn + fp)
+        )
     assert sum(value for (metric, _), value in found.items() if metric == "confusion") == 200
 
 
 def test_single_label_agrees_with_torchmetrics():
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_specificity
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_f1_score,
+        multiclass_specificity,
+    )
+
     scores, labels = single(seed=3)
-    found, said, truth = values(evaluate(scores, labels, "single", NAMES)), torch.tensor(scores), torch.tensor(labels.argmax(1))
-    assert np.isclose(found["macro_f1", ""], multiclass_f1_score(said, truth, 4, average="macro").item(), atol=1e-6)
-    assert np.isclose(found["balanced_accuracy", ""], multiclass_accuracy(said, truth, 4, average="macro").item(), atol=1e-6)
+    found, said, truth = (
+        values(evaluate(scores, labels, "single", NAMES)),
+        torch.tensor(scores),
+        torch.tensor(labels.argmax(1)),
+    )
+    assert np.isclose(
+        found["macro_f1", ""], multiclass_f1_score(said, truth, 4, average="macro").item(), atol=1e-6
+    )
+    assert np.isclose(
+        found["balanced_accuracy", ""], multiclass_accuracy(said, truth, 4, average="macro").item(), atol=1e-6
+    )
     each = multiclass_specificity(said, truth, 4, average="none")
     assert np.allclose([found["specificity", f"class={name}"] for name in NAMES], each, atol=1e-6)
 
@@ -55,32 +87,55 @@ def test_a_class_without_test_images_takes_no_part_whatever_is_predicted():
     assert values(rows)["macro_f1", ""] == 1 and math.isnan(values(rows)["sensitivity", "class=dog"])
     assert [row.n for row in rows if row.metric == "sensitivity"] == [2, 2, 0, 0]
     found = values(evaluate(once, labels, "single", NAMES))
-    assert np.isclose(found["macro_f1", ""], (1 + 2 / 3) / 2) and np.isclose(found["balanced_accuracy", ""], 0.75)
+    assert np.isclose(found["macro_f1", ""], (1 + 2 / 3) / 2) and np.isclose(
+        found["balanced_accuracy", ""], 0.75
+    )
 
 
 def test_multi_label_agrees_with_scikit_learn():
     from sklearn import metrics
+
     random = np.random.default_rng(1)
-    labels = (random.random((150, 4)) < (0.5, 0.2, 0.1, 0.0)).astype(float)      # no image has a dog
+    labels = (random.random((150, 4)) < (0.5, 0.2, 0.1, 0.0)).astype(float)  # no image has a dog
     scores = np.clip(0.3 * random.random((150, 4)) + 0.6 * labels + 0.2 * random.random((150, 4)), 0, 1)
     found = values(evaluate(scores, labels, "multi", NAMES))
     for index, name in enumerate(NAMES[:3]):
-        assert np.isclose(found["average_precision", f"class={name}"], metrics.average_precision_score(labels[:, index], scores[:, index]))
-    assert np.isclose(found["mean_average_precision", ""], metrics.average_precision_score(labels[:, :3], scores[:, :3], average="macro"))
-    assert np.isclose(found["macro_f1", ""], metrics.f1_score(labels[:, :3], scores[:, :3] >= 0.5, average="macro"))
-    assert math.isnan(found["average_precision", "class=dog"]) and np.isclose(found["exact_match", ""], metrics.accuracy_score(labels, scores >= 0.5))
+        assert np.isclose(
+            found["average_precision", f"class={name}"],
+            metrics.average_precision_score(labels[:, index], scores[:, index]),
+        )
+    assert np.isclose(
+        found["mean_average_precision", ""],
+        metrics.average_precision_score(labels[:, :3], scores[:, :3], average="macro"),
+    )
+    assert np.isclose(
+        found["macro_f1", ""], metrics.f1_score(labels[:, :3], scores[:, :3] >= 0.5, average="macro")
+    )
+    assert math.isnan(found["average_precision", "class=dog"]) and np.isclose(
+        found["exact_match", ""], metrics.accuracy_score(labels, scores >= 0.5)
+    )
 
 
 def test_groups():
     scores, labels = np.eye(2)[[0, 0, 0, 1, 0]], np.eye(2)[[0, 0, 0, 1, 1]]
     found = values(evaluate(scores, labels, "single", ("a", "b"), ["x", "x", "x", "y, 2", "y, 2"]))
     assert found["accuracy", "group=x"] == 1 and found["accuracy", "group=y%2C 2"] == 0.5
-    assert found["group_mean_accuracy", ""] == 0.75 and found["worst_group_accuracy", ""] == 0.5 and found["accuracy", ""] == 0.8
+    assert (
+        found["group_mean_accuracy", ""] == 0.75
+        and found["worst_group_accuracy", ""] == 0.5
+        and found["accuracy", ""] == 0.8
+    )
 
 
-@pytest.mark.parametrize("scores, labels, words", [
-    (np.zeros((0, 2)), np.zeros((0, 2)), "empty"), (np.ones((2, 3)), np.eye(2), "fit together"),
-    (np.eye(2), np.full((2, 2), 0.5), "mixed"), (np.full((2, 2), np.inf), np.eye(2), "diverged")])
+@pytest.mark.parametrize(
+    "scores, labels, words",
+    [
+        (np.zeros((0, 2)), np.zeros((0, 2)), "empty"),
+        (np.ones((2, 3)), np.eye(2), "fit together"),
+        (np.eye(2), np.full((2, 2), 0.5), "mixed"),
+        (np.full((2, 2), np.inf), np.eye(2), "diverged"),
+    ],
+)
 def test_bad_input_is_refused(scores, labels, words):
     with pytest.raises(GenaugError, match=words):
         evaluate(scores, labels, "single", ("a", "b"))
@@ -94,6 +149,7 @@ def test_parts_are_injective():
 
 def test_intervals_agree_with_scipy():
     from scipy import stats
+
     random = np.random.default_rng(0)
     first, second = random.normal(70, 3, (8, 2)), random.normal(68, 3, (8, 2))
     gain = (first - second).mean(1)
@@ -101,22 +157,33 @@ def test_intervals_agree_with_scipy():
     found = paired_interval(first, second)
     assert np.allclose((found.mean, found.low, found.high), (gain.mean(), low, high)) and found.n == 8
     assert math.isnan(mean_interval([3.0]).low) and mean_interval([3.0]).mean == 3
-    for call in (lambda: mean_interval([]), lambda: paired_interval([1, 2], [1]), lambda: bootstrap_interval([])):
+    for call in (
+        lambda: mean_interval([]),
+        lambda: paired_interval([1, 2], [1]),
+        lambda: bootstrap_interval([]),
+    ):
         with pytest.raises(GenaugError):
             call()
 
 
 def test_bootstrap_is_repeatable_and_averages_runs():
     scores = np.random.default_rng(0).random((3, 50)) < 0.6
-    assert bootstrap_interval(scores, seed=1) == bootstrap_interval(scores.mean(0), seed=1) != bootstrap_interval(scores, seed=2)
+    assert (
+        bootstrap_interval(scores, seed=1)
+        == bootstrap_interval(scores.mean(0), seed=1)
+        != bootstrap_interval(scores, seed=2)
+    )
 
 
 def test_frechet_distance_of_gaussians_has_the_closed_form():
     from scipy.linalg import sqrtm
+
     random = np.random.default_rng(0)
     one, two = random.normal(size=(300, 5)), random.normal(size=(200, 5)) @ random.normal(size=(5, 5)) + 1
     first, second = np.cov(one.T), np.cov(two.T)
-    expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(first + second - 2 * sqrtm(first @ second).real)
+    expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(
+        first + second - 2 * sqrtm(first @ second).real
+    )
     assert np.isclose(frechet_distance(one, two), expected) and frechet_distance(one, one) < 1e-6
     assert np.isclose(frechet_distance(one, one + 2), 20)
 
@@ -131,37 +198,70 @@ def test_small_sets_are_refused():
 
 def test_kernel_distance_keeps_the_global_generator_and_uses_its_seed():
     random = np.random.default_rng(0)
-    one, two, state = random.normal(size=(40, 4)), random.normal(size=(25, 4)) + 1, torch.random.get_rng_state()
-    assert kernel_distance(one, two, 10, seed=1) == kernel_distance(one, two, 10, seed=1) != kernel_distance(one, two, 10, seed=2)
+    one, two, state = (
+        random.normal(size=(40, 4)),
+        random.normal(size=(25, 4)) + 1,
+        torch.random.get_rng_state(),
+    )
+    assert (
+        kernel_distance(one, two, 10, seed=1)
+        == kernel_distance(one, two, 10, seed=1)
+        != kernel_distance(one, two, 10, seed=2)
+    )
     assert torch.equal(state, torch.random.get_rng_state()) and kernel_distance(one, two) > 0.5
 
 
 def test_structural_similarity_agrees_with_scikit_image():
     from skimage.metrics import structural_similarity as reference
+
     random = np.random.default_rng(0)
     one = np.kron(random.random((2, 1, 8, 8)), np.ones((1, 1, 5, 5)))
     two = (one + random.normal(0, 0.1, one.shape)).clip(0, 1)
     ours = structural_similarity(torch.tensor(one), torch.tensor(two))
-    maps = [reference(a[0], b[0], data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True)[1] for a, b in zip(one, two)]
-    assert np.allclose(ours, [values.mean() for values in maps], atol=2e-3)      # the mean of the whole map; scikit-image's own mean leaves out the border
+    maps = [
+        reference(
+            a[0],
+            b[0],
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )[1]
+        for a, b in zip(one, two)
+    ]
+    # the mean of the whole map; scikit-image's own mean leaves out the border
+    assert np.allclose(ours, [values.mean() for values in maps], atol=2e-3)
     with pytest.raises(GenaugError, match="resize"):
         structural_similarity(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
 
 def test_neighbours_distances_and_diversity():
     points = np.array([[0.0], [1.0], [5.0]])
-    assert nearest_neighbours(points)[0].tolist() == [1, 1, 4] and nearest_neighbours(points)[1].tolist() == [1, 0, 1]
+    assert nearest_neighbours(points)[0].tolist() == [1, 1, 4] and nearest_neighbours(points)[1].tolist() == [
+        1,
+        0,
+        1,
+    ]
     assert nearest_neighbours(np.array([[4.0]]), points) == (np.array([1.0]), np.array([2]))
     assert nearest_neighbours(np.zeros((2, 1)))[0].tolist() == [0, 0]
     with pytest.raises(GenaugError):
         nearest_neighbours(points[:1])
-    assert math.isnan(class_distance(points, np.zeros(3), points, np.ones(3))) and diversity(points, np.array([0, 0, 1])) == 1
+    assert (
+        math.isnan(class_distance(points, np.zeros(3), points, np.ones(3)))
+        and diversity(points, np.array([0, 0, 1])) == 1
+    )
 
 
 def test_rows_of_a_set_carry_network_and_number():
     random = np.random.default_rng(0)
-    make = lambda count: LabeledImages(list(random.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)), [i % 2 for i in range(count)], ("a", "b"), [str(i) for i in range(count)])
+
+    def make(count):
+        return noise_set(np.arange(count) % 2, ("a", "b"), seed=random, ids="{}")
+
     few = {metric for metric, *_ in set_metrics(make(20), make(9), pixel_features(2))}
     assert "kid@pixels2" in few and not any(name.startswith("fid") for name in few)
-    many = {(metric, part): count for metric, part, _, count in set_metrics(make(20), make(14), pixel_features(2))}
+    many = {
+        (metric, part): count for metric, part, _, count in set_metrics(make(20), make(14), pixel_features(2))
+    }
     assert many["fid@pixels2", ""] == 14 and many["nearest_distance@pixels2", "set=real"] == 20

@@ -1,4 +1,5 @@
-"""A table of names: each fault of it is one sentence, its words reach every prompt, and nothing changes without one."""
+"""A table of names: each fault of it is one sentence, its words reach every prompt, and nothing changes
+without one."""
 
 import csv
 import json
@@ -11,37 +12,47 @@ import pytest
 import genaug
 import miniatures
 from genaug import cli
-from genaug.core import Budget, GenaugError, content_hash, encode_png, record_of, write_atomic
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.identity import content_hash, record_of
+from genaug.pictures import encode_png
+from genaug.files import write_atomic
 from genaug.datasets import load
-from genaug.diffusion import load_backbone
-from genaug.experiment import Comparison, Run, open_run
+from genaug.stable_diffusion import load_backbone
+from genaug.commands.compare import seat_evaluators
+from genaug.comparison import Comparison
+from genaug.experiment import Run
+from genaug.preflight import open_run
 from genaug.names import (
     BY_FORMAT,
     SHIPPED,
     NameRow,
     NamesTable,
     check_fit,
-    file_problems,
     find_names,
-    guess_words,
     in_words,
     known_finding,
     known_set,
-    length_findings,
     match_rows,
-    name_problems,
     named_prompt,
     names_findings,
     read_names,
-    same_file,
     shipped_names,
+)
+from genaug.name_checks import (
+    file_problems,
+    guess_words,
+    length_findings,
+    name_problems,
+    same_file,
     token_counter,
     write_names,
 )
-from genaug.painting import make_plan, open_synthetic, read_plan
+from genaug.plan_file import make_plan, read_plan
+from genaug.synthetic_set import open_synthetic
 from genaug.prompts import ClassPrompt, class_words
 from genaug.readers import formats, open_sets
-from genaug.registry import make_arm
+from genaug.arms import make_arm
 from genaug.tables import table_places, with_names
 
 CODES = ("akiec", "mel", "nv")
@@ -200,6 +211,7 @@ def test_equal_words_are_a_warning(tmp_path):
 
 # ---- what a table changes, and what it does not
 
+
 def test_without_a_table_every_hash_and_record_is_as_before():
     prompt = ClassPrompt(metaclass="bird", names={"a": "auk"})
     assert prompt.fingerprint() == "a photo of a {}|bird|[('a', 'auk')]"
@@ -284,6 +296,7 @@ def test_the_words_stand_in_the_prompts_of_a_plan(method, tmp_path):
 
 # ---- the tables that come along
 
+
 def test_every_published_format_has_its_table():
     without = {"label-table", "lesions", "image-list"}
     assert set(formats()) - without == set(BY_FORMAT) - {"nct-crc-he", "ham10000"}
@@ -323,7 +336,7 @@ def test_shipped_counts_and_facts():
     ]
     kinds = [row.metaclass for row in shipped_names("oxford-pet").rows]
     assert (kinds.count("cat"), kinds.count("dog")) == (12, 25)
-    from genaug.data import MIMIC_HEADS, MIMIC_TAILS
+    from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS
 
     assert set(match_rows(shipped_names("mimic-cxr-lt"), (*MIMIC_HEADS, *MIMIC_TAILS))) == {
         *MIMIC_HEADS,
@@ -357,7 +370,10 @@ def test_published_layouts_find_their_table(name, tmp_path, capsys):
 def test_the_makers_of_aircraft_and_the_kinds_of_pets():
     aircraft = named_prompt(shipped_names("fgvc-aircraft"), ("707-320", "Boeing 717", "F-16A/B"))
     assert [aircraft.word(name) for name in ("707-320", "Boeing 717", "F-16A/B")] == [
-        "Boeing 707-320", "Boeing 717", "Lockheed Martin F-16A/B"]
+        "Boeing 707-320",
+        "Boeing 717",
+        "Lockheed Martin F-16A/B",
+    ]
     pets = named_prompt(shipped_names("oxford-pet"), ("Abyssinian", "american bulldog", "american_bulldog"))
     assert pets.text("american_bulldog") == "a photo of a American Bulldog dog"
     assert pets.text("Abyssinian") == "a photo of a Abyssinian cat"
@@ -384,6 +400,7 @@ def test_a_folder_named_as_a_known_set_is_told_about_it():
 
 
 # ---- names that are no words, and no file names
+
 
 @pytest.mark.parametrize(
     "name, kind",
@@ -474,6 +491,7 @@ def test_tokens_are_counted_against_the_limit(tmp_path):
 
 # ---- the template
 
+
 def test_the_template_can_be_read_back_and_fits(tmp_path):
     names = ("01_TUMOR", "mel", "a,b", 'say "owl"', "=1+1", "CON", "Cat", "cat", "n02123045")
     write_names(tmp_path / "new.csv", names, ClassPrompt(metaclass="thing"))
@@ -525,11 +543,15 @@ def test_first_guesses(name, words):
 
 # ---- the commands
 
+
 def test_check_names_the_faults_and_writes_a_template(folder, tmp_path, capsys):
     code, record = told(capsys, "check", folder, "--write-names", tmp_path / "new.csv")
     assert code == 0 and {"abbreviation", "known-names"} <= set(kinds(record))
     assert [row.words for row in read_names(tmp_path / "new.csv").rows] == [
-        "actinic keratosis", "melanoma", "melanocytic nevus"]
+        "actinic keratosis",
+        "melanoma",
+        "melanocytic nevus",
+    ]
     code, record = told(capsys, "check", folder, "--names", tmp_path / "new.csv")
     assert code == 0 and not {"abbreviation", "known-names", "code-name"} & set(kinds(record))
     assert record["next"].endswith(f"--names {tmp_path / 'new.csv'}")
@@ -652,15 +674,15 @@ def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path
     )
 
 
-def test_the_jury_reads_the_words(folder, names):
+def test_the_evaluators_reads_the_words(folder, names):
     prompt = named_prompt(read_names(names), CODES)
     question = Comparison((QUICK,), "photos", 2, class_prompt=prompt)
     run = Run(question, load("digit-scenes"), load_backbone("tiny"), "unused", False)
     usual = {"measure": None, "judge": "auto", "clip": None, "lpips": None, "inception": None}
-    jury = cli.seat_jury(run, usual)
-    assert jury is not None and jury.class_prompt == prompt
+    evaluators = seat_evaluators(run, usual)
+    assert evaluators is not None and evaluators.class_prompt == prompt
     plain = replace(run, question=replace(question, class_prompt=ClassPrompt()))
-    assert cli.seat_jury(plain, usual).class_prompt == ClassPrompt()
+    assert seat_evaluators(plain, usual).class_prompt == ClassPrompt()
 
 
 @pytest.mark.parametrize("command", ["check", "augment", "compare", "suffixes"])

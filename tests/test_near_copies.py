@@ -13,8 +13,9 @@ import genaug.near_copies as by_features
 from genaug import datasets
 from genaug.audit import as_findings
 from genaug.core import LabeledImages
-from genaug.data import is_blank, near_copies, near_limit, thumbnail
-from genaug.datasets import photographs, random_crop
+from genaug.data.pictures import is_blank, thumbnail
+from genaug.data.duplicates import near_copies, near_limit
+from genaug.photographs import photographs, random_crop
 from genaug.near_copies import (
     CEILING,
     FLOOR,
@@ -30,7 +31,7 @@ from genaug.near_copies import (
     search,
     small_grey,
 )
-from genaug.networks import features_for
+from genaug.roles import features_for
 
 
 def blocks(count, seed, edge=40):
@@ -63,7 +64,10 @@ def scenes():
 )
 def test_parts_that_share_nothing_have_no_near_copies(name):
     sets = datasets.load(name)
-    few = lambda images: images[list(range(0, len(images), max(1, len(images) // 300)))]
+
+    def few(images):
+        return images[list(range(0, len(images), max(1, len(images) // 300)))]
+
     assert len(near_copies(few(sets["train"]), few(sets["test"]))) <= 1
 
 
@@ -189,8 +193,11 @@ def clouds(count, seed, edge=64):
 def labelled(arrays, name, classes=2, groups=None, start=0):
     places = range(start, start + len(arrays))
     return LabeledImages(
-        list(arrays), [place % classes for place in places], [f"class {place}" for place in range(classes)],
-        [f"{name}/{place}" for place in places], groups=groups,
+        list(arrays),
+        [place % classes for place in places],
+        [f"class {place}" for place in range(classes)],
+        [f"{name}/{place}" for place in places],
+        groups=groups,
     )
 
 
@@ -459,9 +466,18 @@ def test_what_the_hash_reports_is_not_reported_twice():
     assert alone[0].startswith("2 pair(s)")
 
 
-@pytest.mark.parametrize("sets", [
-    {}, {"all": 0}, {"all": 1}, {"train": 1, "test": 1}, {"train": 0, "test": 3}, {"train": 2, "test": 0},
-], ids=str)
+@pytest.mark.parametrize(
+    "sets",
+    [
+        {},
+        {"all": 0},
+        {"all": 1},
+        {"train": 1, "test": 1},
+        {"train": 0, "test": 3},
+        {"train": 2, "test": 0},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", [Colours, Nothing])
 def test_few_pictures_do_not_break_the_search(sets, kind):
     made = {part: labelled(clouds(count, place), part, 1) for place, (part, count) in enumerate(sets.items())}

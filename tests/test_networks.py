@@ -1,4 +1,6 @@
-"""The ImageNet weights that come along, networks of timm and torchvision by one call, and the table of roles: no toy network examines photographs."""
+"""The ImageNet weights that come along, networks of timm and torchvision by one call, and the table of roles:
+no toy network examines photographs."""
+
 import hashlib
 import json
 import os
@@ -12,47 +14,44 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
-from genaug import networks
-from genaug.core import Budget, GenaugError, LabeledImages, content_hash, encode_png, write_atomic
-from genaug.data import few_shot, long_tail
+from genaug import imagenet
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.identity import content_hash
+from genaug.pictures import encode_png
+from genaug.files import write_atomic
+from genaug.data.splits import few_shot, long_tail
 from genaug.datasets import load, names
-from genaug.experiment import Comparison, Run
+from genaug.comparison import Comparison
+from genaug.experiment import Run
 from genaug.readers import open_sets
 from genaug.methods.diagen import SoftWeight, diagen
 from genaug.methods.genie import LargestStep, genie_ada
 from genaug.methods.real_filter import FeatureFilter, real_filter
-from genaug.networks import (
+from genaug.imagenet import (
     IMAGENET,
-    KINDS,
     KNOWN_PICTURES,
-    ROLE_WORDS,
-    ROLES,
-    TOY,
-    SmallNetwork,
-    bare_name,
     convert_imagenet,
-    copy_weights,
-    embedded_weights,
-    feature_network,
-    features_for,
     imagenet_classes,
-    kind_of_data,
     known_answers,
-    make_network,
-    network_for,
     renamed_weights,
-    usual_view,
 )
-from genaug.painting import synthesize
-from genaug.recipe import ClassName
+from genaug.roles import KINDS, ROLE_WORDS, ROLES, bare_name, features_for, kind_of_data, network_for
+from genaug.networks import TOY, SmallNetwork, copy_weights, embedded_weights, make_network, usual_view
+from genaug.features import feature_network
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName
 from toy_world import toy_backbone, toy_photographs
+from toy_sets import noise_set
 
-ASSETS = Path(networks.__file__).parent / "assets"
+ASSETS = Path(imagenet.__file__).parent / "assets"
 LITE = "tf_efficientnet_lite0"
 REAL_KINDS = [kind for kind in KINDS if kind != "embedded"]
 
 
 # The weights that come along
+
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_the_asset_is_what_its_card_says(name):
@@ -112,6 +111,7 @@ def test_it_names_the_four_pictures(name):
 
 def test_class_names_are_those_of_timm():
     from timm.data import ImageNetInfo
+
     info = ImageNetInfo()
     assert len(imagenet_classes()) == 1000
     assert [info.index_to_description(index) for index in range(0, 1000, 37)] == list(
@@ -131,7 +131,7 @@ def planted_file(tmp_path, monkeypatch, change=lambda state: state):
     )
     torch.save(state, tmp_path / "given.pth")
     source = IMAGENET[LITE]._replace(sha256=hashlib.sha256((tmp_path / "given.pth").read_bytes()).hexdigest())
-    monkeypatch.setattr(networks, "IMAGENET", {LITE: source})
+    monkeypatch.setattr(imagenet, "IMAGENET", {LITE: source})
     return tmp_path / "given.pth", own
 
 
@@ -146,11 +146,19 @@ def test_a_conversion_renames_rounds_and_says_what_it_did(tmp_path, monkeypatch)
     assert len((tmp_path / "out" / "classes.txt").read_text().splitlines()) == 1000
 
 
-@pytest.mark.parametrize("change", [
-    lambda state: dict(list(state.items())[:-1]),                                              # one tensor is missing
-    lambda state: dict(sorted(state.items(), key=lambda item: item[1].numel())),               # in another order
-    lambda state: {key: value.T if value.ndim == 2 else value for key, value in state.items()},  # another shape
-    lambda state: {key.replace("running_mean", "shift"): value for key, value in state.items()}])  # another meaning
+@pytest.mark.parametrize(
+    "change",
+    [
+        # one tensor is missing
+        lambda state: dict(list(state.items())[:-1]),
+        # in another order
+        lambda state: dict(sorted(state.items(), key=lambda item: item[1].numel())),
+        # another shape
+        lambda state: {key: value.T if value.ndim == 2 else value for key, value in state.items()},
+        # another meaning
+        lambda state: {key.replace("running_mean", "shift"): value for key, value in state.items()},
+    ],
+)
 def test_a_conversion_refuses_other_tensors(tmp_path, monkeypatch, change):
     path, _ = planted_file(tmp_path, monkeypatch, change)
     with pytest.raises(GenaugError, match="do not stand in the order"):
@@ -159,8 +167,12 @@ def test_a_conversion_refuses_other_tensors(tmp_path, monkeypatch, change):
 
 class Bomb:
     "Unpickling it makes a folder."
-    def __init__(self, place): self.place = place
-    def __reduce__(self): return os.mkdir, (str(self.place),)
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
 
 
 def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
@@ -185,6 +197,7 @@ def test_counters_may_lack_and_other_tensors_may_not():
 
 
 # Any network of timm or torchvision
+
 
 @pytest.mark.parametrize(
     "name", ["mobilenet_v3_small", "densenet121", "shufflenet_v2_x0_5", "regnet_y_400mf"]
@@ -256,12 +269,10 @@ def test_random_is_a_word(name):
 
 # What the pictures are
 
+
 def photographs(count=4, edge=40, channels=3, seed=0):
-    draw = np.random.default_rng(seed)
-    pixels = [draw.integers(0, 256, (edge, edge + 3, channels), dtype=np.uint8) for _ in range(count)]
-    return LabeledImages(
-        pixels, np.arange(count) % 2, ("wren", "owl"), [f"{place}.png" for place in range(count)]
-    )
+    size = (edge, edge + 3)
+    return noise_set(np.arange(count) % 2, ("wren", "owl"), size=size, channels=channels, seed=seed)
 
 
 def in_folder(home, images):
@@ -333,6 +344,7 @@ def test_grey_is_grey_however_it_is_stored(tmp_path):
 
 
 # Who examines them
+
 
 def test_the_table_is_complete_and_its_networks_can_be_had():
     assert set(ROLES) == {(role, kind) for role in ROLE_WORDS for kind in KINDS}
@@ -409,7 +421,10 @@ def _raise_as_judge(kind):
 
 @pytest.mark.parametrize(
     "role, kind, words",
-    [("jury", "photographs", "no role of a network 'jury'"), ("judge", "birds", "no kind of data 'birds'")],
+    [
+        ("evaluators", "photographs", "no role of a network 'evaluators'"),
+        ("judge", "birds", "no kind of data 'birds'"),
+    ],
 )
 def test_unknown_words_are_named(role, kind, words):
     with pytest.raises(GenaugError, match=words):
@@ -438,7 +453,8 @@ def made(name, **settings):
 @pytest.fixture
 def no_toys(monkeypatch):
     "Whoever asks a toy network fails; the doubter learns for two updates."
-    from genaug.classifier import training_preset
+    from genaug.training_presets import training_preset
+
     monkeypatch.setattr(
         SmallNetwork, "forward_features", lambda *arguments: pytest.fail("a toy network was asked")
     )
@@ -534,9 +550,7 @@ def test_parts_alone_ask_the_table_too():
 
 
 def test_the_key_of_a_result_names_the_network_that_filters(tmp_path):
-    rng = np.random.default_rng(0)
-    pictures = list(rng.integers(0, 256, (4, 40, 40, 3), dtype=np.uint8))
-    mine = LabeledImages(pictures, [0, 0, 1, 1], ("cup", "jar"), [f"{place}.png" for place in range(4)])
+    mine = noise_set([0, 0, 1, 1], ("cup", "jar"), size=40)
     question = Comparison(("real-filter",), "mine", shots=None, splits=(0,), repeats=(0,))
     run = Run(question, {"train": mine, "test": mine}, None, tmp_path, False)
     assert run.arms["real-filter"].augmenter.filter.features == "tf_efficientnet_lite0"

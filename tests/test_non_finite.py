@@ -1,33 +1,29 @@
-"""Values that are no numbers never become pictures: the row stops with its name, the rest goes on, and the set is not called complete."""
+"""Values that are no numbers never become pictures: the row stops with its name, the rest goes on, and the
+set is not called complete."""
 
 import dataclasses
-import json
-import shutil
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from random_pipeline import random_pipeline
 from test_damaged_files import tiny_copy
 from toy_world import toy_backbone, toy_photographs
 
-import genaug.painting as painting
-from genaug.core import Budget, GenaugError, LabeledImages, encode_png, to_uint8
-from genaug.diffusion import StableDiffusionBackbone, load_backbone
-from genaug.generators.dcgan import DCGAN
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.pictures import encode_png
+from genaug.stable_diffusion import load_backbone
 from genaug.inversion import InversionPool, InversionSettings
 from genaug.methods.diff_ii import diff_ii
-from genaug.painting import (
-    Canvas,
-    changed_images,
-    failures,
-    open_synthetic,
-    painted_findings,
-    read_plan,
-    synthesize,
-)
-from genaug.recipe import ClassName, Recipe
+from genaug.result_folder import Canvas
+from genaug.synthetic_set import changed_images, open_synthetic, painted_findings
+from genaug.painting import failures
+from genaug.plan_file import make_plan, read_plan
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName
+from genaug.recipe import Recipe
 from genaug.training import LoopSettings, train_loop
 
 
@@ -63,7 +59,7 @@ def real():
 
 
 def ids(real, folder):
-    return [row.id for row in painting.make_plan(method().fit(real), real, Budget(copies=2), 0).rows]
+    return [row.id for row in make_plan(method().fit(real), real, Budget(copies=2), 0).rows]
 
 
 def run(real, folder, broken=(), **options):

@@ -1,4 +1,5 @@
 """Every notebook keeps the habits of notebook_habits.py, and every habit's check is seen to fail."""
+
 import base64
 import json
 from pathlib import Path
@@ -20,21 +21,21 @@ You will see: how it works.
 
 Read first: 05, 06.
 """
-EXPORTED = '''#| exports
+EXPORTED = """#| exports
 def double(
     amount,  # a number
 ):
     "Twice the amount (Eq. 1)."
     return 2 * amount
-'''
-CLASS = '''#| exports
+"""
+CLASS = """#| exports
 class Example:
     "An example."
 
     def run(self, amount):
         "The amount."
         return amount
-'''
+"""
 
 
 def good_cells():
@@ -71,9 +72,11 @@ def written(folder, cells, name=NAME):
 
 def changed(position, old, new):
     "A planted violation: in one cell, `old` becomes `new`."
+
     def plant(cells):
         assert old in cells[position].source
         cells[position].source = cells[position].source.replace(old, new)
+
     return plant
 
 
@@ -107,7 +110,10 @@ PLANTED = {
     ),
     "no 'You will see'": (changed(1, "You will see", "There is"), "does not say 'You will see"),
     "no 'Read first'": (changed(1, "Read first", "See"), "does not say 'Read first"),
-    "'Read first' names a later page": (changed(1, "05, 06", "05, 60"), "read 60 first"),
+    "'Read first' names a later page": (
+        changed(1, "05, 06", "[a later page](60_later.ipynb)"),
+        "read 60_later.ipynb first",
+    ),
     "no link to the paper": (changed(1, "https://example.org/paper", "paper.html"), "no link to the paper"),
     "no notation table": (changed(3, "|---|---|---|---|", ""), "not a notation table"),
     "code among the exported imports": (changed(4, "import math", "import math\nlimit = 3"), "imports only"),
@@ -126,23 +132,23 @@ PLANTED = {
         lambda cells: cells.__setitem__(slice(11, 11), [new_markdown_cell("So.") for _ in range(9)]),
         "markdown cells for",
     ),
-    "a long exported cell": (
+    "a long function": (
         changed(8, "    return", LONG_BODY + "    return"),
-        "exported cell of 65 lines, at most 40",
+        "double has a body of 62 lines, at most 35",
     ),
-    "a long class cell": (
+    "a long class": (
         changed(
-            12, "    def run", "".join(f"    field_{step} = {step}\n" for step in range(90)) + "    def run"
+            12, "    def run", "".join(f"    field_{step} = {step}\n" for step in range(150)) + "    def run"
         ),
-        "at most 80",
+        "Example has a class of",
     ),
     "a long method": (
         changed(
             12,
             "        return amount",
-            "".join(f"        amount += {step}\n" for step in range(30)) + "        return amount",
+            "".join(f"        amount += {step}\n" for step in range(40)) + "        return amount",
         ),
-        "Example.run has 33 lines",
+        "run has a body of 42 lines",
     ),
     "no assert": (changed(10, "assert double(2) == 4", "double(2) == 4"), "no visible assert"),
     "an assert too far away": (

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from toy_world import toy_backbone, toy_photographs
 
-import genaug.painting as painting
-from genaug.core import Budget, GenaugError, LabeledImages, encode_png
+from genaug import result_folder
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.pictures import encode_png
 from genaug.methods.diff_ii import diff_ii
 from genaug.methods.real_guidance import real_guidance
-from genaug.painting import check_output, refuse_other_run, synthesize
-from genaug.recipe import ClassName, LearnedTokens
+from genaug.result_folder import check_output, refuse_other_run
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName, LearnedTokens
 
 
 def refusal(call, *arguments, **options):
@@ -129,7 +133,8 @@ def test_a_folder_that_this_command_began_is_accepted(tmp_path):
 
 
 def as_nobody(work):
-    "Run `work` in a child without the privileges of root, which permissions do not stop; True when it returned."
+    """Run `work` in a child without the privileges of root, which permissions do not stop; True when it
+    returned."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -164,19 +169,21 @@ def test_a_disk_that_takes_nothing_is_found_by_trying(tmp_path, monkeypatch, num
     def full(*arguments, **options):
         raise OSError(number, "no")
 
-    monkeypatch.setattr(painting.tempfile, "mkdtemp", full)
+    monkeypatch.setattr(result_folder.tempfile, "mkdtemp", full)
     assert words in refusal(check_output, tmp_path / "out")
 
 
 METHODS = {
-    "settings": dict(num_inference_steps=5),
-    "learning": dict(naming=LearnedTokens(steps=3)),
-    "name": dict(name="other"),
+    "settings": {"num_inference_steps": 5},
+    "learning": {"naming": LearnedTokens(steps=3)},
+    "name": {"name": "other"},
 }
 
 
 def toy_method(**changes):
-    return diff_ii(**{**dict(naming=ClassName(), backbone=toy_backbone(), num_inference_steps=4), **changes})
+    return diff_ii(
+        **{**{"naming": ClassName(), "backbone": toy_backbone(), "num_inference_steps": 4}, **changes}
+    )
 
 
 @pytest.mark.parametrize("change", [*METHODS, "seed", "budget", "photographs", "method"])

@@ -1,4 +1,6 @@
 """The site: every notebook stands in the sidebar in its order, and a link that leads nowhere is seen."""
+
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +17,11 @@ import sidebar  # noqa: E402
 def test_the_sidebar_lists_every_notebook_in_reading_order():
     listed = [source for _, source in sidebar.listed(ROOT)]
     nbs = ROOT / "nbs"
-    library = ["index.ipynb"] + sorted(path.name for path in nbs.glob("[0-9]*.ipynb"))
+    found = [path.relative_to(nbs).as_posix() for path in nbs.glob("*/[0-9]*.ipynb")]
+    folders = [folder for folder, _ in sidebar.SECTIONS]
+    order = sorted(found, key=lambda name: (folders.index(name.partition("/")[0]), name))
+    prose = sorted(path.name for path in nbs.glob("[!_.]*.ipynb") if path.name != "index.ipynb")
+    library = ["index.ipynb", *prose, *order]
     tables = sorted(f"tables/{path.name}" for path in (nbs / "tables").glob("[!_]*.ipynb"))
     assert [name for name in listed if not name.startswith("tables/")] == library
     assert sorted(name for name in listed if name.startswith("tables/")) == tables
@@ -36,13 +42,16 @@ def book(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name, section, before", [
-    ("54_methods.lab_transfer.ipynb", "Methods", "53_methods.colour_transfer.ipynb"),
-    ("18_zebra.ipynb", "Data and schedule", "18_schedule.ipynb"),
-    ("28_concepts.last.ipynb", "Learned parts", "27_suffixes.ipynb"),
-    ("66_more.ipynb", "Use", "65_genmix_study.ipynb"),
-    ("tables/another.ipynb", "Tables", "tables/photographs_first_look.ipynb"),
-])
+@pytest.mark.parametrize(
+    "name, section, before",
+    [
+        ("methods/16_methods.lab_transfer.ipynb", "Methods", "methods/15_methods.colour_transfer.ipynb"),
+        ("classic/07_zebra.ipynb", "Classic augmentation", "classic/07_schedule.ipynb"),
+        ("learned/16_concepts.last.ipynb", "Learned parts", "learned/15_name_checks.ipynb"),
+        ("commands/13_more.ipynb", "Command line", "commands/12_cli.ipynb"),
+        ("tables/another.ipynb", "Tables", "tables/photographs_first_look.ipynb"),
+    ],
+)
 def test_a_new_notebook_needs_no_hand_edit(book, name, section, before):
     (book / "nbs" / name).touch()
     assert not sidebar.is_made(book)
@@ -79,6 +88,7 @@ def test_quarto_reads_one_configuration():
     link = ROOT / "nbs" / "_quarto.yml"
     assert link.is_symlink() and link.readlink() == Path("../_quarto.yml")
     import yaml
+
     site = yaml.safe_load(link.read_text(encoding="utf-8"))
     assert site["project"]["output-dir"] == "_docs" and site["format"]["html"]["html-math-method"] == "mathml"
     assert ("keep-md" in site["format"]["html"]) == ("commonmark" in site["format"])
@@ -97,23 +107,49 @@ def site(tmp_path):
             f'<h2 id="top">A</h2><a {link}>link</a><img src="data:image/png;base64,AAAA">'
         )
         return pages.broken_links(tmp_path)
+
     return check
 
 
-@pytest.mark.parametrize("link", ['href="methods/b.html"', 'href="methods/b.html#the-circle"', 'href="#top"',
-                                  'href="https://example.org/a#b"', 'href="methods/b.html#no-such" data-made="nbdev"'])
+@pytest.mark.parametrize(
+    "link",
+    [
+        'href="methods/b.html"',
+        'href="methods/b.html#the-circle"',
+        'href="#top"',
+        'href="https://example.org/a#b"',
+        'href="methods/b.html#no-such" data-made="nbdev"',
+    ],
+)
 def test_a_good_link_passes(site, link):
     assert site(link) == []
 
 
-@pytest.mark.parametrize("link, sentence", [
-    ('href="c.html"', "leads nowhere"), ('href="methods/c.html"', "leads nowhere"), ('href="images/no.png"', "leads nowhere"),
-    ('href="#bottom"', "no such anchor"), ('href="methods/b.html#square"', "no such anchor"),
-    ('href="../outside.html"', "leads nowhere"), ('href="c.html" data-made="nbdev"', "leads nowhere"),
-])
+@pytest.mark.parametrize(
+    "link, sentence",
+    [
+        ('href="c.html"', "leads nowhere"),
+        ('href="methods/c.html"', "leads nowhere"),
+        ('href="images/no.png"', "leads nowhere"),
+        ('href="#bottom"', "no such anchor"),
+        ('href="methods/b.html#square"', "no such anchor"),
+        ('href="../outside.html"', "leads nowhere"),
+        ('href="c.html" data-made="nbdev"', "leads nowhere"),
+    ],
+)
 def test_a_broken_link_is_seen(site, link, sentence):
-    found, = site(link)
+    (found,) = site(link)
     assert sentence in found
+
+
+@pytest.mark.parametrize(
+    "shown, lost", [(True, []), (False, ["a.html: the link https://a.org/x of a.ipynb is lost"])]
+)
+def test_a_link_of_a_notebook_that_its_page_lacks_is_seen(tmp_path, shown, lost):
+    cells = [{"cell_type": "markdown", "source": ["See [the paper](https://a.org/x) and [a page](b.ipynb)."]}]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "a.html").write_text('<a href="https://a.org/x">the paper</a>' if shown else "<p>See</p>")
+    assert pages.lost_links(tmp_path / "a.ipynb", tmp_path / "a.html") == lost
 
 
 @pytest.mark.parametrize(
@@ -130,11 +166,15 @@ def test_anchors_are_those_of_quarto(heading, anchor):
     assert pages.slug(heading) == anchor
 
 
-@pytest.mark.parametrize("folder, before, after", [
-    (".", "45_methods.diff_ii.ipynb#the-circle", "methods.diff_ii.html#the-circle"),
-    ("tables", "../45_methods.diff_ii.ipynb", "../methods.diff_ii.html"),
-    (".", "https://site/genaug/core.html#x", "core.html#x"), (".", "https://example.org/a", "https://example.org/a"),
-])
+@pytest.mark.parametrize(
+    "folder, before, after",
+    [
+        (".", "45_methods.diff_ii.ipynb#the-circle", "methods.diff_ii.html#the-circle"),
+        ("tables", "../45_methods.diff_ii.ipynb", "../methods.diff_ii.html"),
+        (".", "https://site/genaug/core.html#x", "core.html#x"),
+        (".", "https://example.org/a", "https://example.org/a"),
+    ],
+)
 def test_links_to_notebooks_become_links_to_pages(folder, before, after):
     names = {"45_methods.diff_ii.ipynb": "methods.diff_ii.html"}
     body = pages.rewrite(f'<a href="{before}">', names, folder, "https://site/genaug")

@@ -1,4 +1,6 @@
-"""genaug.painting: whatever happens on the way, the finished folder is the same, or one sentence says why there is none."""
+"""genaug.painting: whatever happens on the way, the finished folder is the same, or one sentence says why
+there is none."""
+
 import errno
 import importlib.util
 import json
@@ -12,23 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-import genaug.painting as painting
-from genaug.core import (
-    Augmenter,
-    Budget,
-    Decision,
-    GenaugError,
-    Identity,
-    LabeledImages,
-    PlanRow,
-    content_hash,
-    encode_png,
-    seed_from,
-    write_atomic,
-)
-from genaug.data import Manifest, open_folder
-from genaug.painting import Team, depths, make_plan, open_synthetic, plan_difference, read_plan, synthesize
+from genaug import core, files, locks, painting, plan_file, result_folder, synthesis, synthetic_set
+from genaug.contracts import Augmenter, Decision
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.identity import Identity, content_hash, seed_from
+from genaug.core import LabeledImages
+from genaug.pictures import encode_png
+from genaug.files import write_atomic
+from genaug.data.splits import Manifest
+from genaug.data.folders import open_folder
+from genaug.locks import Team, hold_lock
+from genaug.plan_file import Plan, depths, make_plan, plan_difference, read_plan
+from genaug.result_folder import Canvas
+from genaug.synthetic_set import open_synthetic
+from genaug.synthesis import synthesize, take_over
 
+WRITERS = (locks, painting, result_folder, synthesis, synthetic_set)  # modules that write into a folder
 TOY = '''
 """A method and a data set for trials in other processes."""
 import time
@@ -37,7 +39,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from genaug.core import Augmenter, Identity, LabeledImages, PlanRow, content_hash, seed_from
+from genaug.contracts import Augmenter
+from genaug.core import LabeledImages
+from genaug.identity import Identity, content_hash, seed_from
+from genaug.plans import PlanRow
 
 
 @dataclass(kw_only=True)
@@ -52,7 +57,10 @@ class Grain(Augmenter):
         for slot in budget.slots(real):
             name = content_hash(seed, self.name, self.strength, slot.anchor, slot.copy, slot.class_index)[:16]
             label = tuple(float(value) for value in real.labels[real.index([slot.anchor])[0]])
-            rows.append(PlanRow(name, self.name, label, ((slot.anchor, 1.0),), (("a photo", 1.0),), seed_from(name), {"strength": self.strength}))
+            rows.append(PlanRow(
+                name, self.name, label, ((slot.anchor, 1.0),), (("a photo", 1.0),), seed_from(name),
+                {"strength": self.strength},
+            ))
         return rows
 
     def paint(self, rows, real):
@@ -68,20 +76,25 @@ class Grain(Augmenter):
 
 def toy_images(count=10, side=10):
     arrays = list(np.random.default_rng(0).integers(0, 255, (count, side, side, 3), dtype=np.uint8))
-    return LabeledImages(arrays, np.arange(count) % 2, ("kiwi", "F/A-18 <b>"), [f"{number}.png" for number in range(count)])
+    names = [f"{number}.png" for number in range(count)]
+    return LabeledImages(arrays, np.arange(count) % 2, ("kiwi", "F/A-18 <b>"), names)
 
 
 def toy_method():
     from genaug.diffusion import ToyBackbone
     from genaug.methods.diff_ii import diff_ii
-    from genaug.recipe import ClassName
-    toy = ToyBackbone(torch.linspace(-0.5, 0.5, 2).reshape(2, 1, 1, 1).expand(2, 3, 8, 8), 0.3, ["kiwi", "F/A-18 <b>"])
-    return diff_ii(naming=ClassName(), backbone=toy, num_inference_steps=8, guidance_scale=2.0, suffixes=("on grass", "on sand"))
+    from genaug.choices import ClassName
+    prototypes = torch.linspace(-0.5, 0.5, 2).reshape(2, 1, 1, 1).expand(2, 3, 8, 8)
+    toy = ToyBackbone(prototypes, 0.3, ["kiwi", "F/A-18 <b>"])
+    places = ("on grass", "on sand")
+    return diff_ii(
+        naming=ClassName(), backbone=toy, num_inference_steps=8, guidance_scale=2.0, suffixes=places
+    )
 '''
-KILLER = '''
+KILLER = """
 import json, os, random, signal, sys, time
-from genaug.core import Budget
-from genaug.painting import synthesize
+from genaug.plans import Budget
+from genaug.synthesis import synthesize
 from toy import Grain, toy_images
 
 folder, kills = sys.argv[1], []
@@ -92,7 +105,8 @@ running = lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAI
 for goal in (1, 12, 24, 36, 60, 60, None):        # kill once so many images lie there; None: let it end
     child = os.fork()
     if child == 0:
-        synthesize(Grain(delay=0.02).fit(real), real, folder, Budget(copies=6), 0, batch_size=8, progress=False)
+        slow = Grain(delay=0.02).fit(real)
+        synthesize(slow, real, folder, Budget(copies=6), 0, batch_size=8, progress=False)
         os._exit(0)
     while goal is not None and running() and count() < goal:
         time.sleep(0.002)
@@ -102,13 +116,14 @@ for goal in (1, 12, 24, 36, 60, 60, None):        # kill once so many images lie
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert status in (0, signal.SIGKILL)
-    kills.append([status == signal.SIGKILL, os.path.exists(os.path.join(folder, "train", "metadata.jsonl")), count()])
+    finished = os.path.exists(os.path.join(folder, "train", "metadata.jsonl"))
+    kills.append([status == signal.SIGKILL, finished, count()])
 print(json.dumps(kills))
-'''
-TEAM = '''
+"""
+TEAM = """
 import sys
-from genaug.core import Budget
-from genaug.painting import synthesize
+from genaug.plans import Budget
+from genaug.synthesis import synthesize
 from toy import Grain, toy_images, toy_method
 
 painted, paint = [], Grain.paint
@@ -121,9 +136,10 @@ Grain.paint, real = counting, toy_images()
 synthesize(toy_method().fit(real), real, sys.argv[2], Budget(copies=3), 0, batch_size=4, progress=False)
 made = synthesize(Grain().fit(real), real, sys.argv[1], Budget(copies=5), 0, batch_size=4, progress=False)
 import torch.distributed
-sys.stdout.write(f"rank {torch.distributed.get_rank()} {torch.distributed.get_backend()} painted {len(painted)} of {len(made)}\\n")
+rank, backend = torch.distributed.get_rank(), torch.distributed.get_backend()
+sys.stdout.write(f"rank {rank} {backend} painted {len(painted)} of {len(made)}\\n")
 torch.distributed.destroy_process_group()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +156,13 @@ def workshop(tmp_path_factory):
 
 
 @pytest.fixture
-def toy(workshop): return workshop[1]
+def toy(workshop):
+    return workshop[1]
 
 
 @pytest.fixture
-def real(toy): return toy.toy_images()
+def real(toy):
+    return toy.toy_images()
 
 
 def paint(augmenter, real, folder, copies=5, seed=0, **options):
@@ -240,12 +258,13 @@ def test_what_lies_on_disk(toy, real, tmp_path):
     painted = toy.Grain().paint(plan.rows, real)
     assert all(np.array_equal(made.image(position), painted[position]) for position in range(50))
     assert len(real + made) == 60
-    assert not [path for path in (tmp_path / "out").rglob("*.part")]
+    assert not list((tmp_path / "out").rglob("*.part"))
 
 
 def test_other_programs_read_the_finished_set(toy, real, tmp_path):
     import pandas as pd
     from torchvision.datasets import ImageFolder
+
     made = paint(toy.Grain(), real, tmp_path / "out")
     tree = ImageFolder(str(tmp_path / "out" / "train"))
     assert len(tree) == 50 and len(tree.classes) == 2
@@ -320,6 +339,16 @@ def test_killed_by_signal_at_random_moments_and_resumed(workshop, toy, real, tmp
     assert len(open_synthetic(tmp_path / "killed")) == 60
 
 
+@pytest.mark.parametrize("place", ["", "train"])
+def test_what_a_broken_off_write_left_is_removed(toy, real, tmp_path, place):
+    out = tmp_path / "out"
+    paint(toy.Grain(), real, out, copies=2)
+    (out / "train" / "metadata.jsonl").unlink()
+    (out / place / ".abc.part").write_bytes(b"half")
+    paint(toy.Grain(), real, out, copies=2)
+    assert not list(out.rglob("*.part"))
+
+
 @pytest.mark.parametrize("moment", range(0, 27, 2))
 def test_broken_off_before_any_write_and_resumed(toy, real, tmp_path, monkeypatch, moment):
     "Every write in turn is the last one: the plan, images, notes, class names, metadata."
@@ -333,8 +362,8 @@ def test_broken_off_before_any_write_and_resumed(toy, real, tmp_path, monkeypatc
         write_atomic(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(painting, "write_atomic", counted)
-        patch.setattr("genaug.core.write_atomic", counted)
+        for module in (*WRITERS, core, files):
+            patch.setattr(module, "write_atomic", counted)
         try:
             paint(toy.Grain(), real, tmp_path / "out", copies=2)
         except KeyboardInterrupt:
@@ -353,7 +382,8 @@ def test_a_full_disk_is_one_sentence_and_resumes(toy, real, tmp_path, monkeypatc
         write_atomic(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(painting, "write_atomic", full)
+        for module in WRITERS:
+            patch.setattr(module, "write_atomic", full)
         message = refusal(paint, toy.Grain(), real, tmp_path / "out")
     assert "disk is full" in message and "finished work is kept" in message
     assert (
@@ -410,7 +440,7 @@ def test_resuming_refuses_other_work_and_says_what_differs(toy, real, tmp_path):
 
 def test_other_library_versions_are_recorded_but_do_not_stop_a_run(toy, real, tmp_path, monkeypatch):
     paint(toy.Grain(), real, tmp_path / "out")
-    monkeypatch.setattr(painting, "_versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr(plan_file, "_versions", lambda: {"torch": "9.9"})
     assert (
         len(paint(toy.Grain(), real, tmp_path / "out")) == 50
         and read_plan(tmp_path / "out").header["versions"]["torch"] != "9.9"
@@ -535,7 +565,7 @@ def test_shards_by_hand_in_any_order(toy, real, tmp_path):
 
 def test_groups_stay_whole_and_shards_share_everything(toy, real):
     plan = make_plan(toy.Grain().fit(real), real, Budget(copies=5), 0)
-    grouped = painting.Plan(
+    grouped = Plan(
         plan.header,
         tuple(
             PlanRow(**{**row.__dict__, "group": f"g{position // 3}"})
@@ -546,7 +576,8 @@ def test_groups_stay_whole_and_shards_share_everything(toy, real):
     assert sum(map(len, shares)) == 50
     owners = {}
     for index, share in enumerate(shares):
-        for row in share: assert owners.setdefault(row.group, index) == index
+        for row in share:
+            assert owners.setdefault(row.group, index) == index
 
 
 def test_torchrun_paints_halves_and_process_zero_finishes(workshop, toy, real, tmp_path):
@@ -607,7 +638,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, real,
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        with painting.hold_lock(tmp_path / "out", Team()):
+        with hold_lock(tmp_path / "out", Team()):
             os.write(ready[1], b"x")
             os.read(go[0], 1)
         os._exit(0)
@@ -629,7 +660,9 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, real,
 
 @dataclass(kw_only=True)
 class Sieve(Augmenter):
-    "Every candidate is one flat colour; those brighter than `limit` are kept. Three rounds, or groups of three."
+    """Every candidate is one flat colour; those brighter than `limit` are kept. Three rounds, or groups of
+    three."""
+
     name: str = "sieve"
     limit: int = 100
     rounds: int = 3
@@ -748,10 +781,14 @@ class Mean(Augmenter):
         return rows
 
     def paint(self, rows, real):
-        flat = lambda row: np.full((4, 4, 3), row.seed % 256, np.uint8)
-        mixed = lambda row: (
-            (real.image(row.inputs[0][0]).astype(int) + real.image(row.inputs[1][0])) // 2
-        ).astype(np.uint8)
+        def flat(row):
+            return np.full((4, 4, 3), row.seed % 256, np.uint8)
+
+        def mixed(row):
+            return ((real.image(row.inputs[0][0]).astype(int) + real.image(row.inputs[1][0])) // 2).astype(
+                np.uint8
+            )
+
         return [mixed(row) if len(row.inputs) == 2 else flat(row) for row in rows]
 
     def select(self, rows, images, real):
@@ -768,7 +805,10 @@ def test_rows_made_from_rows(real, tmp_path):
     assert made.image("0.png-0-mean")[0, 0, 0] == sum(levels) // 2
     results = [paint(Mean(), real, tmp_path / "shards", copies=1, shard=(index, 2)) for index in (0, 1)]
     assert results[0] is None and files_of(tmp_path / "shards") == files_of(tmp_path / "out")
-    row = lambda name, *inputs: PlanRow(name, "m", (1.0,), tuple((one, 1.0) for one in inputs), (), 0)
+
+    def row(name, *inputs):
+        return PlanRow(name, "m", (1.0,), tuple((one, 1.0) for one in inputs), (), 0)
+
     assert depths([row("b", "a"), row("a", "photo")]) == {"a": 0, "b": 1}
     for rows in ([row("a"), row("b", "a"), row("c", "b")], [row("a", "b"), row("b", "a")]):
         assert "two steps" in refusal(depths, rows)
@@ -787,7 +827,7 @@ def test_painting_leaves_the_images_and_the_global_random_state_alone(toy, real,
 
 def test_plan_difference_of_equal_headers_but_other_rows(toy, real):
     plan = make_plan(toy.Grain().fit(real), real, Budget(copies=1), 0)
-    other = painting.Plan(plan.header, plan.rows[:-1] + (PlanRow(**{**plan.rows[-1].__dict__, "seed": 1}),))
+    other = Plan(plan.header, plan.rows[:-1] + (PlanRow(**{**plan.rows[-1].__dict__, "seed": 1}),))
     assert plan_difference(plan, other) == "the rows" and plan_difference(plan, plan) == ""
 
 
@@ -815,20 +855,18 @@ def test_rows_are_taken_over_only_from_the_same_work(toy, tmp_path):
         open_synthetic(tmp_path / "small")
     ) == len(small)
     plan = make_plan(method, real, Budget(copies=3), 0)
-    assert painting.take_over(painting.Canvas(tmp_path / "count", plan), [tmp_path / "small"]) == len(small)
+    assert take_over(Canvas(tmp_path / "count", plan), [tmp_path / "small"]) == len(small)
     other = real[1:]
     assert (
-        painting.take_over(
-            painting.Canvas(
-                tmp_path / "others", make_plan(toy.Grain().fit(other), other, Budget(copies=3), 0)
-            ),
+        take_over(
+            Canvas(tmp_path / "others", make_plan(toy.Grain().fit(other), other, Budget(copies=3), 0)),
             [tmp_path / "small"],
         )
         == 0
     )
     assert (
-        painting.take_over(
-            painting.Canvas(tmp_path / "seeds", make_plan(method, real, Budget(copies=3), 1)),
+        take_over(
+            Canvas(tmp_path / "seeds", make_plan(method, real, Budget(copies=3), 1)),
             [tmp_path / "small"],
         )
         == 0

@@ -1,5 +1,7 @@
-"""Measurements at the papers' scale: FID, LPIPS and CLIP score with weights from a named file, the number of pictures beside them, and
+"""Measurements at the papers' scale: FID, LPIPS and CLIP score with weights from a named file, the number of
+pictures beside them, and
 networks that follow from what the pictures are, on the device they are told."""
+
 import dataclasses
 import json
 import math
@@ -14,28 +16,31 @@ from scipy.linalg import sqrtm
 from torchvision.models import get_model, inception_v3
 
 import genaug.alignment as alignment
-import genaug.experiment as experiment
+import genaug.evaluators as judging
+import genaug.results as results
 import genaug.genmix_study as study
 from genaug.alignment import AlignmentStudy, find_panel, judge_networks, judged_rows, naming_of, ssim_metric
 from genaug.cli import main
-from genaug.core import GenaugError, LabeledImages
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.datasets import load
-from genaug.diffusion import load_backbone
-from genaug.experiment import Comparison, Jury, Run, Split, fid_findings, measure_set
+from genaug.stable_diffusion import load_backbone
+from genaug.comparison import Comparison, Split
+from genaug.evaluators import Evaluators, fid_findings, measure_set
+from genaug.experiment import Run
 from genaug.methods.feature_aligned import expert_preset
 from genaug.methods.genmix import GenMix
 from genaug.metrics import images as distances
 from genaug.metrics.images import FeatureNetwork, pairwise_similarity, set_metrics
-from genaug.networks import feature_network
+from genaug.features import feature_network
+from toy_sets import noise_set
 
 
 def pictures(count, classes=2, seed=0, edge=16, task="single", names=None):
-    draw = np.random.default_rng(seed)
-    pixels = [draw.integers(0, 256, (edge, edge, 3)).astype(np.uint8) for _ in range(count)]
     labels = np.arange(count) % classes
-    labels = np.eye(classes, dtype=np.float32)[labels] if task == "multi" else labels
+    labels = np.eye(classes)[labels] if task == "multi" else labels
     names = names or tuple("abcdefgh"[:classes])
-    return LabeledImages(pixels, labels, names, [f"{seed}-{number}" for number in range(count)], task)
+    return noise_set(labels, names, size=edge, seed=seed, ids=f"{seed}-{{}}", task=task)
 
 
 class Planted(distances.InceptionFeatures):
@@ -52,9 +57,14 @@ class Planted(distances.InceptionFeatures):
 
 class Asked:
     "A judge that always answers the first class, as a network would."
-    name, fed, seed = "judge", {}, 0
-    def __init__(self, classes): self.class_names = tuple(classes)
-    def predict(self, images): return np.eye(len(self.class_names))[np.zeros(len(images), int)]
+
+    name, shown, seed = "judge", {}, 0
+
+    def __init__(self, classes):
+        self.class_names = tuple(classes)
+
+    def predict(self, images):
+        return np.eye(len(self.class_names))[np.zeros(len(images), int)]
 
 
 def frechet(one, two):
@@ -64,6 +74,7 @@ def frechet(one, two):
 
 
 # ---------------------------------------------------------------- FID of any number of pictures
+
 
 @pytest.mark.parametrize("count", [5, 8, 9, 40])
 def test_the_published_fid_is_the_formula_at_any_number(count):
@@ -112,6 +123,7 @@ def test_plain_names_are_the_published_networks_alone():
 
 
 # ---------------------------------------------------------------- weights from a file
+
 
 @pytest.fixture(scope="module")
 def inception_state():
@@ -175,18 +187,28 @@ def test_without_the_package_the_file_is_checked_and_the_package_named(
 
 class Opened:
     "What an unpickled file must not do."
-    def __reduce__(self): return (open, ("opened.txt", "w"))
+
+    def __reduce__(self):
+        return (open, ("opened.txt", "w"))
 
 
 def broken(kind, state, path):
-    if kind == "missing": return path
-    if kind == "folder": path.mkdir()
-    if kind == "text": path.write_text("no weights")
-    if kind == "code": path.write_bytes(pickle.dumps({"fc.weight": Opened()}, protocol=2))
-    if kind == "list": torch.save([torch.ones(2)], path)
-    if kind == "other": torch.save(get_model("squeezenet1_1", weights=None).state_dict(), path)
-    if kind == "not finite": torch.save(dict(state) | {"fc.bias": torch.full((1008,), torch.nan)}, path)
-    if kind == "shape": torch.save(dict(state) | {"fc.bias": torch.zeros(1000)}, path)
+    if kind == "missing":
+        return path
+    if kind == "folder":
+        path.mkdir()
+    if kind == "text":
+        path.write_text("no weights")
+    if kind == "code":
+        path.write_bytes(pickle.dumps({"fc.weight": Opened()}, protocol=2))
+    if kind == "list":
+        torch.save([torch.ones(2)], path)
+    if kind == "other":
+        torch.save(get_model("squeezenet1_1", weights=None).state_dict(), path)
+    if kind == "not finite":
+        torch.save(dict(state) | {"fc.bias": torch.full((1008,), torch.nan)}, path)
+    if kind == "shape":
+        torch.save(dict(state) | {"fc.bias": torch.zeros(1000)}, path)
     return path
 
 
@@ -215,6 +237,7 @@ def test_a_file_that_is_not_the_published_one_is_a_sentence(
 @pytest.mark.parametrize("backbone", ["alex", "squeeze"])
 def test_lpips_from_a_file_is_torchmetrics_own(backbone, tmp_path, monkeypatch):
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
     name, file = distances.LPIPS_BACKBONES[backbone]
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -229,7 +252,7 @@ def test_lpips_from_a_file_is_torchmetrics_own(backbone, tmp_path, monkeypatch):
     assert found == backbone
     assert distances.perceptual_distance(one, two, network=network) == pytest.approx(wanted, rel=1e-5)
     assert distances.perceptual_distance(one, two, backbone) == pytest.approx(wanted, rel=1e-5)
-    rows = experiment.within_class_lpips(pictures(6, seed=4), perceptual=(found, network))
+    rows = judging.within_class_lpips(pictures(6, seed=4), perceptual=(found, network))
     assert [row[0] for row in rows] == ["lpips_within_class" + ("" if backbone == "alex" else "@squeeze")]
     assert rows[0][3] == 6
 
@@ -253,16 +276,20 @@ def clip_folder(tmp_path_factory):
     (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    small = dict(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, projection_dim=16
-    )
-    ends = dict(bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, vocab_size=len(words))
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": 16,
+    }
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "vocab_size": len(words)}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CLIPModel(
             CLIPConfig(
                 text_config=small | ends,
-                vision_config=small | dict(image_size=32, patch_size=8),
+                vision_config=small | {"image_size": 32, "patch_size": 8},
                 projection_dim=16,
             )
         )
@@ -298,28 +325,29 @@ def test_a_folder_without_a_clip_model_is_a_sentence(clip_folder, tmp_path):
         distances.check_published(clip=tmp_path)
 
 
-# ---------------------------------------------------------------- a jury with files
+# ---------------------------------------------------------------- a evaluators with files
+
 
 @pytest.fixture
 def planted(monkeypatch):
     told = []
     monkeypatch.setattr(
-        experiment, "inception_network", lambda path, device: told.append((path, device)) or Planted()
+        judging, "inception_network", lambda path, device: told.append((path, device)) or Planted()
     )
     return told
 
 
-def test_a_jury_with_a_file_measures_fid_of_as_many_pictures_as_it_is_told(planted):
+def test_a_evaluators_with_a_file_measures_fid_of_as_many_pictures_as_it_is_told(planted):
     pool, train, made = pictures(30, seed=1), pictures(8, seed=2), pictures(9, seed=3)
-    jury = Jury(
+    evaluators = Evaluators(
         Asked("ab"),
         FeatureNetwork("small", Planted().features),
         pool,
         inception="inception.pth",
         device="cuda",
     )
-    plain = dataclasses.replace(jury, inception=None)
-    rows = {(metric, part): (value, n) for metric, part, value, n in measure_set(made, train, jury)}
+    plain = dataclasses.replace(evaluators, inception=None)
+    rows = {(metric, part): (value, n) for metric, part, value, n in measure_set(made, train, evaluators)}
     without = {
         (metric, part) for metric, part, *_ in measure_set(made, train, plain) if metric != "kid@small"
     }
@@ -327,10 +355,10 @@ def test_a_jury_with_a_file_measures_fid_of_as_many_pictures_as_it_is_told(plant
     value, n = rows["fid", "reference=pool"]
     assert value == pytest.approx(frechet(features(pool), features(made)), rel=1e-4)
     assert n == 9
-    assert planted == [("inception.pth", "cuda")]  # loaded once, on the jury's device
+    assert planted == [("inception.pth", "cuda")]  # loaded once, on the evaluators's device
     assert set(rows) - without >= {("fid", "reference=pool"), ("kid", "reference=pool")}
     assert without <= set(rows)
-    fewer = dataclasses.replace(jury, fid_images=5)
+    fewer = dataclasses.replace(evaluators, fid_images=5)
     assert {(row[0], row[3]) for row in measure_set(made, train, fewer) if row[0] in ("fid", "kid")} == {
         ("fid", 5),
         ("kid", 5),
@@ -348,13 +376,18 @@ def test_a_tail_has_its_fid_by_class_and_their_mean(planted):
         [str(place) for place in range(10)],
         "multi",
     )
-    jury = Jury(Asked("abcd"), FeatureNetwork("small", Planted().features), pool, inception="inception.pth")
-    rows = [row for row in measure_set(made, train, jury) if row[0] in ("fid", "tail_fid")]
+    evaluators = Evaluators(
+        Asked("abcd"), FeatureNetwork("small", Planted().features), pool, inception="inception.pth"
+    )
+    rows = [row for row in measure_set(made, train, evaluators) if row[0] in ("fid", "tail_fid")]
     each = {part: (value, n) for metric, part, value, n in rows if metric == "fid"}
     features, classes = Planted().features, made.labels.argmax(1)
     for part, (value, n) in each.items():
         index = made.class_names.index(part.partition("=")[2])
-        of = lambda images: features(images[np.flatnonzero(images.labels[:, index] >= 0.5)])
+
+        def of(images):
+            return features(images[np.flatnonzero(images.labels[:, index] >= 0.5)])
+
         assert value == pytest.approx(frechet(of(pool), of(made)), rel=1e-4, abs=1e-6)
         assert n == (classes == index).sum()
     (mean,) = [row for row in rows if row[0] == "tail_fid"]
@@ -368,29 +401,31 @@ def test_the_hash_of_a_measured_set_names_the_files_only_where_there_are_some(pl
     split = type("S", (), {"number": 0, "train": train})
     arm = type("A", (), {"text": "smote", "method": "smote", "variant": ""})
     run = Run(Comparison(("smote",)), {"train": train}, None, tmp_path, False)
-    monkeypatch.setattr(experiment, "noted_arm", lambda *_: tmp_path)
-    monkeypatch.setattr(experiment, "open_synthetic", lambda home: pictures(9, seed=3))
-    monkeypatch.setattr(experiment, "measure_set", lambda *_: [("judge_accuracy", "", 0.5, 9)])
-    monkeypatch.setattr(experiment, "_judged", lambda *_: dict.fromkeys(experiment.KEY, "x"))
+    monkeypatch.setattr(judging, "noted_arm", lambda *_: tmp_path)
+    monkeypatch.setattr(judging, "open_synthetic", lambda home: pictures(9, seed=3))
+    monkeypatch.setattr(judging, "measure_set", lambda *_: [("judge_accuracy", "", 0.5, 9)])
+    monkeypatch.setattr(judging, "_judged", lambda *_: dict.fromkeys(results.KEY, "x"))
     network = feature_network("letters")
-    jury = Jury(Asked("ab"), network, train)
+    evaluators = Evaluators(Asked("ab"), network, train)
     names = []
     for one in (
-        jury,
-        dataclasses.replace(jury, device="cuda"),
-        dataclasses.replace(jury, inception="i.pth"),
-        dataclasses.replace(jury, fid_images=9),
+        evaluators,
+        dataclasses.replace(evaluators, device="cuda"),
+        dataclasses.replace(evaluators, inception="i.pth"),
+        dataclasses.replace(evaluators, fid_images=9),
     ):
-        experiment.measure_arm(run, arm, split, one)
+        judging.measure_arm(run, arm, split, one)
         names.append({path.name for path in (tmp_path / "runs").glob("set-*.json")})
     assert [len(found) for found in names] == [1, 1, 2, 3]
 
 
 def test_few_pictures_are_a_finding_and_enough_are_none():
-    rows = lambda *counts: pd.DataFrame([{"metric": "fid", "n": count} for count in counts])
+    def rows(*counts):
+        return pd.DataFrame([{"metric": "fid", "n": count} for count in counts])
+
     assert fid_findings(rows(2049, 5000)) == []
     assert fid_findings(pd.DataFrame([{"metric": "kid", "n": 5}])) == []
-    one, = fid_findings(rows(1000, 1000))
+    (one,) = fid_findings(rows(1000, 1000))
     assert one.severity == "note"
     assert "1000 images in 2048 features" in one.message and "rank 999" in one.message
     assert "fid_images" not in one.message
@@ -505,7 +540,9 @@ def test_a_toy_on_photographs_is_refused_before_any_training(changes, asked, tmp
 
 
 def test_the_judge_is_never_the_expert_and_every_other_network_at_hand_judges():
-    names = lambda study, expert: [entry.network for entry in judge_networks(study, "photographs", expert)]
+    def names(study, expert):
+        return [entry.network for entry in judge_networks(study, "photographs", expert)]
+
     assert names(SMOKE, "resnet50") == ["tf_efficientnet_lite1", "tf_efficientnet_lite0"]
     assert names(SMOKE, "tf_efficientnet_lite0") == ["tf_efficientnet_lite1"]
     more = dataclasses.replace(SMOKE, more_judges=(("resnet18.tv_in1k", None),))
@@ -571,6 +608,7 @@ def test_a_panel_with_the_published_network_gives_plain_fid():
 
 # ---------------------------------------------------------------- the maps of the GenMix study
 
+
 @pytest.fixture
 def fed(monkeypatch):
     "Classifiers whose features say what they were trained with."
@@ -581,12 +619,15 @@ def fed(monkeypatch):
     ):
         told.append((None if synthetic is None else tuple(synthetic.ids), showing, seed, device))
         number = len(told)
-        features = lambda images: np.stack(
-            [
-                np.concatenate([[number], images.image(place)[:2, :2, 0].ravel()])
-                for place in range(len(images))
-            ]
-        )
+
+        def features(images):
+            return np.stack(
+                [
+                    np.concatenate([[number], images.image(place)[:2, :2, 0].ravel()])
+                    for place in range(len(images))
+                ]
+            )
+
         return type("Fake", (), {"features": staticmethod(features)})()
 
     monkeypatch.setattr(study, "train_classifier", train)
@@ -620,7 +661,7 @@ def studied(tmp_path, monkeypatch, images, arms=("dcgan", "smote"), **fields):
         study.fill_study(run, tmp_path / "rows.csv", {arm: arm.upper() for arm in arms}, features=features)
     finally:
         made["painted"] = painted
-    return made, maps, experiment.read_rows(tmp_path / "rows.csv")
+    return made, maps, results.read_rows(tmp_path / "rows.csv")
 
 
 def test_each_map_is_in_the_features_of_the_network_trained_on_what_it_shows(fed, tmp_path, monkeypatch):
@@ -639,14 +680,20 @@ def test_each_map_is_in_the_features_of_the_network_trained_on_what_it_shows(fed
 
 def test_swapped_sets_swap_the_networks_of_their_maps(fed, tmp_path, monkeypatch):
     points = []
-    for place, arms in enumerate((("dcgan", "smote"), ("smote", "dcgan"))):  # the sets are planted by their place
+    # the sets are planted by their place
+    for place, arms in enumerate((("dcgan", "smote"), ("smote", "dcgan"))):
         fed.clear()
         with monkeypatch.context() as patch:
             made, maps, _ = studied(tmp_path / str(place), patch, pictures(12, seed=1), arms)
         points.append({panel: fed[number - 1][0] for panel, number in maps.items()})
     first, second = points
     for kind in ("synthetic", "GenMix"):
-        assert first[f"DCGAN: {kind}"] == second[f"SMOTE: {kind}"] != first[f"SMOTE: {kind}"] == second[f"DCGAN: {kind}"]
+        assert (
+            first[f"DCGAN: {kind}"]
+            == second[f"SMOTE: {kind}"]
+            != first[f"SMOTE: {kind}"]
+            == second[f"DCGAN: {kind}"]
+        )
 
 
 def test_rows_of_a_set_are_about_its_own_network_and_about_the_photographs(fed, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
-"""Presets of the scale `paper`: their numbers against facts copied by hand from the papers, the refusals of `genaug reproduce`,
+"""Presets of the scale `paper`: their numbers against facts copied by hand from the papers, the refusals of
+`genaug reproduce`,
 the dry run, and the promise that `seconds` and `hour` ask what they asked before presets existed."""
+
 import json
 import sys
 from pathlib import Path
@@ -8,11 +10,12 @@ import hour_questions
 import pytest
 
 from genaug import cli, presets
-from genaug.classifier import PRESETS
-from genaug.core import GenaugError
-from genaug.experiment import Comparison
+from genaug.training_presets import PRESETS
+from genaug.messages import GenaugError
+from genaug.comparison import Comparison
 from genaug.presets import Given, find_data, missing, read_cells, refuse_missing
-from genaug.registry import make_arm, parse_arm, parse_methods
+from genaug.commands.effort import efforts_of, find_table, stand_in, table_questions
+from genaug.arms import make_arm, parse_arm, parse_methods
 from genaug.suffixes import published_suffixes
 from genaug.tables import paper_question
 
@@ -21,7 +24,8 @@ OWN = {"photographs_first_look"}  # tables that repeat no paper
 TABLES = sorted(path.stem for path in (ROOT / "nbs" / "tables").glob("[!_]*.ipynb") if path.stem not in OWN)
 BEFORE = json.loads((Path(__file__).parent / "hour_questions.json").read_text(encoding="utf-8"))
 
-# Copied by hand. Diff-II: sections 4.1 to 4.3, A.3, A.5; learning rates, epochs and batches: the code of Diff-Mix and Diff-II.
+# Copied by hand. Diff-II: sections 4.1 to 4.3, A.3, A.5; learning rates, epochs and batches: the code of
+# Diff-Mix and Diff-II.
 RESNET_RATE = {"cub": 0.05, "aircraft": 0.10, "cars": 0.10, "pet": 0.01}
 VIT_RATE = {"cub": 1e-3, "aircraft": 1e-3, "cars": 1e-3, "pet": 1e-4}
 METACLASS = {
@@ -33,10 +37,12 @@ METACLASS = {
     "waterbirds": "bird",
 }
 SPLIT_RATIO = {5: "0.3", 10: "0.1"}
-FIRST_SUFFIX = {"cub": {5: "standing on a tree branch", 10: "flying over water"},
-                "cars": {5: "parked on a city street", 10: "parked on a road"},
-                "aircraft": {5: "parked on the runway", 10: "flying in the sky with landing gear down"},
-                "pet": {5: "lying on a pillow on the floor", 10: "laying down in the grass"}}
+FIRST_SUFFIX = {
+    "cub": {5: "standing on a tree branch", 10: "flying over water"},
+    "cars": {5: "parked on a city street", 10: "parked on a road"},
+    "aircraft": {5: "parked on the runway", 10: "flying in the sky with landing gear down"},
+    "pet": {5: "lying on a pillow on the floor", 10: "laying down in the grass"},
+}
 TAIL_SUFFIX = {
     ("cub", 100): "flying in the sky with its wings spread",
     ("cub", 20): "sitting on a rock in the water",
@@ -129,7 +135,7 @@ def test_long_tails_learn_their_concepts_from_balanced_classes():
 @pytest.mark.parametrize("factor", TAIL_COUNT)
 def test_the_stand_in_of_cub_lt_has_its_photographs(factor):
     cell = read_cells("diff_ii_long_tail", [f"cub IF={factor} lt_diffii"])[0]
-    assert len(cli.stand_in(cell)) == TAIL_COUNT[factor]
+    assert len(stand_in(cell)) == TAIL_COUNT[factor]
 
 
 def test_the_other_tables():
@@ -200,7 +206,7 @@ def test_every_cell_can_be_asked_and_says_where_it_comes_from(table):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_notebook_asks_the_cells_of_its_presets(table, tmp_path):
-    questions, _ = cli.table_questions(cli.find_table(table), {"scale": "paper", "results": str(tmp_path)})
+    questions, _ = table_questions(find_table(table), {"scale": "paper", "results": str(tmp_path)})
     cells = read_cells(table)
     assert len(questions) == len(cells)
     for question, cell in zip(questions, cells):
@@ -221,7 +227,7 @@ def test_a_notebook_asks_the_cells_of_its_presets(table, tmp_path):
 def test_arms_that_a_page_makes_for_its_figures_are_those_of_the_presets(tmp_path):
     chosen = {"scale": "paper", "results": str(tmp_path)}
     names = {
-        table: cli.table_questions(cli.find_table(table), chosen)[1]
+        table: table_questions(find_table(table), chosen)[1]
         for table in ("size_and_copies", "generator_free_baselines", "diff_ii_strength")
     }
     assert set(names["size_and_copies"]["arms_of"]("paper")) == set(read_cells("size_and_copies")[0].methods)
@@ -256,8 +262,8 @@ def test_what_is_missing_is_named_with_its_cells():
         refuse_missing(cells, Given({"cub": "cub:x"}, "SD", {"resnet50": "random"}))
     text = str(error.value)
     assert (
-        "--data pet=FOLDER (Oxford-IIIT Pet) for pet 5-shot resnet50, pet 10-shot resnet50, pet 5-shot vit, pet 10-shot vit"
-        in text
+        "--data pet=FOLDER (Oxford-IIIT Pet) for pet 5-shot resnet50, pet 10-shot resnet50, pet 5-shot "
+        "vit, pet 10-shot vit" in text
     )
     assert (
         "--classifier-weights vit_base_patch16_384=FILE" in text
@@ -322,6 +328,7 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
 
 def test_a_folder_of_data_sets_is_searched(tmp_path):
     import paper_world
+
     data = paper_world.build_data(tmp_path)
     for table in TABLES:
         cells = read_cells(table)
@@ -346,13 +353,22 @@ def test_a_dry_run_counts_and_writes_nothing(table, capsys, tmp_path, monkeypatc
 
 
 def test_the_dry_run_counts_what_the_paper_needs(tmp_path):
-    "5,000 images of the paper's 1,000 birds for each arm with a set; 35,000 steps of two photographs for a concept."
+    """5,000 images of the paper's 1,000 birds for each arm with a set; 35,000 steps of two photographs for a
+    concept."""
     cell = read_cells("diff_ii_few_shot", ["cub 5-shot resnet50"])
-    questions, names = cli.table_questions(cli.find_table("diff_ii_few_shot"), {"scale": "paper", "cells": ["cub 5-shot resnet50"], "results": str(tmp_path),
-                                                                                "methods": ["original", "diff-ii@split_ratio=0.3", "diff-aug"]})
-    effort = cli.efforts_of(questions, names, cell)[0]
+    questions, names = table_questions(
+        find_table("diff_ii_few_shot"),
+        {
+            "scale": "paper",
+            "cells": ["cub 5-shot resnet50"],
+            "results": str(tmp_path),
+            "methods": ["original", "diff-ii@split_ratio=0.3", "diff-aug"],
+        },
+    )
+    effort = efforts_of(questions, names, cell)[0]
     assert (effort.images, effort.steps, effort.work) == (3 * 2 * 5000, 3 * 35_000, 3 * 35_000 * 2 * 3)
-    assert effort.evaluations == 3 * (5000 * 50 + 1000 * 25 + 5000 * 50)  # an inversion of 25 steps for each photograph
+    # an inversion of 25 steps for each photograph
+    assert effort.evaluations == 3 * (5000 * 50 + 1000 * 25 + 5000 * 50)
     assert (effort.runs, effort.updates) == (9, 9 * 120 * (1000 // 256))
 
 

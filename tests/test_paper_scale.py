@@ -1,6 +1,10 @@
-"""What `paper` scale would do, without its data and weights. First, every method planned with its own settings on a miniature of CUB
-(200 classes, five images each); rows, labels and denoiser evaluations agree with the briefs. Then a rehearsal: the table
-notebooks at `paper` on miniatures of the published layouts, with full-size classifiers and a diffusion model of real parts."""
+"""What `paper` scale would do, without its data and weights. First, every method planned with its own
+settings on a miniature of CUB
+(200 classes, five images each); rows, labels and denoiser evaluations agree with the briefs. Then a
+rehearsal: the table
+notebooks at `paper` on miniatures of the published layouts, with full-size classifiers and a diffusion
+model of real parts."""
+
 import dataclasses
 
 import functools
@@ -14,15 +18,20 @@ import numpy as np
 import paper_world
 import pytest
 
-from genaug import presets, tables
+from genaug import alignment, presets, tables
 from genaug.alignment import AlignmentStudy
-from genaug.classifier import training_preset
-from genaug.core import Budget, LabeledImages
+from genaug.training_presets import training_preset
+from genaug.plans import Budget
+from genaug.core import LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.experiment import find_jury, read_rows
-from genaug.recipe import ClassName
+from genaug.evaluators import find_evaluators
+from genaug.results import read_rows
+from genaug.choices import ClassName
+from genaug.methods import feature_aligned
 from genaug.networks import make_network
-from genaug.registry import find_method, groups, make_arm, naming_parts, tiny_settings
+from genaug.registry import find_method, groups
+from genaug.arms import make_arm, naming_parts, tiny_settings
+from toy_sets import noise_set
 
 CLASSES, SHOTS = 200, 5
 AUGMENTERS = [
@@ -31,18 +40,15 @@ AUGMENTERS = [
     if find_method(name).kind == "augmenter"
 ]
 PLANNED = {}
-STEPS_OF_25 = {0.1: 2, 0.25: 6, 0.5: 12, 0.7: 17, 0.75: 18, 0.9: 22, 1.0: 25}      # section 1 of the brief
+STEPS_OF_25 = {0.1: 2, 0.25: 6, 0.5: 12, 0.7: 17, 0.75: 18, 0.9: 22, 1.0: 25}  # section 1 of the brief
 
 
 @pytest.fixture(scope="module")
 def cub():
-    draw = np.random.default_rng(0)
     targets = np.repeat(np.arange(CLASSES), SHOTS)
-    pictures = [draw.integers(0, 255, (4, 4, 3), dtype=np.uint8) for _ in targets]
     names = [f"{index + 1:03d}.Bird_{index}" for index in range(CLASSES)]
-    real = LabeledImages(
-        pictures, targets, names, [f"{names[target]}/{place}.png" for place, target in enumerate(targets)]
-    )
+    ids = [f"{names[target]}/{place}.png" for place, target in enumerate(targets)]
+    real = noise_set(targets, names, size=4, ids=ids)
     return real, ToyBackbone.from_images(real.batch(), real.targets, names)
 
 
@@ -78,10 +84,26 @@ def test_five_images_per_photograph_are_planned(name, cub):
     )
 
 
-@pytest.mark.parametrize("name, changes, per_image", [
-    ("real-guidance", {}, 4), ("diff-mix", {"strengths": (0.7,)}, 34), ("da-fusion", {"strengths": (0.9,)}, 44), ("diff-aug", {"strengths": (0.9,)}, 44),      # neighbours, section 2
-    ("diff-aug", {}, 50), ("diff-gen", {}, 50), ("real-gen", {}, 50), ("genie", {}, 80), ("genie-ada", {}, 350), ("datadream", {}, 100), ("loft", {}, 100), ("round-trip", {}, 0),
-    ("fine-tuned", {}, 999), ("feature-aligned", {}, 999)])       # one evaluation per level, without guidance
+@pytest.mark.parametrize(
+    "name, changes, per_image",
+    [
+        # neighbours, section 2
+        ("real-guidance", {}, 4),
+        ("diff-mix", {"strengths": (0.7,)}, 34),
+        ("da-fusion", {"strengths": (0.9,)}, 44),
+        ("diff-aug", {"strengths": (0.9,)}, 44),
+        ("diff-aug", {}, 50),
+        ("diff-gen", {}, 50),
+        ("real-gen", {}, 50),
+        ("genie", {}, 80),
+        ("genie-ada", {}, 350),
+        ("datadream", {}, 100),
+        ("loft", {}, 100),
+        ("round-trip", {}, 0),
+        ("fine-tuned", {}, 999),
+        ("feature-aligned", {}, 999),
+    ],
+)  # one evaluation per level, without guidance
 def test_an_image_costs_what_the_brief_says(name, changes, per_image, cub):
     _, rows, count = planned(name, cub, **changes)
     assert count == per_image * len({row.group or row.id for row in rows})
@@ -137,7 +159,8 @@ def test_the_embedded_settings_never_reach_another_backbone(cub):
 
 
 def test_feature_aligned_at_paper_scale():
-    "5,000 tiles of 8 classes, 80 % of them for training: 20 passes in batches of four; 10 images of 7 classes from 15 seeds."
+    """5,000 tiles of 8 classes, 80 % of them for training: 20 passes in batches of four; 10 images of 7
+    classes from 15 seeds."""
     kather = LabeledImages(
         [np.zeros((2, 2, 1), np.uint8)] * 4000,
         np.repeat(np.arange(8), 500),
@@ -181,21 +204,28 @@ def world(tmp_path_factory):
     return root, paper_world.build_data(root / "data"), paper_world.build_backbone(root / "sd")
 
 
-def quick_jury(sets, folder=None, **settings):
-    "The usual jury with a judge of two updates."
+def quick_evaluators(sets, folder=None, **settings):
+    "The usual evaluators with a judge of two updates."
     several = sets.get("train", sets.get("all")).task == "multi"
-    return find_jury(
+    return find_evaluators(
         sets,
         folder,
         **{"preset": training_preset("judge_multi" if several else "judge", updates=2), **settings},
     )
 
 
+def two_tiles(preset):
+    "Experts with their settings, but two tiles at a step."
+    return lambda *arguments, **named: dataclasses.replace(preset(*arguments, **named), batch_size=2)
+
+
 @pytest.fixture
 def rehearse(world, monkeypatch):
     "Runs cells of a table as `genaug reproduce --scale paper` would; its rows and names."
     root, data, backbone = world
-    monkeypatch.setattr(tables, "find_jury", quick_jury)
+    monkeypatch.setattr(tables, "find_evaluators", quick_evaluators)
+    for module in (feature_aligned, alignment):  # the paper's 64 tiles of a step need five gigabytes
+        monkeypatch.setattr(module, "expert_preset", two_tiles(module.expert_preset))
 
     def run(table, cells=None, folder="presets", whole=False, weights="random", **parameters):
         monkeypatch.setattr(presets, "presets_folder", lambda: root / folder)
@@ -286,7 +316,7 @@ def test_rehearsal_lesions_with_vgg16(rehearse):
 
 @pytest.mark.slow
 def test_rehearsal_chest_x_rays_with_densenet121(rehearse):
-    arm = "feature-space@denoising_steps=1;generations=2;imitation_updates=1;interaction_updates=1;num_inference_steps=2;tail=1;width=8"
+    arm = f"feature-space@{paper_world.FEW['feature-space']}"
     rows, _ = rehearse("feature_space_ablations", methods=["original", arm])
     assert {"densenet121@random"} < set(rows.classifier) and {
         "mean_average_precision_tail",
@@ -298,7 +328,8 @@ def kinds_of(table):
     "One cell of every kind of classifier or study of a table."
     kinds = {
         (cell.classifier, cell.network.name, dict(cell.study).get("dreambooth")): cell.cell
-        for cell in sorted(presets.read_cells(table), key=lambda cell: cell.data.name == "pet")  # the smallest last
+        # the smallest last
+        for cell in sorted(presets.read_cells(table), key=lambda cell: cell.data.name == "pet")
     }
     return [pytest.param(table, cell, id=f"{table}, {cell}") for cell in kinds.values()]
 

@@ -1,4 +1,6 @@
-"""Photographs: pictures keep their shape from decoding to painting, a probe trains like everything else, and no toy network or random weights come in unasked."""
+"""Photographs: pictures keep their shape from decoding to painting, a probe trains like everything else, and
+no toy network or random weights come in unasked."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,45 +12,31 @@ from PIL import Image
 
 from genaug import networks
 from genaug.balance.drw import DRW
-from genaug.classifier import (
-    PRESETS,
-    ImageStore,
-    ProbeRun,
-    prepare_training,
-    train_classifier,
-    train_judge,
-    training_preset,
-)
+from genaug.training_presets import PRESETS, training_preset
+from genaug.classifier import ImageStore, ProbeRun, prepare_training, train_classifier
 from genaug.cli import run as command
-from genaug.core import FITS, Budget, Framing, GenaugError, LabeledImages, square, to_tensor
-from genaug.data import frame_sets, open_folder, usual_fit
+from genaug.pictures import FITS, Framing, square, to_tensor
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.data.sources import frame_sets, usual_fit
+from genaug.data.folders import open_folder
 from genaug.datasets import load
-from genaug.experiment import (
-    Comparison,
-    Run,
-    check_classifier,
-    check_painter,
-    check_preset,
-    classifier_identity,
-    classifier_preset,
-    examine,
-    find_jury,
-    judge_preset,
-    network_findings,
-    open_run,
-    other_networks,
-    run_unit,
-)
+from genaug.comparison import Comparison, check_classifier, classifier_identity, classifier_preset
+from genaug.experiment import Run
+from genaug.preflight import check_painter, network_findings
+from genaug.evaluators import find_evaluators, judge_preset, other_networks
 from genaug.inversion import pool_keys
 from genaug.mixing.augmix import AugMix
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
-from genaug.networks import ROLES, TOY, View, cached_features, feature_network, kept_strip, strip, window
-from genaug.painting import synthesize
+from genaug.roles import ROLES
+from genaug.networks import TOY
+from genaug.views import View, kept_strip, strip, window
+from genaug.features import cached_features, feature_network
 from genaug.readers import open_sets
-from genaug.registry import make_arm
 from genaug.schedule import USES, Showing, TrainingSchedule, TwoStage, stand_in, training_use
 from toy_world import toy_backbone, toy_photographs
+from toy_sets import noise_set
 
 SMALL = View(32, 32, 4, "reflect")
 PROBE = training_preset("probe", network="letters", view=SMALL, updates=12, batch_size=6)
@@ -58,7 +46,7 @@ def disc(height, width, radius, middle=None):
     "An orange disc on blue, uint8."
     rows, columns = np.mgrid[:height, :width]
     y, x = middle or ((height - 1) / 2, (width - 1) / 2)
-    inside = (rows - y) ** 2 + (columns - x) ** 2 <= radius ** 2
+    inside = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
     return np.where(inside[..., None], (230, 120, 40), (40, 90, 140)).astype(np.uint8)
 
 
@@ -70,10 +58,7 @@ def roundness(plane):
 
 def photographs(count=12, edge=(40, 24), seed=0):
     "Pictures that no program of genaug draws, two classes, wide."
-    rng = np.random.default_rng(seed)
-    pixels = [rng.integers(0, 256, (edge[1], edge[0], 3), dtype=np.uint8) for _ in range(count)]
-    ids = [f"photo{place}.jpg" for place in range(count)]
-    return LabeledImages(pixels, [place % 2 for place in range(count)], ("cat", "dog"), ids)
+    return noise_set(np.arange(count) % 2, ("cat", "dog"), size=edge[::-1], seed=seed, ids="photo{}.jpg")
 
 
 def folder_of(images, root, mode="RGB"):
@@ -85,6 +70,7 @@ def folder_of(images, root, mode="RGB"):
 
 
 # Shape
+
 
 @pytest.mark.parametrize("height, width", [(60, 120), (120, 60), (64, 200), (33, 47), (500, 90)])
 def test_a_circle_stays_round_unless_squashing_is_asked_for(height, width):
@@ -215,12 +201,14 @@ def test_pictures_are_decoded_once_and_damaged_strips_are_made_again(tmp_path, m
 
 # The probe
 
+
 def parts(mixer=None, balancer=None, use="swap_class"):
     return Showing(training_use(use), mixer, balancer)
 
 
 def same_losses(real, made, showing):
-    "With a rate of zero for the body, full training has the losses of the probe: same slots, views, mixtures, weights."
+    """With a rate of zero for the body, full training has the losses of the probe: same slots, views,
+    mixtures, weights."""
     frozen = prepare_training(real, made, replace(PROBE, views=100), showing, seed=1)
     full = prepare_training(real, made, replace(PROBE, frozen=False, fixed_statistics=True), showing, seed=1)
     with torch.no_grad():
@@ -260,7 +248,7 @@ def test_every_way_of_training_works_with_a_frozen_network(showing):
     }
     assert isinstance(run, ProbeRun) and changed == {"network.fc.weight", "network.fc.bias"}
     assert np.isfinite(trained.losses).all()
-    assert trained.fed["updates"] == 12 and trained.fed["rows"] >= 12
+    assert trained.shown["updates"] == 12 and trained.shown["rows"] >= 12
     same_losses(real, made, showing)
 
 
@@ -306,6 +294,7 @@ def test_a_loaded_probe_answers_as_before(tmp_path):
 
 
 # Networks by role
+
 
 def small_run(images=None, folder="unused", **changes):
     images = photographs() if images is None else images
@@ -404,19 +393,25 @@ def test_the_toy_backbone_paints_photographs_only_when_named():
 
 def test_the_judge_and_the_features_of_photographs_are_real_networks(tmp_path):
     short = training_preset("judge_photographs", updates=2)
-    jury = find_jury({"all": photographs(4)}, tmp_path, preset=short)
-    assert jury.judge.name == "tf_efficientnet_lite1" and jury.network.name == "tf_efficientnet_lite0"
-    assert jury.judge.preset.frozen and jury.judge.predict(photographs(2)).shape == (2, 2)
+    evaluators = find_evaluators({"all": photographs(4)}, tmp_path, preset=short)
+    assert (
+        evaluators.judge.name == "tf_efficientnet_lite1"
+        and evaluators.network.name == "tf_efficientnet_lite0"
+    )
+    assert evaluators.judge.preset.frozen and evaluators.judge.predict(photographs(2)).shape == (2, 2)
 
 
 # The command
 
+
 @pytest.fixture
 def answers(capsys):
     "Run the command line: its exit code and all that it said."
+
     def ask(*words):
         code, said = command([*map(str, words)]), capsys.readouterr()
         return code, said.out + said.err
+
     return ask
 
 

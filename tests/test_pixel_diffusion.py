@@ -1,4 +1,6 @@
-"Pixel diffusion: exact limits of the sampler, the class table, resuming bit for bit, pretraining once, and the contract's edges."
+"""Pixel diffusion: exact limits of the sampler, the class table, resuming bit for bit, pretraining once, and
+the contract's edges."""
+
 import dataclasses
 import shutil
 
@@ -7,8 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from genaug.core import Budget, GenaugError, LabeledImages
-from genaug.diffusion import PixelBackbone, ToyBackbone
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.pixel_backbone import PixelBackbone
+from genaug.diffusion import ToyBackbone
 from genaug.generators import pixel_diffusion
 from genaug.generators.common import Pictures
 from genaug.generators.pixel_diffusion import (
@@ -24,33 +28,27 @@ from genaug.generators.pixel_diffusion import (
     spread_levels,
 )
 from genaug.sampling import SamplingSettings, denoise, row_noise
+from toy_sets import noise_set
 
-CHEAP = dict(
-    size=8,
-    widths=(8, 8),
-    steps=3,
-    batch_size=4,
-    pretraining_steps=2,
-    pretraining_batch=2,
-    corpus=6,
-    num_inference_steps=3,
-    learning_rate=1e-3,
-    ema_images=8.0,
-)
+CHEAP = {
+    "size": 8,
+    "widths": (8, 8),
+    "steps": 3,
+    "batch_size": 4,
+    "pretraining_steps": 2,
+    "pretraining_batch": 2,
+    "corpus": 6,
+    "num_inference_steps": 3,
+    "learning_rate": 1e-3,
+    "ema_images": 8.0,
+}
 
 
 def photographs(task="single", channels=1, seed=0):
     "Eight pictures of three classes; the last class has one, and sizes differ."
-    draw = np.random.default_rng(seed)
-    labels = (
-        np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]] * 2, np.float32)
-        if task == "multi"
-        else np.array([0, 0, 0, 0, 1, 1, 1, 2])
-    )
-    images = [draw.integers(0, 256, (8 + number % 3, 9, channels), dtype=np.uint8) for number in range(8)]
-    return LabeledImages(
-        images, labels, ["cyst", "hemangioma", "metastasis"], [f"{number}.png" for number in range(8)], task
-    )
+    labels = [[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]] * 2 if task == "multi" else [0, 0, 0, 0, 1, 1, 1, 2]
+    shapes = [(8 + number % 3, 9, channels) for number in range(8)]
+    return noise_set(labels, ["cyst", "hemangioma", "metastasis"], shapes=shapes, seed=seed, task=task)
 
 
 def painter(classes=2, channels=1, seed=0):
@@ -78,6 +76,7 @@ def same(one, two):
 
 
 # sampling
+
 
 @pytest.mark.parametrize("steps", [1, 7, 25])
 def test_without_fresh_noise_it_is_the_librarys_ddim_sampler(steps):
@@ -111,7 +110,8 @@ def test_guidance_is_the_librarys():
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_a_step_keeps_the_marginal_of_a_gaussian(eta):
-    "With the exact noise of a standard normal x_0, x_t is standard normal at every level, and for eta 1 the spread is the posterior's."
+    """With the exact noise of a standard normal x_0, x_t is standard normal at every level, and for eta 1 the
+    spread is the posterior's."""
     generator = torch.Generator().manual_seed(0)
     share, lower = torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.31, dtype=torch.float64)
     latents, fresh = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
@@ -121,15 +121,18 @@ def test_a_step_keeps_the_marginal_of_a_gaussian(eta):
     )
     if eta == 1.0:
         spread = ((1 - lower) / (1 - share) * (1 - share / lower)).sqrt()
-        known = lambda noise: reverse_step(
-            torch.zeros(1, dtype=torch.float64),
-            torch.zeros(1, dtype=torch.float64),
-            share,
-            lower,
-            1.0,
-            noise,
-            clip=False,
-        )
+
+        def known(noise):
+            return reverse_step(
+                torch.zeros(1, dtype=torch.float64),
+                torch.zeros(1, dtype=torch.float64),
+                share,
+                lower,
+                1.0,
+                noise,
+                clip=False,
+            )
+
         assert float(
             known(torch.ones(1, dtype=torch.float64)) - known(torch.zeros(1, dtype=torch.float64))
         ) == pytest.approx(float(spread))
@@ -138,7 +141,7 @@ def test_a_step_keeps_the_marginal_of_a_gaussian(eta):
 def test_the_last_step_returns_the_estimated_picture_and_clipping_bounds_it():
     latents, noise = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     share, clean_end = torch.tensor(0.1, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
-    clean = (latents - 0.9 ** 0.5 * noise) / 0.1 ** 0.5
+    clean = (latents - 0.9**0.5 * noise) / 0.1**0.5
     assert (
         torch.allclose(reverse_step(latents, noise, share, clean_end, 0.0, clip=False), clean)
         and clean.abs().max() > 1
@@ -161,6 +164,7 @@ def test_a_picture_depends_on_its_own_seed_only():
 
 
 # classes and loss
+
 
 def test_the_table_gives_the_mean_of_the_named_rows():
     network = painter(3)
@@ -237,19 +241,23 @@ def test_hidden_labels_teach_the_row_for_no_class():
     network = painter()
     backbone = network.backbone()
     network.requires_grad_(True)
-    touched = lambda share: (
-        torch.autograd.grad(
-            denoising_loss(network, backbone, pictures(), 0, 4, 0, label_dropout=share),
-            network.classes.weight,
-        )[0]
-        .abs()
-        .sum(1)
-        > 0
-    )
+
+    def touched(share):
+        return (
+            torch.autograd.grad(
+                denoising_loss(network, backbone, pictures(), 0, 4, 0, label_dropout=share),
+                network.classes.weight,
+            )[0]
+            .abs()
+            .sum(1)
+            > 0
+        )
+
     assert touched(0.0).tolist() == [True, True, False] and touched(1.0).tolist() == [False, False, True]
 
 
 # learning
+
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path):
     how = PictureSettings(
@@ -267,6 +275,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path):
     def killed(step, average):
         if step == 5:
             raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
         learn_pictures(painter(), pictures(), how, tmp_path / "killed", watch=killed)
     continued = learn_pictures(
@@ -355,8 +364,10 @@ def test_several_labels_and_none():
 
 # beginnings and errors
 
+
 def test_a_folder_of_diffusers_is_a_beginning(tmp_path):
     from diffusers import UNet2DModel
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         unet = UNet2DModel(
@@ -400,13 +411,13 @@ def test_a_folder_of_diffusers_is_a_beginning(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(widths=(12,)),
-        dict(widths=()),
-        dict(widths=(8,) * 4),
-        dict(eta=1.5),
-        dict(size=24),
-        dict(steps=0),
-        dict(pretraining_steps=0),
+        {"widths": (12,)},
+        {"widths": ()},
+        {"widths": (8,) * 4},
+        {"eta": 1.5},
+        {"size": 24},
+        {"steps": 0},
+        {"pretraining_steps": 0},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
@@ -435,6 +446,7 @@ def test_the_corpus_is_photographs_of_training_halves(monkeypatch):
 
 def test_the_cost_is_stated_without_pretraining_for_it(monkeypatch, tmp_path):
     from genaug.generators.common import generator_time
+
     method = PixelDiffusion(
         size=8,
         widths=(8, 8),

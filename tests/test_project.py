@@ -1,4 +1,5 @@
 """settings.ini is the single place of configuration, and what surrounds it agrees with it."""
+
 import ast
 import functools
 import os
@@ -33,7 +34,9 @@ def required(key):
 
 def constraints():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line) for line in lines), "only name==version resolves everywhere"
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line) for line in lines), (
+        "only name==version resolves everywhere"
+    )
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 
@@ -57,7 +60,11 @@ def imports(path, only_top_level):
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "genaug").rglob("*.py")), ids=lambda path: path.relative_to(ROOT / "genaug").as_posix())
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "genaug").rglob("*.py")),
+    ids=lambda path: path.relative_to(ROOT / "genaug").as_posix(),
+)
 def test_whatever_is_imported_is_required(path):
     "By the package itself, or, inside functions only, by one of the extras for users."
     known = distributions()
@@ -71,18 +78,23 @@ def test_whatever_is_imported_is_required(path):
 
 def test_versions_agree():
     import genaug
+
     assert genaug.__version__ == settings()["version"]
 
 
 def test_continuous_integration_is_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    commands = [line for line in script.read_text().splitlines() if line.strip() and not line.startswith(("#", "set ", "cd ", "export "))]
+    commands = [
+        line
+        for line in script.read_text().splitlines()
+        if line.strip() and not line.startswith(("#", "set ", "cd ", "export "))
+    ]
     assert commands == ["exec make test < /dev/null"]
 
 
 def test_the_readme_shows_the_command_that_the_demo_runs():
-    command, = re.findall(r"genaug (compare .*) --out demo_out", (ROOT / "Makefile").read_text())
+    (command,) = re.findall(r"genaug (compare .*) --out demo_out", (ROOT / "Makefile").read_text())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert command in readme and "make demo" in readme and "make test" in readme
 

@@ -5,14 +5,16 @@ import unicodedata
 
 import pytest
 
-from genaug import datasets
-from genaug.core import GenaugError, findings_text
+from genaug import digits, phantoms, photographs
+from genaug.messages import GenaugError
+from genaug.files import findings_text
 from genaug.prompts import ClassPrompt, class_words, is_code, kept_part, oddities, prompt_findings, prompt_key
-from genaug.registry import examine_arms, method_names
+from genaug.arm_findings import examine_arms
+from genaug.registry import method_names
 
-COUNT = lambda text: (
-    2 + sum(1 + len(word) // 6 for word in text.split())
-)  # a tokenizer that knows short words
+
+def count_tokens_of(text):
+    return 2 + sum(1 + len(word) // 6 for word in text.split())  # a tokenizer that knows short words
 
 
 def kinds(names, **more):
@@ -194,7 +196,7 @@ LONG = "owl of the far north " * 30
 
 
 def test_long_names_with_a_common_beginning_become_equal_when_they_are_cut():
-    found = prompt_findings([LONG + "by day", LONG + "by night", "owl"], count_tokens=COUNT)
+    found = prompt_findings([LONG + "by day", LONG + "by night", "owl"], count_tokens=count_tokens_of)
     assert [(one.kind, one.severity) for one in found] == [
         ("equal-cut-prompts", "error"),
         ("cut-prompt", "warning"),
@@ -204,7 +206,10 @@ def test_long_names_with_a_common_beginning_become_equal_when_they_are_cut():
 
 
 def test_long_names_that_differ_at_the_beginning_are_cut_with_a_warning_only():
-    assert kinds(["day " + LONG, "night " + LONG], count_tokens=COUNT) == ["cut-prompt", "cut-prompt"]
+    assert kinds(["day " + LONG, "night " + LONG], count_tokens=count_tokens_of) == [
+        "cut-prompt",
+        "cut-prompt",
+    ]
 
 
 def test_without_a_tokenizer_nothing_is_said_about_length():
@@ -213,25 +218,28 @@ def test_without_a_tokenizer_nothing_is_said_about_length():
 
 def test_the_limit_is_the_last_length_that_is_not_cut():
     name = " ".join(["owl"] * 70)
-    tokens = COUNT(ClassPrompt().text(name))
-    assert kinds([name], count_tokens=COUNT, limit=tokens) == []
-    assert kinds([name], count_tokens=COUNT, limit=tokens - 1) == ["cut-prompt"]
+    tokens = count_tokens_of(ClassPrompt().text(name))
+    assert kinds([name], count_tokens=count_tokens_of, limit=tokens) == []
+    assert kinds([name], count_tokens=count_tokens_of, limit=tokens - 1) == ["cut-prompt"]
 
 
 def test_suffixes_that_do_not_fit_are_found():
     suffixes = ("on grass", "in the " + "very " * 75 + "far north")
-    assert kinds(["owl", "wren"], suffixes=suffixes, count_tokens=COUNT) == ["cut-suffix", "cut-suffix"]
-    assert kinds(["owl", "wren"], suffixes=suffixes[:1], count_tokens=COUNT) == []
+    assert kinds(["owl", "wren"], suffixes=suffixes, count_tokens=count_tokens_of) == [
+        "cut-suffix",
+        "cut-suffix",
+    ]
+    assert kinds(["owl", "wren"], suffixes=suffixes[:1], count_tokens=count_tokens_of) == []
 
 
 def test_learned_words_are_short_however_long_the_name():
-    assert kinds([LONG + "by day", LONG + "by night"], count_tokens=COUNT, naming="tokens") == []
+    assert kinds([LONG + "by day", LONG + "by night"], count_tokens=count_tokens_of, naming="tokens") == []
 
 
 def test_the_part_that_is_kept_is_the_longest_that_fits():
     for limit in range(3, 30):
-        kept = kept_part(LONG, COUNT, limit)
-        assert COUNT(kept) <= limit < COUNT(LONG[: len(kept) + 1])
+        kept = kept_part(LONG, count_tokens_of, limit)
+        assert count_tokens_of(kept) <= limit < count_tokens_of(LONG[: len(kept) + 1])
 
 
 @pytest.mark.parametrize(
@@ -281,24 +289,27 @@ def test_braces_in_a_name_stay_what_they_are(name):
 
 @pytest.mark.parametrize(
     "names",
-    [datasets.DIGIT_WORDS, [one.word for one in datasets.TEXTURES], [one.name for one in datasets.LESIONS]],
+    [digits.DIGIT_WORDS, [one.word for one in photographs.TEXTURES], [one.name for one in phantoms.LESIONS]],
     ids=("digits", "textures", "lesions"),
 )
 def test_the_built_in_sets_have_no_finding(names):
     names = tuple(names)
-    assert prompt_findings(names, count_tokens=COUNT) == []
-    assert prompt_findings(names, ClassPrompt(metaclass="picture"), ("on grass",), COUNT) == []
-    assert examine_arms(method_names(), names, suffixes=("on grass",), count_tokens=COUNT) == []
+    assert prompt_findings(names, count_tokens=count_tokens_of) == []
+    assert prompt_findings(names, ClassPrompt(metaclass="picture"), ("on grass",), count_tokens_of) == []
+    assert examine_arms(method_names(), names, suffixes=("on grass",), count_tokens=count_tokens_of) == []
 
 
 def test_only_methods_that_paint_from_words_are_asked():
     names = ["001.Owl", "002.Owl", "n01440764"]
-    assert [
-        one
-        for one in examine_arms(
-            ["original", "mixup", "smote", "dcgan", "round-trip", "feature-space@denoising_steps=0"], names
+    assert (
+        list(
+            examine_arms(
+                ["original", "mixup", "smote", "dcgan", "round-trip", "feature-space@denoising_steps=0"],
+                names,
+            )
         )
-    ] == []
+        == []
+    )
     assert [one.severity for one in examine_arms(["real-gen"], names)] == ["error", "warning"]
     assert [one.severity for one in examine_arms(["diff-ii"], names)] == ["warning", "note"]
 
@@ -313,8 +324,8 @@ def test_a_finding_of_two_methods_is_given_once_and_in_its_most_severe_form():
 
 def test_words_given_by_hand_and_a_tokenizer_reach_the_arms():
     prompt = ClassPrompt(names={"n1": "owl", "n2": "wren"})
-    assert examine_arms(["real-gen"], ["n1", "n2"], class_prompt=prompt, count_tokens=COUNT) == []
-    assert [one.kind for one in examine_arms(["real-gen"], [LONG, "wren"], count_tokens=COUNT)] == [
+    assert examine_arms(["real-gen"], ["n1", "n2"], class_prompt=prompt, count_tokens=count_tokens_of) == []
+    assert [one.kind for one in examine_arms(["real-gen"], [LONG, "wren"], count_tokens=count_tokens_of)] == [
         "cut-prompt"
     ]
     assert [
@@ -323,7 +334,7 @@ def test_words_given_by_hand_and_a_tokenizer_reach_the_arms():
             ["real-gen"],
             [f"long name number {'i' * number}" for number in range(1, 40)],
             "multi",
-            count_tokens=COUNT,
+            count_tokens=count_tokens_of,
         )
     ] == ["cut-enumeration"]
 
@@ -333,4 +344,6 @@ def test_keys_codes_and_oddities_take_any_text():
         assert isinstance(prompt_key(text), str)
         assert is_code(text) in (True, False)
         assert isinstance(oddities(text), list)
-        assert all(one.line().isprintable() for one in prompt_findings([text, "owl"], count_tokens=COUNT))
+        assert all(
+            one.line().isprintable() for one in prompt_findings([text, "owl"], count_tokens=count_tokens_of)
+        )

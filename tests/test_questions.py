@@ -1,4 +1,5 @@
-"""A comparison is checked whole before any work: words, numbers, arms, classifiers, weights, folders; what cannot be asked leaves nothing behind."""
+"""A comparison is checked whole before any work: words, numbers, arms, classifiers, weights, folders; what
+cannot be asked leaves nothing behind."""
 
 import dataclasses
 import math
@@ -8,11 +9,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genaug import experiment
-from genaug.classifier import TrainingPreset
-from genaug.core import GenaugError, LabeledImages, Mixer
-from genaug.experiment import Run, Comparison, check_classifier, compare, examine, open_sets
-from genaug.networks import View, letters_network, make_network
+import genaug.compare as compare_module
+from genaug import comparison_folder, evaluators, experiment, preflight, results
+from genaug.training_presets import TrainingPreset
+from genaug.messages import GenaugError
+from genaug.experiment import Run
+from genaug.readers import open_sets
+from genaug.comparison import check_classifier
+from genaug.compare import compare
+from genaug.preflight import examine
+from genaug.views import View
+from genaug.networks import letters_network, make_network
 from test_experiment import QUESTION, SETS, pool
 
 
@@ -266,8 +273,15 @@ def test_good_weights_are_those_that_are_used(tmp_path):
 @pytest.fixture
 def no_work(monkeypatch):
     "Whatever computes, fails the test."
-    for name in ("train_classifier", "paint_plan", "paint_arm", "run_unit", "estimate", "write_atomic"):
-        monkeypatch.setattr(experiment, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
+    for module, names in (
+        (experiment, ("prepare_training", "paint_plan", "paint_arm", "run_unit", "write_atomic")),
+        (evaluators, ("paint_arm", "write_atomic")),
+        (compare_module, ("estimate", "run_experiment", "write_atomic")),
+        (results, ("write_atomic",)),
+        (comparison_folder, ("write_atomic",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
 
 
 @pytest.mark.parametrize(
@@ -360,15 +374,15 @@ def test_a_clean_question_has_no_finding_and_nothing_is_written(tmp_path, monkey
 
 
 def test_an_arm_that_cannot_work_on_these_photographs_does_not_stop_the_others(monkeypatch, tmp_path):
-    fail = lambda plain: (
-        lambda *args: (
+    def fail(plain):
+        return lambda *args: (
             plain(*args)
             if not {"smote"} & {getattr(one, field, "") for one in args for field in ("name", "text")}
             else (_ for _ in ()).throw(GenaugError("smote needs two photographs of a class"))
         )
-    )
-    for name in ("painting_cost", "paint_arm"):
-        monkeypatch.setattr(experiment, name, fail(getattr(experiment, name)))
+
+    for module, name in ((preflight, "painting_cost"), (experiment, "paint_arm")):
+        monkeypatch.setattr(module, name, fail(getattr(module, name)))
     question = dataclasses.replace(QUESTION, methods=("original", "smote"), splits=(0,))
     found = compare(Run(question, SETS, None, tmp_path, False))
     before, after = (
@@ -381,7 +395,7 @@ def test_an_arm_that_cannot_work_on_these_photographs_does_not_stop_the_others(m
 
 def test_a_comparison_in_which_no_arm_can_work_is_refused(no_work, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        experiment, "painting_cost", lambda *_: (_ for _ in ()).throw(GenaugError("needs two photographs"))
+        preflight, "painting_cost", lambda *_: (_ for _ in ()).throw(GenaugError("needs two photographs"))
     )
     with pytest.raises(GenaugError, match="needs two photographs"):
         compare(Run(dataclasses.replace(QUESTION, methods=("smote",)), SETS, None, tmp_path / "out", False))
@@ -391,9 +405,9 @@ def test_a_comparison_in_which_no_arm_can_work_is_refused(no_work, monkeypatch, 
 def test_the_order_is_refusals_then_claim_then_work(monkeypatch, tmp_path):
     seen = []
     for name in ("examine", "check_claim", "claim_comparison", "estimate", "run_experiment"):
-        plain = getattr(experiment, name)
+        plain = getattr(compare_module, name)
         monkeypatch.setattr(
-            experiment,
+            compare_module,
             name,
             lambda *args, name=name, plain=plain, **rest: seen.append(name) or plain(*args, **rest),
         )
@@ -408,7 +422,8 @@ def test_the_order_is_refusals_then_claim_then_work(monkeypatch, tmp_path):
 
 
 def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
-    from genaug.core import Finding, read_findings
+    from genaug.messages import Finding
+    from genaug.files import read_findings
 
     known, said = Finding("blank", "warning", "one.png", "The picture is blank."), []
     question = dataclasses.replace(QUESTION, methods=("mixup", "mixup@alpha=1"), splits=(0,))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.core import Budget, GenaugError, LabeledImages, PlanRow
-from genaug.methods import real_filter
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.methods.real_filter import (
     FeatureFilter,
     real_filter,
@@ -15,14 +16,18 @@ from genaug.methods.real_filter import (
     lowest_share,
     nearest_similarities,
 )
-from genaug.painting import make_plan, synthesize
+from genaug.plan_file import make_plan
+from genaug.synthesis import synthesize
 from genaug.prompts import ClassPrompt
-from genaug.recipe import PaintContext, Recipe
+from genaug.choices import PaintContext
+from genaug.recipe import Recipe
 from toy_world import toy_backbone, toy_photographs
+from toy_sets import noise_set
 
 
 class Brightness:
     "A stand-in network: the mean of the red and of the blue channel, so that the right answer is known."
+
     name = "brightness"
 
     def features(self, images):
@@ -165,7 +170,7 @@ def test_the_plan_holds_all_candidates_and_a_smaller_budget_is_a_prefix():
         and sorted({row.round for row in rows}) == list(range(7))
         and len({row.seed for row in rows}) == len(rows)
     )
-    assert fitted.plan(real, Budget(5), 0)[:len(rows)] == rows
+    assert fitted.plan(real, Budget(5), 0)[: len(rows)] == rows
 
 
 def test_rounds_end_with_exactly_the_wanted_number(tmp_path):
@@ -274,12 +279,13 @@ def clip(tmp_path_factory):
     "A CLIP model with random weights, saved in the layout of transformers."
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
     letters = sorted(ByteLevel.alphabet())
     words = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(
         vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=48
     )
-    shared = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(
         text_config=dict(
             vocab_size=len(tokenizer),
@@ -308,17 +314,12 @@ def clip(tmp_path_factory):
 
 
 def pictures(count=7, channels=3):
-    draw = np.random.default_rng(1)
-    return LabeledImages(
-        [draw.integers(0, 256, (20, 20, channels), dtype=np.uint8) for _ in range(count)],
-        np.arange(count) % 2,
-        ["wren", "owl"],
-        [f"{place}" for place in range(count)],
-    )
+    return noise_set(np.arange(count) % 2, ["wren", "owl"], size=20, channels=channels, seed=1, ids="{}")
 
 
 def test_probabilities_are_those_of_transformers(clip):
     from transformers import CLIPModel, CLIPProcessor
+
     images, texts, state = (
         pictures(),
         ["a photo of a wren", "a photo of an owl", "nothing"],
@@ -386,6 +387,7 @@ def test_a_plan_depends_on_the_weights_of_clip_and_not_on_where_they_lie(clip, t
         and str(clip) not in plans["first"].text()
     )
     from safetensors.torch import load_file, save_file
+
     weights = load_file(tmp_path / "moved" / "model.safetensors")
     weights["logit_scale"] += 1
     save_file(weights, tmp_path / "moved" / "model.safetensors", metadata={"format": "pt"})

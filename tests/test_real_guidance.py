@@ -1,12 +1,16 @@
 "Real-Guidance against a second writing of SDEdit in NumPy, its limits, its settings and what it refuses."
+
 import dataclasses
 
 import numpy as np
 import pytest
 
-from genaug.core import Budget, GenaugError, LabeledImages
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
 from genaug.methods.real_guidance import real_guidance
-from genaug.recipe import ClassName, HardLabel, OwnClass, OwnLatent, Plain, Recipe
+from genaug.choices import ClassName, HardLabel, OwnClass, OwnLatent, Plain
+from genaug.recipe import Recipe
 from genaug.schedule import SwapClass
 from genaug.sampling import row_noise
 from toy_world import toy_backbone, toy_photographs
@@ -20,16 +24,17 @@ def plan(real, budget=Budget(2), **settings):
 
 
 def sdedit(photograph, mean, noise, strength, std=0.3):
-    "SDEdit of one Gaussian in float64: noise to the first level that is run, then DDIM with the exact noise estimate."
-    betas = np.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000) ** 2
+    """SDEdit of one Gaussian in float64: noise to the first level that is run, then DDIM with the exact noise
+    estimate."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     shares = np.cumprod(1 - betas)
-    levels = GRID[25 - int(25 * strength):]
+    levels = GRID[25 - int(25 * strength) :]
     latent = 2 * photograph.astype(float).transpose(2, 0, 1) / 255 - 1
     if levels:
         latent = np.sqrt(shares[levels[0]]) * latent + np.sqrt(1 - shares[levels[0]]) * noise
     for level in levels:
         share, after = shares[level], shares[max(level - 40, 0)]
-        estimate = (latent - np.sqrt(share) * mean) * np.sqrt(1 - share) / (share * std ** 2 + 1 - share)
+        estimate = (latent - np.sqrt(share) * mean) * np.sqrt(1 - share) / (share * std**2 + 1 - share)
         latent = (
             np.sqrt(after) * (latent - np.sqrt(1 - share) * estimate) / np.sqrt(share)
             + np.sqrt(1 - after) * estimate

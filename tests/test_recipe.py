@@ -4,23 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.core import Budget, GenaugError, Identity, LabeledImages
-from genaug.diffusion import ToyBackbone
-from genaug.recipe import (
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.identity import Identity
+from genaug.core import LabeledImages
+from genaug.choices import (
     AnotherClass,
-    ClassName,
     Finish,
     FromNoise,
     FromPhotograph,
-    HardLabel,
     LabelByStrength,
     Naming,
     OwnLatent,
-    Recipe,
     Suffixed,
     learn_or_load,
-    prompt_stages,
 )
+from genaug.recipe import Recipe
 from genaug.schedule import Append
 from genaug.methods.diff_ii import CircleStart
 from genaug.prompts import ClassPrompt
@@ -48,9 +47,13 @@ def test_round_trip_is_the_identity_of_an_identity_codec():
 
 def test_the_use_changes_no_row_but_every_painted_setting_does():
     real = toy_photographs()
-    rows = lambda **settings: [
-        row.id for row in recipe(start=FromPhotograph((0.5,)), **settings).fit(real).plan(real, Budget(1), 0)
-    ]
+
+    def rows(**settings):
+        return [
+            row.id
+            for row in recipe(start=FromPhotograph((0.5,)), **settings).fit(real).plan(real, Budget(1), 0)
+        ]
+
     base = rows()
     assert rows(use=Append(0.1)) == base
     for settings in (
@@ -180,8 +183,9 @@ class CountingNaming(Naming):
 
 
 def test_a_concept_is_learned_once_per_content(tmp_path, monkeypatch):
-    import genaug.recipe as module
-    monkeypatch.setattr(module.Concept, "load", classmethod(lambda cls, folder: CountingConcept()))
+    from genaug.concepts.concept import Concept
+
+    monkeypatch.setattr(Concept, "load", classmethod(lambda cls, folder: CountingConcept()))
     real, naming, backbone = toy_photographs(), CountingNaming(), toy_backbone()
     for _ in range(2):
         learn_or_load(naming, backbone, real, ClassPrompt(), tmp_path)

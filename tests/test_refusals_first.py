@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 
 import genaug.cli as cli
+from genaug.commands import augment as augmenting
+from genaug.commands.options import USES
+from genaug.commands.terminal import Refusal
+from genaug.commands.values import read_numbers, read_shots
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,21 +40,21 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def no_work(monkeypatch):
     "Learning, painting and training fail the test."
-    from genaug import core, experiment, painting
+    from genaug import compare, contracts, evaluators, experiment, synthesis
 
     def work(*_, **__):
         raise AssertionError("work was begun")
 
     for module, name in (
-        (painting, "synthesize"),
-        (experiment, "run_experiment"),
-        (experiment, "find_jury"),
-        (experiment, "train_classifier"),
+        (synthesis, "paint_plan"),
+        (compare, "run_experiment"),
+        (evaluators, "find_evaluators"),
+        (experiment, "prepare_training"),
     ):
         monkeypatch.setattr(module, name, work)
     for kind in (
-        *core.Augmenter.__subclasses__(),
-        *(deeper for kind in core.Augmenter.__subclasses__() for deeper in kind.__subclasses__()),
+        *contracts.Augmenter.__subclasses__(),
+        *(deeper for kind in contracts.Augmenter.__subclasses__() for deeper in kind.__subclasses__()),
     ):
         if "fit" in vars(kind):
             monkeypatch.setattr(
@@ -61,13 +65,14 @@ def no_work(monkeypatch):
 @pytest.fixture
 def unopened(monkeypatch):
     "Opening pictures fails the test."
-    from genaug import data, datasets, experiment, report  # noqa: F401 (these take functions by name when they are imported)
+    from genaug import datasets
+    from genaug.data import sources
 
     def opened(*_, **__):
         raise AssertionError("pictures were opened")
 
     monkeypatch.setattr(datasets, "load", opened)
-    monkeypatch.setattr(data, "check_folder", opened)
+    monkeypatch.setattr(sources, "check_folder", opened)
 
 
 def refused(capsys, *arguments):
@@ -162,7 +167,11 @@ def test_what_is_mistyped_is_refused_before_anything_is_opened(
 
 
 def test_what_is_mistyped_is_refused_without_importing_torch(tmp_path):
-    code = f"import sys; from genaug.cli import run; codes = [run(arguments) for arguments in {[arguments for arguments, _ in AT_ONCE.values()]!r}]; print(set(codes), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    code = (
+        "import sys; from genaug.cli import run; codes = [run(arguments) for arguments in "
+        f"{[arguments for arguments, _ in AT_ONCE.values()]!r}]; print(set(codes), 'torch' in sys.modules, "
+        "'numpy' in sys.modules)"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -352,7 +361,8 @@ def test_a_folder_begun_with_another_method_is_refused_before_learning(capsys, t
 def test_a_comparison_of_other_data_is_refused_before_the_judge_is_trained(
     capsys, tmp_path, unopened, no_work
 ):
-    from genaug.experiment import Comparison, claim_comparison
+    from genaug.comparison import Comparison
+    from genaug.comparison_folder import claim_comparison
 
     claim_comparison(
         tmp_path / "out", Comparison(("original",), "digits", 2, splits=(0,), repeats=(0,)), "digits"
@@ -395,12 +405,12 @@ def test_a_budget_of_nothing_is_refused_before_learning(capsys, tmp_path, no_wor
 
 
 def test_a_budget_of_millions_is_refused_without_counting_to_it(photos, monkeypatch):
-    from genaug.core import Budget
-    from genaug.data import open_folder
+    from genaug.plans import Budget
+    from genaug.data.folders import open_folder
 
-    monkeypatch.setattr(cli, "MOST_IMAGES", 5000)
-    with pytest.raises(cli.Refusal, match="more than 5,000"):
-        cli.check_amount(Budget(1_000_000), open_folder(photos)["all"])
+    monkeypatch.setattr(augmenting, "MOST_IMAGES", 5000)
+    with pytest.raises(Refusal, match="more than 5,000"):
+        augmenting.check_amount(Budget(1_000_000), open_folder(photos)["all"])
 
 
 IDLE = {
@@ -457,12 +467,15 @@ IDLE = {
 
 @pytest.mark.parametrize("name", IDLE)
 def test_an_option_without_effect_is_named(name, capsys, tmp_path, monkeypatch):
-    from genaug import experiment, suffixes
+    from genaug import compare, suffixes
 
     arguments, words = IDLE[name]
-    stop = lambda *_, **__: (_ for _ in ()).throw(cli.Refusal("Enough seen."))
-    monkeypatch.setattr(cli, "paint_order", stop)
-    monkeypatch.setattr(experiment, "compare", stop)
+
+    def stop(*_, **__):
+        return (_ for _ in ()).throw(Refusal("Enough seen."))
+
+    monkeypatch.setattr(augmenting, "paint_order", stop)
+    monkeypatch.setattr(compare, "compare", stop)
     monkeypatch.setattr(suffixes, "filter_suffixes", stop)
     monkeypatch.chdir(tmp_path)
     assert cli.run([*arguments, "--quiet"]) == 2
@@ -472,12 +485,12 @@ def test_an_option_without_effect_is_named(name, capsys, tmp_path, monkeypatch):
 def test_words_of_closed_sets_are_those_of_the_library():
     from genaug import schedule
 
-    assert cli.USES == tuple(schedule.USES)
+    assert tuple(schedule.USES) == USES
 
 
 def test_what_was_asked_for_before_can_be_asked_again(capsys):
     "Values that were valid stay valid."
-    assert cli.read_numbers("0,2,5-7") == (0, 2, 5, 6, 7)
-    assert cli.read_numbers("3", 100) == (100, 101, 102)
-    assert cli.read_shots(" 5 ") == 5
-    assert cli.read_shots("All") is None
+    assert read_numbers("0,2,5-7") == (0, 2, 5, 6, 7)
+    assert read_numbers("3", 100) == (100, 101, 102)
+    assert read_shots(" 5 ") == 5
+    assert read_shots("All") is None

@@ -1,16 +1,8 @@
 import pytest
 
-from genaug.core import GenaugError
-from genaug.registry import (
-    make_arm,
-    method_names,
-    methods,
-    parse_arm,
-    parse_methods,
-    parse_value,
-    show_value,
-    tiny_settings,
-)
+from genaug.messages import GenaugError
+from genaug.arms import make_arm, parse_arm, parse_methods, parse_value, show_value, tiny_settings
+from genaug.registry import method_names, methods
 from genaug.schedule import Append, SwapClass
 from toy_world import toy_backbone
 

@@ -1,4 +1,6 @@
-"""The report is one file that loads nothing, in which no name can do harm and nothing is claimed that was not measured."""
+"""The report is one file that loads nothing, in which no name can do harm and nothing is claimed that was not
+measured."""
+
 import json
 import re
 from html.parser import HTMLParser
@@ -8,21 +10,21 @@ import pandas as pd
 import pytest
 from test_experiment import QUESTION, SETS, dataclasses
 
-from genaug.core import Augmenter, Budget, GenaugError, LabeledImages, PlanRow, write_atomic
+from genaug.contracts import Augmenter
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.files import write_atomic
 from genaug.diffusion import ToyBackbone
-from genaug.experiment import Run, compare, open_sets
-from genaug.painting import synthesize
-from genaug.report import (
-    Section,
-    class_table,
-    html_table,
-    leak_lines,
-    make_page,
-    nearest_images,
-    row_words,
-    verdicts,
-    write_report,
-)
+from genaug.experiment import Run
+from genaug.readers import open_sets
+from genaug.compare import compare
+from genaug.synthesis import synthesize
+from genaug.html_page import Section, html_table, make_page
+from genaug.comparison_report import class_table, verdicts
+from genaug.set_report import leak_lines, nearest_images, row_words
+from genaug.report import write_report
+from toy_sets import noise_set
 
 NASTY = "<img src=x onerror=alert(1)> & \"quotes' ☃ ‮"
 
@@ -44,9 +46,11 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         if tag in self.open:
-            while self.open.pop() != tag: pass
+            while self.open.pop() != tag:
+                pass
 
-    def handle_data(self, data): self.text += data
+    def handle_data(self, data):
+        self.text += data
 
     def harmless(self):
         "No script, no handler, no address outside the page."
@@ -90,11 +94,10 @@ class Painter(Augmenter):
 @pytest.fixture
 def made(tmp_path):
     "A set made from a folder with a hostile class name; the folder OUT."
-    draw, home = np.random.default_rng(0), tmp_path / "photos"
-    names = ("<b>bold", "plain class")
-    pixels = [draw.integers(0, 255, (12, 12, 3), dtype=np.uint8) for _ in range(6)]
-    LabeledImages(pixels, [0, 0, 0, 1, 1, 1], names, [f"p{number}" for number in range(6)]).save(home)
-    for path in home.glob("*.json*"): path.unlink()
+    names, home = ("<b>bold", "plain class"), tmp_path / "photos"
+    noise_set([0, 0, 0, 1, 1, 1], names, size=12, ids="p{}").save(home)
+    for path in home.glob("*.json*"):
+        path.unlink()
     next(path for path in home.iterdir() if "bold" in path.name).rename(home / names[0])
     real = open_sets(str(home))["all"]
     synthesize(
@@ -177,7 +180,11 @@ def test_every_text_of_a_table_is_escaped():
 
 def test_the_policy_forbids_everything_but_embedded_images():
     text = make_page("t", [])
-    assert re.search(r'Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'"', text)
+    assert re.search(
+        r'Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
+        r'\'unsafe-inline\'"',
+        text,
+    )
 
 
 def test_leaks_are_found_by_the_sources():
@@ -218,10 +225,8 @@ def test_a_gain_is_called_one_only_outside_its_interval():
 
 
 def test_the_nearest_image_is_found_whatever_the_sizes():
-    draw = np.random.default_rng(0)
-    pictures = [draw.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(4)]
-    training = LabeledImages(pictures, [0] * 4, ("a",), list("wxyz"))
-    large = LabeledImages([pictures[2].repeat(2, 0).repeat(2, 1)], [0], ("a",), ["big"])
+    training = noise_set([0] * 4, ("a",), size=16, ids=list("wxyz"))
+    large = LabeledImages([training.image(2).repeat(2, 0).repeat(2, 1)], [0], ("a",), ["big"])
     name, distance = nearest_images(large, training)["big"]
     assert name == "y" and distance < 0.15
 

@@ -1,7 +1,10 @@
-"""What commit 564de8b made is still what the code makes: arms, plans, feeds, pictures, learned words, accuracies, and work that was begun with it.
+"""What commit 564de8b made is still what the code makes: arms, plans, feeds, pictures, learned words,
+accuracies, and work that was begun with it.
 
-The files in `safety/` are written by `make_safety_net.py` and only replaced on purpose. Rows, keys and fingerprints are compared exactly (floats in nine digits); pictures within 2 of
-255, learned numbers within 1e-4 and answers of a classifier except two of sixty, since processors differ. What is new (a method, a field that is off) is no difference.
+The files in `safety/` are written by `make_safety_net.py` and only replaced on purpose. Rows, keys and
+fingerprints are compared exactly (floats in nine digits); pictures within 2 of
+255, learned numbers within 1e-4 and answers of a classifier except two of sixty, since processors differ.
+What is new (a method, a field that is off) is no difference.
 """
 
 import json
@@ -14,9 +17,10 @@ import torch
 from safety_world import SAFETY, stored
 
 from genaug.cli import run
-from genaug.painting import open_synthetic
-from genaug.recipe import load_learned
-from genaug.registry import groups, make_arm, method_names
+from genaug.synthetic_set import open_synthetic
+from genaug.choices import load_learned
+from genaug.registry import groups, method_names
+from genaug.arms import make_arm
 
 ARMS, PLANS, FEEDS, MIXTURES, TRAININGS = (
     stored(name) for name in ("arms", "plans", "feeds", "mixtures", "trainings")
@@ -32,7 +36,8 @@ same_schedule = pytest.mark.skipif(
 
 
 def differs(found, expected, where=""):
-    'Where two plain values first differ, in words; "" when nowhere. Further keys in `found` are no difference.'
+    """Where two plain values first differ, in words; "" when nowhere. Further keys in `found` are no
+    difference."""
     if isinstance(expected, dict) and isinstance(found, dict):
         gone = [f"{where}.{key} is gone" for key in expected if key not in found]
         return next(
@@ -140,7 +145,8 @@ def test_a_mixer_mixes_the_same(name):
 def test_the_first_pictures_are_the_same(name, kind):
     if not AGREES and (kind != "toy" or name in ("dcgan", "stylegan", "pixel-diffusion")):
         pytest.skip(
-            "this processor computes another noise schedule, which decides the ids of rows and with them the noise, or trains a generator otherwise"
+            "this processor computes another noise schedule, which decides the ids of rows and with "
+            "them the noise, or trains a generator otherwise"
         )
     assert (
         furthest(world.painted(name, kind), world.read_strip(SAFETY / "pictures" / kind / f"{name}.png"))
@@ -190,7 +196,8 @@ def test_a_training_answers_the_same(name, seed):
     assert abs(world.share_right(found) - TRAININGS[name]["accuracies"][seed]) <= ANSWERS / 60 + 1e-4
 
 
-# ---------------------------------------------------------------- what comes with the library, and work begun by it
+# ---------------------------------------------------------------- what comes with the library, and work
+# begun by it
 
 
 @same_schedule

@@ -1,4 +1,6 @@
-"The sampling loop: equal to diffusers' pipelines where they can do the job, exact on the closed form, rows independent of their batch."
+"""The sampling loop: equal to diffusers' pipelines where they can do the job, exact on the closed form, rows
+independent of their batch."""
+
 import sys
 from pathlib import Path
 
@@ -6,14 +8,15 @@ import pytest
 import torch
 
 from genaug import sampling
-from genaug.core import GenaugError
-from genaug.diffusion import StableDiffusionBackbone, ToyBackbone, gaussian_flow
+from genaug.messages import GenaugError
+from genaug.stable_diffusion import StableDiffusionBackbone
+from genaug.diffusion import ToyBackbone, gaussian_flow
 from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise, start_step, suffixed_steps
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402
 
-TOLERANCE = 2e-5   # of latents of size about 1; the two sides add in a different order, in float32
+TOLERANCE = 2e-5  # of latents of size about 1; the two sides add in a different order, in float32
 STEPS = 10
 
 
@@ -21,9 +24,10 @@ STEPS = 10
 def pair(request):
     "The same weights as diffusers' pipeline and as our backbone."
     pipe = random_pipeline(prediction_type=request.param)
-    with torch.no_grad():                                       # random UNets predict almost nothing: make this one speak up, and listen to the prompt
+    # random UNets predict almost nothing: make this one speak up, and listen to the prompt
+    with torch.no_grad():
         for name, parameter in pipe.unet.named_parameters():
-            parameter.mul_(3. if "attn2" in name and "weight" in name else 1.3)
+            parameter.mul_(3.0 if "attn2" in name and "weight" in name else 1.3)
     return pipe, StableDiffusionBackbone(
         pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler
     )
@@ -32,7 +36,7 @@ def pair(request):
 def close(ours, theirs, other):
     "Equal within the tolerance, and the comparison could have failed."
     assert (theirs - other).abs().max() > 100 * TOLERANCE, "the reference does not react: nothing was tested"
-    assert (ours - theirs).abs().max() <= TOLERANCE * max(1., float(theirs.abs().max()))
+    assert (ours - theirs).abs().max() <= TOLERANCE * max(1.0, float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("scale", [1.0, 7.5])
@@ -66,7 +70,7 @@ def test_switching_prompts_equals_the_pipeline_with_a_callback(pair):
     def switch(_pipe, step, _timestep, tensors):
         return {"prompt_embeds": torch.cat([negative, positive])} if step == 2 else {}
 
-    run = dict(latents=noise, num_inference_steps=STEPS, guidance_scale=5., output_type="latent")
+    run = {"latents": noise, "num_inference_steps": STEPS, "guidance_scale": 5.0, "output_type": "latent"}
     theirs = pipe(first, callback_on_step_end=switch, **run).images
     ours = denoise(
         backbone,
@@ -78,15 +82,16 @@ def test_switching_prompts_equals_the_pipeline_with_a_callback(pair):
     close(ours, theirs, pipe(first, **run).images)
 
 
-@pytest.mark.parametrize("strength", [.1, .3, .5, .7, .75, .9, 1.])
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0])
 def test_edits_equal_the_image_to_image_pipeline(pair, strength):
     from diffusers import StableDiffusionImg2ImgPipeline
+
     pipe, backbone = pair
     edit = StableDiffusionImg2ImgPipeline(**{**pipe.components, "requires_safety_checker": False})
     edit.set_progress_bar_config(disable=True)
     images, prompts = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), ["a cat", "dogs"]
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
-    run = dict(strength=strength, num_inference_steps=STEPS, guidance_scale=7.5, output_type="latent")
+    run = {"strength": strength, "num_inference_steps": STEPS, "guidance_scale": 7.5, "output_type": "latent"}
     theirs = edit(prompts, image=images, generator=generators, **run).images
     other = edit(
         prompts, image=images, generator=[torch.Generator().manual_seed(seed) for seed in (7, 8)], **run
@@ -109,11 +114,12 @@ def test_guidance_for_a_part_equals_the_pipeline_cut_off(pair):
     noise = row_noise((4, 8, 8), [1, 2])
 
     def cut(running, step, _timestep, tensors):
-        if step != 4: return {}
-        running._guidance_scale = 0.
+        if step != 4:
+            return {}
+        running._guidance_scale = 0.0
         return {"prompt_embeds": tensors["prompt_embeds"].chunk(2)[1]}
 
-    run = dict(latents=noise, num_inference_steps=STEPS, guidance_scale=7.5, output_type="latent")
+    run = {"latents": noise, "num_inference_steps": STEPS, "guidance_scale": 7.5, "output_type": "latent"}
     theirs = pipe(
         ["a", "b"], callback_on_step_end=cut, callback_on_step_end_tensor_inputs=["prompt_embeds"], **run
     ).images
@@ -124,7 +130,8 @@ def test_guidance_for_a_part_equals_the_pipeline_cut_off(pair):
 
 
 def test_a_mixed_batch_equals_its_rows_alone(pair):
-    "Different starts, scales, prompts and switches in one batch: after decoding no pixel moves by more than 2 of 255."
+    """Different starts, scales, prompts and switches in one batch: after decoding no pixel moves by more than
+    2 of 255."""
     _, backbone = pair
     seeds, starts, scales, switches = (
         [1, 2, 3, 4, 5],
@@ -161,7 +168,8 @@ def test_a_mixed_batch_equals_its_rows_alone(pair):
 
 # --- the closed form
 
-def toy(std=(.1, .3)):
+
+def toy(std=(0.1, 0.3)):
     return ToyBackbone(
         torch.stack([torch.full((1, 4, 4), -0.5), torch.full((1, 4, 4), 0.5)]),
         torch.tensor(std),
@@ -183,8 +191,9 @@ def test_single_gaussian_is_the_flow_times_the_cosines(steps, index):
     )
     grid = model.timesteps(steps)
     stride = 1000 // steps
-    factor, spread = 1., float(model.std[index].flatten()[0])
-    for level in grid.tolist():                                                  # independent of ddim_step: the dot product formula
+    factor, spread = 1.0, float(model.std[index].flatten()[0])
+    # independent of ddim_step: the dot product formula
+    for level in grid.tolist():
         high, low = float(model.alphas_cumprod[level]), float(model.alphas_cumprod[max(level - stride, 0)])
         factor *= ((high * low) ** 0.5 * spread**2 + ((1 - high) * (1 - low)) ** 0.5) / (
             high * spread**2 + 1 - high
@@ -207,7 +216,7 @@ def test_first_order_convergence_to_the_exact_flow_and_on_the_mixture():
     for steps in (50, 100, 200):
         begin = int((model.timesteps(steps) > 901).sum())
         assert int(model.timesteps(steps)[begin]) == 901
-        how = dict(settings=SamplingSettings(steps, guidance_scale=1), start_step=begin)
+        how = {"settings": SamplingSettings(steps, guidance_scale=1), "start_step": begin}
         errors[steps] = (
             (
                 denoise(model, at_901, [model.embed(["day"] * 8)], **how)
@@ -256,7 +265,7 @@ def test_two_stages_use_the_prompt_of_their_step():
 def test_strength_zero_returns_the_source_and_input_is_unchanged():
     model, latents = toy(), row_noise((1, 4, 4), [1, 2]).double()
     before = latents.clone()
-    begin = start_step(.03, 25)
+    begin = start_step(0.03, 25)
     assert begin == 25
     level = -1 if begin == 25 else int(model.timesteps(25)[begin])
     noisy = add_noise(model, latents, row_noise((1, 4, 4), [8, 9]), level)
@@ -273,10 +282,10 @@ def test_unguided_rows_cost_one_evaluation():
     )
     noise, prompts = row_noise((1, 4, 4), [1, 2, 3]).double(), [model.embed(["day"] * 3)]
     for settings, start, cost in (
-        (dict(guidance_scale=1), 0, 75),
-        (dict(guidance_scale=(7.5, 1, 1)), 0, 100),
-        (dict(guidance_until=0.5), 0, 75 + 36),
-        (dict(guidance_scale=1), [0, 20, 25], 30),
+        ({"guidance_scale": 1}, 0, 75),
+        ({"guidance_scale": (7.5, 1, 1)}, 0, 100),
+        ({"guidance_until": 0.5}, 0, 75 + 36),
+        ({"guidance_scale": 1}, [0, 20, 25], 30),
     ):
         evaluated.clear()
         denoise(model, noise, prompts, settings=SamplingSettings(**settings), start_step=start)
@@ -285,7 +294,7 @@ def test_unguided_rows_cost_one_evaluation():
 
 def test_global_random_state_is_untouched_and_noise_is_per_row():
     state = torch.get_rng_state()
-    noise = row_noise((2, 4, 4), [0, 2 ** 62, 0])
+    noise = row_noise((2, 4, 4), [0, 2**62, 0])
     assert (
         torch.equal(torch.get_rng_state(), state)
         and torch.equal(noise[0], noise[2])
@@ -325,12 +334,18 @@ def test_splits_and_strengths_of_the_papers_for_other_grids():
 def test_errors_say_what_to_do():
     model, noise = toy(), row_noise((1, 4, 4), [1, 2]).double()
     prompts = model.embed(["day"] * 2)
-    for bad in (-.1, 1.1, float("nan")):
-        with pytest.raises(GenaugError, match="between 0"): start_step(bad)
-        with pytest.raises(GenaugError, match="between 0"): suffixed_steps(bad, model.timesteps(25))
+    for bad in (-0.1, 1.1, float("nan")):
+        with pytest.raises(GenaugError, match="between 0"):
+            start_step(bad)
+        with pytest.raises(GenaugError, match="between 0"):
+            suffixed_steps(bad, model.timesteps(25))
     with pytest.raises(GenaugError, match="one per row"):
         denoise(model, noise, [prompts], settings=SamplingSettings(guidance_scale=[1, 2, 3]))
-    with pytest.raises(GenaugError, match="list of prompt embeddings"): denoise(model, noise, prompts)
-    with pytest.raises(GenaugError, match="one row for each"): denoise(model, noise, [prompts[:1]])
-    with pytest.raises(GenaugError, match="switch_steps"): denoise(model, noise, [prompts, prompts])
-    with pytest.raises(GenaugError, match="switch_steps"): sampling.switch_table([[1, 2]], 1, 2)
+    with pytest.raises(GenaugError, match="list of prompt embeddings"):
+        denoise(model, noise, prompts)
+    with pytest.raises(GenaugError, match="one row for each"):
+        denoise(model, noise, [prompts[:1]])
+    with pytest.raises(GenaugError, match="switch_steps"):
+        denoise(model, noise, [prompts, prompts])
+    with pytest.raises(GenaugError, match="switch_steps"):
+        sampling.switch_table([[1, 2]], 1, 2)

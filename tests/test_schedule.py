@@ -1,16 +1,21 @@
-"The training schedule: pairing of arms, every use and partner rule, what is refused, and uses and rules of ones own."
+"""The training schedule: pairing of arms, every use and partner rule, what is refused, and uses and rules of
+ones own."""
+
 import dataclasses
 import inspect
 
 import numpy as np
 import pytest
 
-from genaug.classifier import ImageStore, train_classifier, training_preset
-from genaug.core import GenaugError, LabeledImages, PartnerRule, stored_kind
+from genaug.classifier import ImageStore, train_classifier
+from genaug.training_presets import training_preset
+from genaug.messages import GenaugError
+from genaug.contracts import PartnerRule
+from genaug.identity import stored_kind
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
-from genaug.networks import View
+from genaug.views import View
 from genaug.schedule import (
     USES,
     Append,
@@ -25,20 +30,14 @@ from genaug.schedule import (
     slot_class,
     training_use,
 )
+from toy_sets import noise_set
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))
 
 
 def make(labels, prefix, info=None, task="single", classes=3, size=8, seed=0):
-    pixels = list(np.random.default_rng(seed).integers(0, 256, (len(labels), size, size, 3)).astype(np.uint8))
-    return LabeledImages(
-        pixels,
-        np.array(labels),
-        tuple("abc"[:classes]),
-        [f"{prefix}{i}" for i in range(len(labels))],
-        task,
-        info=info,
-    )
+    names = tuple("abc"[:classes])
+    return noise_set(labels, names, size=size, seed=seed, ids=prefix + "{}", task=task, info=info)
 
 
 REAL = make([0, 0, 0, 1, 1, 2], "photo")
@@ -182,19 +181,32 @@ def test_plan_describes_the_mixture():
     assert row.mix_weight == CutMix().describe(row.mix_seed, 8)["weight"]
 
 
-@pytest.mark.parametrize("synthetic, use, settings, words", [
-    (MADE, "swap", {}, "choose one of"),
-    (MADE, "swap_class", {"replace": 1.5}, "at least 0 and at most 1"),
-    (MADE, "swap_class", {"weigh": "both"}, "sampling"),
-    (make([0], "row", classes=2), "swap_class", {}, "class names"),
-    (MADE[[]], "swap_class", {}, "No synthetic image was used"),
-    (None, "only", {}, "give a synthetic set"),
-    (dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8), "swap_class", {}, "No synthetic image was used"),
-    (dataclasses.replace(MADE, info=[{"sources": []}] * 8), "swap_own", {}, "No synthetic image was used"),
-    (dataclasses.replace(MADE, info=[{"weight": -1.0}] * 8), "swap_class", {}, "not negative"),
-    (MADE, "two_stage", {}, "epochs"),
-    (MADE, "partners", {}, "No synthetic image was used"),
-])
+@pytest.mark.parametrize(
+    "synthetic, use, settings, words",
+    [
+        (MADE, "swap", {}, "choose one of"),
+        (MADE, "swap_class", {"replace": 1.5}, "at least 0 and at most 1"),
+        (MADE, "swap_class", {"weigh": "both"}, "sampling"),
+        (make([0], "row", classes=2), "swap_class", {}, "class names"),
+        (MADE[[]], "swap_class", {}, "No synthetic image was used"),
+        (None, "only", {}, "give a synthetic set"),
+        (
+            dataclasses.replace(MADE, info=[{"weight": 0.0}] * 8),
+            "swap_class",
+            {},
+            "No synthetic image was used",
+        ),
+        (
+            dataclasses.replace(MADE, info=[{"sources": []}] * 8),
+            "swap_own",
+            {},
+            "No synthetic image was used",
+        ),
+        (dataclasses.replace(MADE, info=[{"weight": -1.0}] * 8), "swap_class", {}, "not negative"),
+        (MADE, "two_stage", {}, "epochs"),
+        (MADE, "partners", {}, "No synthetic image was used"),
+    ],
+)
 def test_what_cannot_be_shown_is_refused(synthetic, use, settings, words):
     with pytest.raises(GenaugError, match=words):
         TrainingSchedule(REAL, synthetic, showing=Showing(training_use(use, **settings)))
@@ -271,6 +283,7 @@ def test_the_stage_share_counts_in_what_is_stored_only_where_it_is_set():
 
 class Twice(TrainingUse):
     "A use that the library does not know: a photograph, and its first variant with half the weight."
+
     word = "twice"
 
     def shown(self, schedule, epoch, order, coins):
@@ -284,6 +297,7 @@ class Twice(TrainingUse):
 @dataclasses.dataclass(frozen=True)
 class SameSlot(PartnerRule):
     "A rule that the library does not know: the photograph of the slot."
+
     shift: int = 0
 
     def partners(self, schedule, epoch, rows):
@@ -304,7 +318,7 @@ def test_a_use_and_a_rule_of_ones_own_train_a_classifier():
     assert len(plan) == 12
     assert all(row.partner == f"real:photo{(int(row.real_id[-1]) + 1) % 6}" for row in plan.rows)
     trained = train_classifier(REAL, MADE, QUICK, showing)
-    assert trained.fed == {"updates": 3, "epochs": 3, "rows": 36, "synthetic": 18, "mixed": 36}
+    assert trained.shown == {"updates": 3, "epochs": 3, "rows": 36, "synthetic": 18, "mixed": 36}
 
 
 def test_what_is_computed_once_is_computed_once():

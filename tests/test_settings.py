@@ -1,4 +1,5 @@
-"""Every field of every method, mixer, balancer and part takes what it is declared to take and refuses the rest in one sentence, before any work."""
+"""Every field of every method, mixer, balancer and part takes what it is declared to take and refuses the
+rest in one sentence, before any work."""
 
 import csv
 import dataclasses
@@ -11,39 +12,24 @@ import pytest
 import torch
 from toy_world import toy_backbone, toy_photographs
 
+from genaug import fusion_partners
 from genaug.balance.smote import combine_labels, points_of
-from genaug.classifier import PRESETS
-from genaug.core import (
-    Augmenter,
-    Budget,
-    GenaugError,
-    Part,
-    as_typed,
-    check_settings,
-    declared,
-    with_settings,
-)
-from genaug.experiment import arm_text
+from genaug.training_presets import PRESETS
+from genaug.contracts import Augmenter, Part
+from genaug.plans import Budget
+from genaug.messages import GenaugError
+from genaug.settings import as_typed, check_settings, declared, with_settings
+from genaug.results import arm_text
+from genaug.generators import sparse_codes
 from genaug.generators.common import GeneratorAugmenter
 from genaug.methods import feature_space
 from genaug.methods.diff_ii import circle_interpolate, turn_of
 from genaug.methods.feature_aligned import pooled
 from genaug.methods.feature_space import FeatureSpace
 from genaug.mixing.strong import make_policy
-from genaug.registry import (
-    Amounts,
-    examine_arms,
-    find_method,
-    groups,
-    make_arm,
-    method_names,
-    methods,
-    naming_parts,
-    parse_arm,
-    parse_methods,
-    parse_value,
-    show_value,
-)
+from genaug.arms import Amounts, make_arm, naming_parts, parse_arm, parse_methods, parse_value, show_value
+from genaug.arm_findings import examine_arms
+from genaug.registry import find_method, groups, method_names, methods
 from genaug.schedule import USES
 from genaug.training import SCHEDULES
 
@@ -83,7 +69,8 @@ def settable(instance):
 
 
 def outcome(text, field, plans=False):
-    "What becomes of an arm: '' when it is built (and plans) or is refused by the name of the field, otherwise what went wrong."
+    """What becomes of an arm: '' when it is built (and plans) or is refused by the name of the field,
+    otherwise what went wrong."""
     try:
         arm = make_arm(text, BACKBONE)
         if plans and not field.endswith("weights"):  # files are looked at by the network that reads them
@@ -272,7 +259,8 @@ def test_the_canonical_text_of_an_arm_is_a_fixed_point():
     draw, wrong = random.Random(1), []
     for _ in range(1000):
         fields = ";".join(
-            f"{''.join(draw.choice(string.ascii_lowercase) for _ in range(6))}{number}={show_value(random_value(draw))}"
+            "".join(draw.choice(string.ascii_lowercase) for _ in range(6))
+            + f"{number}={show_value(random_value(draw))}"
             for number in range(draw.randrange(1, 4))
         )
         arm = parse_arm(
@@ -567,7 +555,9 @@ def test_what_a_method_cannot_do_with_a_set_is_an_error(text, task, names, kind)
 
 @pytest.mark.parametrize("text", ["diff-ii", "smote", "diff-aug+smote", "loft"])
 def test_classes_with_one_photograph_are_noted_where_pairs_are_taken(text):
-    notes = lambda counts: [one.kind for one in examine_arms([text], ["zero", "one"], counts=counts)]
+    def notes(counts):
+        return [one.kind for one in examine_arms([text], ["zero", "one"], counts=counts)]
+
     assert notes({"zero": 1, "one": 5}) == ["single-photograph"]
     assert notes({"zero": 2, "one": 5}) == []
 
@@ -582,12 +572,12 @@ def test_a_value_that_is_no_text_is_not_taken_for_one():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: feature_space.normalise(8, "layer"),
-        lambda: feature_space.imitation_loss(torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1, 1), "kl"),
-        lambda: feature_space.class_weights(np.ones((2, 2)), "inverse"),
-        lambda: feature_space.code_classifier("vgg", 3, 2, (64, 64)),
+        lambda: sparse_codes.normalise(8, "layer"),
+        lambda: sparse_codes.imitation_loss(torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1, 1), "kl"),
+        lambda: sparse_codes.class_weights(np.ones((2, 2)), "inverse"),
+        lambda: sparse_codes.code_classifier("vgg", 3, 2, (64, 64)),
         lambda: feature_space.from_tail(*[torch.ones(1, 1, 1, dtype=torch.bool)] * 3, "xor"),
-        lambda: list(feature_space.distances_to(None, None, "pixels", [])),
+        lambda: list(fusion_partners.distances_to(None, None, "pixels", [])),
         lambda: points_of(toy_photographs(), "features"),
         lambda: combine_labels(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), "vote"),
         lambda: circle_interpolate(

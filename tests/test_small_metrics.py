@@ -1,37 +1,37 @@
-"""Metrics of no image, one image, two images, of one class, of equal features and of numbers that are not finite: a value, NaN, or a sentence."""
+"""Metrics of no image, one image, two images, of one class, of equal features and of numbers that are not
+finite: a value, NaN, or a sentence."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from genaug.classifier import TrainedClassifier, train_classifier, train_judge, training_preset
-from genaug.core import GenaugError, LabeledImages
-from genaug.experiment import Jury, label_recall, measure_labels, measure_set, within_class_lpips
+from genaug.trained_classifier import TrainedClassifier
+from genaug.classifier import train_classifier
+from genaug.judge import train_judge
+from genaug.training_presets import training_preset
+from genaug.messages import GenaugError
+from genaug.evaluators import Evaluators, label_recall, measure_labels, measure_set, within_class_lpips
 from genaug.metrics import classification as rates
 from genaug.metrics import images as distances
-from genaug.networks import ImageFeatures, cached_features, make_network, View
+from genaug.features import ImageFeatures, cached_features
+from genaug.networks import make_network
+from genaug.views import View
+from toy_sets import noise_set
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
 def pictures(count, classes=2, seed=0, task="single", equal=False):
-    draw = np.random.default_rng(seed)
-    pixels = [
-        np.full((16, 16, 3), 90, np.uint8) if equal else draw.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-        for _ in range(count)
-    ]
-    labels = np.array([number % classes for number in range(count)], np.int64)
-    labels = np.eye(classes, dtype=np.float32)[labels] if task == "multi" else labels
-    return LabeledImages(
-        pixels, labels, tuple("abcdefgh"[:classes]), [f"{seed}-{number}" for number in range(count)], task
-    )
+    labels, (low, high) = np.arange(count) % classes, (90, 91) if equal else (0, 256)
+    labels = np.eye(classes)[labels] if task == "multi" else labels
+    names, ids = tuple("abcdefgh"[:classes]), f"{seed}-{{}}"
+    return noise_set(labels, names, size=16, seed=seed, low=low, high=high, ids=ids, task=task)
 
 
 @pytest.fixture(scope="module")
-def jury():
+def evaluators():
     network = ImageFeatures(
         "letters", make_network("letters", 26, weights="embedded").eval(), View(padding=0)
     )
@@ -40,7 +40,7 @@ def jury():
     def of(classes, task="single"):
         pool = pictures(12, classes, 9, task)
         if (classes, task) not in judges:
-            judges[classes, task] = Jury(
+            judges[classes, task] = Evaluators(
                 train_classifier(pool, preset=training_preset("judge", updates=2)), network, pool
             )
         return judges[classes, task]
@@ -54,9 +54,9 @@ def jury():
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("photographs", [1, 2, 6])
 @pytest.mark.parametrize("classes, equal", [(2, False), (1, False), (2, True)])
-def test_a_small_set_has_values_or_nan_and_says_of_how_many(count, photographs, classes, equal, jury):
+def test_a_small_set_has_values_or_nan_and_says_of_how_many(count, photographs, classes, equal, evaluators):
     rows = measure_set(
-        pictures(count, classes, 1, equal=equal), pictures(photographs, classes, 2), jury(classes)
+        pictures(count, classes, 1, equal=equal), pictures(photographs, classes, 2), evaluators(classes)
     )
     assert all(not math.isinf(value) for _, _, value, _ in rows)
     assert all(number >= 1 for *_, number in rows)
@@ -66,16 +66,16 @@ def test_a_small_set_has_values_or_nan_and_says_of_how_many(count, photographs, 
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_no_picture_is_a_sentence(task, jury):
+def test_no_picture_is_a_sentence(task, evaluators):
     with pytest.raises(GenaugError, match="no image|at least 1 image"):
-        measure_set(pictures(0, 2, 1, task), pictures(4, 2, 2, task), jury(2, task))
+        measure_set(pictures(0, 2, 1, task), pictures(4, 2, 2, task), evaluators(2, task))
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("photographs", [1, 2])
-def test_a_small_set_with_several_labels(count, photographs, jury):
+def test_a_small_set_with_several_labels(count, photographs, evaluators):
     rows = measure_labels(
-        pictures(count, 3, 1, "multi"), pictures(photographs, 3, 2, "multi"), jury(3, "multi")
+        pictures(count, 3, 1, "multi"), pictures(photographs, 3, 2, "multi"), evaluators(3, "multi")
     )
     assert all(not math.isinf(value) for _, _, value, _ in rows)
     assert all(
@@ -84,10 +84,12 @@ def test_a_small_set_with_several_labels(count, photographs, jury):
     )
 
 
-def test_equal_photographs_give_no_ratio(jury):
+def test_equal_photographs_give_no_ratio(evaluators):
     rows = {
         metric: value
-        for metric, part, value, _ in measure_set(pictures(4, 2, 1), pictures(6, 2, equal=True), jury(2))
+        for metric, part, value, _ in measure_set(
+            pictures(4, 2, 1), pictures(6, 2, equal=True), evaluators(2)
+        )
         if not part
     }
     assert math.isnan(rows["nearest_ratio@letters"])
@@ -103,9 +105,9 @@ def test_recall_of_nothing_promised():
     assert math.isnan(value) and number == 0
 
 
-def test_a_judge_answers_for_no_picture(jury):
-    assert jury(2).judge.predict(pictures(0)).shape == (0, 2)
-    assert len(jury(2).judge.features(pictures(0))) == 0
+def test_a_judge_answers_for_no_picture(evaluators):
+    assert evaluators(2).judge.predict(pictures(0)).shape == (0, 2)
+    assert len(evaluators(2).judge.features(pictures(0))) == 0
 
 
 # distances
@@ -287,8 +289,8 @@ def test_one_and_two_equal_values():
     "damage",
     [lambda data: b"", lambda data: data[:-5], lambda data: b"[]" + data, lambda data: bytes(len(data))],
 )
-def test_damaged_features_are_computed_again(damage, jury, tmp_path):
-    network, images = jury(2).network, pictures(3)
+def test_damaged_features_are_computed_again(damage, evaluators, tmp_path):
+    network, images = evaluators(2).network, pictures(3)
     expected = cached_features(network, images, tmp_path)
     (path,) = (tmp_path / "features").iterdir()
     path.write_bytes(damage(path.read_bytes()))

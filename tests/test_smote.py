@@ -1,4 +1,6 @@
-"SMOTE: the neighbours and the distribution of imbalanced-learn, plans that grow by prefix, tiny classes, label rules, and the mixer."
+"""SMOTE: the neighbours and the distribution of imbalanced-learn, plans that grow by prefix, tiny classes,
+label rules, and the mixer."""
+
 import dataclasses
 import itertools
 import json
@@ -24,31 +26,23 @@ from genaug.balance.smote import (
     neighbour_table,
     points_of,
 )
-from genaug.core import Budget, GenaugError, LabeledImages, Mixer, PlanRow
-from genaug.painting import synthesize
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.contracts import Mixer
+from genaug.synthesis import synthesize
+from toy_sets import noise_set
 
 CLASSES = ("wren", "owl", "kite")
 
 
 def photographs(counts=(7, 4, 1), size=(6, 6), seed=0):
-    draw, targets = (
-        np.random.default_rng(seed),
-        [index for index, count in enumerate(counts) for _ in range(count)],
-    )
-    return LabeledImages(
-        [draw.integers(0, 256, (*size, 3)).astype(np.uint8) for _ in targets],
-        targets,
-        CLASSES[: len(counts)],
-        [f"p{place}" for place in range(len(targets))],
-    )
+    targets = np.repeat(np.arange(len(counts)), counts)
+    return noise_set(targets, CLASSES[: len(counts)], size=size, seed=seed, ids="p{}")
 
 
 def several(labels, seed=0):
-    draw = np.random.default_rng(seed)
-    pixels = [draw.integers(0, 256, (5, 5, 3)).astype(np.uint8) for _ in labels]
-    return LabeledImages(
-        pixels, np.array(labels, np.float32), CLASSES, [f"p{place}" for place in range(len(labels))], "multi"
-    )
+    return noise_set(labels, CLASSES, size=5, seed=seed, ids="p{}", task="multi")
 
 
 def rows_of(real, copies=3, seed=0, **fields):
@@ -62,7 +56,7 @@ def marked_samples(points, classes, index, count):
     made, _ = SMOTE(sampling_strategy=wanted, random_state=0).fit_resample(
         np.hstack([points, np.eye(len(points))]), classes
     )
-    return made[len(points):, :points.shape[1]], made[len(points):, points.shape[1]:]
+    return made[len(points) :, : points.shape[1]], made[len(points) :, points.shape[1] :]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +98,7 @@ def test_imbalanced_learn_draws_from_our_neighbours_on_our_lines(cloud):
     for place in np.flatnonzero(classes == 1):
         for other in near[place]:
             pair = frozenset((int(place), int(other)))
-            chances[pair] = chances.get(pair, 0) + 1 / 60       # twelve images, five neighbours each
+            chances[pair] = chances.get(pair, 0) + 1 / 60  # twelve images, five neighbours each
     counted = {pair: pairs.count(pair) for pair in set(pairs) if len(pair) == 2}
     assert set(counted) == set(chances) and sum(counted.values()) == 3000
     assert chisquare(list(counted.values()), [3000 * chances[pair] for pair in counted]).pvalue > 1e-3
@@ -221,10 +215,8 @@ def test_latents_are_the_weighted_mean_decoded():
 
 
 def test_sizes_and_channels_may_differ():
-    draw = np.random.default_rng(0)
-    shapes = ((6, 8, 3), (12, 5), (70, 90, 3), (9, 9, 1))
-    real = LabeledImages(
-        [draw.integers(0, 256, shape).astype(np.uint8) for shape in shapes], [0] * 4, ("wren",), list("abcd")
+    real = noise_set(
+        [0] * 4, ("wren",), shapes=((6, 8, 3), (12, 5), (70, 90, 3), (9, 9, 1)), ids=list("abcd")
     )
     smote, rows = rows_of(real, copies=4)
     assert points_of(real).shape == (4, 3 * DISTANCE_EDGE**2) and points_of(real[[0]]).shape == (1, 3 * 6 * 8)

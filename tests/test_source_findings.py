@@ -1,4 +1,5 @@
-"""What is wrong with a source is said through one channel: layouts one level off, label tables, values of files, near copies."""
+"""What is wrong with a source is said through one channel: layouts one level off, label tables, values of
+files, near copies."""
 
 import csv
 import io
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from genaug import data
-from genaug.core import Finding, GenaugError
+from genaug.data.sources import examine_source, formats, open_source
+from genaug.messages import Finding, GenaugError
 
 
 def picture(path, seed=0, size=(24, 20), **options):
@@ -31,14 +32,14 @@ def grow(root, *folders, each=2, seed=0):
 
 
 def found(source, **options):
-    report = data.examine_source(source, formats=data.formats(), **options)
+    report = examine_source(source, formats=formats(), **options)
     return {finding.kind: finding for finding in report.findings}
 
 
 def errors(source):
     return [
         finding
-        for finding in data.examine_source(source, formats=data.formats()).findings
+        for finding in examine_source(source, formats=formats()).findings
         if finding.severity == "error"
     ]
 
@@ -51,7 +52,7 @@ def test_a_report_holds_findings_of_the_core_and_a_python_program_is_not_warned_
     (tmp_path / "cat" / "bad.png").write_text("a letter")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = data.examine_source(tmp_path)
+        report = examine_source(tmp_path)
     assert all(isinstance(finding, Finding) for finding in report.findings)
     assert [finding.where for finding in report.errors] == ["cat/bad.png"]
     assert list(report.sets) == ["all"]
@@ -59,15 +60,15 @@ def test_a_report_holds_findings_of_the_core_and_a_python_program_is_not_warned_
     with pytest.raises(GenaugError, match="not a picture"):
         report.raise_first()
     with pytest.raises(GenaugError, match="not a picture"):
-        data.open_source(tmp_path)
-    assert len(data.open_source(tmp_path, strict=False)["all"]) == 4
+        open_source(tmp_path)
+    assert len(open_source(tmp_path, strict=False)["all"]) == 4
 
 
 @pytest.mark.parametrize(
     "source", ["no/such/folder", "cub:/data", "label-table:", "label-table:no/such/folder"]
 )
 def test_a_source_that_is_none_is_a_finding_too(source):
-    report = data.examine_source(source, formats=data.formats())
+    report = examine_source(source, formats=formats())
     assert [finding.kind for finding in report.errors] == ["source"]
     assert report.sets == {}
     with pytest.raises(GenaugError):
@@ -79,7 +80,7 @@ def test_the_first_error_tells_how_many_more_there_are(tmp_path):
     for number in range(3):
         (tmp_path / "cat" / f"bad{number}.png").write_text("a letter")
     with pytest.raises(GenaugError, match=r"\(2 more: `genaug check` lists them all.\)"):
-        data.open_source(tmp_path)
+        open_source(tmp_path)
 
 
 # ---- one level too high or too deep
@@ -115,7 +116,7 @@ def test_a_tree_whose_parts_would_be_read_as_classes_is_an_error_that_names_the_
     assert first.kind in ("parts-inside", "folds", "no-class-folders", "no-train")
     assert ":" in first.message
     with pytest.raises(GenaugError):
-        data.open_source(tmp_path)
+        open_source(tmp_path)
 
 
 def test_the_remedy_is_the_folder_to_give(tmp_path):
@@ -127,7 +128,7 @@ def test_the_remedy_is_the_folder_to_give(tmp_path):
 def test_test_pictures_do_not_enter_the_pool_of_a_lenient_opening(tmp_path):
     grow(tmp_path, *WRAPPED["wrapped"])
     with pytest.raises(GenaugError, match="trained on"):
-        data.open_source(tmp_path, strict=False)
+        open_source(tmp_path, strict=False)
 
 
 FINE = {
@@ -191,7 +192,7 @@ def test_tables_and_annotations_beside_the_pictures_are_named(tmp_path):
 
 def test_hidden_copies_of_notebooks_are_no_class(tmp_path):
     grow(tmp_path, "cat", "dog", ".ipynb_checkpoints", "cat/.ipynb_checkpoints")
-    report = data.examine_source(tmp_path)
+    report = examine_source(tmp_path)
     assert report.class_names == ("cat", "dog")
     assert report.ok
     assert len(report.sets["all"]) == 4
@@ -258,7 +259,7 @@ def test_a_spreadsheet_does_not_hide_a_shared_patient(fruit):
 def test_a_text_named_png_is_an_error_and_its_row_is_left_out(fruit):
     (fruit / "3.png").write_text("a letter")
     assert found(f"label-table:{fruit}")["not-an-image"].where == "3.png"
-    assert len(data.open_source(f"label-table:{fruit}", formats=data.formats(), strict=False)["train"]) == 7
+    assert len(open_source(f"label-table:{fruit}", formats=formats(), strict=False)["train"]) == 7
 
 
 @pytest.mark.parametrize("content, kind", [(b"", "empty-file"), ("half", "corrupt")])

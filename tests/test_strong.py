@@ -1,4 +1,6 @@
-"Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a schedule."
+"""Strong augmentation: the same as torchvision under one seed, for every image alone, and every slot of a
+schedule."""
+
 import dataclasses
 
 import numpy as np
@@ -6,12 +8,15 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from genaug.classifier import train_classifier, training_preset
-from genaug.core import GenaugError, LabeledImages
+from genaug.classifier import train_classifier
+from genaug.training_presets import training_preset
+from genaug.messages import GenaugError
 from genaug.mixing.mixup import MixUp
-from genaug.mixing.strong import POLICIES, StrongAugmentation, make_policy, transform_each
-from genaug.networks import View
+from genaug.mixing.strong import POLICIES, StrongAugmentation, make_policy
+from genaug.mixing.augmix import transform_each
+from genaug.views import View
 from genaug.schedule import Showing, TrainingSchedule, epoch_plan
+from toy_sets import noise_set
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 REFERENCES = {
@@ -102,10 +107,7 @@ def test_settings_name_the_policy_and_replacing_it_changes_the_transform():
 
 
 def photographs(count=6):
-    pixels = list(np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8))
-    return LabeledImages(
-        pixels, np.arange(count) % 2, ("a", "b"), [f"photo{position}" for position in range(count)]
-    )
+    return noise_set(np.arange(count) % 2, ("a", "b"), ids="photo{}")
 
 
 def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
@@ -117,7 +119,7 @@ def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
         assert (one.real_id, one.shown, one.view_seed) == (two.real_id, two.shown, two.view_seed)
         assert two.mix == "strong-augmentation" and two.mix_weight == 1.0
     preset = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
-    assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).fed == {
+    assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).shown == {
         "updates": 4,
         "epochs": 2,
         "rows": 12,

@@ -1,4 +1,6 @@
-"""Suffixes: published lists, captions of training images only, any language model, answers however they are written, the filter, the file, the command."""
+"""Suffixes: published lists, captions of training images only, any language model, answers however they are
+written, the filter, the file, the command."""
+
 import json
 import os
 import threading
@@ -10,34 +12,33 @@ import pytest
 import torch
 
 from genaug import datasets
-from genaug.cli import find_suffixes, run
-from genaug.core import GenaugError, LabeledImages
-from genaug.data import Manifest, few_shot
+from genaug.cli import run
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.data.splits import Manifest, few_shot
 from genaug.prompts import read_suffixes
+from genaug.captioners import BlipCaptioner, read_captions
+from genaug.language_models import LanguageModel, LocalLanguageModel, ServerLanguageModel, open_language_model
 from genaug.suffixes import (
-    BlipCaptioner,
-    LanguageModel,
-    LocalLanguageModel,
-    ServerLanguageModel,
     begins_setting,
     draw_captions,
     filter_suffixes,
+    find_suffixes,
     instruction,
     known_captions,
     make_suffixes,
     named_class,
-    open_language_model,
     parse_suffixes,
     prefix_for,
     published_lists,
     published_suffixes,
-    read_captions,
     setting_of,
     stem,
     suffixes_from_captions,
     summarize,
     write_suffixes,
 )
+import contextlib
 
 KEY = "sk-very-secret-0123456789"
 WORDS = "a photo of seven on grass gravel fur stars with blue"
@@ -77,33 +78,34 @@ def blip(tmp_path_factory):
         BlipImageProcessor,
         BlipProcessor,
     )
+
     folder, names = (
         tmp_path_factory.mktemp("blip") / "tiny-blip",
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS.split()],
     )
-    layer = dict(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        projection_dim=32,
-        initializer_range=0.5,
-    )
-    text = dict(
-        vocab_size=len(names),
-        encoder_hidden_size=32,
-        max_position_embeddings=64,
-        bos_token_id=5,
-        pad_token_id=0,
-        eos_token_id=3,
-        sep_token_id=3,
-    )
+    layer = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": 32,
+        "initializer_range": 0.5,
+    }
+    text = {
+        "vocab_size": len(names),
+        "encoder_hidden_size": 32,
+        "max_position_embeddings": 64,
+        "bos_token_id": 5,
+        "pad_token_id": 0,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BlipForConditionalGeneration(
             BlipConfig(
                 text_config=layer | text,
-                vision_config=layer | dict(image_size=32, patch_size=8),
+                vision_config=layer | {"image_size": 32, "patch_size": 8},
                 projection_dim=32,
                 image_text_hidden_size=32,
             )
@@ -125,6 +127,7 @@ def gpt(tmp_path_factory):
     "A language model's folder of the smallest kind, with random weights."
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
     folder, words = (
         tmp_path_factory.mktemp("gpt") / "tiny-gpt",
         Tokenizer(
@@ -161,7 +164,9 @@ def gpt(tmp_path_factory):
 
 @pytest.fixture
 def server():
-    "A server that answers with whatever `reply` (status, body or function of the request) says, and keeps what it was asked."
+    """A server that answers with whatever `reply` (status, body or function of the request) says, and keeps
+    what it was asked."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             asked = {
@@ -176,13 +181,14 @@ def server():
             if code == 302:
                 self.send_header("Location", f"http://127.0.0.1:{here.server_port}/elsewhere")
             self.end_headers()
-            try:
+            with contextlib.suppress(OSError):
                 self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
-            except OSError:
-                pass
 
-        def do_GET(self): here.asked.append({"path": self.path, "key": self.headers.get("Authorization")})
-        def log_message(self, *_): pass
+        def do_GET(self):
+            here.asked.append({"path": self.path, "key": self.headers.get("Authorization")})
+
+        def log_message(self, *_):
+            pass
 
     here = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     here.daemon_threads, here.asked, here.reply, here.delay = True, [], said("a photo of a bird on a wire"), 0
@@ -194,10 +200,12 @@ def server():
     here.server_close()
 
 
-def said(text): return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}
+def said(text):
+    return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
 # the published lists
+
 
 def test_all_lists_are_there_as_printed():
     wanted = {f"{name}-{shots}-shot" for name in ("cub", "car", "aircraft", "pet") for shots in (5, 10)} | {
@@ -226,6 +234,7 @@ def test_all_lists_are_there_as_printed():
 
 def test_every_list_names_its_source():
     from genaug.suffixes import _list_files
+
     for path in _list_files().values():
         first, *rest = path.read_text(encoding="utf-8").splitlines()
         assert (
@@ -251,6 +260,7 @@ def test_the_suffixes_option_takes_a_published_list():
 
 
 # counting
+
 
 @pytest.mark.parametrize("seed", range(5))
 def test_known_captions_give_a_subset_of_the_sets_suffixes(pool, seed):
@@ -314,6 +324,7 @@ def test_lacking_captions_are_counted(info):
 
 # the captioner
 
+
 def test_only_training_images_are_described(captioner, pool, tmp_path):
     sets = datasets.load("digit-scenes")
     manifest = Manifest.build(sets, 0, 1)
@@ -361,6 +372,7 @@ def test_the_cache_is_by_content_and_a_killed_run_goes_on(captioner, pool, tmp_p
             raise KeyboardInterrupt
         calls.append(len(arrays))
         return describe(arrays)
+
     monkeypatch.setattr(captioner, "describe", dying)
     with pytest.raises(KeyboardInterrupt):
         captioner.captions(pool[:6], pool.ids, cache, batch_size=2)
@@ -429,6 +441,7 @@ def test_what_is_no_captioner(gpt, blip, tmp_path):
 
 # language models
 
+
 def test_a_local_language_model(gpt):
     model = LocalLanguageModel(gpt, max_new_tokens=5)
     answer = model.complete("a photo of a digit")
@@ -461,7 +474,7 @@ def test_a_server(server, monkeypatch):
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
     model = open_language_model(server.address, "llama")
     assert model.complete("hello é") == "a photo of a bird on a wire" and KEY not in repr(vars(model))
-    asked, = server.asked
+    (asked,) = server.asked
     assert (
         asked["path"] == "/v1/chat/completions"
         and asked["key"] == f"Bearer {KEY}"
@@ -493,7 +506,18 @@ def test_addresses(path, wanted):
     )
 
 
-@pytest.mark.parametrize("address", ["ftp://host", "https://", "https://user:word@host/v1", "https://host/v1?key=1", "https://host/v1#a", "http://[::1", "http://host:port"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://host",
+        "https://",
+        "https://user:word@host/v1",
+        "https://host/v1?key=1",
+        "https://host/v1#a",
+        "http://[::1",
+        "http://host:port",
+    ],
+)
 def test_wrong_addresses_are_refused_without_repeating_them(address):
     with pytest.raises(GenaugError, match="GENAUG_LLM_KEY") as error:
         ServerLanguageModel(address, "m")
@@ -586,6 +610,7 @@ def test_the_name_of_a_model_belongs_to_an_address(gpt):
 
 # summaries
 
+
 def test_the_draw():
     captions = [f"a bird on {number}" for number in range(500)]
     drawn = draw_captions(captions, 200, 1)
@@ -659,6 +684,7 @@ def test_summaries_through_a_server(server):
 
 # the filter
 
+
 @pytest.mark.parametrize(
     "word, wanted",
     [
@@ -713,7 +739,10 @@ def test_a_class_called_by_a_common_word_counts_whole():
 def test_the_aircraft_list():
     kept, dropped = filter_suffixes(published_suffixes("aircraft-10-shot"), metaclass="aircraft")
     assert len(kept) == 5 and set(kept) | set(dropped) == set(published_suffixes("aircraft-10-shot"))
-    reason = lambda word: next(text for suffix, text in dropped.items() if word in suffix)
+
+    def reason(word):
+        return next(text for suffix, text in dropped.items() if word in suffix)
+
     assert (
         "'Honeywell' looks like a proper name" in reason("Honeywell")
         and "'stripe' is a marking" in reason("green stripe")
@@ -771,6 +800,7 @@ def test_all_published_suffixes_but_four_begin_like_a_setting():
 
 # the file
 
+
 def test_the_file_is_read_back_and_protected(tmp_path):
     path = tmp_path / "new" / "suffixes.txt"
     write_suffixes(
@@ -793,6 +823,7 @@ def test_the_file_is_read_back_and_protected(tmp_path):
 
 
 # the command
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
@@ -858,7 +889,10 @@ def test_what_one_caption_says_is_left_out_but_for_keep_all(tmp_path, capsys):
 
 def test_the_command_with_a_captioner_and_a_server(tmp_path, capsys, photos, blip, server, monkeypatch):
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
-    server.reply = said("1. a photo of a digit on grass\n2. a photo of a digit by a Honeywell sign\n3. a photo of a digit with sevens")
+    server.reply = said(
+        "1. a photo of a digit on grass\n2. a photo of a digit by a Honeywell sign\n3. a photo of a digit "
+        "with sevens"
+    )
     arguments = [
         "suffixes",
         str(photos),
@@ -982,18 +1016,39 @@ def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch, photos):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content, words", [(b"\x89PNG\r\n\x1a\n\x00\xff", "not UTF-8"), (b"", "has no suffix"), (b"on grass\nin \x1b[2Jsnow\n", "control or invisible"), ("on \u202egrass\n".encode(), "control or invisible"), (b"on a\0b\n", "control or invisible"),
-                                            (b"x" * 2_000_000, "more than 1,000,000"), (b"on %d\n" * 5 + b"".join(b"on %d\n" % number for number in range(1500)), "more than 1,000"), (b"on " + b"grass " * 200, "more than 300"), (b"# only a comment\n\n", "has no suffix")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "not UTF-8"),
+        (b"", "has no suffix"),
+        (b"on grass\nin \x1b[2Jsnow\n", "control or invisible"),
+        ("on \u202egrass\n".encode(), "control or invisible"),
+        (b"on a\0b\n", "control or invisible"),
+        (b"x" * 2_000_000, "more than 1,000,000"),
+        (b"on %d\n" * 5 + b"".join(b"on %d\n" % number for number in range(1500)), "more than 1,000"),
+        (b"on " + b"grass " * 200, "more than 300"),
+        (b"# only a comment\n\n", "has no suffix"),
+    ],
+)
 def test_a_file_that_is_no_list_of_suffixes_is_refused(content, words, tmp_path):
     from genaug.suffixes import open_suffixes
+
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(GenaugError, match=words):
         open_suffixes(tmp_path / "list.txt")
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbfon grass\r\nin snow.\r\n", b"on grass\rin snow\r", b"  on   grass \n# x\n\nin snow\nin snow\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfon grass\r\nin snow.\r\n",
+        b"on grass\rin snow\r",
+        b"  on   grass \n# x\n\nin snow\nin snow\n",
+    ],
+)
 def test_a_list_with_marks_of_other_systems_is_read(content, tmp_path):
     from genaug.suffixes import open_suffixes
+
     (tmp_path / "list.txt").write_bytes(content)
     assert open_suffixes(tmp_path / "list.txt") == ("on grass", "in snow")
 
@@ -1028,6 +1083,7 @@ def test_an_answer_of_two_million_characters_is_read_in_a_second():
 
 def test_no_control_character_of_an_answer_is_kept():
     from genaug.suffixes import parse_suffixes
+
     assert all(
         suffix.isprintable()
         for suffix in parse_suffixes('["on \\u001b[31mgrass", "in \\u202esnow"]')
@@ -1037,12 +1093,14 @@ def test_no_control_character_of_an_answer_is_kept():
 
 def test_no_control_character_of_a_caption_is_kept():
     from genaug.suffixes import suffixes_from_captions
+
     assert suffixes_from_captions(["a wren on \x1b[31mgrass"] * 2, ["wren"]) == ("on [31mgrass",)
 
 
 @pytest.mark.parametrize("place", ["pipe", "folder", "file.txt/x.txt"])
 def test_a_list_is_written_only_where_a_file_can_be(place, tmp_path, monkeypatch):
     from genaug.suffixes import check_free
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file.txt").write_text("mine")

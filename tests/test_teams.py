@@ -1,8 +1,7 @@
-"""Several processes: the team is known before anything is learned, one learns and the others wait, and two commands never share a result folder."""
+"""Several processes: the team is known before anything is learned, one learns and the others wait, and two
+commands never share a result folder."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,11 +13,13 @@ import torch
 from toy_world import toy_backbone, toy_photographs
 
 import genaug
-import genaug.painting as painting
-from genaug.core import Budget, GenaugError
+from genaug.plans import Budget
+from genaug.messages import GenaugError
 from genaug.methods.diff_ii import diff_ii
-from genaug.painting import Team, hold_output, open_synthetic, synthesize
-from genaug.recipe import ClassName
+from genaug.locks import Team, hold_output
+from genaug.synthetic_set import open_synthetic
+from genaug.synthesis import synthesize
+from genaug.choices import ClassName
 from genaug.training import LoopSettings, alone_in, join_team, train_loop
 
 REPOSITORY = Path(genaug.__file__).parents[1]
@@ -114,7 +115,7 @@ def test_of_two_processes_one_trains_and_both_end_with_the_same_weights(tmp_path
         torch.save(weight.detach(), tmp_path / f"weights-{os.getpid()}.pt")
 
     children = [forked(learn) for _ in range(3)]
-    assert all([ended_well(child) for child in children])
+    assert all(ended_well(child) for child in children)
     assert len(list(tmp_path.glob("update-*"))) == 30
     first, *others = [torch.load(path, weights_only=True) for path in tmp_path.glob("weights-*.pt")]
     assert all(torch.equal(first, other) for other in others)

@@ -1,5 +1,6 @@
-"""Training: edge cases of the loop, and the claim that a killed run ends bit-equal, shown with a process that is really killed."""
-import json
+"""Training: edge cases of the loop, and the claim that a killed run ends bit-equal, shown with a process that
+is really killed."""
+
 import os
 import signal
 import subprocess
@@ -14,9 +15,9 @@ from genaug.concepts.category import CategorySettings
 from genaug.concepts.dreambooth import DreamBoothSettings
 from genaug.concepts.lora import AdapterSettings
 from genaug.concepts.textual_inversion import TokenSettings
-from genaug.core import GenaugError
+from genaug.messages import GenaugError
 from genaug.methods.feature_aligned import AlignedWeights
-from genaug.recipe import LearnedAdapter
+from genaug.choices import LearnedAdapter
 from genaug.training import (
     LoopSettings,
     generator_at,
@@ -37,9 +38,11 @@ torch.set_num_threads(1)
 folder, pause = sys.argv[1], float(sys.argv[2])
 network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
 with torch.no_grad():
-    for index, value in enumerate(network.parameters()): value.copy_(torch.randn(value.shape, generator=generator_at(9, index)))
+    for index, value in enumerate(network.parameters()):
+        value.copy_(torch.randn(value.shape, generator=generator_at(9, index)))
 class Average:
-    def __init__(self, parameters): self.shadow_params, self.optimization_step = [value.detach().clone() for value in parameters], 0
+    def __init__(self, parameters):
+        self.shadow_params, self.optimization_step = [value.detach().clone() for value in parameters], 0
     def step(self, parameters):
         self.optimization_step += 1
         with torch.no_grad():
@@ -51,8 +54,10 @@ def loss_at(step):
 def report(step, loss):
     print(step, flush=True)
     time.sleep(pause)
-losses = train_loop(loss_at, {"network": network}, LoopSettings(60, {"network": 1e-2}, seed=3, schedule="cosine", warmup=5, weight_decay=0.01,
-                    checkpoint_every=7), folder, ema=ema, callback=report)
+settings = LoopSettings(
+    60, {"network": 1e-2}, seed=3, schedule="cosine", warmup=5, weight_decay=0.01, checkpoint_every=7
+)
+losses = train_loop(loss_at, {"network": network}, settings, folder, ema=ema, callback=report)
 torch.save([losses, network.state_dict(), ema.shadow_params, ema.optimization_step], folder + "/result.pt")
 """
 
@@ -69,9 +74,12 @@ def start(folder, pause):
 
 
 def flat(thing):
-    if isinstance(thing, torch.Tensor): return [thing]
-    if isinstance(thing, dict): return [tensor for value in thing.values() for tensor in flat(value)]
-    if isinstance(thing, list): return [tensor for value in thing for tensor in flat(value)]
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if isinstance(thing, dict):
+        return [tensor for value in thing.values() for tensor in flat(value)]
+    if isinstance(thing, list):
+        return [tensor for value in thing for tensor in flat(value)]
     return [torch.tensor(thing, dtype=torch.float64)]
 
 
@@ -79,7 +87,8 @@ def test_killed_run_ends_bit_equal(tmp_path):
     (tmp_path / "whole").mkdir(), (tmp_path / "killed").mkdir()
     whole, killed = start(tmp_path / "whole", 0), start(tmp_path / "killed", 0.02)
     for line in killed.stdout:
-        if int(line) >= 30: break
+        if int(line) >= 30:
+            break
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert (
@@ -101,7 +110,7 @@ def test_killed_run_ends_bit_equal(tmp_path):
 
 def quadratic():
     weight = nn.Parameter(torch.tensor([3.0, -2.0]))
-    return weight, lambda step: (weight ** 2).sum()
+    return weight, lambda step: (weight**2).sum()
 
 
 def test_finds_the_minimum_and_leaves_global_randomness_alone():
@@ -167,7 +176,7 @@ def test_learning_rates_belong_to_their_parts():
         make_optimizer(trained, {"net": 0.1})
 
 
-@pytest.mark.parametrize("wrong", [dict(schedule="sine"), dict(optimizer="lion")])
+@pytest.mark.parametrize("wrong", [{"schedule": "sine"}, {"optimizer": "lion"}])
 def test_unknown_names_are_errors(wrong):
     weight, loss_at = quadratic()
     with pytest.raises(GenaugError, match="use |one of constant"):
@@ -194,7 +203,7 @@ def test_the_bar_shows_the_loss(capsys):
 
     def slow_loss(step):
         time.sleep(0.3)  # bars are redrawn twice a second
-        return (weight ** 2).sum()
+        return (weight**2).sum()
 
     losses = train_loop(slow_loss, {"weight": weight}, LoopSettings(5, 0.1), progress=True)
     shown = capsys.readouterr().err
@@ -229,7 +238,7 @@ def test_settings_of_one_learner_become_those_of_another():
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(learning_rate=-1.0), dict(batch_size=0), dict(schedule="sine"), dict(steps=2.5), dict(seed=-1)],
+    [{"learning_rate": -1.0}, {"batch_size": 0}, {"schedule": "sine"}, {"steps": 2.5}, {"seed": -1}],
 )
 def test_settings_out_of_range_are_refused_where_they_are_made(wrong):
     with pytest.raises(GenaugError, match=f"cannot have {next(iter(wrong))}="):

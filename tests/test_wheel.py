@@ -1,4 +1,6 @@
-"""A wheel, and one built from the sdist, hold everything that runs: modules, weights, table notebooks, result rows, the command."""
+"""A wheel, and one built from the sdist, hold everything that runs: modules, weights, table notebooks, result
+rows, the command."""
+
 import os
 import shutil
 import subprocess
@@ -34,9 +36,22 @@ def run(*command, cwd, **environment):
 
 
 def build_wheel(source, out):
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-        "--disable-pip-version-check", "--wheel-dir", str(out), str(source), cwd=out)
-    wheel, = out.glob("*.whl")
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--wheel-dir",
+        str(out),
+        str(source),
+        cwd=out,
+    )
+    (wheel,) = out.glob("*.whl")
     return wheel
 
 
@@ -108,10 +123,10 @@ def test_the_wheel_holds_the_weights(wheel):
 
 def test_the_wheel_names_the_command_and_the_licence(wheel):
     inside = contents(wheel)
-    points, = [content.decode() for name, content in inside.items() if name.endswith("entry_points.txt")]
+    (points,) = [content.decode() for name, content in inside.items() if name.endswith("entry_points.txt")]
     assert "genaug = genaug.cli:main" in points.replace("genaug=genaug", "genaug = genaug")
     assert any(name.endswith("licenses/LICENSE") for name in inside)
-    metadata, = [content.decode() for name, content in inside.items() if name.endswith("METADATA")]
+    (metadata,) = [content.decode() for name, content in inside.items() if name.endswith("METADATA")]
     required = [
         line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
@@ -135,18 +150,20 @@ def test_a_wheel_from_the_sdist_is_the_same(tree, wheel, tmp_path):
         str(tree),
         cwd=tmp_path,
     )
-    archive, = tmp_path.glob("*.tar.gz")
+    (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "sdist", filter="data")
-    unpacked, = (tmp_path / "sdist").iterdir()
+    (unpacked,) = (tmp_path / "sdist").iterdir()
     (tmp_path / "second").mkdir()
     again = build_wheel(unpacked, tmp_path / "second")
-    assert {name: content for name, content in contents(again).items() if not name.endswith("RECORD")} == \
-           {name: content for name, content in contents(wheel).items() if not name.endswith("RECORD")}
+    assert {name: content for name, content in contents(again).items() if not name.endswith("RECORD")} == {
+        name: content for name, content in contents(wheel).items() if not name.endswith("RECORD")
+    }
 
 
 def test_the_command_line_starts_from_the_wheel_alone(wheel, tmp_path):
-    "Installed into a folder of its own, in an empty working directory; whatever is imported of genaug comes from there."
+    """Installed into a folder of its own, in an empty working directory; whatever is imported of genaug comes
+    from there."""
     target, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
     run(
@@ -163,10 +180,13 @@ def test_the_command_line_starts_from_the_wheel_alone(wheel, tmp_path):
         str(wheel),
         cwd=empty,
     )
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); from genaug.cli import main; sys.argv[1:] = ['--help']\n"
-            "import genaug; assert genaug.__file__.startswith(sys.path[0]), genaug.__file__\n"
-            "assert not {'nbdev', 'fastcore'} & set(sys.modules)\n"
-            "main()")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from genaug.cli import main; sys.argv[1:] = "
+        "['--help']\n"
+        "import genaug; assert genaug.__file__.startswith(sys.path[0]), genaug.__file__\n"
+        "assert not {'nbdev', 'fastcore'} & set(sys.modules)\n"
+        "main()"
+    )
     shown = run(sys.executable, "-I", "-c", code, str(target), cwd=empty)
     for command in ("check", "augment", "compare", "report"):
         assert command in shown

@@ -1,23 +1,21 @@
-"""A written set says what it means to torchvision, datasets and timm; where one of them counts otherwise, that is said. Every case is really loaded."""
+"""A written set says what it means to torchvision, datasets and timm; where one of them counts otherwise,
+that is said. Every case is really loaded."""
 
 import json
 
 import numpy as np
 import pytest
 
-from genaug.core import (
-    Augmenter,
-    Budget,
-    GenaugError,
-    LabeledImages,
-    PlanRow,
-    encode_png,
-    file_name,
-    reader_findings,
-    write_atomic,
-)
-from genaug.experiment import open_sets
-from genaug.painting import open_synthetic, synthesize
+from genaug.contracts import Augmenter
+from genaug.plans import Budget, PlanRow
+from genaug.messages import GenaugError
+from genaug.core import LabeledImages
+from genaug.pictures import encode_png
+from genaug.files import file_name, write_atomic
+from genaug.class_indices import reader_findings
+from genaug.readers import open_sets
+from genaug.synthetic_set import open_synthetic
+from genaug.synthesis import synthesize
 
 
 def coloured(names, targets, ids=None, task="single"):

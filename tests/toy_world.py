@@ -1,7 +1,9 @@
 """A closed-form backbone with two classes and photographs drawn from it, shared by tests of methods."""
+
 import torch
 
-from genaug.core import LabeledImages, to_uint8
+from genaug.core import LabeledImages
+from genaug.pictures import to_uint8
 from genaug.diffusion import ToyBackbone
 
 
@@ -17,4 +19,6 @@ def toy_photographs(counts=(3, 3), seed=0, std=0.3):
     targets = [index for index, count in enumerate(counts) for _ in range(count)]
     noise = torch.randn(len(targets), 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     images = to_uint8(backbone.decode(backbone.means[targets] + std * noise))
-    return LabeledImages(images, targets, ["square", "bar"], [f"{position}.png" for position in range(len(targets))])
+    return LabeledImages(
+        images, targets, ["square", "bar"], [f"{position}.png" for position in range(len(targets))]
+    )

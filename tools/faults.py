@@ -1,10 +1,15 @@
-"""Faults for real: kill, interrupt, fill the disk, damage, change, double, and look whether the finished set is the uninterrupted one.
+"""Faults for real: kill, interrupt, fill the disk, damage, change, double, and look whether the finished set
+is the uninterrupted one.
 
-    python tools/faults.py [--minutes 25] [--again] [--commands augment] [--only kill,disk] [--out tests/faults.json] [--seed 0]
+    python tools/faults.py [--minutes 25] [--again] [--commands augment] [--only kill,disk] [--out
+    tests/faults.json] [--seed 0]
 
-Every trial runs a command of genaug in a child process (forked from this one, which has imported everything, so that a trial costs its work and not the imports), disturbs it at an event
-that was drawn beforehand, and runs the same command again, undisturbed. Each must end finished and equal to the uninterrupted result, or refused with a sentence and exit code 2. Trials
-that are done are kept in the work folder and passed over by the next call, so the harness itself can be stopped. At the end the counts are printed and written.
+Every trial runs a command of genaug in a child process (forked from this one, which has imported
+everything, so that a trial costs its work and not the imports), disturbs it at an event
+that was drawn beforehand, and runs the same command again, undisturbed. Each must end finished and equal
+to the uninterrupted result, or refused with a sentence and exit code 2. Trials
+that are done are kept in the work folder and passed over by the next call, so the harness itself can be
+stopped. At the end the counts are printed and written.
 """
 
 import argparse
@@ -100,7 +105,8 @@ COMMANDS = {"augment": AUGMENT, "generator": GENERATOR, "compare": COMPARE, "rep
 
 
 def code_hash() -> str:
-    "Of the package's modules: trials of other code say nothing about this one, so they lie in another folder."
+    """Of the package's modules: trials of other code say nothing about this one, so they lie in another
+    folder."""
     digest = hashlib.sha256()
     for path in sorted((REPOSITORY / "genaug").rglob("*.py")):
         digest.update(path.relative_to(REPOSITORY).as_posix().encode() + path.read_bytes())
@@ -108,10 +114,12 @@ def code_hash() -> str:
 
 
 def prepare() -> None:
-    "Import what the commands need, once for all children; nothing is computed here, since the threads of a computation do not survive a fork."
-    import diffusers.models.autoencoders.autoencoder_kl, diffusers.models.unets.unet_2d_condition, diffusers.schedulers.scheduling_ddim  # noqa: E401, F401
+    """Import what the commands need, once for all children; nothing is computed here, since the threads of a
+    computation do not survive a fork."""
+    # noqa: E401, F401
     import peft  # noqa: F401
-    import transformers.models.clip.modeling_clip, transformers.models.clip.tokenization_clip  # noqa: E401, F401
+
+    # noqa: E401, F401
     import genaug.cli  # noqa: F401
     import genaug.experiment  # noqa: F401
     import genaug.generators.dcgan  # noqa: F401
@@ -120,7 +128,7 @@ def prepare() -> None:
 
 def write_source(folder: Path) -> None:
     "Two classes of three pictures each: digits of the built-in set."
-    from genaug.core import encode_png
+    from genaug.pictures import encode_png
     from genaug.datasets import load
 
     digits = load("digits")["train"]
@@ -230,7 +238,7 @@ class Child:
 def result_of(command: str, out: Path) -> dict:
     "What must be equal: ids, labels and pixels of a set; the rows of a comparison, without times."
     if command in ("augment", "generator"):
-        from genaug.painting import open_synthetic
+        from genaug.synthetic_set import open_synthetic
 
         made = open_synthetic(out)
         return {
@@ -259,7 +267,9 @@ def result_of(command: str, out: Path) -> dict:
 def equal(one: dict, two: dict) -> bool:
     import numpy as np
 
-    plain = lambda result: {key: value for key, value in result.items() if key != "pixels"}
+    def plain(result):
+        return {key: value for key, value in result.items() if key != "pixels"}
+
     pictures = zip(one.get("pixels", []), two.get("pixels", []))
     return plain(one) == plain(two) and all(
         a.shape == b.shape and np.abs(a.astype(int) - b).max() <= 2 for a, b in pictures
@@ -267,7 +277,7 @@ def equal(one: dict, two: dict) -> bool:
 
 
 def images_of(out: Path) -> dict:
-    from genaug.painting import is_whole
+    from genaug.result_folder import is_whole
 
     return (
         {path: path.stat().st_ino for path in (out / "train").rglob("*.png") if is_whole(path)}
@@ -334,7 +344,8 @@ class Bench:
         return (first + self.rng.sample(range(len(stages)), min(count, len(stages))))[:count]
 
     def trial(self, name: str, command: str, fault) -> dict:
-        "One fault: `fault(out, bench)` disturbs and returns its children; afterwards the command runs undisturbed. It must finish; where a file was damaged it may refuse."
+        """One fault: `fault(out, bench)` disturbs and returns its children; afterwards the command runs
+        undisturbed. It must finish; where a file was damaged it may refuse."""
         if name in self.done:
             return self.done[name]
         started, out = time.time(), self.work / "trial" / "out"
@@ -439,7 +450,8 @@ def fill(folder: Path) -> None:
 
 
 def full_disk(command, at):
-    "The disk is full from an event on; then there is room again, and what lies there is moved to where the trial looks."
+    """The disk is full from an event on; then there is room again, and what lies there is moved to where the
+    trial looks."""
 
     def fault(out, bench):
         disk = bench.work / "trial" / "disk"
@@ -484,7 +496,8 @@ def read_only(command, at):
 
 
 def killed_after(command, share):
-    "A child whose work goes on in a process of its own (the kernel of a notebook), killed after a share of the time that the undisturbed command took."
+    """A child whose work goes on in a process of its own (the kernel of a notebook), killed after a share of
+    the time that the undisturbed command took."""
 
     def fault(out, bench):
         child = Child(bench.arguments(command, out), bench.work / "trial")
@@ -579,7 +592,8 @@ def damaged(command, at, kind, how):
 
 
 def source_changes(command, at, how):
-    "Broken off, then the source is changed (the command must refuse, unless the change is about no picture that it draws) and restored."
+    """Broken off, then the source is changed (the command must refuse, unless the change is about no picture
+    that it draws) and restored."""
 
     def fault(out, bench):
         source, kept = bench.source, bench.work / "trial" / "kept"
@@ -792,8 +806,8 @@ def main() -> None:
                 "log": str(error),
             }
         print(
-            f"{'ok   ' if record['good'] else 'WRONG'} {record['seconds']:6.1f} s  {name}: {record['outcome']}"
-            + ("" if record["good"] else f"\n{record.get('log', '')}"),
+            f"{'ok   ' if record['good'] else 'WRONG'} {record['seconds']:6.1f} s  {name}: "
+            f"{record['outcome']}" + ("" if record["good"] else f"\n{record.get('log', '')}"),
             flush=True,
         )
     write_figures(bench, chosen.out, left, time.time() - started)

@@ -1,7 +1,9 @@
 """Is the tree what nbdev would make of it? Exports and cleans a copy, and compares.
 
-    python tools/fresh_export.py       # status 1 and the names of the differing files if nbdev_export or nbdev_clean would change anything
+python tools/fresh_export.py       # status 1 and the names of the differing files if nbdev_export or
+nbdev_clean would change anything
 """
+
 import os
 import shutil
 import subprocess
@@ -14,7 +16,8 @@ CONFIGURATION = ("settings.ini", "setup.py", "README.md", "_quarto.yml")
 
 
 def copy_sources(root, target):
-    "Notebooks and configuration, and of the package only genaug/__init__.py, in which nbdev keeps the version."
+    """Notebooks and configuration, and of the package only genaug/__init__.py, in which nbdev keeps the
+    version."""
     for name in CONFIGURATION:
         shutil.copyfile(root / name, target / name)
     ignore = shutil.ignore_patterns("_*.ipynb", ".ipynb_checkpoints", "_runs", "nbdev.yml", "sidebar.yml")
@@ -28,7 +31,9 @@ def made_files(root):
     "All exported modules and all notebooks of a tree: relative path -> bytes."
     paths = [*(root / "genaug").rglob("*.py"), *(root / "nbs").rglob("[!_]*.ipynb")]
     skip = {".ipynb_checkpoints", "_runs"}
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if not skip & set(path.parts)}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in paths if not skip & set(path.parts)
+    }
 
 
 def differences(root=ROOT):
@@ -37,15 +42,28 @@ def differences(root=ROOT):
         fresh = Path(folder, root.name)
         fresh.mkdir()
         copy_sources(root, fresh)
-        environment = {name: value for name, value in os.environ.items() if name not in ("IN_TEST", "PYTHONPATH")}
-        for command in ("from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()",
-                        "from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()"):
-            subprocess.run([sys.executable, "-c", command], cwd=fresh, env=environment, check=True, stdin=subprocess.DEVNULL)
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("IN_TEST", "PYTHONPATH")
+        }
+        for command in (
+            "from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()",
+            "from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()",
+        ):
+            subprocess.run(
+                [sys.executable, "-c", command],
+                cwd=fresh,
+                env=environment,
+                check=True,
+                stdin=subprocess.DEVNULL,
+            )
         wanted, present = made_files(fresh), made_files(root)
     found = [f"{name} is not made by any notebook" for name in sorted(present.keys() - wanted.keys())]
     found += [f"{name} is missing: run nbdev_export" for name in sorted(wanted.keys() - present.keys())]
-    found += [f"{name} differs: run {'nbdev_clean' if name.endswith('.ipynb') else 'nbdev_export'}"
-              for name in sorted(wanted.keys() & present.keys()) if wanted[name] != present[name]]
+    found += [
+        f"{name} differs: run {'nbdev_clean' if name.endswith('.ipynb') else 'nbdev_export'}"
+        for name in sorted(wanted.keys() & present.keys())
+        if wanted[name] != present[name]
+    ]
     return found
 
 

@@ -1,11 +1,15 @@
 """Render every notebook as an HTML page without Quarto, and check that all links and anchors lead somewhere.
 
-    python tools/pages.py [--out _docs]      # writes _proc/ (nbdev's processed notebooks) and the pages; status 1 if a link is broken
+    python tools/pages.py [--out _docs]      # writes _proc/ (nbdev's processed notebooks) and the pages;
+    status 1 if a link is broken
 
-Where Quarto is installed `make docs` uses it instead; these pages are what `make test` checks on every machine.
+Where Quarto is installed `make docs` uses it instead; these pages are what `make test` checks on every
+machine.
 """
+
 import argparse
 import html
+import json
 import re
 import shutil
 import sys
@@ -26,10 +30,14 @@ SHELL = """<!doctype html>
 <title>{title} - genaug</title>
 <script defer src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"></script>
 <style>
-body {{ display: grid; grid-template-columns: 15rem minmax(0, 52rem); gap: 2rem; margin: 1rem 2rem; font: 16px/1.5 system-ui, sans-serif; color: #222 }}
+body {{ display: grid; grid-template-columns: 15rem minmax(0, 52rem); gap: 2rem; margin: 1rem 2rem;
+  font: 16px/1.5 system-ui, sans-serif; color: #222 }}
 nav {{ font-size: 14px }} nav ul {{ list-style: none; padding-left: .6rem }} pre, code {{ font-size: 13.5px }}
-pre {{ background: #f6f7f8; padding: .6rem; overflow-x: auto }} .jp-OutputArea pre, .output_area pre {{ background: none; border-left: 3px solid #ddd }}
-table {{ border-collapse: collapse }} td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem; text-align: left }} img {{ max-width: 100% }}
+pre {{ background: #f6f7f8; padding: .6rem; overflow-x: auto }}
+.jp-OutputArea pre, .output_area pre {{ background: none; border-left: 3px solid #ddd }}
+table {{ border-collapse: collapse }} td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem;
+  text-align: left }}
+img {{ max-width: 100% }}
 .prompt, .jp-Collapser {{ display: none }}
 </style></head><body>
 <nav>{navigation}</nav>
@@ -47,8 +55,10 @@ def slug(heading):
 
 
 def process(root):
-    "nbdev's processed notebooks (show_doc added, hidden cells dropped) in a fresh _proc/; returns it and what failed."
+    """nbdev's processed notebooks (show_doc added, hidden cells dropped) in a fresh _proc/; returns it and
+    what failed."""
     import nbdev.serve
+
     failed = []
 
     def one_by_one(function, items, **_):
@@ -58,7 +68,10 @@ def process(root):
                 function(item)
             except Exception as error:
                 reason = error.__cause__ or error
-                failed.append(f"{Path(item[0]).name}: nbdev cannot process it, {type(reason).__name__}: {reason}; {error}")
+                failed.append(
+                    f"{Path(item[0]).name}: nbdev cannot process it, {type(reason).__name__}: {reason}; "
+                    f"{error}"
+                )
 
     shutil.rmtree(root / "_proc", ignore_errors=True)
     with warnings.catch_warnings(), patch.object(nbdev.serve, "parallel", one_by_one):
@@ -118,7 +131,8 @@ def navigation(root, pages, titles, depth):
 
 
 def rewrite(body, pages, folder, site_url):
-    "Headings get Quarto's anchors; links to notebooks, and nbdev's links to this site, become links to pages."
+    """Headings get Quarto's anchors; links to notebooks, and nbdev's links to this site, become links to
+    pages."""
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body, flags=re.DOTALL)
     body = re.sub(
         r'<(h[1-6]) id="[^"]*"([^>]*)>(.*?)</\1>',
@@ -131,7 +145,7 @@ def rewrite(body, pages, folder, site_url):
         target, _, anchor = html.unescape(match[1]).partition("#")
         up = "../" * len(Path(folder).parts)
         if site_url and target.startswith(site_url):
-            return f'href="{up}{target[len(site_url):].lstrip("/")}#{anchor}" data-made="nbdev"'
+            return f'href="{up}{target[len(site_url) :].lstrip("/")}#{anchor}" data-made="nbdev"'
         source = Path(folder, unquote(target)).as_posix()
         source = (
             str(Path(source))
@@ -141,6 +155,7 @@ def rewrite(body, pages, folder, site_url):
         if source in pages:
             return f'href="{up}{pages[source]}{"#" + anchor if anchor else ""}"'
         return match[0]
+
     return re.sub(r'href="([^"]+)"', link, body)
 
 
@@ -148,6 +163,7 @@ def render(root, out, site_url=""):
     "All pages, and what they refer to, written to `out`; returns the page paths and which notebooks failed."
     from nbconvert import HTMLExporter
     from traitlets.config import Config
+
     processed, failed = process(root)
     pages = page_names(processed)
     notebooks = {source: nbformat.read(processed / source, 4) for source in pages}
@@ -160,8 +176,12 @@ def render(root, out, site_url=""):
         "remove_input_tags": ["remove_input"],
         "remove_all_outputs_tags": ["remove_output"],
     }
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True,
-                            config=Config({"TagRemovePreprocessor": remove}))
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        config=Config({"TagRemovePreprocessor": remove}),
+    )
     shutil.rmtree(out, ignore_errors=True)
     for source, notebook in notebooks.items():
         matter, folder = front_matter(notebook), Path(source).parent.as_posix()
@@ -238,15 +258,32 @@ def broken_links(out):
     return found
 
 
+def lost_links(notebook, page):
+    "The outside links of a notebook's text that its page lacks."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    shown = {html.unescape(link) for link, _ in read_links(page).links}
+    wanted = dict.fromkeys(re.findall(r"\]\((https?://[^)\s]+)\)", text))
+    return [
+        f"{page.name}: the link {link} of {notebook.name} is lost" for link in wanted if link not in shown
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "_docs")
     started, out = time.time(), parser.parse_args().out
     from nbdev.config import get_config
+
     config = get_config()
     pages, failed = render(ROOT, out, config.doc_host + config.doc_baseurl)
     broken = broken_links(out)
-    counts = f"{len(pages)} pages in {out.name}/, {len(failed)} failed, {len(broken)} broken links, {time.time() - started:.0f} s"
+    for source, page in page_names(ROOT / "_proc").items():
+        broken += lost_links(ROOT / "nbs" / source, out / page)
+    counts = (
+        f"{len(pages)} pages in {out.name}/, {len(failed)} failed, {len(broken)} broken links, "
+        f"{time.time() - started:.0f} s"
+    )
     print("\n".join(failed + broken + [counts]))
     return 1 if failed or broken else 0
 

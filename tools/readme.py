@@ -1,14 +1,18 @@
 """Make README.md from nbs/index.ipynb.
 
-    python tools/readme.py             # writes README.md, its figures (nbs/images/readme-N.png), the index's tables
+    python tools/readme.py             # writes README.md, its figures (nbs/images/readme-N.png), the
+    index's tables
     python tools/readme.py --check     # status 1 if they are not what would be written
 
-The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks and the
+The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks
+and the
 rows of results; its figures are taken as they are stored.
 
-Links of the notebook are relative to nbs/, those of the README to the top level. Code that only draws (`#| echo: false`
+Links of the notebook are relative to nbs/, those of the README to the top level. Code that only draws (`#|
+echo: false`
 or `#| hide_input`) is left out, its result stays.
 """
+
 import ast
 import contextlib
 import json
@@ -24,6 +28,7 @@ NOTE = "<!-- Made from nbs/index.ipynb by tools/readme.py: edit the notebook, no
 
 def relink(text, folder="nbs"):
     "Markdown and HTML links, relative to `folder`, made relative to the top level."
+
     def target(path):
         if re.match(r"[a-z][a-z0-9+.-]*:|#|/", path):
             return path
@@ -34,6 +39,7 @@ def relink(text, folder="nbs"):
             elif part != ".":
                 parts.append(part)
         return "/".join(parts)
+
     text = re.sub(r"(\]\()([^)\s]+)(\))", lambda match: match[1] + target(match[2]) + match[3], text)
     return re.sub(r'((?:src|href)=")([^"]+)(")', lambda match: match[1] + target(match[2]) + match[3], text)
 
@@ -56,8 +62,10 @@ def with_tables(root=ROOT):
             if all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body):
                 exec(compile(source, "index.ipynb", "exec"), space)
             elif source.splitlines()[-1].startswith("Markdown("):
-                data = {"text/markdown": shown(source, space).data.splitlines(keepends=True),
-                        "text/plain": ["<IPython.core.display.Markdown object>"]}
+                data = {
+                    "text/markdown": shown(source, space).data.splitlines(keepends=True),
+                    "text/plain": ["<IPython.core.display.Markdown object>"],
+                }
                 output = {"execution_count": None, "metadata": {}, "output_type": "execute_result"}
                 cell["outputs"] = [{"data": data, **output}]
     return notebook
@@ -72,6 +80,7 @@ def generate(root=ROOT, index=None):
     "The README's text, and its figures as file name -> bytes, from `index` or from what `with_tables` makes."
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
+
     notebook = nbformat.reads(as_text(index or with_tables(root)), 4)
     for cell in notebook.cells:
         cell.metadata["tags"] = []

@@ -3,37 +3,35 @@
     python tools/sidebar.py             # writes the lines between the two marks in _quarto.yml
     python tools/sidebar.py --check     # status 1 if they are not what would be written
 
-A library notebook stands in the section that its number says. The order of the table notebooks is declared in
-_quarto.yml itself and kept; one that is not named there yet comes last.
+A library notebook stands in the section of its folder; the folders follow one another as SECTIONS says, and
+the pages of a folder by their numbers: that is the line of reading. The order of the table notebooks is
+declared in _quarto.yml itself and kept; one that is not named there yet comes last.
 """
-import re
+
 import sys
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-SECTIONS = (  # first number, name
-    (0, "Ground"),
-    (10, "Classic augmentation"),
-    (17, "Data and schedule"),
-    (19, "Learned parts"),
-    (29, "Judging"),
-    (40, "Methods"),
-    (60, "Use"),
+SECTIONS = (  # folder of nbs/, its name; a page may use only what pages before it make
+    ("ground", "Pictures, sets, methods"),
+    ("data", "Data"),
+    ("diffusion", "Diffusion"),
+    ("classic", "Classic augmentation"),
+    ("learned", "Learned parts"),
+    ("judging", "Judging"),
+    ("methods", "Methods"),
+    ("comparing", "Comparing"),
+    ("commands", "Command line"),
 )
 BEGIN = "# Made from nbs/ by tools/sidebar.py; only the order of the tables is yours to change."
 END = "# End of what is made."
 
 
-def section_of(name):
-    "The section of a library notebook, by the number that its file name begins with."
-    number = int(re.match(r"\d+", name)[0])
-    return next(section for first, section in reversed(SECTIONS) if number >= first)
-
-
 def listed(root=ROOT):
     "The reading order that _quarto.yml states: a list of (section or None, source path)."
+
     def walk(items, section):
         for item in items or ():
             if isinstance(item, str):
@@ -42,6 +40,7 @@ def listed(root=ROOT):
                 yield from walk(item["contents"], item["section"])
             else:
                 yield section, item["href"]
+
     site = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
     return list(walk(site["website"]["sidebar"]["contents"], None))
 
@@ -49,11 +48,16 @@ def listed(root=ROOT):
 def reading_order(root=ROOT):
     "The same list, from the notebooks that are there."
     nbs = root / "nbs"
-    library = sorted(path.name for path in nbs.glob("[0-9]*.ipynb"))
+    library = [
+        (section, f"{folder}/{path.name}")
+        for folder, section in SECTIONS
+        for path in sorted((nbs / folder).glob("[0-9]*.ipynb"))
+    ]
     present = sorted(f"tables/{path.name}" for path in nbs.glob("tables/[!_.]*.ipynb"))
     declared = [source for _, source in listed(root) if source in present]
     tables = [("Tables", source) for source in dict.fromkeys([*declared, *present])]
-    return [(None, "index.ipynb"), *((section_of(name), name) for name in library), *tables]
+    prose = sorted(path.name for path in nbs.glob("[!_.]*.ipynb") if path.name != "index.ipynb")
+    return [(None, "index.ipynb"), *((None, name) for name in prose), *library, *tables]
 
 
 def generate(root=ROOT):
