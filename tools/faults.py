@@ -76,6 +76,8 @@ COMPARE = [
     "SRC",
     "--methods",
     "original,real-guidance@num_inference_steps=10",
+    "--backbone",
+    "tiny",
     "--shots",
     "1",
     "--seeds",
