@@ -217,10 +217,9 @@ class LabeledImages:
 
     `pixels` holds one item per image: a uint8 array (H, W), (H, W, 1) or (H, W, 3) in 0..255, channels
     last, or the path of a picture file; a uint8 array (N, H, W, C) is a list of such. Floats, other whole
-    numbers, booleans,
-    channels first, four channels, torch tensors and PIL pictures raise `GenaugError` with the line that
-    converts them. A path is looked at when its image is asked for: a missing file raises `GenaugError`
-    then.
+    numbers, booleans, channels first, four channels, torch tensors and PIL pictures raise `GenaugError` with
+    the line that converts them. A path is looked at when its image is asked for: a missing file raises
+    `GenaugError` then.
     """
 
     pixels: Sequence  # uint8 arrays (H, W, C) or (H, W), or paths, decoded when asked for

@@ -2,8 +2,8 @@
 prints, writes, takes and leaves behind.
 
 `run_checked` runs one command in this process; `call_checked` calls one function of the library. Both fail
-with all complaints at once. With GENAUG_FUZZ_COLLECT=FILE the complaints
-are written to the file as JSON lines instead, so that one run lists everything that is wrong."""
+with all complaints at once. With GENAUG_FUZZ_COLLECT=FILE the complaints are written to the file as JSON
+lines instead, so that one run lists everything that is wrong."""
 
 import contextlib
 import hashlib

@@ -1,7 +1,6 @@
 """The scale `paper` on miniatures: published layouts with a few pictures, a random Stable Diffusion folder,
-full-size classifiers
-with random weights, and presets whose numbers of steps, copies and updates are small. Everything else is
-the preset's."""
+full-size classifiers with random weights, and presets whose numbers of steps, copies and updates are small.
+Everything else is the preset's."""
 
 import ast
 import contextlib

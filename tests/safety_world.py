@@ -1,13 +1,12 @@
 """The world of the safety net: photographs, backbones, cheap arms, and everything of them that
 `test_safety_net.py` compares with the files in `safety/`.
 
-Whatever decides an id or a seed here is made of whole numbers as far as genaug allows, so that it is the
-same on every processor; what is computed in floating point is compared
-within a tolerance. Looked at on AVX-512, and on AVX2 by `ATEN_CPU_CAPABILITY=avx2
-ONEDNN_MAX_CPU_ISA=AVX2`: all ids agree, and pictures within 1 of 255.
+Whatever decides an id or a seed here is made of whole numbers as far as genaug allows, so that it is the same
+on every processor; what is computed in floating point is compared within a tolerance. Looked at on AVX-512,
+and on AVX2 by `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`: all ids agree, and pictures within 1 of
+255.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from quick_methods import cheap
 from random_pipeline import random_pipeline
 
 from genaug.classifier import train_classifier
@@ -36,11 +36,10 @@ from genaug.diffusion import ToyBackbone
 from genaug.results import KEY, load_rows
 from genaug.comparison import Comparison
 from genaug.experiment import Run
-from genaug.generators.common import GeneratorAugmenter
 from genaug.networks import embedded_weights
 from genaug.plan_file import plain_value
 from genaug.prompts import ClassPrompt
-from genaug.choices import ClassName, LearnedAdapter, LearnedCategory, LearnedTokens
+from genaug.choices import LearnedAdapter, LearnedCategory, LearnedTokens
 from genaug.registry import find_method, method_names
 from genaug.arms import make_arm
 from genaug.schedule import USES, Showing, TrainingSchedule, training_use
@@ -193,49 +192,6 @@ def backbone(kind):
     folder = Path(tempfile.mkdtemp(dir=WORK.name))
     pipe.save_pretrained(folder)
     return StableDiffusionBackbone.from_folder(folder)
-
-
-def cheap(augmenter, several=False, **changes):
-    "The same method, but two learning steps, four sampler steps, two rounds."
-    fields = {field.name for field in dataclasses.fields(augmenter)}
-    learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
-    quick = {
-        "steps": 2,
-        "rank": 2,
-        "initial": None,
-        "batch_size": 2,
-        "warmup": 0,
-        "expert_network": "letters",
-        "expert_weights": None,
-        "expert_size": 32,
-        "expert_updates": 2,
-    }
-    settings = {
-        "num_inference_steps": 4,
-        "rounds": 2,
-        "generations": 2,
-        "interaction_updates": 2,
-        "imitation_updates": 2,
-        "width": 8,
-        "denoising_steps": 2,
-    }
-    if learned:
-        settings["naming"] = dataclasses.replace(
-            augmenter.naming, **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)}
-        )
-    if isinstance(augmenter, GeneratorAugmenter):
-        settings |= {
-            "size": 32,
-            "steps": 2,
-            "batch_size": 2,
-            "width": 8,
-            "latent_dim": 8,
-            "widths": (8, 8),
-            "pretrained": None,
-            "per_class": not several,
-        }
-    known = fields | set(augmenter.own_identity().aliases)
-    return augmenter.having(**{key: value for key, value in {**settings, **changes}.items() if key in known})
 
 
 @functools.cache

@@ -2,10 +2,8 @@
 not.
 
 A tensor on the device `ELSEWHERE` keeps its numbers in a tensor of the CPU, so everything can be computed,
-and
-behaves as one on a GPU does: it meets no tensor of another device but single numbers, has no numpy array,
-takes
-no random numbers from a generator of the CPU, and comes back by `.cpu()`. Inside `second_device()` such
+and behaves as one on a GPU does: it meets no tensor of another device but single numbers, has no numpy array,
+takes no random numbers from a generator of the CPU, and comes back by `.cpu()`. Inside `second_device()` such
 tensors can be made by name.
 """
 

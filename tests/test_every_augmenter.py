@@ -11,6 +11,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from quick_methods import cheap
 from random_pipeline import random_pipeline
 
 from genaug.plans import Budget, PlanRow
@@ -20,7 +21,7 @@ from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.diffusion import ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
 from genaug.synthesis import synthesize
-from genaug.choices import ClassName, FromNoise, OwnClass
+from genaug.choices import FromNoise, OwnClass
 from genaug.recipe import Recipe
 from genaug.registry import find_method, method_names
 from genaug.arms import make_arm
@@ -54,51 +55,7 @@ def make(backbones, tmp_path_factory):
 
     def build(name, backbone="toy", real=None, **changes):
         augmenter = make_arm(name, backbones[backbone], suffixes=("on grass", "in snow")).augmenter
-        fields = {field.name for field in dataclasses.fields(augmenter)}
-        quick = {
-            "steps": 2,
-            "rank": 2,
-            "initial": None,
-            "batch_size": 2,
-            "warmup": 0,
-            "expert_network": "letters",
-            "expert_weights": None,
-            "expert_size": 32,
-            "expert_updates": 2,
-        }
-        learned = "naming" in fields and not isinstance(augmenter.naming, ClassName)
-        naming = (
-            dataclasses.replace(
-                augmenter.naming,
-                **{key: value for key, value in quick.items() if hasattr(augmenter.naming, key)},
-            )
-            if learned
-            else None
-        )
-        cheap = {
-            "num_inference_steps": 4,
-            "rounds": 2,
-            "generations": 2,
-            "interaction_updates": 2,
-            "imitation_updates": 2,
-            "width": 8,
-            "denoising_steps": 2,
-            **({"naming": naming} if learned else {}),
-        }
-        if isinstance(augmenter, GeneratorAugmenter):
-            cheap |= {
-                "size": 32,
-                "steps": 2,
-                "batch_size": 2,
-                "width": 8,
-                "latent_dim": 8,
-                "widths": (8, 8),
-                "pretrained": None,
-                "per_class": real is None or real.task == "single",
-            }
-        augmenter = dataclasses.replace(
-            augmenter, **{key: value for key, value in {**cheap, **changes}.items() if key in fields}
-        )
+        augmenter = cheap(augmenter, real is not None and real.task == "multi", **changes)
         return augmenter if real is None else augmenter.fit(real, work)
 
     return build

@@ -1,6 +1,5 @@
 """Long-tail and out-of-distribution tables: counts and budgets at paper scale, the printed numbers'
-arithmetic, and what the
-notebooks ask and show, on rows that are made up."""
+arithmetic, and what the notebooks ask and show, on rows that are made up."""
 
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """Measurements at the papers' scale: FID, LPIPS and CLIP score with weights from a named file, the number of
-pictures beside them, and
-networks that follow from what the pictures are, on the device they are told."""
+pictures beside them, and networks that follow from what the pictures are, on the device they are told."""
 
 import dataclasses
 import json

@@ -1,9 +1,7 @@
 """What `paper` scale would do, without its data and weights. First, every method planned with its own
-settings on a miniature of CUB
-(200 classes, five images each); rows, labels and denoiser evaluations agree with the briefs. Then a
-rehearsal: the table
-notebooks at `paper` on miniatures of the published layouts, with full-size classifiers and a diffusion
-model of real parts."""
+settings on a miniature of CUB (200 classes, five images each); rows, labels and denoiser evaluations agree
+with the briefs. Then a rehearsal: the table notebooks at `paper` on miniatures of the published layouts, with
+full-size classifiers and a diffusion model of real parts."""
 
 import dataclasses
 

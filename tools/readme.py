@@ -1,16 +1,13 @@
 """Make README.md from nbs/index.ipynb.
 
-    python tools/readme.py             # writes README.md, its figures (nbs/images/readme-N.png), the
-    index's tables
+    python tools/readme.py             # writes README.md, its figures in nbs/images/, the index's tables
     python tools/readme.py --check     # status 1 if they are not what would be written
 
-The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks
-and the
-rows of results; its figures are taken as they are stored.
+The tables of the index (cells that end in `Markdown(...)`) are made anew from the registry, the notebooks and
+the rows of results; its figures are taken as they are stored.
 
 Links of the notebook are relative to nbs/, those of the README to the top level. Code that only draws (`#|
-echo: false`
-or `#| hide_input`) is left out, its result stays.
+echo: false` or `#| hide_input`) is left out, its result stays.
 """
 
 import ast
