@@ -182,7 +182,7 @@ def fusion_of(
 # %% ../../nbs/methods/09_methods.feature_space.ipynb #c074
 @torch.no_grad()
 def touch_up(
-    method: Augmenter,
+    method: Augmenter,  # a `FeatureSpace`, defined below
     latents: torch.Tensor,  # (B, C, H, W)
     rows: Sequence[PlanRow],  # their plan; a row with 0 steps is returned as it came
 ) -> torch.Tensor:  # (B, C, H, W)
@@ -306,7 +306,7 @@ def plan_row(
 
 # %% ../../nbs/methods/09_methods.feature_space.ipynb #c082
 def check_fusion(
-    method: Augmenter,
+    method: Augmenter,  # a `FeatureSpace`, defined below
 ) -> None:
     "Raises `GenaugError` for a value that means nothing, or for two that contradict each other."
     if not (isinstance(method.neighbours, str) and method.neighbours == "inf") and not (
@@ -352,7 +352,7 @@ IDLE = (  # fields, when they have no effect, why
 
 
 def idle_fusion(
-    method: Augmenter,
+    method: Augmenter,  # a `FeatureSpace`, defined below
 ) -> dict[str, str]:
     "Settings of a fusion that have no effect as it stands."
     return {name: why for fields, holds, why in IDLE if holds(method) for name in fields.split()}
