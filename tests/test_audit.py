@@ -65,17 +65,16 @@ def test_a_test_image_is_found_under_any_name():
     rows = {
         row.check: row for row in audit(make(8, "row", 3, infos({"sources": [["copy4", 1.0]]})), leaked, TEST)
     }
-    assert (
-        rows["test_apart"].passed is False
-        and "copy4" in rows["test_apart"].message
-        and rows["no_test_source"].passed is False
-    )
+    assert rows["test_apart"].passed is False
+    assert "copy4" in rows["test_apart"].message
+    assert rows["no_test_source"].passed is False
 
 
 def test_equal_images():
     # the seed of the training set again
     rows = {row.check: row for row in audit_duplicates(make(8, "row", 1), REAL, TEST)}
-    assert rows["no_training_copy"].value == 8 and rows["no_test_copy"].passed
+    assert rows["no_training_copy"].value == 8
+    assert rows["no_test_copy"].passed
     same = LabeledImages(
         [REAL.image(0), REAL.image(0), TEST.image(1)], [0, 0, 1], ("a", "b"), ["x", "y", "z"]
     )
@@ -88,7 +87,8 @@ def test_equal_images():
 def test_memory_needs_no_test_set_and_copes_with_equal_photographs():
     twins = LabeledImages([REAL.image(0)] * 2, [0, 1], ("a", "b"), ["x", "y"])
     rows = audit_memory(make(8, "row", 3), twins)
-    assert all(row.passed is None and np.isfinite(row.value) for row in rows) and len(rows) == 2
+    assert all(row.passed is None and np.isfinite(row.value) for row in rows)
+    assert len(rows) == 2
 
 
 def test_multi_label_sets_can_be_audited():
@@ -101,7 +101,8 @@ def test_multi_label_sets_can_be_audited():
 
 
 def test_sources_without_hashes_and_as_plain_names():
-    assert sources_of({"sources": ["a", ["b", 0.5]]}) == [("a", None), ("b", None)] and sources_of(None) == []
+    assert sources_of({"sources": ["a", ["b", 0.5]]}) == [("a", None), ("b", None)]
+    assert sources_of(None) == []
 
 
 def test_bad_input():

@@ -62,11 +62,9 @@ def test_views_have_their_own_seeds_and_differ_from_each_other():
         )
         for number in range(2)
     ]
-    assert (
-        len(views) == 2
-        and all(torch.equal(one, two) for one, two in zip(views, expected))
-        and not torch.equal(*views)
-    )
+    assert len(views) == 2
+    assert all(torch.equal(one, two) for one, two in zip(views, expected))
+    assert not torch.equal(*views)
     # company does not matter
     assert all(
         torch.equal(one[2:4], two) for one, two in zip(views, mixer.views(IMAGES[2:4], np.array(seeds[2:4])))
@@ -75,7 +73,8 @@ def test_views_have_their_own_seeds_and_differ_from_each_other():
 
 def test_with_the_loss_images_stay_and_without_it_there_are_no_views():
     images, labels = AugMix().mix(IMAGES, LABELS, None, None, range(6))
-    assert torch.equal(images, IMAGES) and images.data_ptr() != IMAGES.data_ptr()
+    assert torch.equal(images, IMAGES)
+    assert images.data_ptr() != IMAGES.data_ptr()
     assert AugMix(jsd=False).views(IMAGES, range(6)) == []
 
 
@@ -91,15 +90,18 @@ def test_labels_are_copied_and_nothing_global_or_given_moves(jsd):
     mixer.views(IMAGES, range(6))
     assert torch.equal(labels, LABELS)
     labels[0], images[0] = 9, 9
-    assert torch.equal(IMAGES, before[0]) and torch.equal(LABELS, before[1])
-    assert torch.equal(torch.random.get_rng_state(), state) and (np.random.get_state()[1] == other).all()
+    assert torch.equal(IMAGES, before[0])
+    assert torch.equal(LABELS, before[1])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (np.random.get_state()[1] == other).all()
 
 
 def test_grey_images_other_shapes_and_no_image():
     mixer = AugMix(jsd=False)
     for images in (IMAGES[:, :1], IMAGES[:, :, :12], IMAGES[:0]):
         changed, _ = mixer.mix(images, LABELS[: len(images)], None, None, range(len(images)))
-        assert changed.shape == images.shape and changed.dtype == torch.float32
+        assert changed.shape == images.shape
+        assert changed.dtype == torch.float32
         assert not len(images) or (
             changed.min() >= 0 and changed.max() <= 1 and torch.isfinite(changed).all()
         )
@@ -123,7 +125,9 @@ def test_divergence_is_zero_for_equal_answers_and_at_most_the_logarithm(count):
     assert jensen_shannon(equal).abs().max() < 1e-6
     assert jensen_shannon(disjoint).item() == pytest.approx(math.log(count), abs=1e-6)
     several = jensen_shannon(logits(count, scale=5.0))
-    assert (several > 0).all() and (several < math.log(count)).all() and several.shape == (5,)
+    assert (several > 0).all()
+    assert (several < math.log(count)).all()
+    assert several.shape == (5,)
 
 
 def test_divergence_of_two_is_the_squared_distance_of_scipy():
@@ -182,21 +186,22 @@ def test_extreme_answers_give_finite_losses_and_gradients(task):
     ]
     value = AugMix().consistency(answers, task).mean()
     value.backward()
-    assert torch.isfinite(value) and all(torch.isfinite(answer.grad).all() for answer in answers)
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(answer.grad).all() for answer in answers)
 
 
 def test_consistency_counts_the_weight_and_is_zero_for_one_answer():
     answers = logits()
-    assert (
-        torch.allclose(AugMix(weight=3.0).consistency(answers, "single"), 3 * jensen_shannon(answers))
-        and AugMix(weight=0).consistency(answers, "single").abs().max() == 0
-    )
+    assert torch.allclose(AugMix(weight=3.0).consistency(answers, "single"), 3 * jensen_shannon(answers))
+    assert AugMix(weight=0).consistency(answers, "single").abs().max() == 0
     assert AugMix(jsd=False).consistency(answers[:1], "single").abs().max() < 1e-5
 
 
 def test_settings_and_replacing():
     mixer = AugMix(jsd=False, severity=5)
-    assert isinstance(mixer, Mixer) and mixer.probability == 1.0 and mixer.describe(0)["weight"] == 1.0
+    assert isinstance(mixer, Mixer)
+    assert mixer.probability == 1.0
+    assert mixer.describe(0)["weight"] == 1.0
     assert AugMix().settings() == {
         "name": "augmix",
         "jsd": True,
@@ -208,7 +213,8 @@ def test_settings_and_replacing():
         "all_ops": False,
     }
     again = dataclasses.replace(mixer, severity=3)
-    assert again == AugMix(jsd=False) and torch.equal(
+    assert again == AugMix(jsd=False)
+    assert torch.equal(
         again.mix(IMAGES, LABELS, None, None, range(6))[0],
         AugMix(jsd=False).mix(IMAGES, LABELS, None, None, range(6))[0],
     )

@@ -38,24 +38,20 @@ def test_views_do_not_depend_on_the_batch_and_flip_only_when_asked():
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for view in (View(8, 8, 2), View(6, 8, 1, "reflect", flip=True), View(8, 8, 0, strong=True)):
         together = view.train(images, [5, 6, 7, 8])
-        assert (
-            torch.allclose(together[2], view.train(images[2:3], [7])[0], atol=1e-6)
-            and together.shape[-1] == view.size
-        )
+        assert torch.allclose(together[2], view.train(images[2:3], [7])[0], atol=1e-6)
+        assert together.shape[-1] == view.size
     plain = View(8, 8, 0).train(images.expand(4, -1, -1, -1), range(4))
     assert torch.equal(plain, images)
     flips = View(8, 8, 0, flip=True).train(images[:1].expand(400, -1, -1, -1), range(400))
     mirrored = [torch.equal(one, images[0].flip(2)) for one in flips]
-    assert 0.4 < np.mean(mirrored) < 0.6 and all(
-        now or torch.equal(one, images[0]) for now, one in zip(mirrored, flips)
-    )
+    assert 0.4 < np.mean(mirrored) < 0.6
+    assert all(now or torch.equal(one, images[0]) for now, one in zip(mirrored, flips))
 
 
 def test_the_target_has_mass_one_and_one_class_works():
     soft = torch.softmax(torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), 1)
-    assert torch.allclose(smoothed_target(soft, 0.1).sum(1), torch.ones(5)) and torch.equal(
-        smoothed_target(torch.ones(2, 1), 0.0), torch.ones(2, 1)
-    )
+    assert torch.allclose(smoothed_target(soft, 0.1).sum(1), torch.ones(5))
+    assert torch.equal(smoothed_target(torch.ones(2, 1), 0.0), torch.ones(2, 1))
 
 
 def test_multi_label_loss_is_binary_cross_entropy():
@@ -74,21 +70,19 @@ def test_every_use_trains_with_equal_updates(use):
     trained = train_classifier(
         REAL, MADE, QUICK, Showing(training_use(use), GenMix() if use == "partners" else CutMix())
     )
-    assert (
-        trained.shown["updates"] == 3
-        and trained.shown["epochs"] == 3
-        and len(trained.losses) == 3
-        and trained.shown["mixed"] > 0
-    )
-    assert (
-        torch.equal(state, torch.random.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
-    )
+    assert trained.shown["updates"] == 3
+    assert trained.shown["epochs"] == 3
+    assert len(trained.losses) == 3
+    assert trained.shown["mixed"] > 0
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert (numpy_state == np.random.get_state()[1]).all()
 
 
 def test_the_same_seed_gives_the_same_classifier_and_another_does_not():
     runs = [train_classifier(REAL, MADE, QUICK, seed=seed) for seed in (0, 0, 1)]
     answers = [run.predict(REAL) for run in runs]
-    assert np.array_equal(answers[0], answers[1]) and not np.allclose(answers[0], answers[2])
+    assert np.array_equal(answers[0], answers[1])
+    assert not np.allclose(answers[0], answers[2])
 
 
 def test_no_replacement_is_the_baseline_bit_for_bit():
@@ -105,10 +99,8 @@ def test_multi_label_training_and_metrics():
         scans, make([[1, 0, 1], [0, 1, 0]], "row", task="multi"), QUICK, Showing(SwapClass(replace=1.0))
     )
     found = {row.metric for row in trained.evaluate(scans)}
-    assert (
-        trained.shown["synthetic"] > 0
-        and {"mean_average_precision", "average_precision", "exact_match"} <= found
-    )
+    assert trained.shown["synthetic"] > 0
+    assert {"mean_average_precision", "average_precision", "exact_match"} <= found
     assert trained.predict(scans).shape == (6, 3)
 
 
@@ -149,11 +141,9 @@ def test_a_killed_run_continues_with_the_same_result(tmp_path):
         with pytest.raises(Stop):
             prepare_training(REAL, MADE, preset).finish(tmp_path)
     resumed = prepare_training(REAL, MADE, preset).finish(tmp_path)
-    assert (
-        np.array_equal(whole.predict(REAL), resumed.predict(REAL))
-        and whole.shown == resumed.shown
-        and whole.losses == resumed.losses
-    )
+    assert np.array_equal(whole.predict(REAL), resumed.predict(REAL))
+    assert whole.shown == resumed.shown
+    assert whole.losses == resumed.losses
 
 
 def test_divergence_is_a_sentence():
@@ -166,18 +156,15 @@ def test_grey_images_and_other_sizes():
         [np.full((5 + i, 9, 1), 40 * i, np.uint8) for i in range(4)], [0, 1, 0, 1], ("a", "b"), list("wxyz")
     )
     trained = train_classifier(grey, preset=dataclasses.replace(QUICK, channels=1))
-    assert np.allclose(trained.predict(grey).sum(1), 1) and np.allclose(
-        trained.predict(torch.rand(2, 1, 20, 20)).sum(1), 1
-    )
+    assert np.allclose(trained.predict(grey).sum(1), 1)
+    assert np.allclose(trained.predict(torch.rand(2, 1, 20, 20)).sum(1), 1)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_networks_of_timm(name):
     network = make_network(name, 5, image_size=64)
-    assert (
-        network(torch.rand(2, 3, 64, 64)).shape == (2, 5)
-        and network.features(torch.rand(2, 3, 64, 64)).ndim == 2
-    )
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 5)
+    assert network.features(torch.rand(2, 3, 64, 64)).ndim == 2
 
 
 def test_local_weights_of_timm(tmp_path):
@@ -217,11 +204,9 @@ def test_saved_classifiers_answer_the_same(tmp_path):
     trained = train_classifier(REAL, preset=QUICK)
     trained.save(tmp_path)
     loaded = TrainedClassifier.load(tmp_path)
-    assert (
-        np.array_equal(trained.predict(MADE), loaded.predict(MADE))
-        and loaded.shown == trained.shown
-        and loaded.preset == trained.preset
-    )
+    assert np.array_equal(trained.predict(MADE), loaded.predict(MADE))
+    assert loaded.shown == trained.shown
+    assert loaded.preset == trained.preset
     with pytest.raises(GenaugError, match="no finished classifier"):
         TrainedClassifier.load(tmp_path / "elsewhere")
 
@@ -229,10 +214,8 @@ def test_saved_classifiers_answer_the_same(tmp_path):
 def test_the_judge_is_read_back_for_the_same_pool_only(tmp_path):
     preset = training_preset("judge", updates=2, view=View(8, 8, 0))
     first = train_judge(REAL, cache=tmp_path, preset=preset)
-    assert (
-        np.array_equal(train_judge(REAL, cache=tmp_path, preset=preset).predict(MADE), first.predict(MADE))
-        and len(list(tmp_path.iterdir())) == 1
-    )
+    assert np.array_equal(train_judge(REAL, cache=tmp_path, preset=preset).predict(MADE), first.predict(MADE))
+    assert len(list(tmp_path.iterdir())) == 1
     train_judge(REAL[[0, 1, 3, 5]], cache=tmp_path, preset=preset)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -251,13 +234,12 @@ def test_the_stronger_student_differs_in_its_network_only():
         network.name: sum(parameter.numel() for parameter in network.parameters())
         for network in (letters, wide)
     }
-    assert 3 * count["letters"] < count["wide"] < 1_100_000 and wide.network.num_features == 256
+    assert 3 * count["letters"] < count["wide"] < 1_100_000
+    assert wide.network.num_features == 256
     assert dataclasses.replace(
         training_preset("tiny_wide"), name="tiny", network="letters", source=training_preset("tiny").source
     ) == training_preset("tiny")
     trained = train_classifier(REAL, preset=dataclasses.replace(training_preset("tiny_wide"), updates=2))
-    assert (
-        trained.name == "wide"
-        and trained.features(REAL).shape == (6, 256)
-        and not np.allclose(trained.predict(REAL)[0], 1 / 3, atol=1e-3)
-    )
+    assert trained.name == "wide"
+    assert trained.features(REAL).shape == (6, 256)
+    assert not np.allclose(trained.predict(REAL)[0], 1 / 3, atol=1e-3)

@@ -32,12 +32,10 @@ def test_it_is_the_pretrained_network_before_its_head(letters):
     with torch.inference_mode():
         expected = network.features(images.batch())
     found = letters.features(images)
-    assert (
-        found.shape == (6, 128)
-        and found.dtype == np.float64
-        and np.allclose(found, expected.numpy(), atol=1e-5)
-        and not letters.network.training
-    )
+    assert found.shape == (6, 128)
+    assert found.dtype == np.float64
+    assert np.allclose(found, expected.numpy(), atol=1e-5)
+    assert not letters.network.training
 
 
 def test_features_do_not_depend_on_the_company(letters):
@@ -50,7 +48,8 @@ def test_other_sizes_grey_images_and_none(letters):
     mixed = LabeledImages(
         [np.full((9, 14, 3), 7, np.uint8), np.full((40, 32), 90, np.uint8)], [0, 1], ("a", "b"), ["x", "y"]
     )
-    assert letters.features(mixed).shape == (2, 128) and letters.features(mixed[[]]).shape == (0, 128)
+    assert letters.features(mixed).shape == (2, 128)
+    assert letters.features(mixed[[]]).shape == (0, 128)
     assert letters.features(pictures(3, channels=1)).shape == (3, 128)
 
 
@@ -106,7 +105,8 @@ def test_a_network_of_timm_from_a_file(name, tmp_path):
         expected = made.eval().forward_head(
             made.forward_features(network.network.prepared(view)), pre_logits=True
         )
-    assert view.shape[-1] == edge and np.allclose(found, expected.numpy(), atol=1e-4)
+    assert view.shape[-1] == edge
+    assert np.allclose(found, expected.numpy(), atol=1e-4)
 
 
 def test_kept_features_are_read_back_without_the_network(letters, tmp_path):
@@ -123,12 +123,11 @@ def test_kept_features_are_read_back_without_the_network(letters, tmp_path):
 
     first, second = (cached_features(Counting(), images, tmp_path) for _ in range(2))
     renamed = dataclasses.replace(images, ids=list("uvwxyz"), labels=np.zeros(6, int))
-    assert (
-        calls == [6]
-        and np.array_equal(first, second)
-        and np.array_equal(first, cached_features(letters, renamed, tmp_path))
-    )
-    assert np.array_equal(first, cached_features(letters, images, None)) and first.dtype == np.float64
+    assert calls == [6]
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, cached_features(letters, renamed, tmp_path))
+    assert np.array_equal(first, cached_features(letters, images, None))
+    assert first.dtype == np.float64
     assert len(list((tmp_path / "features").iterdir())) == 1
 
 
@@ -148,4 +147,5 @@ def test_a_network_without_fingerprint_cannot_be_kept(tmp_path):
     images = pictures()
     with pytest.raises(GenaugError, match="fingerprint"):
         cached_features(pixel_features(4), images, tmp_path)
-    assert cached_features(pixel_features(4), images, None).shape == (6, 48) and not list(tmp_path.iterdir())
+    assert cached_features(pixel_features(4), images, None).shape == (6, 48)
+    assert not list(tmp_path.iterdir())

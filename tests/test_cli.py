@@ -58,12 +58,10 @@ def sentence(capsys):
     "What stands on standard error: exactly one line that begins with genaug."
     text = capsys.readouterr().err
     lines = [line for line in text.splitlines() if line.strip()]
-    assert (
-        len(lines) == 1
-        and lines[0].startswith("genaug: ")
-        and lines[0].endswith((".", "?", ")"))
-        and "Traceback" not in text
-    ), text
+    assert len(lines) == 1, text
+    assert lines[0].startswith("genaug: "), text
+    assert lines[0].endswith((".", "?", ")")), text
+    assert "Traceback" not in text, text
     return lines[0]
 
 
@@ -159,7 +157,8 @@ def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(arguments) == 2
     assert words in sentence(capsys)
-    assert not (tmp_path / "OUT" / "train").exists() and not (tmp_path / "OUT" / "results.csv").exists()
+    assert not (tmp_path / "OUT" / "train").exists()
+    assert not (tmp_path / "OUT" / "results.csv").exists()
 
 
 def test_a_device_that_is_not_there(capsys, tmp_path, pipeline):
@@ -192,9 +191,8 @@ def test_a_folder_in_use_is_refused_and_left_alone(command, capsys, tmp_path, ph
     (tmp_path / "out" / "letter.txt").write_text("mine")
     options = [str(tmp_path / "out")] if command == "augment" else ["--out", str(tmp_path / "out")]
     assert run([command, str(photos), *options]) == 2
-    assert "not empty" in sentence(capsys) and [path.name for path in (tmp_path / "out").iterdir()] == [
-        "letter.txt"
-    ]
+    assert "not empty" in sentence(capsys)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["letter.txt"]
 
 
 @pytest.mark.parametrize("command", ["augment", "compare"])
@@ -236,7 +234,10 @@ def test_faults_of_the_program_are_not_blamed_on_the_user(monkeypatch, capsys):
 )
 def test_what_is_said_about_an_error(error, code, words):
     text, given = explain(error)
-    assert given == code and words in text and "\n" not in text and len(text) < 500
+    assert given == code
+    assert words in text
+    assert "\n" not in text
+    assert len(text) < 500
 
 
 def test_help_answers_at_once_and_names_every_command():
@@ -254,13 +255,15 @@ def test_help_answers_at_once_and_names_every_command():
         text=True,
         cwd=ROOT,
     )
-    assert shown.returncode == 0 and all(
+    assert shown.returncode == 0
+    assert all(
         name in shown.stdout for name in ("check", "augment", "compare", "report", "reproduce", "audit")
     )
     assert not re.search(
         r"\| +(torch|diffusers|transformers|timm|pandas|matplotlib|numpy)$", shown.stderr, re.MULTILINE
     )
-    assert os.times().children_user - usage < 1.5 and time.process_time() - began < 1
+    assert os.times().children_user - usage < 1.5
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("command", ["check", "augment", "compare", "report", "reproduce", "audit"])
@@ -272,7 +275,8 @@ def test_every_command_has_help(command, capsys):
 def test_check_names_faults_and_the_next_step(photos, capsys, tmp_path):
     assert run(["check", str(photos), "--quiet"]) == 0
     text = capsys.readouterr().out
-    assert "0 errors" in text and "Next: genaug compare" in text
+    assert "0 errors" in text
+    assert "Next: genaug compare" in text
     (tmp_path / "set" / "a").mkdir(parents=True)
     (tmp_path / "set" / "a" / "x.png").write_bytes(b"nothing")
     assert run(["check", str(tmp_path / "set"), "--quiet"]) == 2
@@ -301,9 +305,12 @@ def test_augment_report_audit(photos, capsys, tmp_path, pipeline):
         == 0
     )
     text = capsys.readouterr().out
-    assert "Estimated cost" in text and "'a photo of a wren bird'" in text and "16 images" in text
+    assert "Estimated cost" in text
+    assert "'a photo of a wren bird'" in text
+    assert "16 images" in text
     record = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
-    assert len(record) == 16 and all(line["sources"][0].startswith("train/") for line in record)
+    assert len(record) == 16
+    assert all(line["sources"][0].startswith("train/") for line in record)
     assert (
         run(
             [
@@ -344,7 +351,8 @@ def test_augment_report_audit(photos, capsys, tmp_path, pipeline):
         == 2
     )
     assert "the budget changed" in sentence(capsys)
-    assert run(["report", str(out)]) == 0 and (out / "report.html").is_file()
+    assert run(["report", str(out)]) == 0
+    assert (out / "report.html").is_file()
     assert run(["audit", str(out)]) == 0
     assert "Every source is a training image" in capsys.readouterr().out
 
@@ -366,7 +374,8 @@ def test_own_photographs_with_the_toy_backbone_are_told_the_truth(photos, capsys
         == 0
     )
     text = capsys.readouterr().out
-    assert "knows only its own small world" in text and "--backbone" in text
+    assert "knows only its own small world" in text
+    assert "--backbone" in text
     assert {Image.open(path).size for path in (tmp_path / "set" / "train").rglob("*.png")} == {(32, 32)}
 
 
@@ -387,12 +396,15 @@ def test_compare_prints_the_table_and_writes_everything(photos, capsys, tmp_path
     ]
     assert run(arguments) == 0
     text = capsys.readouterr().out
-    assert "minus original" in text and "minus round-trip" in text and "Estimated cost" in text
+    assert "minus original" in text
+    assert "minus round-trip" in text
+    assert "Estimated cost" in text
     assert {"results.csv", "report.html", "comparison.json", "splits", "runs"} <= {
         path.name for path in out.iterdir()
     }
     runs = {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
-    assert run(arguments) == 0 and "nothing left to do" in capsys.readouterr().out
+    assert run(arguments) == 0
+    assert "nothing left to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()} == runs
     assert run([*arguments, "--shots", "1"]) == 2
     assert "the number of shots changed" in sentence(capsys)
@@ -456,16 +468,15 @@ def test_an_interrupted_augment_continues(photos, tmp_path, pipeline):
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert (
-        stopped.returncode == 130
-        and "run the same command again" in stopped.stderr
-        and "Traceback" not in stopped.stderr
-    )
-    assert (
-        len(list(out.rglob("*.png"))) >= 1 and not (out / "train" / "metadata.jsonl").exists()
-    )  # what was being written is finished, no more
+    assert stopped.returncode == 130
+    assert "run the same command again" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    # what was being written is finished, no more
+    assert len(list(out.rglob("*.png"))) >= 1
+    assert not (out / "train" / "metadata.jsonl").exists()
     assert run(["report", str(out)]) == 2
-    assert run(arguments) == 0 and len(list((out / "train").rglob("*.png"))) == 8
+    assert run(arguments) == 0
+    assert len(list((out / "train").rglob("*.png"))) == 8
 
 
 def test_the_table_notebooks_are_found_in_a_checkout():
@@ -502,7 +513,9 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
         for line in (out / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     counts = [sum(row["class_name"] == name for row in rows) for name in {row["class_name"] for row in rows}]
-    assert len(rows) == 33 and sorted(counts) == [3] * 7 + [4] * 3 and all(row["sources"] for row in rows)
+    assert len(rows) == 33
+    assert sorted(counts) == [3] * 7 + [4] * 3
+    assert all(row["sources"] for row in rows)
     found = tmp_path / "compared"
     assert (
         run(
@@ -531,7 +544,9 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
         == 0
     )
     said = capsys.readouterr().out
-    assert "cmo+drw" in said and "oversampling+strong-augmentation" in said and "smote@fill=true" in said
+    assert "cmo+drw" in said
+    assert "oversampling+strong-augmentation" in said
+    assert "smote@fill=true" in said
     assert "tiny" not in (found / "results.csv").read_text(encoding="utf-8")  # no backbone was needed
 
 
@@ -595,7 +610,8 @@ def test_the_first_refusals_follow_the_declared_ranges(option, text, words, caps
 def test_help_says_the_ranges(capsys):
     assert run(["compare", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "1 to 65,536" in text and "above 0 to 10,000" in text
+    assert "1 to 65,536" in text
+    assert "above 0 to 10,000" in text
 
 
 def test_methods_and_their_settings_are_listed(capsys):

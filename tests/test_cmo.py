@@ -45,13 +45,16 @@ def test_power_one_is_uniform_and_power_plus_one_is_the_reading_per_class():
 @pytest.mark.parametrize("power", [0, 1, 2, 50, 1e4])
 def test_chances_stay_finite_and_skip_empty_classes(power):
     chances = minority_chances([0, 1000, 1242, 0, 1242], power)
-    assert np.isfinite(chances).all() and np.isclose(chances.sum(), 1) and (chances[[0, 3]] == 0).all()
+    assert np.isfinite(chances).all()
+    assert np.isclose(chances.sum(), 1)
+    assert (chances[[0, 3]] == 0).all()
     assert np.isclose(chances[2], chances[4])
     assert power <= 1 or chances[1] > chances[2]
 
 
 def test_a_single_class_or_photograph_gets_everything():
-    assert minority_chances([7]).tolist() == [1] and minority_chances([0, 1, 0], 5).tolist() == [0, 1, 0]
+    assert minority_chances([7]).tolist() == [1]
+    assert minority_chances([0, 1, 0], 5).tolist() == [0, 1, 0]
 
 
 def test_counts_are_left_alone_and_may_be_any_number_type():
@@ -77,11 +80,13 @@ def test_short_runs_are_mixed_too_and_margins_are_at_most_a_tenth():
     for warm in (0, 1, 3, 50):
         for epochs in range(1, 120):
             mixed = mixed_epochs(epochs, warm)
-            assert len(mixed) and mixed.start <= epochs / 10 and epochs - mixed.stop <= epochs / 10
+            assert len(mixed)
+            assert mixed.start <= epochs / 10
+            assert epochs - mixed.stop <= epochs / 10
     assert all(mixed_epochs(epochs, 0) == range(epochs) for epochs in (1, 5, 200))
-    assert (
-        mixed_epochs(9) == range(9) and mixed_epochs(10) == range(1, 9) and mixed_epochs(39) == range(3, 36)
-    )
+    assert mixed_epochs(9) == range(9)
+    assert mixed_epochs(10) == range(1, 9)
+    assert mixed_epochs(39) == range(3, 36)
 
 
 def test_pixels_and_rows_come_from_the_rectangle_of_the_seed():
@@ -92,9 +97,8 @@ def test_pixels_and_rows_come_from_the_rectangle_of_the_seed():
         top, left, bottom, right = cut_box(i, 16, 16)
         inside = torch.zeros(16, 16, dtype=bool)
         inside[top:bottom, left:right] = True
-        assert torch.equal(mixed[i][:, inside], others[i][:, inside]) and torch.equal(
-            mixed[i][:, ~inside], images[i][:, ~inside]
-        )
+        assert torch.equal(mixed[i][:, inside], others[i][:, inside])
+        assert torch.equal(mixed[i][:, ~inside], images[i][:, ~inside])
         share = inside.float().mean()
         assert torch.allclose(rows[i], (1 - share) * labels[i] + share * other_labels[i], atol=1e-6)
 
@@ -108,7 +112,8 @@ def test_a_pair_does_not_depend_on_its_batch_and_inputs_are_left_alone():
     )
     together = CMO().mix(images, labels, others, other_labels, range(10, 16))
     alone = CMO().mix(images[3:4], labels[3:4], others[3:4], other_labels[3:4], [13])
-    assert torch.equal(together[0][3:4], alone[0]) and torch.equal(together[1][3:4], alone[1])
+    assert torch.equal(together[0][3:4], alone[0])
+    assert torch.equal(together[1][3:4], alone[1])
     assert all(torch.equal(one, copy) for one, copy in zip((images, labels, others, other_labels), copies))
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -121,11 +126,9 @@ def test_soft_rows_keep_their_sum_and_multi_label_rows_their_common_findings():
     _, rows = CMO().mix(
         images, torch.tensor([[1.0, 1, 0, 0]] * 2), images.flip(0), torch.tensor([[0.0, 1, 1, 0]] * 2), [0, 1]
     )
-    assert (
-        (rows[:, 1] == 1).all()
-        and (rows[:, 3] == 0).all()
-        and torch.allclose(rows[:, 0] + rows[:, 2], torch.ones(2))
-    )
+    assert (rows[:, 1] == 1).all()
+    assert (rows[:, 3] == 0).all()
+    assert torch.allclose(rows[:, 0] + rows[:, 2], torch.ones(2))
 
 
 def test_description_is_the_share_kept():
@@ -135,15 +138,13 @@ def test_description_is_the_share_kept():
 
 def test_it_is_a_mixer_with_rare_partners_and_settings():
     mixer = CMO(power=0.5)
-    assert (
-        isinstance(mixer, Mixer)
-        and mixer.partner_rule == RareClasses(0.5)
-        and mixer.name == "cmo"
-        and mixer.probability == 0.5
-    )
-    assert (
-        mixer.settings()["power"] == 0.5 and CMO().settings() != mixer.settings() and CMO(power=0.5) == mixer
-    )
+    assert isinstance(mixer, Mixer)
+    assert mixer.partner_rule == RareClasses(0.5)
+    assert mixer.name == "cmo"
+    assert mixer.probability == 0.5
+    assert mixer.settings()["power"] == 0.5
+    assert CMO().settings() != mixer.settings()
+    assert CMO(power=0.5) == mixer
 
 
 @pytest.mark.parametrize(

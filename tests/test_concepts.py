@@ -118,7 +118,8 @@ def test_detaching_leaves_nothing_behind(backbone, lora, text):
     for fused in (True, False):
         with random_concept(backbone, 1, lora=lora, text=text).attached(backbone, fused=fused):
             assert (seen(backbone, "a photo of a bird") - plain).abs().max() > 1e-2
-        assert state_of(backbone) == before and torch.equal(seen(backbone, "a photo of a bird"), plain)
+        assert state_of(backbone) == before
+        assert torch.equal(seen(backbone, "a photo of a bird"), plain)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, GenaugError])
@@ -130,7 +131,8 @@ def test_detaching_after_an_exception(backbone, error):
         backbone.using(random_concept(backbone, 2, text=True)),
     ):
         raise error("stop")
-    assert state_of(backbone) == before and torch.equal(seen(backbone, "a bird"), plain)
+    assert state_of(backbone) == before
+    assert torch.equal(seen(backbone, "a bird"), plain)
 
 
 def test_the_text_adapter_is_the_formula_and_touches_only_the_text_encoder(backbone):
@@ -253,7 +255,8 @@ def test_toy_backbone_reads_placeholders_as_class_names(real):
         plain = toy.embed(["a photo of a dodo"])
         with toy.using(concept):
             assert torch.equal(toy.embed(["a photo of a <c001>"]), plain)
-        assert not torch.equal(toy.embed(["a photo of a <c001>"]), plain) and "embed" not in vars(toy)
+        assert not torch.equal(toy.embed(["a photo of a <c001>"]), plain)
+        assert "embed" not in vars(toy)
 
 
 def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
@@ -285,7 +288,8 @@ def test_round_trip_is_exact(backbone, tmp_path):
     ):
         concept.save(tmp_path / str(position))
         again = Concept.load(tmp_path / str(position))
-        assert again.fingerprint() == concept.fingerprint() and again.placeholder == concept.placeholder
+        assert again.fingerprint() == concept.fingerprint()
+        assert again.placeholder == concept.placeholder
         assert all(torch.equal(again.tokens[token], concept.tokens[token]) for token in concept.tokens)
         with backbone.using(concept):
             expected = seen(backbone)
@@ -487,7 +491,8 @@ def test_files_with_the_key_names_of_kohya_and_automatic1111(backbone, tmp_path)
     assert all(
         torch.equal(again[key], alone[0][key]) and torch.equal(again[key], matrices[key]) for key in matrices
     )
-    assert again.keys() == matrices.keys() == alone[0].keys() and alone[2:] == (None, None)
+    assert again.keys() == matrices.keys() == alone[0].keys()
+    assert alone[2:] == (None, None)
 
     torch.save(
         {"string_to_param": {"*": torch.ones(3, WIDTH)}, "name": "bird", "step": 7}, tmp_path / "old.pt"
@@ -506,9 +511,8 @@ def test_a_file_for_the_text_encoder_alone(backbone, tmp_path):
         },
         tmp_path,
     )
-    assert borrowed.lora is None and all(
-        torch.equal(borrowed.text_lora[name], matrix) for name, matrix in concept.text_lora.items()
-    )
+    assert borrowed.lora is None
+    assert all(torch.equal(borrowed.text_lora[name], matrix) for name, matrix in concept.text_lora.items())
     with backbone.using(concept):
         expected = seen(backbone)
     with backbone.using(borrowed):
@@ -553,9 +557,9 @@ def test_only_the_new_rows_change(backbone, real):
         ),
     )
     assert all((concept.tokens[token] - start[token]).abs().min() > 1e-4 for token in start)
-    assert state_of(backbone) == before and torch.equal(
-        seen(backbone, "a photo of a bird"), plain
-    )  # the fingerprint covers all weights
+    # the fingerprint covers all weights
+    assert state_of(backbone) == before
+    assert torch.equal(seen(backbone, "a photo of a bird"), plain)
 
 
 def test_lora_is_the_identity_at_first_and_trains_nothing_else(backbone):
@@ -566,7 +570,8 @@ def test_lora_is_the_identity_at_first_and_trains_nothing_else(backbone):
     with trainable_adapter(backbone.unet, rank=3) as learning:
         assert torch.equal(seen(backbone), plain)
         able = {name for name, parameter in backbone.unet.named_parameters() if parameter.requires_grad}
-        assert able == set(learning) and len(able) == 2 * projections
+        assert able == set(learning)
+        assert len(able) == 2 * projections
         noise_prediction_loss(
             backbone, torch.ones(1, 4, 8, 8), backbone.embed([""]), torch.tensor([5]), torch.ones(1, 4, 8, 8)
         ).backward()
@@ -583,16 +588,14 @@ def test_learned_alpha_and_rank_survive_the_file(backbone, real, tmp_path):
     concept = learn_category_concept(
         backbone, real, settings=CategorySettings(steps=4, learning_rate=1e-2, rank=2, alpha=7.0)
     )
-    assert (concept.rank, concept.alpha) == (2, 7.0) and any(
-        matrix.abs().max() > 0 for name, matrix in concept.lora.items() if "lora_B" in name
-    )
+    assert (concept.rank, concept.alpha) == (2, 7.0)
+    assert any(matrix.abs().max() > 0 for name, matrix in concept.lora.items() if "lora_B" in name)
     concept.save(tmp_path)
     again = Concept.load(tmp_path)
-    assert again.alpha == 7.0 and json.loads(json.dumps(again.settings)) == again.settings
-    assert (
-        again.settings["learned_from"] == real.fingerprint()
-        and again.settings["backbone"] == backbone.fingerprint()
-    )
+    assert again.alpha == 7.0
+    assert json.loads(json.dumps(again.settings)) == again.settings
+    assert again.settings["learned_from"] == real.fingerprint()
+    assert again.settings["backbone"] == backbone.fingerprint()
 
 
 def test_resumed_learning_equals_uninterrupted_learning(backbone, real, tmp_path, monkeypatch):
@@ -616,11 +619,13 @@ def test_resumed_learning_equals_uninterrupted_learning(backbone, real, tmp_path
         learn_category_concept(backbone, real, settings=settings, checkpoint=tmp_path)
     assert state_of(backbone) == before
     resumed = learn_category_concept(backbone, real, settings=settings, checkpoint=tmp_path)
-    assert calls == [0, 1, 2, 3, 4, 5, 4, 5, 6] and resumed.fingerprint() == whole.fingerprint()
+    assert calls == [0, 1, 2, 3, 4, 5, 4, 5, 6]
+    assert resumed.fingerprint() == whole.fingerprint()
     other = learn_category_concept(
         backbone, real[:3], settings=settings, checkpoint=tmp_path
     )  # other photographs never resume this run
-    assert calls[9:] == list(range(7)) and other.fingerprint() != whole.fingerprint()
+    assert calls[9:] == list(range(7))
+    assert other.fingerprint() != whole.fingerprint()
 
 
 def test_seed_decides(backbone, real):
@@ -656,7 +661,8 @@ def test_learning_set_views_prompts_and_weights(backbone, real):
         "a photo of a <c002> bird",
     )
     mirrored = backbone.encode(real.batch([4]).flip(-1))
-    assert torch.allclose(prepared.latents[1, 4], mirrored[0], atol=1e-5) and prepared.latents.shape[:2] == (
+    assert torch.allclose(prepared.latents[1, 4], mirrored[0], atol=1e-5)
+    assert prepared.latents.shape[:2] == (
         2,
         6,
     )
@@ -700,7 +706,8 @@ def test_where_the_vectors_begin(backbone):
     table = backbone.text_encoder.get_input_embeddings().weight
     named = initial_rows(backbone, ["auk", "dodo"], {"auk": "bird"}, 1, ClassPrompt(names={"dodo": "d"}))
     pieces = backbone.tokenizer("bird", add_special_tokens=False).input_ids
-    assert torch.allclose(named["<c000>"][0], table[pieces].mean(0)) and torch.equal(
+    assert torch.allclose(named["<c000>"][0], table[pieces].mean(0))
+    assert torch.equal(
         named["<c001>"][0], table[backbone.tokenizer("d", add_special_tokens=False).input_ids[0]]
     )
     assert torch.equal(initial_rows(backbone, ["auk"], 7, 3, ClassPrompt())["<c000>"], table[7].repeat(3, 1))
@@ -735,17 +742,14 @@ def test_text_encoder_learning_moves_it_and_old_records_stay(backbone, real):
         backbone, real, settings=AdapterSettings(steps=3, learning_rate=1e-2, rank=2, text_encoder=True)
     )
     assert state_of(backbone) == before
-    assert (
-        plain.text_lora is None
-        and not {"text_encoder", "warmup"} & set(plain.settings)
-        and both.settings["text_encoder"]
-    )
+    assert plain.text_lora is None
+    assert not {"text_encoder", "warmup"} & set(plain.settings)
+    assert both.settings["text_encoder"]
     assert set(both.text_lora) == {
         f"encoder.layers.0.self_attn.{layer}.lora_{side}.weight" for layer in TEXT_TARGETS for side in "AB"
     }
-    assert (
-        all(matrix.abs().max() > 0 for matrix in both.text_lora.values()) and both.text_lora_config["r"] == 2
-    )
+    assert all(matrix.abs().max() > 0 for matrix in both.text_lora.values())
+    assert both.text_lora_config["r"] == 2
 
 
 def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
@@ -809,9 +813,8 @@ def test_fused_change_is_the_weighted_sum(backbone):
             - sum(share * (single[name] - weight) for share, single in zip(shares, alone))
         ).abs().max() < 1e-6
     assert sum(not torch.equal(together[name], base[name]) for name in base) == len(base)
-    assert fused.placeholder == parts[0].placeholder and all(
-        torch.equal(fused.tokens[token], parts[0].tokens[token]) for token in parts[0].tokens
-    )
+    assert fused.placeholder == parts[0].placeholder
+    assert all(torch.equal(fused.tokens[token], parts[0].tokens[token]) for token in parts[0].tokens)
 
 
 def test_fusing_one_or_none(backbone, tmp_path):
@@ -861,10 +864,8 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.lora as lora
 
     whole = learn_adapter_set(backbone, real, settings=SHORT, scope="class")
-    assert (
-        list(whole.concepts) == ["auk", "dodo", "moa"]
-        and len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
-    )
+    assert list(whole.concepts) == ["auk", "dodo", "moa"]
+    assert len({concept.fingerprint() for concept in whole.concepts.values()}) == 3
     assert [len(concept.settings["ids"]) for concept in whole.concepts.values()] == [3, 2, 1]
     plain_loss, calls, before = lora.concept_loss, [], state_of(backbone)
 
@@ -879,7 +880,8 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
         learn_adapter_set(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
     assert state_of(backbone) == before
     resumed = learn_adapter_set(backbone, real, settings=SHORT, scope="class", checkpoint=tmp_path)
-    assert calls[8:] == [2, 3, 0, 1, 2, 3] and resumed.fingerprint() == whole.fingerprint()
+    assert calls[8:] == [2, 3, 0, 1, 2, 3]
+    assert resumed.fingerprint() == whole.fingerprint()
     assert (
         learn_adapter_set(
             backbone,
@@ -889,8 +891,8 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
             checkpoint=tmp_path,
         ).fingerprint()
         == whole.fingerprint()
-        and len(calls) == 14
     )
+    assert len(calls) == 14
     assert not list(tmp_path.rglob("steps"))
     learn_adapter_set(
         backbone, real, settings=dataclasses.replace(SHORT, steps=1), scope="class", checkpoint=tmp_path
@@ -921,12 +923,15 @@ def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
         for key, concept in concepts.items()
     }
     shelf = AdapterSet(concepts, "image")
-    assert shelf.placeholder == {} and shelf.get([["1", 1]]) is concepts["1"]
+    assert shelf.placeholder == {}
+    assert shelf.get([["1", 1]]) is concepts["1"]
     pair = shelf.get([("0", 0.5), ("2", 0.5)])
-    assert pair is shelf.get([["0", 0.5], ["2", 0.5]]) and pair.rank == 4
+    assert pair is shelf.get([["0", 0.5], ["2", 0.5]])
+    assert pair.rank == 4
     for share in range(20):
         shelf.get([("0", share / 20)])
-    assert len(shelf._recent) <= 8 and shelf.get([("0", 0.5), ("2", 0.5)]).fingerprint() == pair.fingerprint()
+    assert len(shelf._recent) <= 8
+    assert shelf.get([("0", 0.5), ("2", 0.5)]).fingerprint() == pair.fingerprint()
     for wanted, message in (([("7", 1.0)], "no adapter for '7'"), ([], "at least one concept")):
         with pytest.raises(GenaugError, match=message):
             shelf.get(wanted)

@@ -419,7 +419,8 @@ PLANTED = [
 
 @pytest.mark.parametrize("check, wrong, right", PLANTED)
 def test_a_planted_fault_is_seen(check, wrong, right):
-    assert list(check(ast.parse(wrong))) and not list(check(ast.parse(right)))
+    assert list(check(ast.parse(wrong)))
+    assert not list(check(ast.parse(right)))
 
 
 def _like_from_photograph(name, field, **more):
@@ -453,14 +454,16 @@ def _like_from_photograph(name, field, **more):
 def test_a_rename_needs_the_old_name(name, field, identity, told):
     renamed = _like_from_photograph(name, field, **({} if identity is None else {"identity": identity}))
     found = differences(table([renamed]), table([FromPhotograph]))
-    assert len(found) == len(told) and all(text.startswith(start) for text, start in zip(found, told)), found
+    assert len(found) == len(told), found
+    assert all(text.startswith(start) for text, start in zip(found, told)), found
 
 
 def test_a_class_without_a_name_of_its_own_is_seen():
     class Child(FromPhotograph):
         pass
 
-    assert kind_of(FromPhotograph) == "FromPhotograph" and kind_of(Child) == ""
+    assert kind_of(FromPhotograph) == "FromPhotograph"
+    assert kind_of(Child) == ""
     with pytest.raises(AssertionError, match="one name twice"):
         table(
             [FromPhotograph, _like_from_photograph("Other", "strengths", identity=Identity("FromPhotograph"))]

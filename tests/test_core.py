@@ -85,23 +85,21 @@ def multi(images):
 
 
 def same(one, two):
-    assert (
-        one.class_names == two.class_names
-        and one.ids == two.ids
-        and one.task == two.task
-        and np.array_equal(one.labels, two.labels)
-        and one.labels.dtype == two.labels.dtype
-    )
-    assert one.origins == two.origins and (list(one.groups) if one.groups else None) == (
-        list(two.groups) if two.groups else None
-    )
+    assert one.class_names == two.class_names
+    assert one.ids == two.ids
+    assert one.task == two.task
+    assert np.array_equal(one.labels, two.labels)
+    assert one.labels.dtype == two.labels.dtype
+    assert one.origins == two.origins
+    assert (list(one.groups) if one.groups else None) == (list(two.groups) if two.groups else None)
     assert (list(one.info) if one.info else None) == (list(two.info) if two.info else None)
     assert all(
         np.array_equal(one.image(position), two.image(position))
         and one.image(position).shape == two.image(position).shape
         for position in range(len(one))
     )
-    assert one.sha256 == two.sha256 and one.fingerprint() == two.fingerprint()
+    assert one.sha256 == two.sha256
+    assert one.fingerprint() == two.fingerprint()
 
 
 # ---- LabeledImages on disk
@@ -136,7 +134,9 @@ def test_round_trip_is_exact_for_several_and_soft_labels(images, multi, tmp_path
 def test_round_trip_of_an_empty_set_and_of_classes_without_images(images, tmp_path):
     images[[]].save(tmp_path / "none")
     again = LabeledImages.open(tmp_path / "none")
-    assert len(again) == 0 and again.class_names == images.class_names and again.labels.shape == (0, 3)
+    assert len(again) == 0
+    assert again.class_names == images.class_names
+    assert again.labels.shape == (0, 3)
     images[images.targets == 1].save(tmp_path / "one")
     assert LabeledImages.open(tmp_path / "one").class_names == images.class_names
 
@@ -147,9 +147,8 @@ def test_round_trip_with_hostile_class_names_and_ids(tmp_path):
     images = LabeledImages(arrays, np.arange(len(names)), names, names[::-1])
     images.save(tmp_path / "a" / "set")
     same(images, LabeledImages.open(tmp_path / "a" / "set"))
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [
-        path.name for path in (tmp_path / "a").iterdir()
-    ] == ["set"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["set"]
 
 
 @pytest.mark.parametrize("name", KNOWN_FAULTS)
@@ -192,7 +191,8 @@ def test_torchvision_reads_a_saved_set(images, tmp_path):
     images.save(tmp_path / "set")
     tree = ImageFolder(str(tmp_path / "set"))
     names = [file_name(name) for name in images.class_names]
-    assert sorted(tree.classes) == sorted(names) and len(tree) == 8
+    assert sorted(tree.classes) == sorted(names)
+    assert len(tree) == 8
     for path, index in tree.samples:
         name = os.path.basename(path)
         position = next(number for number in range(8) if file_name(images.ids[number]) + ".png" == name)
@@ -211,14 +211,11 @@ def test_hugging_face_datasets_reads_a_saved_set(images, multi, tmp_path, task):
     assert len(loaded) == 8
     for record in loaded:
         position = chosen.index([record["id"]])[0]
-        assert np.array_equal(np.asarray(record["image"]), chosen.image(position).squeeze()) and np.allclose(
-            record["labels"], chosen.labels[position]
-        )
+        assert np.array_equal(np.asarray(record["image"]), chosen.image(position).squeeze())
+        assert np.allclose(record["labels"], chosen.labels[position])
         if task == "single":
-            assert (
-                record["label"] == chosen.targets[position]
-                and record["class_name"] == chosen.class_names[record["label"]]
-            )
+            assert record["label"] == chosen.targets[position]
+            assert record["class_name"] == chosen.class_names[record["label"]]
 
 
 def test_pandas_reads_the_metadata(images, tmp_path):
@@ -226,11 +223,9 @@ def test_pandas_reads_the_metadata(images, tmp_path):
 
     images.save(tmp_path / "set")
     table = pd.read_json(tmp_path / "set" / "metadata.jsonl", lines=True)
-    assert (
-        table["id"].tolist() == list(images.ids)
-        and table["label"].tolist() == images.targets.tolist()
-        and table["sha256"].tolist() == list(images.sha256)
-    )
+    assert table["id"].tolist() == list(images.ids)
+    assert table["label"].tolist() == images.targets.tolist()
+    assert table["sha256"].tolist() == list(images.sha256)
     assert all((tmp_path / "set" / name).is_file() for name in table["file_name"])
 
 
@@ -239,23 +234,20 @@ def test_pandas_reads_the_metadata(images, tmp_path):
 
 def test_indexing_joining_and_selecting_keep_everything_aligned(images):
     part = images[[5, 0, 3]]
-    assert (
-        part.ids == ("a/5.png", "a/0.png", "a/3.png")
-        and part.targets.tolist() == [2, 0, 0]
-        and part.groups[0] == "patient 2"
-        and part.info[1]["weight"] == 0
-    )
-    assert (
-        np.array_equal(part.image("a/3.png"), images.image(3))
-        and images[2].ids == ("a/2.png",)
-        and images[-1].ids == ("a/7.png",)
-    )
+    assert part.ids == ("a/5.png", "a/0.png", "a/3.png")
+    assert part.targets.tolist() == [2, 0, 0]
+    assert part.groups[0] == "patient 2"
+    assert part.info[1]["weight"] == 0
+    assert np.array_equal(part.image("a/3.png"), images.image(3))
+    assert images[2].ids == ("a/2.png",)
+    assert images[-1].ids == ("a/7.png",)
     assert (
         images[::2].ids
         == images[np.arange(8) % 2 == 0].ids
         == images.select(["a/0.png", "a/2.png", "a/4.png", "a/6.png"]).ids
     )
-    assert len(images[[]]) == 0 and len(images[0:0]) == 0
+    assert len(images[[]]) == 0
+    assert len(images[0:0]) == 0
     same(images[:3] + images[3:], images)
     with pytest.raises(GenaugError, match="distinct"):
         images + images
@@ -270,7 +262,9 @@ def test_indexing_joining_and_selecting_keep_everything_aligned(images):
 def test_joining_keeps_digests_and_fills_what_one_side_lacks(images):
     bare = LabeledImages([np.zeros((2, 2, 3), np.uint8)], [0], images.class_names, ["bare"])
     both = images + bare
-    assert both.groups[-1] == "" and both.info[-1] == {} and both.sha256 == images.sha256 + bare.sha256
+    assert both.groups[-1] == ""
+    assert both.info[-1] == {}
+    assert both.sha256 == images.sha256 + bare.sha256
 
 
 def test_pixels_on_disk_are_decoded_when_asked_for(images, tmp_path):
@@ -349,12 +343,10 @@ def test_fingerprint_notices_every_change(images):
 
 def test_batches_lie_in_the_unit_interval_and_arrays_come_back_exactly(images):
     batch = images.batch(size=12)
-    assert (
-        batch.shape == (8, 3, 12, 12)
-        and batch.dtype == torch.float32
-        and batch.min() >= 0
-        and batch.max() <= 1
-    )
+    assert batch.shape == (8, 3, 12, 12)
+    assert batch.dtype == torch.float32
+    assert batch.min() >= 0
+    assert batch.max() <= 1
     assert images.batch(["a/3.png"], channels=1).shape == (1, 1, 9, 9)
     for position in range(8):
         array = images.image(position)
@@ -362,11 +354,10 @@ def test_batches_lie_in_the_unit_interval_and_arrays_come_back_exactly(images):
     with pytest.raises(GenaugError, match="different sizes"):
         images.batch()
     ramp = torch.linspace(-0.5, 1.5, 48).view(1, 3, 4, 4)
-    assert to_uint8(ramp)[0].min() == 0 and to_uint8(ramp)[0].max() == 255
-    assert (
-        to_uint8(torch.full((1, 1, 1, 1), 0.5 / 255))[0].item() == 0
-        and to_uint8(torch.full((1, 1, 1, 1), 1.5 / 255))[0].item() == 2
-    )
+    assert to_uint8(ramp)[0].min() == 0
+    assert to_uint8(ramp)[0].max() == 255
+    assert to_uint8(torch.full((1, 1, 1, 1), 0.5 / 255))[0].item() == 0
+    assert to_uint8(torch.full((1, 1, 1, 1), 1.5 / 255))[0].item() == 2
 
 
 def test_encoding_is_lossless_and_repeatable(images, tmp_path):
@@ -392,7 +383,8 @@ def test_every_mode_of_a_picture_becomes_grey_or_rgb(mode, tmp_path):
         picture = picture.convert("RGB")
     picture.save(path)
     array = decode_image(path)
-    assert array.dtype == np.uint8 and array.shape == (6, 5, 1 if mode in ("1", "L", "LA", "I;16") else 3)
+    assert array.dtype == np.uint8
+    assert array.shape == (6, 5, 1 if mode in ("1", "L", "LA", "I;16") else 3)
     if mode == "RGB":
         assert np.array_equal(array, np.asarray(picture))
     if mode == "1":
@@ -405,7 +397,8 @@ def test_transparency_is_laid_over_white_and_rotation_applied(tmp_path):
     clear = np.zeros((4, 4, 4), np.uint8)
     clear[:2, :, 3] = 255
     Image.fromarray(clear).save(tmp_path / "a.png")
-    assert decode_image(tmp_path / "a.png")[0, 0, 0] == 0 and decode_image(tmp_path / "a.png")[3, 0, 0] == 255
+    assert decode_image(tmp_path / "a.png")[0, 0, 0] == 0
+    assert decode_image(tmp_path / "a.png")[3, 0, 0] == 255
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.arange(8, dtype=np.uint8).reshape(2, 4)).save(tmp_path / "b.png", exif=exif)
@@ -431,20 +424,17 @@ def test_file_names_are_safe_and_injective():
     names = [file_name(name) for name in HOSTILE_NAMES]
     assert len(set(names)) == len({unicodedata.normalize("NFC", name) for name in HOSTILE_NAMES})
     for name in names:
-        assert (
-            name
-            and not set(name) & set('/\\:*?"<>|\x00\n')
-            and name[0] not in ". "
-            and name[-1] not in ". "
-            and len(name.encode()) <= 200
-        )
+        assert name
+        assert not set(name) & set('/\\:*?"<>|\x00\n')
+        assert name[0] not in ". "
+        assert name[-1] not in ". "
+        assert len(name.encode()) <= 200
         assert name.split(".")[0].upper() not in ("CON", "NUL", "PRN", "AUX", "COM1", "LPT9")
-    assert file_name("plain name_1.2") == "plain name_1.2" and file_name("e\u0301") == file_name("é")
-    assert (
-        file_name("%2F") != file_name("/")
-        and file_name("x" * 300) != file_name("x" * 301)
-        and file_name("\ud800")
-    )
+    assert file_name("plain name_1.2") == "plain name_1.2"
+    assert file_name("e\u0301") == file_name("é")
+    assert file_name("%2F") != file_name("/")
+    assert file_name("x" * 300) != file_name("x" * 301)
+    assert file_name("\ud800")
 
 
 def test_no_two_short_names_collide():
@@ -478,15 +468,13 @@ def test_hashes_see_types_order_and_nesting():
         torch.zeros(2, dtype=torch.int64),
     ]
     hashes = [content_hash(value) for value in values]
-    assert len(set(hashes)) == len(values) and all(len(one) == 64 for one in hashes)
-    assert (
-        content_hash((1, 2)) == content_hash([1, 2])
-        and content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
-        and content_hash("a", "b") != content_hash("ab")
-    )
-    assert content_hash(np.zeros(3)) == content_hash(torch.zeros(3, dtype=torch.float64)) and content_hash(
-        np.float64(1.5)
-    ) == content_hash(1.5)
+    assert len(set(hashes)) == len(values)
+    assert all(len(one) == 64 for one in hashes)
+    assert content_hash((1, 2)) == content_hash([1, 2])
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    assert content_hash("a", "b") != content_hash("ab")
+    assert content_hash(np.zeros(3)) == content_hash(torch.zeros(3, dtype=torch.float64))
+    assert content_hash(np.float64(1.5)) == content_hash(1.5)
     array = np.arange(12).reshape(3, 4)
     assert content_hash(array.T) == content_hash(np.ascontiguousarray(array.T)) != content_hash(array)
     with pytest.raises(TypeError):
@@ -512,24 +500,24 @@ def test_a_hash_is_the_same_in_another_process():
 
 def test_seeds_fit_and_spread():
     seeds = [seed_from("row", number) for number in range(2000)]
-    assert len(set(seeds)) == 2000 and min(seeds) >= 0 and max(seeds) < 2**63
+    assert len(set(seeds)) == 2000
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
     torch.Generator().manual_seed(max(seeds)), np.random.default_rng(max(seeds))
     assert abs(np.mean(seeds) / 2**63 - 0.5) < 0.03
 
 
 def test_atomic_writes_replace_whole_files_and_clean_up(tmp_path, monkeypatch):
     write_atomic(tmp_path / "deep" / "a.txt", "größe")
-    assert (tmp_path / "deep" / "a.txt").read_bytes() == "größe".encode() and (
-        tmp_path / "deep" / "a.txt"
-    ).stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "deep" / "a.txt").read_bytes() == "größe".encode()
+    assert (tmp_path / "deep" / "a.txt").stat().st_mode & 0o777 == 0o644
     monkeypatch.setattr(
         os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError):
         write_atomic(tmp_path / "deep" / "a.txt", "new")
-    assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "größe" and len(
-        list((tmp_path / "deep").iterdir())
-    ) == 1
+    assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "größe"
+    assert len(list((tmp_path / "deep").iterdir())) == 1
 
 
 # ---- plan rows, budgets, interfaces
@@ -570,7 +558,8 @@ def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
         [(slot.anchor, slot.class_index, slot.copy) for slot in Budget(copies=copies).slots(real)]
         for copies in (small, large)
     )
-    assert set(one) <= set(two) and len(set(two)) == len(two)
+    assert set(one) <= set(two)
+    assert len(set(two)) == len(two)
     if small == int(small):
         assert two[: len(one)] == one
 
@@ -584,7 +573,8 @@ def test_counts_per_class_nest(small, large):
         {(slot.anchor, slot.class_index, slot.copy) for slot in Budget(per_class=counts).slots(real)}
         for counts in (small, large)
     )
-    assert one <= two and len(two) == sum(large.values())
+    assert one <= two
+    assert len(two) == sum(large.values())
 
 
 def test_budgets_ask_for_the_right_numbers():
@@ -593,14 +583,13 @@ def test_budgets_ask_for_the_right_numbers():
     def classes(budget):
         return np.bincount([slot.class_index for slot in budget.slots(real)], minlength=3).tolist()
 
-    assert (
-        classes(Budget()) == [35, 15, 5]
-        and classes(Budget(copies=1.5)) == [10, 4, 1]
-        and classes(Budget(fill=True)) == [0, 4, 6]
-        and classes(Budget(per_class={"b": 7})) == [0, 7, 0]
-    )
+    assert classes(Budget()) == [35, 15, 5]
+    assert classes(Budget(copies=1.5)) == [10, 4, 1]
+    assert classes(Budget(fill=True)) == [0, 4, 6]
+    assert classes(Budget(per_class={"b": 7})) == [0, 7, 0]
     anchors = [slot.anchor for slot in Budget(per_class={"b": 7}).slots(real)]
-    assert {anchors.count(name) for name in ("7", "8", "9")} == {2, 3} and set(anchors) == {"7", "8", "9"}
+    assert {anchors.count(name) for name in ("7", "8", "9")} == {2, 3}
+    assert set(anchors) == {"7", "8", "9"}
     assert all(
         real.targets[real.index([slot.anchor])[0]] == slot.class_index for slot in Budget().slots(real)
     )
@@ -622,11 +611,11 @@ def test_impossible_budgets_are_refused():
 
 
 def test_budgets_of_multi_label_sets(multi):
-    assert len(Budget(copies=2).slots(multi)) == 16 and {
-        slot.class_index for slot in Budget(copies=2).slots(multi)
-    } == {None}
+    assert len(Budget(copies=2).slots(multi)) == 16
+    assert {slot.class_index for slot in Budget(copies=2).slots(multi)} == {None}
     slots = Budget(per_class={"kiwi": 3}).slots(multi)
-    assert len(slots) == 3 and all(multi.labels[multi.index([slot.anchor])[0], 0] > 0 for slot in slots)
+    assert len(slots) == 3
+    assert all(multi.labels[multi.index([slot.anchor])[0], 0] > 0 for slot in slots)
 
 
 @dataclass(kw_only=True)
@@ -646,13 +635,13 @@ class Plain(Augmenter):
 
 def test_augmenters_are_their_settings(images, tmp_path):
     one, two = Plain(), Plain(strength=0.7)
-    assert (
-        one.settings() == {"name": "plain", "strength": 0.5}
-        and one.fingerprint() != two.fingerprint()
-        and Plain(device="cuda").fingerprint() == one.fingerprint()
-    )
+    assert one.settings() == {"name": "plain", "strength": 0.5}
+    assert one.fingerprint() != two.fingerprint()
+    assert Plain(device="cuda").fingerprint() == one.fingerprint()
     before = one.fingerprint()
-    assert one.fit(images) is one and one.fingerprint() != before and one.fitted_on == images.fingerprint()
+    assert one.fit(images) is one
+    assert one.fingerprint() != before
+    assert one.fitted_on == images.fingerprint()
     one.save(tmp_path / "fitted")
     assert Plain().load(tmp_path / "fitted").fingerprint() == one.fingerprint()
     with pytest.raises(GenaugError, match="no saved augmenter"):
@@ -683,12 +672,12 @@ def test_progress_bars_go_to_standard_error_and_only_when_wanted(capsys):
     assert capsys.readouterr() == ("", "")
     assert list(progress_bar(iter("abc"), "painting", True, total=3)) == ["a", "b", "c"]
     shown = capsys.readouterr()
-    assert shown.out == "" and "painting" in shown.err
+    assert shown.out == ""
+    assert "painting" in shown.err
 
 
 def test_nothing_touches_the_global_random_state(images):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     images.batch(size=8), images.fingerprint(), Budget().slots(images), Plain().fit(images)
-    assert torch.equal(torch_state, torch.get_rng_state()) and np.array_equal(
-        numpy_state, np.random.get_state()[1]
-    )
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])

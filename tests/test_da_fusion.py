@@ -26,11 +26,9 @@ def test_the_two_published_ways_of_learning_words():
     later = later_tokens(10)
     assert (later.steps, later.batch_size, later.tokens_per_class, later.initial) == (20_000, 8, 4, None)
     assert later.learning_rate == pytest.approx(4e-3)
-    assert (
-        da_fusion().use.word == "swap_own"
-        and da_fusion().use.replace == 0.5
-        and da_fusion().guidance_scale == 7.5
-    )
+    assert da_fusion().use.word == "swap_own"
+    assert da_fusion().use.replace == 0.5
+    assert da_fusion().guidance_scale == 7.5
 
 
 def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
@@ -39,7 +37,8 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
     rows = method.plan(real, Budget(400), 3)
     drawn = np.array([row.settings["strength"] for row in rows])
     counts = np.array([(drawn == strength).sum() for strength in (0.25, 0.5, 0.75, 1.0)])
-    assert counts.sum() == len(rows) == 4000 and ((counts - 1000) ** 2 / 1000).sum() < 16.27
+    assert counts.sum() == len(rows) == 4000
+    assert ((counts - 1000) ** 2 / 1000).sum() < 16.27
     steps = {row.settings["strength"]: 25 - method.start.first_step(row, 25) for row in rows}
     assert steps == {0.25: 6, 0.5: 12, 0.75: 18, 1.0: 25}
     assert method.evaluations(rows) == int((counts * (6, 12, 18, 25)).sum())
@@ -54,9 +53,8 @@ def test_each_strength_comes_up_a_quarter_of_the_time_and_runs_its_steps():
 def test_one_strength_is_always_that_one():
     real = toy_photographs()
     method = fitted(real, strengths=0.5)
-    assert method.start.strengths == (0.5,) and {
-        row.settings["strength"] for row in method.plan(real, Budget(3), 0)
-    } == {0.5}
+    assert method.start.strengths == (0.5,)
+    assert {row.settings["strength"] for row in method.plan(real, Budget(3), 0)} == {0.5}
     with pytest.raises(GenaugError, match="strength"):
         da_fusion(strengths=(0.5, 1.1))
 
@@ -67,11 +65,9 @@ def test_every_row_edits_its_own_photograph_and_keeps_its_label():
     assert len(rows) == 30
     for row in rows:
         ((name, weight),) = row.inputs
-        assert (
-            weight == 1
-            and row.settings["anchor"] == name
-            and row.label == tuple(real.labels[real.index([name])[0]])
-        )
+        assert weight == 1
+        assert row.settings["anchor"] == name
+        assert row.label == tuple(real.labels[real.index([name])[0]])
         assert row.prompts == ((f"a photo of a {real.class_names[row.label.index(1)]}", 1.0),)
 
 
@@ -118,11 +114,9 @@ def test_strength_one_still_holds_a_trace_of_the_photograph():
     expected = kept * clean + (1 - kept**2) ** 0.5 * row_noise(
         method.backbone.latent_shape, [row.seed for row in rows]
     )
-    assert (
-        first.tolist() == [0] * len(rows)
-        and 0 < kept < 0.2
-        and torch.allclose(starts, expected.to(starts), atol=1e-5)
-    )
+    assert first.tolist() == [0] * len(rows)
+    assert 0 < kept < 0.2
+    assert torch.allclose(starts, expected.to(starts), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +132,15 @@ def test_words_of_one_split_never_paint_another(tiny, tmp_path):
     one, two, again = (
         learn_or_load(naming, tiny, real, ClassPrompt(), tmp_path) for real in (first, second, first)
     )
-    assert (
-        one.fingerprint() == again.fingerprint() != two.fingerprint()
-        and len(list((tmp_path / "concepts").iterdir())) == 2
-    )
+    assert one.fingerprint() == again.fingerprint() != two.fingerprint()
+    assert len(list((tmp_path / "concepts").iterdir())) == 2
     plain = tiny.embed(["a photo of a <c000>"])
     with tiny.using(one):
         inside = tiny.embed(["a photo of a <c000>"])
     with tiny.using(two):
         other = tiny.embed(["a photo of a <c000>"])
-    assert not torch.equal(inside, other) and torch.equal(plain, tiny.embed(["a photo of a <c000>"]))
+    assert not torch.equal(inside, other)
+    assert torch.equal(plain, tiny.embed(["a photo of a <c000>"]))
     assert all(vectors.shape[0] == 2 for vectors in one.tokens.values())
 
 
@@ -168,9 +161,8 @@ def test_two_methods_in_one_process_keep_their_own_words(tiny):
         learned[1].paint(rows, real),
         learned[0].paint(rows, real),
     )
-    assert all(np.array_equal(one, two) for one, two in zip(alone, after)) and any(
-        not np.array_equal(one, two) for one, two in zip(alone, moved)
-    )
+    assert all(np.array_equal(one, two) for one, two in zip(alone, after))
+    assert any(not np.array_equal(one, two) for one, two in zip(alone, moved))
 
 
 def test_classes_whose_names_differ_by_a_blank_have_words_of_their_own():

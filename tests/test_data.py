@@ -56,19 +56,19 @@ def refusal(call, *arguments, **options):
     with pytest.raises(GenaugError) as caught:
         call(*arguments, **options)
     message = str(caught.value)
-    assert "\n" not in message and message.count("Traceback") == 0
+    assert "\n" not in message
+    assert message.count("Traceback") == 0
     return message
 
 
 def test_a_sound_folder_has_no_problems(folder):
     report = check_folder(folder)
-    assert (
-        report.ok
-        and report.findings == ()
-        and report.class_names == ("kiwi", "plum")
-        and len(report.table()) == 0
-    )
-    assert report.counts().loc["kiwi", "all"] == 3 and len(report.images) == 6
+    assert report.ok
+    assert report.findings == ()
+    assert report.class_names == ("kiwi", "plum")
+    assert len(report.table()) == 0
+    assert report.counts().loc["kiwi", "all"] == 3
+    assert len(report.images) == 6
 
 
 def test_split_level_and_its_other_names(tmp_path):
@@ -77,8 +77,10 @@ def test_split_level_and_its_other_names(tmp_path):
             for number in range(2):
                 picture(tmp_path / split / name / f"{number}.png", 100 * row + 10 * column + number)
     sets = open_folder(tmp_path)
-    assert list(sets) == ["train", "val", "test"] and {len(images) for images in sets.values()} == {4}
-    assert sets["train"].ids[0] == "Train/a/0.png" and sets["test"].class_names == ("a", "b")
+    assert list(sets) == ["train", "val", "test"]
+    assert {len(images) for images in sets.values()} == {4}
+    assert sets["train"].ids[0] == "Train/a/0.png"
+    assert sets["test"].class_names == ("a", "b")
     assert list(open_folder(tmp_path, split="test")) == ["test"]
     assert "it has train, val, test" in refusal(open_folder, tmp_path, split="all")
 
@@ -136,10 +138,13 @@ def test_every_kind_of_picture_is_read_and_noted(folder, name, trait):
         path = folder / "kiwi" / "odd.gif"
         frames = [Image.fromarray(np.full((9, 9), level, np.uint8)) for level in (10, 200)]
         frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert problems(folder)[trait].severity == "note" and check_folder(folder).ok
+    assert problems(folder)[trait].severity == "note"
+    assert check_folder(folder).ok
     images = open_folder(folder)["all"]
     array = images.image(f"kiwi/{path.name}")
-    assert array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3)
+    assert array.dtype == np.uint8
+    assert array.ndim == 3
+    assert array.shape[2] in (1, 3)
     if name == "rotated":
         assert array.shape[:2] == (20, 10)
     if name == "deep":
@@ -167,7 +172,9 @@ def test_broken_files_stop_a_strict_opening_and_are_left_out_of_a_lenient_one(fo
     if kind == "too-small":
         picture(path, 70, size=(7, 90))
     found = problems(folder)[kind]
-    assert found.severity == "error" and text in found.message and "'plum/bad.jpg'" in found.message
+    assert found.severity == "error"
+    assert text in found.message
+    assert "'plum/bad.jpg'" in found.message
     assert refusal(open_folder, folder) == found.message
     assert len(open_folder(folder, strict=False)["all"]) == 6
 
@@ -182,13 +189,11 @@ def test_a_picture_over_the_limit_is_refused_before_it_is_unpacked(folder):
     ]
     (folder / "kiwi" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     found = [problem for problem in check_folder(folder).errors if problem.kind == "too-large"]
-    assert [problem.where for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"] and all(
-        "smaller" in problem.message for problem in found
-    )
+    assert [problem.where for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"]
+    assert all("smaller" in problem.message for problem in found)
     assert "too-large" in {problem.kind for problem in check_folder(folder, max_pixels=100).errors}
-    assert "limits" in refusal(check_folder, folder, max_pixels=10**9) and "limits" in refusal(
-        check_folder, folder, min_size=0
-    )
+    assert "limits" in refusal(check_folder, folder, max_pixels=10**9)
+    assert "limits" in refusal(check_folder, folder, min_size=0)
 
 
 def test_files_of_systems_are_noted_once_and_other_files_warned_about(folder):
@@ -199,13 +204,13 @@ def test_files_of_systems_are_noted_once_and_other_files_warned_about(folder):
     picture(folder / "cover.png", 70)
     (folder / "README").write_text("hello")
     found = problems(folder)
-    assert (
-        check_folder(folder).ok
-        and found["junk"].message.startswith("5 hidden")
-        and found["junk"].severity == "note"
-    )
-    assert found["other-file"].severity == "warning" and "'plum/notes.txt'" in found["other-file"].message
-    assert found["stray"].where == "cover.png" and len(open_folder(folder)["all"]) == 6
+    assert check_folder(folder).ok
+    assert found["junk"].message.startswith("5 hidden")
+    assert found["junk"].severity == "note"
+    assert found["other-file"].severity == "warning"
+    assert "'plum/notes.txt'" in found["other-file"].message
+    assert found["stray"].where == "cover.png"
+    assert len(open_folder(folder)["all"]) == 6
 
 
 def test_pictures_in_deeper_folders_belong_to_the_class(folder):
@@ -218,13 +223,10 @@ def test_unicode_and_spaces_in_names(folder):
     for number in range(2):
         picture(folder / odd / f"mit Raum {number}.png", 80 + number)
     images = open_folder(folder)["all"]
-    assert (
-        images.class_names == ("kiwi", "plum", "Äpfel & Birnen 果物")
-        and "Äpfel & Birnen 果物/mit Raum 0.png" in images.ids
-    )
-    assert all(unicodedata.is_normalized("NFC", name) for name in images.ids) and images.image(
-        images.ids[-1]
-    ).shape == (10, 12, 3)
+    assert images.class_names == ("kiwi", "plum", "Äpfel & Birnen 果物")
+    assert "Äpfel & Birnen 果物/mit Raum 0.png" in images.ids
+    assert all(unicodedata.is_normalized("NFC", name) for name in images.ids)
+    assert images.image(images.ids[-1]).shape == (10, 12, 3)
 
 
 def test_names_equal_but_for_the_storage_of_accents_are_refused_even_when_lenient(folder):
@@ -242,7 +244,8 @@ def test_class_names_that_differ_only_in_case_are_an_error(folder):
     picture(folder / "Kiwi" / "9.png", 80), picture(folder / "Kiwi" / "8.png", 81)
     if len(list(folder.iterdir())) < 3:
         pytest.skip("this file system ignores case")
-    assert "Windows" in problems(folder)["case"].message and "Windows" in refusal(open_folder, folder)
+    assert "Windows" in problems(folder)["case"].message
+    assert "Windows" in refusal(open_folder, folder)
     assert open_folder(folder, strict=False)["all"].class_names == ("Kiwi", "kiwi", "plum")
 
 
@@ -252,26 +255,27 @@ def test_a_name_that_is_not_utf8_is_an_error_and_printable(folder):
     except OSError:
         pytest.skip("this file system refuses such names")
     message = refusal(open_folder, folder)
-    assert "not valid UTF-8" in message and message.encode("utf-8")
+    assert "not valid UTF-8" in message
+    assert message.encode("utf-8")
 
 
 def test_hostile_names_are_printed_harmlessly(folder):
     (folder / "kiwi" / "\x1b[2J\n<script>.png").touch()
     lines = check_folder(folder).lines()
-    assert (
-        len(lines) == 1
-        and "\x1b" not in lines[0]
-        and "\n" not in lines[0]
-        and printable("a\u202eb") == "a\\u202eb"
-    )
+    assert len(lines) == 1
+    assert "\x1b" not in lines[0]
+    assert "\n" not in lines[0]
+    assert printable("a\u202eb") == "a\\u202eb"
 
 
 def test_an_empty_class_a_single_image_and_one_class_only(folder):
     (folder / "fig").mkdir()
     picture(folder / "lime" / "1.png", 80)
     found = problems(folder)
-    assert found["empty-class"].severity == "error" and "remove its folder" in found["empty-class"].message
-    assert found["single-image"].severity == "warning" and found["single-image"].where == "lime"
+    assert found["empty-class"].severity == "error"
+    assert "remove its folder" in found["empty-class"].message
+    assert found["single-image"].severity == "warning"
+    assert found["single-image"].where == "lime"
     assert open_folder(folder, strict=False)["all"].class_names == ("kiwi", "lime", "plum")
     (
         picture(folder.parent / "alone" / "kiwi" / "1.png", 1),
@@ -287,7 +291,8 @@ def test_classes_that_train_and_test_do_not_share(folder, tmp_path):
     folder.rename(top / "train")
     picture(top / "test" / "kiwi" / "9.png", 90), picture(top / "test" / "Plumm" / "9.png", 91)
     found = problems(top)
-    assert "'plum'" in found["unknown-class"].message and found["untested-class"].where == "plum"
+    assert "'plum'" in found["unknown-class"].message
+    assert found["untested-class"].where == "plum"
     assert len(open_folder(top, strict=False)["test"]) == 1
 
 
@@ -319,7 +324,8 @@ def test_links(folder, tmp_path):
 
 def test_a_pipe_does_not_hang_the_check(folder):
     os.mkfifo(folder / "kiwi" / "pipe.png")
-    assert problems(folder)["not-a-file"].severity == "warning" and len(open_folder(folder)["all"]) == 6
+    assert problems(folder)["not-a-file"].severity == "warning"
+    assert len(open_folder(folder)["all"]) == 6
 
 
 def test_unreadable_folders_and_files(folder, monkeypatch):
@@ -333,23 +339,28 @@ def test_unreadable_folders_and_files(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda path: refuse(path, scandir))
     monkeypatch.setattr(Image, "open", lambda path: refuse(path, opened))
     found = problems(folder)
-    assert "change its permissions" in found["unreadable"].message and found["unreadable"].where == "plum"
-    assert found["corrupt"].where == "kiwi/0.png" and "Permission denied" in found["corrupt"].message
+    assert "change its permissions" in found["unreadable"].message
+    assert found["unreadable"].where == "plum"
+    assert found["corrupt"].where == "kiwi/0.png"
+    assert "Permission denied" in found["corrupt"].message
 
 
 def test_copies_within_a_class_across_classes_and_across_splits(folder, tmp_path):
     picture(folder / "kiwi" / "copy.bmp", 0)
     assert problems(folder)["duplicate"].severity == "warning"
     picture(folder / "plum" / "copy.tif", 1)
-    assert problems(folder)["two-labels"].severity == "warning" and check_folder(folder).ok
+    assert problems(folder)["two-labels"].severity == "warning"
+    assert check_folder(folder).ok
     top = tmp_path / "top"
     top.mkdir()
     folder.rename(top / "train")
     picture(top / "test" / "kiwi" / "0.tiff", 2), picture(top / "test" / "plum" / "0.png", 95)
     found = problems(top)["leak"]
-    assert found.severity == "error" and "two splits" in refusal(open_folder, top)
+    assert found.severity == "error"
+    assert "two splits" in refusal(open_folder, top)
     lenient = open_folder(top, strict=False)
-    assert "train/kiwi/2.png" not in lenient["train"].ids and "test/kiwi/0.tiff" in lenient["test"].ids
+    assert "train/kiwi/2.png" not in lenient["train"].ids
+    assert "test/kiwi/0.tiff" in lenient["test"].ids
     assert not set(lenient["train"].sha256) & set(lenient["test"].sha256)
 
 
@@ -359,10 +370,8 @@ def test_no_images_no_classes_no_folder_a_file_an_archive(tmp_path):
     (tmp_path / "empty" / "kiwi").mkdir()
     assert "no usable picture" in refusal(open_folder, tmp_path / "empty", strict=False)
     picture(tmp_path / "flat" / "1.png", 1)
-    assert (
-        "sub-folder" in refusal(open_folder, tmp_path / "flat")
-        and problems(tmp_path / "flat")["no-classes"].severity == "error"
-    )
+    assert "sub-folder" in refusal(open_folder, tmp_path / "flat")
+    assert problems(tmp_path / "flat")["no-classes"].severity == "error"
     assert "does not exist" in refusal(open_folder, tmp_path / "nowhere")
     assert "is a file" in refusal(open_folder, tmp_path / "flat" / "1.png")
     (tmp_path / "photos.zip").touch()
@@ -372,9 +381,8 @@ def test_no_images_no_classes_no_folder_a_file_an_archive(tmp_path):
 def test_lines_are_limited_per_kind(folder):
     for number in range(20):
         (folder / "kiwi" / f"empty{number}.png").touch()
-    assert (
-        len(check_folder(folder).lines(limit=3)) == 4 and "17 more" in check_folder(folder).lines(limit=3)[-1]
-    )
+    assert len(check_folder(folder).lines(limit=3)) == 4
+    assert "17 more" in check_folder(folder).lines(limit=3)[-1]
     assert "(19 more" in refusal(open_folder, folder)
 
 
@@ -389,27 +397,22 @@ def test_hashes_handed_over_are_those_of_the_pixels(folder):
 
 
 def test_sources(folder, tmp_path, monkeypatch):
-    assert parse_source("digits", ["digits"]).kind == "built-in" and parse_source(folder).kind == "folder"
+    assert parse_source("digits", ["digits"]).kind == "built-in"
+    assert parse_source(folder).kind == "folder"
     assert parse_source("cub:/data", formats=["cub"]).path == "/data"
-    assert "not a known format" in refusal(parse_source, "cub:/data") and "known formats are cars" in refusal(
-        parse_source, "cub:/data", formats=["cars"]
-    )
+    assert "not a known format" in refusal(parse_source, "cub:/data")
+    assert "known formats are cars" in refusal(parse_source, "cub:/data", formats=["cars"])
     assert "did you mean the built-in 'digits'" in refusal(parse_source, "digit", ["digits"])
-    assert "does not exist" in refusal(parse_source, "C:\\photos") and "does not exist" in refusal(
-        parse_source, tmp_path / "no"
-    )
+    assert "does not exist" in refusal(parse_source, "C:\\photos")
+    assert "does not exist" in refusal(parse_source, tmp_path / "no")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
-    assert (
-        parse_source("digits", ["digits"]).kind == "built-in"
-        and parse_source("./digits", ["digits"]).kind == "folder"
-    )
+    assert parse_source("digits", ["digits"]).kind == "built-in"
+    assert parse_source("./digits", ["digits"]).kind == "folder"
     opened = open_source(folder)["all"]
-    assert (
-        set(open_source(folder)) == {"all"}
-        and open_source("digits", {"digits": lambda: 5}) == 5
-        and open_source("up:y", formats={"up": lambda path: {path: opened}})["y"].ids == opened.ids
-    )
+    assert set(open_source(folder)) == {"all"}
+    assert open_source("digits", {"digits": lambda: 5}) == 5
+    assert open_source("up:y", formats={"up": lambda path: {path: opened}})["y"].ids == opened.ids
 
 
 # ---- splits
@@ -431,28 +434,29 @@ def held_out(pool):
 )
 def test_cub_long_tail_counts_are_those_of_the_brief(factor, total, single, two, few):
     counts = long_tail_counts(5994 / 200, factor, 200)
-    assert (
-        counts.sum() == total
-        and (counts == 1).sum() == single
-        and (counts <= 2).sum() == two
-        and (counts < 5).sum() == few
-    )
-    assert counts[0] == 29 and counts[-1] == (2 if factor == 10 else 1) and np.all(np.diff(counts) <= 0)
+    assert counts.sum() == total
+    assert (counts == 1).sum() == single
+    assert (counts <= 2).sum() == two
+    assert (counts < 5).sum() == few
+    assert counts[0] == 29
+    assert counts[-1] == (2 if factor == 10 else 1)
+    assert np.all(np.diff(counts) <= 0)
 
 
 def test_long_tail_counts_of_a_few_classes_and_refusals():
-    assert long_tail_counts([40, 40], 10).tolist() == [40, 4] and long_tail_counts([40], 10).tolist() == [40]
+    assert long_tail_counts([40, 40], 10).tolist() == [40, 4]
+    assert long_tail_counts([40], 10).tolist() == [40]
     assert long_tail_counts(50, 1, 3).tolist() == [50, 50, 50]
-    assert "at least 1" in refusal(long_tail_counts, 5, 0.5, 3) and "number of classes" in refusal(
-        long_tail_counts, 5.0, 10
-    )
+    assert "at least 1" in refusal(long_tail_counts, 5, 0.5, 3)
+    assert "number of classes" in refusal(long_tail_counts, 5.0, 10)
 
 
 def test_few_shot_sets_nest_do_not_depend_on_order_and_take_all_of_a_small_class(pool):
     sets = [few_shot(pool, shots, seed=3) for shots in (1, 2, 5, 10)]
     for small, large in zip(sets, sets[1:]):
         assert set(small.ids) < set(large.ids)
-    assert sets[3].counts() == {"d": 10, "c": 10, "b": 10, "a": 3} and len(set(sets[3].ids)) == 33
+    assert sets[3].counts() == {"d": 10, "c": 10, "b": 10, "a": 3}
+    assert len(set(sets[3].ids)) == 33
     shuffled = pool[np.random.default_rng(5).permutation(63)]
     assert set(few_shot(shuffled, 5, seed=3).ids) == set(sets[2].ids) != set(few_shot(pool, 5, seed=4).ids)
     assert "at least 1" in refusal(few_shot, pool, 0, 0)
@@ -502,15 +506,12 @@ def test_splits_of_multi_label_sets_and_empty_classes_are_refused(pool):
 
 def test_validation_is_carved_per_class_and_never_empties_one(pool):
     train, val = carve_validation(pool, 0.3, seed=0)
-    assert (
-        val.counts() == {"d": 9, "c": 6, "b": 3, "a": 1}
-        and set(train.ids).isdisjoint(val.ids)
-        and len(train) + len(val) == 63
-    )
+    assert val.counts() == {"d": 9, "c": 6, "b": 3, "a": 1}
+    assert set(train.ids).isdisjoint(val.ids)
+    assert len(train) + len(val) == 63
     assert carve_validation(pool, 0.99, seed=0)[0].counts() == {"d": 1, "c": 1, "b": 1, "a": 1}
-    assert len(carve_validation(pool, 0.0, seed=0)[1]) == 0 and "below 1" in refusal(
-        carve_validation, pool, 1.0, 0
-    )
+    assert len(carve_validation(pool, 0.0, seed=0)[1]) == 0
+    assert "below 1" in refusal(carve_validation, pool, 1.0, 0)
 
 
 def test_manifest_round_trip_and_content_check(pool, held_out, tmp_path):
@@ -518,7 +519,9 @@ def test_manifest_round_trip_and_content_check(pool, held_out, tmp_path):
     manifest = Manifest.build(sets, seed=0, shots=5, validation=0.2)
     manifest.save(tmp_path / "manifest.json")
     again = Manifest.load(tmp_path / "manifest.json")
-    assert again == manifest and again.fingerprint() == manifest.fingerprint() and again.short == {"a": 3}
+    assert again == manifest
+    assert again.fingerprint() == manifest.fingerprint()
+    assert again.short == {"a": 3}
     parts = again.sets(sets)
     assert {name: len(images) for name, images in parts.items()} == {"train": 14, "val": 4, "test": 8}
     changed = LabeledImages(
@@ -548,7 +551,9 @@ def test_train_and_test_may_share_neither_ids_nor_content(pool, held_out):
 
 def test_without_a_test_split_one_is_kept_back_that_does_not_depend_on_the_shots(pool):
     one, ten = (Manifest.build({"all": pool}, seed=0, shots=shots, test_fraction=0.4) for shots in (1, 10))
-    assert one.test == ten.test and len(one.test) == 25 and set(one.train) < set(ten.train)
+    assert one.test == ten.test
+    assert len(one.test) == 25
+    assert set(one.train) < set(ten.train)
     assert not set(ten.train) & set(ten.test)
     assert "too few" in refusal(Manifest.build, {"all": few_shot(pool, 1, 0)}, 0)
 
@@ -557,7 +562,8 @@ def test_a_given_val_split_is_used(pool, held_out):
     manifest = Manifest.build(
         {"train": pool, "val": held_out[:4], "test": held_out[4:]}, seed=0, shots=5, validation=0.5
     )
-    assert manifest.val == held_out.ids[:4] and len(manifest.train) == 18
+    assert manifest.val == held_out.ids[:4]
+    assert len(manifest.train) == 18
 
 
 def test_no_test_image_reaches_a_stage(pool, held_out):
@@ -565,22 +571,22 @@ def test_no_test_image_reaches_a_stage(pool, held_out):
     assert_only(manifest.train, manifest, "fit")
     assert_only(manifest.train[:3], manifest, "fit")
     message = refusal(assert_only, [*manifest.train, held_out.ids[2]], manifest, "invert")
-    assert "'invert'" in message and "test image" in message
+    assert "'invert'" in message
+    assert "test image" in message
     spare = next(name for name in pool.ids if name not in manifest.train)
-    assert "not a training image" in refusal(
-        assert_only, [spare], manifest, "plan"
-    ) and "not a training image" in refusal(assert_only, ["x"], ["y"], "plan")
+    assert "not a training image" in refusal(assert_only, [spare], manifest, "plan")
+    assert "not a training image" in refusal(assert_only, ["x"], ["y"], "plan")
 
 
 def test_tuning_uses_reserved_seeds_and_unused_pool_images(pool, held_out):
     assert TUNING_SEEDS == (100, 101, 102, 103, 104)
     manifest = Manifest.build({"train": pool, "test": held_out}, seed=0, shots=5, validation=0.2)
     rest = unused(pool, manifest)
-    assert len(rest) == 63 - 18 and not set(rest.ids) & {*manifest.train, *manifest.val, *manifest.test}
+    assert len(rest) == 63 - 18
+    assert not set(rest.ids) & {*manifest.train, *manifest.val, *manifest.test}
     twin = LabeledImages([pool.image(manifest.train[0])], [0], pool.class_names, ["twin"])
     assert "twin" not in unused(pool + twin, manifest).ids
     sets = tuning_sets(pool, 102, imbalance_factor=10)
-    assert (
-        set(sets["train"].ids).isdisjoint(sets["test"].ids) and len(sets["train"]) + len(sets["test"]) == 63
-    )
+    assert set(sets["train"].ids).isdisjoint(sets["test"].ids)
+    assert len(sets["train"]) + len(sets["test"]) == 63
     assert "not 0" in refusal(tuning_sets, pool, 0, shots=5)

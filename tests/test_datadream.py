@@ -85,18 +85,15 @@ def test_the_defaults_are_the_papers():
         [f"bird {index}" for index in range(200)],
         [str(index) for index in range(200)],
     )
-    assert method.naming.effort(many) == (80_000, 8) and dataclasses.replace(
-        method.naming, scope="set"
-    ).effort(many) == (400, 8)
+    assert method.naming.effort(many) == (80_000, 8)
+    assert dataclasses.replace(method.naming, scope="set").effort(many) == (400, 8)
 
 
 def test_the_arm_of_the_comparison():
     arm = make_arm("datadream@naming.scope=set;guidance_scale=3", toy_backbone())
-    assert (
-        arm.augmenter.naming.scope == "set"
-        and arm.augmenter.guidance_scale == 3
-        and (arm.use.word, arm.use.real_share) == ("two_loss", 0.8)
-    )
+    assert arm.augmenter.naming.scope == "set"
+    assert arm.augmenter.guidance_scale == 3
+    assert (arm.use.word, arm.use.real_share) == ("two_loss", 0.8)
     assert make_arm("datadream@use=only", toy_backbone()).use.word == "only"
     with pytest.raises(GenaugError, match="set, class, image"):
         make_arm("datadream@naming.scope=dataset", toy_backbone())
@@ -104,7 +101,8 @@ def test_the_arm_of_the_comparison():
 
 def test_one_adapter_per_class_from_its_own_photographs_only(fitted, backbone):
     method, real = fitted
-    assert isinstance(method.concept, AdapterSet) and list(method.concept.concepts) == ["wren", "owl"]
+    assert isinstance(method.concept, AdapterSet)
+    assert list(method.concept.concepts) == ["wren", "owl"]
     owl = LabeledImages([*real.pixels[:2], 255 - real.pixels[2]], real.targets, real.class_names, real.ids)
     again = datadream(naming=CHEAP, backbone=backbone).fit(owl).concept
     same = {
@@ -117,7 +115,8 @@ def test_one_adapter_per_class_from_its_own_photographs_only(fitted, backbone):
 def test_both_networks_are_adapted_unless_told_otherwise(fitted, backbone):
     method, real = fitted
     concept = method.concept.concepts["wren"]
-    assert concept.lora_config["r"] == concept.text_lora_config["r"] == 2 and concept.tokens == {}
+    assert concept.lora_config["r"] == concept.text_lora_config["r"] == 2
+    assert concept.tokens == {}
     assert (
         max(float(matrix.abs().max()) for name, matrix in concept.text_lora.items() if "lora_B" in name) > 0
     )
@@ -126,7 +125,8 @@ def test_both_networks_are_adapted_unless_told_otherwise(fitted, backbone):
         .fit(real[:2])
         .concept.concepts["wren"]
     )
-    assert lean.text_lora is None and lean.lora
+    assert lean.text_lora is None
+    assert lean.lora
 
 
 def test_rows_name_the_adapter_of_the_class_they_paint(fitted):
@@ -134,8 +134,10 @@ def test_rows_name_the_adapter_of_the_class_they_paint(fitted):
     for budget in (Budget(3), Budget(per_class={"owl": 4, "wren": 1}), Budget(fill=True)):
         for row in method.plan(real, budget, 0):
             name = real.class_names[row.label.index(1.0)]
-            assert adapters(row) == ((name, 1.0),) and row.prompts == ((f"a photo of a {name}", 1.0),)
-            assert row.inputs == () and row.fitted_on == real.fingerprint()
+            assert adapters(row) == ((name, 1.0),)
+            assert row.prompts == ((f"a photo of a {name}", 1.0),)
+            assert row.inputs == ()
+            assert row.fitted_on == real.fingerprint()
 
 
 def test_a_mixed_batch_paints_each_row_as_if_alone(fitted):
@@ -155,7 +157,8 @@ def test_the_adapter_is_what_differs(fitted):
         np.stack(painted)
         for painted in (method.paint([row], real), method.paint([other], real), plain.paint([row], real))
     )
-    assert farthest(own, borrowed) > 2 and farthest(own, none) > 2
+    assert farthest(own, borrowed) > 2
+    assert farthest(own, none) > 2
     assert farthest(none, plain.paint([row], real)) == 0  # the backbone carries nothing afterwards
     with pytest.raises(GenaugError, match="no adapter for 'emu'"):
         method.paint([dataclasses.replace(row, settings={**row.settings, "adapters": (("emu", 1.0),)})], real)
@@ -167,11 +170,9 @@ def test_one_adapter_for_the_set(backbone):
         naming=dataclasses.replace(CHEAP, scope="set"), backbone=backbone, num_inference_steps=4
     ).fit(real)
     rows = method.plan(real, Budget(1), 0)
-    assert (
-        isinstance(method.concept, Concept)
-        and method.concept.lora
-        and all("adapters" not in row.settings for row in rows)
-    )
+    assert isinstance(method.concept, Concept)
+    assert method.concept.lora
+    assert all("adapters" not in row.settings for row in rows)
     assert all(image.shape == (16, 16, 3) for image in method.paint(rows, real))
 
 
@@ -181,10 +182,8 @@ def test_a_saved_method_and_a_plan_from_disk_paint_the_same(fitted, backbone, tm
     again = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=4).load(tmp_path / "saved")
     rows = method.plan(real, Budget(1), 0)
     reread = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
-    assert (
-        again.plan(real, Budget(1), 0) == rows
-        and farthest(again.paint(reread, real), method.paint(rows, real)) == 0
-    )
+    assert again.plan(real, Budget(1), 0) == rows
+    assert farthest(again.paint(reread, real), method.paint(rows, real)) == 0
 
 
 def test_learning_and_painting_leave_the_global_random_state_alone(backbone):
@@ -192,9 +191,8 @@ def test_learning_and_painting_leave_the_global_random_state_alone(backbone):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     method = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(photographs())
     method.paint(method.plan(photographs(), Budget(1), 0), photographs())
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
-        before[1], np.random.get_state()[1]
-    )
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
 
 
 def test_several_labels_share_the_adapters_of_their_classes(backbone):
@@ -202,4 +200,5 @@ def test_several_labels_share_the_adapters_of_their_classes(backbone):
     real = LabeledImages(base.pixels, [[1, 1], [1, 0], [0, 1], [0, 1]], base.class_names, base.ids, "multi")
     method = datadream(naming=CHEAP, backbone=backbone, num_inference_steps=2).fit(real)
     rows = {row.settings["anchor"]: adapters(row) for row in method.plan(real, Budget(1), 0)}
-    assert rows["0.png"] == (("wren", 0.5), ("owl", 0.5)) and rows["1.png"] == (("wren", 1.0),)
+    assert rows["0.png"] == (("wren", 0.5), ("owl", 0.5))
+    assert rows["1.png"] == (("wren", 1.0),)

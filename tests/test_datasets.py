@@ -45,9 +45,9 @@ def test_built_quickly():
 
 def test_train_and_test_digits_are_disjoint(scenes):
     used = {part: {row["digit"] for row in images.info} for part, images in scenes.items()}
-    assert (
-        not used["train"] & used["test"] and not used["train"] & used["shifted"] and len(used["train"]) == 880
-    )
+    assert not used["train"] & used["test"]
+    assert not used["train"] & used["shifted"]
+    assert len(used["train"]) == 880
     assert len(used["train"] | used["test"]) == 1797
 
 
@@ -71,9 +71,8 @@ def test_halves_are_disjoint_and_complete():
             photographs.photographs("test")[photo.word][0],
         )
         assert left.shape[1] + right.shape[1] == whole.shape[1]
-        assert np.array_equal(whole[:, : left.shape[1]], left) and np.array_equal(
-            whole[:, left.shape[1] :], right
-        )
+        assert np.array_equal(whole[:, : left.shape[1]], left)
+        assert np.array_equal(whole[:, left.shape[1] :], right)
 
 
 class Record:
@@ -98,18 +97,17 @@ def test_scenes_use_only_their_own_pixels(part, monkeypatch):
     monkeypatch.setattr(digits, "random_crop", record)
     digits.digit_scenes.__wrapped__(part, "natural")
     others = [other for other in ("train", "test", "reserved") if other != part]
-    assert (
-        len(record.seen) > 800
-        and allowed(record.seen, part)
-        and not any(allowed(record.seen, other) for other in others)
-    )
+    assert len(record.seen) > 800
+    assert allowed(record.seen, part)
+    assert not any(allowed(record.seen, other) for other in others)
 
 
 def test_corpus_uses_only_training_halves(monkeypatch):
     record = Record(tiny.random_crop)
     monkeypatch.setattr(tiny, "random_crop", record)
     tiny.corpus(300, seed=5)
-    assert len(record.seen) > 200 and allowed(record.seen, "train")
+    assert len(record.seen) > 200
+    assert allowed(record.seen, "train")
     assert len({id(pixels) for pixels in record.seen}) == len(photographs.PHOTOGRAPHS)
 
 
@@ -133,19 +131,16 @@ def test_reserved_words_are_in_no_training_caption(scenes):
 
 def test_cells_of_the_shifted_test_are_all_filled(scenes):
     cells = list(scenes["shifted"].groups)
-    assert len(set(cells)) == 4 and min(cells.count(cell) for cell in set(cells)) > 150
+    assert len(set(cells)) == 4
+    assert min(cells.count(cell) for cell in set(cells)) > 150
 
 
 def test_correlated_changes_the_pool_only(scenes):
     correlated = datasets.load("digit-scenes", "correlated")
-    assert (
-        correlated["test"].fingerprint() == scenes["test"].fingerprint()
-        and correlated["shifted"].fingerprint() == scenes["shifted"].fingerprint()
-    )
-    assert (
-        correlated["train"].ids == scenes["train"].ids
-        and correlated["train"].fingerprint() != scenes["train"].fingerprint()
-    )
+    assert correlated["test"].fingerprint() == scenes["test"].fingerprint()
+    assert correlated["shifted"].fingerprint() == scenes["shifted"].fingerprint()
+    assert correlated["train"].ids == scenes["train"].ids
+    assert correlated["train"].fingerprint() != scenes["train"].fingerprint()
     rare = [cell in ("digits 0-4, close-up", "digits 5-9, outdoors") for cell in correlated["train"].groups]
     assert 0.02 < np.mean(rare) < 0.09
 
@@ -169,7 +164,8 @@ def test_background_says_nothing_in_the_natural_pool(scenes):
 
 def test_digits_stay_inside_the_image(scenes):
     mask = digits.place(np.full((100, 100), 255, np.uint8), 20, (16, 16), 0, 0)
-    assert abs(mask.sum() - 400) < 4 and mask[5:27, 5:27].sum() == pytest.approx(mask.sum())
+    assert abs(mask.sum() - 400) < 4
+    assert mask[5:27, 5:27].sum() == pytest.approx(mask.sum())
     assert digits.place(
         np.full((100, 50), 255, np.uint8), 20, (16, 16), 0, 0, stretch=2.0
     ).sum() == pytest.approx(400, rel=0.01)
@@ -181,7 +177,8 @@ def test_every_colour_has_its_contrast_where_possible():
         abs(digits.luminance(digits.random_colour(rng, (level,) * 3, 0.2)) - level)
         for level in np.linspace(0, 1, 50)
     ]
-    assert np.mean(np.array(gaps) >= 0.2) > 0.9 and min(gaps) > 0.05
+    assert np.mean(np.array(gaps) >= 0.2) > 0.9
+    assert min(gaps) > 0.05
 
 
 def test_photographs_are_read_only():
@@ -220,11 +217,11 @@ def test_texture_tiles_are_grey_and_equally_many(textures):
     assert {part: len(images) for part, images in textures.items()} == {
         "train": 800,
         "test": 400,
-    } and textures["train"].class_names == textures["test"].class_names
+    }
+    assert textures["train"].class_names == textures["test"].class_names
     for part, images in textures.items():
-        assert set(images.counts().values()) == {100.0 if part == "train" else 50.0} and all(
-            images.image(place).shape == (64, 64, 1) for place in range(0, len(images), 37)
-        )
+        assert set(images.counts().values()) == {100.0 if part == "train" else 50.0}
+        assert all(images.image(place).shape == (64, 64, 1) for place in range(0, len(images), 37))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -243,18 +240,15 @@ def test_textures_use_only_their_own_half(part, monkeypatch):
     }
     mine = [pair[part == "test"] for pair in halves.values()]
     number = len(seen) // 8
-    assert all(np.array_equal(seen[number * label], mine[label]) for label in range(8)) and all(
-        one.shape[1] + two.shape[1] > 400 for one, two in halves.values()
-    )
+    assert all(np.array_equal(seen[number * label], mine[label]) for label in range(8))
+    assert all(one.shape[1] + two.shape[1] > 400 for one, two in halves.values())
 
 
 def test_no_texture_comes_from_a_reserved_photograph():
     reserved = {photo.file for photo in photographs.RESERVED}
-    assert (
-        len({photo.word for photo in photographs.TEXTURES}) == 8
-        and not reserved & {photo.file for photo in photographs.TEXTURES}
-        and photographs.TEXTURES[-1].word == "empty"
-    )
+    assert len({photo.word for photo in photographs.TEXTURES}) == 8
+    assert not reserved & {photo.file for photo in photographs.TEXTURES}
+    assert photographs.TEXTURES[-1].word == "empty"
 
 
 def test_brightness_and_contrast_are_drawn_alike(textures):
@@ -263,11 +257,9 @@ def test_brightness_and_contrast_are_drawn_alike(textures):
         np.array([measure(images.image(place).astype(float)) / 255 for place in range(800)]).reshape(8, 100)
         for measure in (np.mean, np.std)
     )
-    assert (
-        means.mean(1).std() < 0.02
-        and spreads[:7].mean(1).std() < 0.01
-        and spreads[7].mean() < 0.4 * spreads[:7].mean()
-    )
+    assert means.mean(1).std() < 0.02
+    assert spreads[:7].mean(1).std() < 0.01
+    assert spreads[7].mean() < 0.4 * spreads[:7].mean()
 
 
 def test_textures_have_no_other_condition():

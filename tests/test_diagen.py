@@ -40,9 +40,8 @@ def test_the_settings_of_the_example():
         1.0,
     )
     assert (method.use.word, method.use.replace, method.use.weigh) == ("swap_own", 0.7, "sampling")
-    assert method.filter == SoftWeight(views=5, trusted=0.5) and stored_fields(
-        diagen(classifier=None).filter
-    ) == stored_fields(KeepAll())
+    assert method.filter == SoftWeight(views=5, trusted=0.5)
+    assert stored_fields(diagen(classifier=None).filter) == stored_fields(KeepAll())
     assert diagen().settings() != diagen(jitter=(0.0,)).settings()
 
 
@@ -53,9 +52,8 @@ def test_weights_are_the_printed_rule_normalised_per_source():
     for name in set(sources):
         own = np.array([name == source for source in sources])
         raw = np.where(confidences[own] >= 0.5, 1.0, 2 * confidences[own])
-        assert weights[own].mean() == pytest.approx(1) and np.allclose(
-            weights[own] / weights[own].sum(), raw / raw.sum()
-        )
+        assert weights[own].mean() == pytest.approx(1)
+        assert np.allclose(weights[own] / weights[own].sum(), raw / raw.sum())
     order = random.permutation(60)
     assert np.allclose(soft_weights(confidences[order], [sources[place] for place in order]), weights[order])
 
@@ -64,7 +62,9 @@ def test_weights_are_the_printed_rule_normalised_per_source():
 def test_no_source_is_ever_dropped(confidences):
     assert np.allclose(soft_weights(np.array(confidences), ["a", "a"]), 1)
     mixed = soft_weights(np.array([*confidences, 0.9, 0.0]), ["a", "a", "b", "b"])
-    assert np.isfinite(mixed).all() and (mixed >= 0).all() and np.allclose(mixed, [1, 1, 2, 0])
+    assert np.isfinite(mixed).all()
+    assert (mixed >= 0).all()
+    assert np.allclose(mixed, [1, 1, 2, 0])
 
 
 def test_weights_are_chances_among_the_variants_and_never_touch_the_loss():
@@ -107,27 +107,25 @@ def test_decisions_are_deterministic_and_kept_by_content(tmp_path, monkeypatch):
     images = method.paint(rows, real)
     before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
     decisions = method.select(rows, images, real)
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
-        before[1], np.random.get_state()[1]
-    )
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
     assert len(list((tmp_path / "doubters").iterdir())) == 1
     trainings = []
     with monkeypatch.context() as patch:
         patch.setattr(Doubter, "fit", classmethod(lambda *arguments: trainings.append(1)))
-        assert (
-            method.select(rows, images, real) == decisions and not trainings
-        )  # read back, not learned again
+        # read back, not learned again
+        assert method.select(rows, images, real) == decisions
+        assert not trainings
     weights = np.array([one.weight for one in decisions])
-    assert all(one.keep for one in decisions) and len(decisions) == len(rows)
+    assert all(one.keep for one in decisions)
+    assert len(decisions) == len(rows)
     for name in real.ids:
         assert weights[[row.settings["anchor"] == name for row in rows]].mean() == pytest.approx(1)
     other = load_or_fit(SoftWeight(seed=1), real, tmp_path)
     fewer = load_or_fit(SoftWeight(), real[list(range(7))], tmp_path)
-    assert (
-        len(list((tmp_path / "doubters").iterdir())) == 3
-        and other.trained.seed == 1
-        and fewer.temperature > 0
-    )
+    assert len(list((tmp_path / "doubters").iterdir())) == 3
+    assert other.trained.seed == 1
+    assert fewer.temperature > 0
 
 
 def test_an_image_is_judged_alone_in_any_order():
@@ -152,7 +150,8 @@ def test_an_image_is_judged_alone_in_any_order():
 
 def test_one_photograph_per_class_has_no_temperature_to_learn():
     doubter = Doubter.fit(toy_photographs((1, 1)), training_preset("tiny", updates=2), 0.2, 0)
-    assert doubter.temperature == 1.0 and doubter.logits(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert doubter.temperature == 1.0
+    assert doubter.logits(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
 def test_jitter_is_drawn_per_row_and_reaches_the_row_s_own_word_only():
@@ -182,10 +181,10 @@ def test_jitter_is_drawn_per_row_and_reaches_the_row_s_own_word_only():
     noisy, changed = with_jitter(concept, batch)
     for row, value in zip(changed, (0, 1, 1, 0)):
         vectors = noisy.tokens[row.prompts[0][0].removeprefix("a photo of a ")]
-        assert (vectors - value).abs().max() < 0.1 and (
-            (vectors == value).all() == (row.settings["jitter"] == 0)
-        )
-    assert changed[2] == batch[2] and torch.equal(noisy.tokens["<c001>"], torch.zeros(1, 8))
+        assert (vectors - value).abs().max() < 0.1
+        assert (vectors == value).all() == (row.settings["jitter"] == 0)
+    assert changed[2] == batch[2]
+    assert torch.equal(noisy.tokens["<c001>"], torch.zeros(1, 8))
     assert (
         with_jitter(concept, batch[3:])[0]
         .tokens[changed[3].prompts[0][0].split()[-1]]

@@ -54,7 +54,8 @@ def test_the_radius_stays_between_the_two_lengths_however_close_they_are(ratio):
             .norm(dim=1)
         )
         low, high = sorted([math.sqrt(512), ratio * math.sqrt(512)])
-        assert low - 1e-3 <= lengths.min() and lengths.max() <= high + 1e-3
+        assert low - 1e-3 <= lengths.min()
+        assert lengths.max() <= high + 1e-3
     wild = circle_interpolate(
         *[value.expand(200, -1, -1, -1) for value in pair_at(1, ratio)],
         torch.linspace(0, 1, 200),
@@ -72,7 +73,8 @@ def test_parallel_inversions_fall_back_to_noise(factor):
         torch.tensor([0.25]),
         fallback=torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1)),
     )
-    assert torch.isfinite(got).all() and float(got.norm()) == pytest.approx(math.sqrt(512), rel=1e-4)
+    assert torch.isfinite(got).all()
+    assert float(got.norm()) == pytest.approx(math.sqrt(512), rel=1e-4)
     assert abs(float((got * first).sum())) < 1e-2 * 512
 
 
@@ -116,15 +118,14 @@ def test_pairs_are_distinct_photographs_of_the_class_and_all_occur():
     pairs = set()
     for row in rows:
         (first, _), (second, _) = row.inputs
-        assert first != second and targets[first] == targets[second] == row.label.index(1)
+        assert first != second
+        assert targets[first] == targets[second] == row.label.index(1)
         pairs.add(frozenset((first, second)))
     assert len(pairs) == 6 + 3
     positions = np.array([row.settings["position"] for row in rows])
-    assert (
-        positions.min() >= 0
-        and positions.max() < 1
-        and abs(positions.mean() - 0.5) < 4 / math.sqrt(12 * len(rows))
-    )
+    assert positions.min() >= 0
+    assert positions.max() < 1
+    assert abs(positions.mean() - 0.5) < 4 / math.sqrt(12 * len(rows))
 
 
 def test_a_copied_file_is_no_partner_and_one_photograph_starts_from_noise():
@@ -187,7 +188,8 @@ def test_bad_settings_name_the_good_ones():
         diff_ii(mode="spiral")
     with pytest.raises(GenaugError, match="split_ratio=1.5"):
         plan(toy_photographs(), suffixes=("x",), split_ratio=1.5)
-    assert isinstance(diff_ii().start, CircleStart) and diff_ii().naming.steps == 35_000
+    assert isinstance(diff_ii().start, CircleStart)
+    assert diff_ii().naming.steps == 35_000
 
 
 def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row():
@@ -197,7 +199,8 @@ def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row
     printed_rows = pd.read_csv(Path(__file__).parents[1] / "nbs/results/paper/diff_ii_few_shot.csv")
     cells = printed_rows.pivot_table("value", ["classifier", "shots", "method"], "data")
     off = (cells[["cub", "aircraft", "pet", "cars"]].mean(axis=1) - cells["average"]).abs() > 0.011
-    assert len(cells) == 32 and list(cells[off].index) == [("resnet50@224", 10, "real-filter")]
+    assert len(cells) == 32
+    assert list(cells[off].index) == [("resnet50@224", 10, "real-filter")]
 
 
 def test_the_paper_scale_on_a_miniature_of_cub():
@@ -219,10 +222,12 @@ def test_the_paper_scale_on_a_miniature_of_cub():
         suffixes=("flying over water",),
     )
     paper = {"steps": 35_000, "learning_rate": 5e-5, "batch_size": 2, "rank": 10, "tokens_per_class": 1}
-    assert {name: getattr(method.naming, name) for name in paper} == paper and method.guidance_scale == 7.5
+    assert {name: getattr(method.naming, name) for name in paper} == paper
+    assert method.guidance_scale == 7.5
     method.naming = ClassName()
     rows = method.fit(real).plan(real, Budget(5), 0)
-    assert len(rows) == 5000 and np.bincount([row.label.index(1) for row in rows]).tolist() == [25] * 200
+    assert len(rows) == 5000
+    assert np.bincount([row.label.index(1) for row in rows]).tolist() == [25] * 200
     assert method.evaluations(rows) == 5000 * 25 * 2 + 1000 * 25
     assert rows[0].prompts == (
         ("a photo of a Bird 1 bird flying over water", 0.3),
@@ -230,7 +235,8 @@ def test_the_paper_scale_on_a_miniature_of_cub():
     )
     assert suffixed_steps(0.3, method.backbone.timesteps(25)) == 7
     preset = training_preset("few_shot_resnet50")
-    assert preset.epochs * (1000 // preset.batch_size) == 360 and (
+    assert preset.epochs * (1000 // preset.batch_size) == 360
+    assert (
         preset.learning_rate,
         preset.label_smoothing,
         preset.view.size,

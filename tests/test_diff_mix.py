@@ -63,9 +63,8 @@ def test_the_label_row_is_the_formula(kind, gamma):
         wanted = np.zeros(5)
         wanted[target] += row.settings["strength"] ** gamma
         wanted[source] += 1 - row.settings["strength"] ** gamma
-        assert np.abs(np.array(row.label) - wanted).max() < 1e-6 and sum(row.label) == pytest.approx(
-            1, abs=1e-6
-        )
+        assert np.abs(np.array(row.label) - wanted).max() < 1e-6
+        assert sum(row.label) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("gamma, share", [(0.5, 0.837), (0.8, 0.752), (1.0, 0.7)])
@@ -150,9 +149,9 @@ def test_an_edit_ends_in_the_target_class_only_if_it_is_strong():
         distance = np.abs(images[:, None] - means[None]).mean((2, 3, 4))
         place = np.arange(len(rows))
         towards.append((distance[place, sources] - distance[place, targets]))
-    assert (
-        (towards[0] < 0).all() and (towards[-1] > 0).all() and np.all(np.diff(np.mean(towards, axis=1)) > 0)
-    )
+    assert (towards[0] < 0).all()
+    assert (towards[-1] > 0).all()
+    assert np.all(np.diff(np.mean(towards, axis=1)) > 0)
 
 
 def both_ends_of_shapes(rows, real):
@@ -165,12 +164,14 @@ def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
     real = toy_photographs((4, 2))
     method, rows = plan(diff_aug, real, Budget(3))
     sources, targets = both_ends(rows, real)
-    assert (sources == targets).all() and all(
+    assert (sources == targets).all()
+    assert all(
         sorted(row.label) == [0.0, 1.0] and row.label[source] == 1 for row, source in zip(rows, sources)
     )
     means = method.backbone.decode(method.backbone.means).mul(255).permute(0, 2, 3, 1).numpy()
     nearest = np.abs(np.stack(method.paint(rows, real))[:, None] - means[None]).mean((2, 3, 4)).argmin(1)
-    assert nearest.tolist() == targets.tolist() and method.evaluations(rows) == 25 * len(rows)
+    assert nearest.tolist() == targets.tolist()
+    assert method.evaluations(rows) == 25 * len(rows)
 
 
 def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
@@ -211,11 +212,9 @@ def test_a_learned_word_names_the_target_class():
         for row in rows:
             source = real.targets[real.index([row.settings["anchor"]])[0]]
             named = int(row.prompts[0][0][-4:-1])
-            assert (
-                row.prompts[0][0].startswith("a photo of a <c")
-                and row.label[named] == max(row.label)
-                and (named != source) == (kind is diff_mix)
-            )
+            assert row.prompts[0][0].startswith("a photo of a <c")
+            assert row.label[named] == max(row.label)
+            assert (named != source) == (kind is diff_mix)
 
 
 def test_the_grid_differs_in_naming_start_target_and_label_only():
@@ -235,25 +234,23 @@ def test_the_grid_differs_in_naming_start_target_and_label_only():
         assert (method.num_inference_steps, method.guidance_scale) == (25, 7.5)
         assert method.use == (SwapPool(0.5) if kind in (diff_mix, real_mix) else SwapClass(0.5))
         assert (method.label == HardLabel()) == (kind not in (diff_mix, real_mix))
-    assert (
-        diff_mix().start.strengths == real_mix().start.strengths == (0.5, 0.7, 0.9)
-        and diff_mix().label.gamma == real_mix().label.gamma == 0.5
-        and diff_aug().start.strengths == (1.0,)
-    )
+    assert diff_mix().start.strengths == real_mix().start.strengths == (0.5, 0.7, 0.9)
+    assert diff_mix().label.gamma == real_mix().label.gamma == 0.5
+    assert diff_aug().start.strengths == (1.0,)
     assert [kind().name for kind in parts] == ["diff-mix", "real-mix", "diff-aug", "diff-gen", "real-gen"]
 
 
 def test_settings_of_two_instances_do_not_meet():
     one, other = real_mix(gamma=1.0, strengths=0.7), real_mix()
-    assert (
-        one.label.gamma == 1.0
-        and other.label.gamma == 0.5
-        and one.start.strengths == (0.7,)
-        and other.start.strengths == (0.5, 0.7, 0.9)
-    )
+    assert one.label.gamma == 1.0
+    assert other.label.gamma == 0.5
+    assert one.start.strengths == (0.7,)
+    assert other.start.strengths == (0.5, 0.7, 0.9)
     assert real_mix(strengths=0.7).settings() == real_mix(strengths=(0.7,)).settings() != other.settings()
     changed = one.having(gamma=0.8)
-    assert changed.label.gamma == 0.8 and changed.start == one.start and one.label.gamma == 1.0
+    assert changed.label.gamma == 0.8
+    assert changed.start == one.start
+    assert one.label.gamma == 1.0
 
 
 def test_another_class_needs_one_and_only_one_label():

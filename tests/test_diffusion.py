@@ -155,7 +155,8 @@ def test_toy_is_finite_when_classes_are_far_apart_and_shares_are_zero():
 def test_toy_from_images_and_errors():
     images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     model = ToyBackbone.from_images(images, [0, 0, 0, 1, 1, 1], ["a", "b"])
-    assert torch.allclose(model.means[1], 2 * images[3:].mean(0) - 1) and model.std.min() >= 0.1
+    assert torch.allclose(model.means[1], 2 * images[3:].mean(0) - 1)
+    assert model.std.min() >= 0.1
     with pytest.raises(GenaugError, match="every class"):
         ToyBackbone.from_images(images, [0] * 6, ["a", "b"])
     with pytest.raises(GenaugError, match="one class name per mean"):
@@ -176,12 +177,10 @@ def test_toy_fingerprint_depends_on_content_only():
 def test_fit_images_resizes_and_repeats_grey():
     grey = torch.rand(2, 1, 9, 5, generator=torch.Generator().manual_seed(0))
     fitted = diffusion.fit_images(grey, 16, 3)
-    assert (
-        fitted.shape == (2, 3, 16, 16)
-        and torch.equal(fitted[:, 0], fitted[:, 2])
-        and fitted.min() >= 0
-        and fitted.max() <= 1
-    )
+    assert fitted.shape == (2, 3, 16, 16)
+    assert torch.equal(fitted[:, 0], fitted[:, 2])
+    assert fitted.min() >= 0
+    assert fitted.max() <= 1
     with pytest.raises(GenaugError, match="channels=1"):
         diffusion.fit_images(torch.rand(2, 3, 4, 4), 16, 1)
 
@@ -204,21 +203,19 @@ def test_parts_equal_the_pipeline(backbone):
         assert torch.allclose(
             backbone.predict_noise(latents, torch.tensor([41, 961]), positive), noise, atol=1e-6
         )
-    assert backbone.image_size == 16 and backbone.latent_shape == (4, 8, 8) and backbone.channels == 3
-    assert (
-        type(backbone.scheduler).__name__ == "DDIMScheduler"
-        and backbone.scheduler.config.clip_sample is False
-    )
+    assert backbone.image_size == 16
+    assert backbone.latent_shape == (4, 8, 8)
+    assert backbone.channels == 3
+    assert type(backbone.scheduler).__name__ == "DDIMScheduler"
+    assert backbone.scheduler.config.clip_sample is False
 
 
 def test_encoding_with_a_generator_is_a_draw_and_repeatable(backbone):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     draws = [backbone.encode(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert (
-        torch.equal(draws[0], draws[1])
-        and not torch.allclose(draws[0], draws[2])
-        and not torch.allclose(draws[0], backbone.encode(images))
-    )
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.allclose(draws[0], draws[2])
+    assert not torch.allclose(draws[0], backbone.encode(images))
 
 
 def test_levels_are_per_row(backbone):
@@ -266,9 +263,11 @@ def test_features_tap_and_release(backbone):
     latents, condition = torch.zeros(2, 4, 8, 8), backbone.embed(["a", "b"])
     with backbone.features("unet.mid_block") as taps, backbone.features("down_blocks.0") as tuple_taps:
         backbone.predict_noise(latents, torch.tensor([1, 41]), condition)
-    assert len(taps) == len(tuple_taps) == 1 and taps[0].shape == (2, 32, 4, 4)
+    assert len(taps) == len(tuple_taps) == 1
+    assert taps[0].shape == (2, 32, 4, 4)
     backbone.predict_noise(latents, torch.tensor([1, 41]), condition)
-    assert len(taps) == 1 and not backbone.unet.mid_block._forward_hooks
+    assert len(taps) == 1
+    assert not backbone.unet.mid_block._forward_hooks
     with pytest.raises(RuntimeError), backbone.features("mid_block"):
         raise RuntimeError
     assert not backbone.unet.mid_block._forward_hooks
@@ -286,18 +285,20 @@ def test_concepts_nest_and_are_taken_off_again(backbone):
     with backbone.using(None):
         assert look() == base
     with backbone.using(Shift(1.0)):
-        assert abs(look() - base - 1) < 1e-5 and backbone.fingerprint() == name
-        with backbone.using(Shift(2.0)):
-            assert (
-                abs(look() - base - 3) < 1e-5
-                and backbone.fingerprint() == name
-                and len(backbone.attached) == 2
-            )
         assert abs(look() - base - 1) < 1e-5
-    assert look() == base and backbone.fingerprint() == name
+        assert backbone.fingerprint() == name
+        with backbone.using(Shift(2.0)):
+            assert abs(look() - base - 3) < 1e-5
+            assert backbone.fingerprint() == name
+            assert len(backbone.attached) == 2
+        assert abs(look() - base - 1) < 1e-5
+    assert look() == base
+    assert backbone.fingerprint() == name
     with pytest.raises(ZeroDivisionError), backbone.using(Shift(1.0)):
         1 / 0
-    assert look() == base and backbone._pinned is None and backbone.attached == ()
+    assert look() == base
+    assert backbone._pinned is None
+    assert backbone.attached == ()
     hashed = backbone._hashed[1]
     # a large model must not be hashed for every batch
     backbone._hashed = (backbone._hashed[0], "not computed again")
@@ -414,11 +415,9 @@ def test_loading_leaves_random_state_and_logging_alone(folder):
 
     level, state = logging.get_verbosity(), torch.get_rng_state()
     load_backbone(folder)
-    assert (
-        torch.equal(state, torch.get_rng_state())
-        and logging.get_verbosity() == level
-        and logging.is_progress_bar_enabled()
-    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert logging.get_verbosity() == level
+    assert logging.is_progress_bar_enabled()
 
 
 def test_grey_images_and_half_precision_files(tmp_path):
@@ -426,11 +425,9 @@ def test_grey_images_and_half_precision_files(tmp_path):
     pipe.to(torch.float16).save_pretrained(tmp_path / "grey", safe_serialization=True)
     model = load_backbone(tmp_path / "grey")
     latents = model.encode(torch.rand(1, 1, 20, 12, generator=torch.Generator().manual_seed(0)))
-    assert (
-        latents.shape == (1, 8, 8, 8)
-        and latents.dtype == torch.float32
-        and model.decode(latents).shape == (1, 1, 16, 16)
-    )
+    assert latents.shape == (1, 8, 8, 8)
+    assert latents.dtype == torch.float32
+    assert model.decode(latents).shape == (1, 1, 16, 16)
 
 
 def test_importing_the_module_loads_no_heavy_library():
@@ -478,17 +475,15 @@ def test_pixel_model_equals_its_unet_and_treats_rows_alone():
     with torch.no_grad():
         seen = model.predict_noise(latents, levels, condition)
         theirs = model.unet(latents[1:2], 500, class_labels=model.classes.weight[1:2]).sample
-    assert torch.allclose(seen[1:2], theirs, atol=1e-5) and torch.equal(
-        condition[2, 0], model.classes.weight[2]
-    )
+    assert torch.allclose(seen[1:2], theirs, atol=1e-5)
+    assert torch.equal(condition[2, 0], model.classes.weight[2])
     assert torch.equal(model.embed(["cat and grey cat"])[0, 0], model.classes.weight[:2].mean(0))
 
 
 def test_pixel_codec_is_the_identity_up_to_scale_and_resizes():
     model, images = pixel_model(), torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
-    assert torch.allclose(model.decode(model.encode(images)), images, atol=1e-6) and model.encode(
-        torch.rand(1, 1, 20, 30)
-    ).shape == (1, 1, 16, 16)
+    assert torch.allclose(model.decode(model.encode(images)), images, atol=1e-6)
+    assert model.encode(torch.rand(1, 1, 20, 30)).shape == (1, 1, 16, 16)
     with pytest.raises(GenaugError):
         model.encode(torch.rand(1, 3, 16, 16))
 
@@ -496,10 +491,8 @@ def test_pixel_codec_is_the_identity_up_to_scale_and_resizes():
 def test_pixel_weights_follow_from_the_seed_and_name_the_model():
     state = torch.random.get_rng_state()
     one, same, other = pixel_model(), pixel_model(), pixel_model(1)
-    assert (
-        torch.equal(state, torch.random.get_rng_state())
-        and one.fingerprint() == same.fingerprint() != other.fingerprint()
-    )
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
     assert not any(
         parameter.requires_grad for module in one.modules.values() for parameter in module.parameters()
     )
@@ -512,11 +505,9 @@ def test_pixel_model_takes_concepts_and_taps():
         with model.using(Shift(1.0)), model.features("down_blocks.1") as taps:
             moved = model.predict_noise(latents, torch.tensor([7]), model.embed(["cat"]))
         again = model.predict_noise(latents, torch.tensor([7]), model.embed(["cat"]))
-    assert (
-        torch.allclose(moved, plain + 1, atol=1e-5)
-        and torch.equal(again, plain)
-        and taps[0].shape == (1, 32, 8, 8)
-    )
+    assert torch.allclose(moved, plain + 1, atol=1e-5)
+    assert torch.equal(again, plain)
+    assert taps[0].shape == (1, 32, 8, 8)
 
 
 def test_pixel_model_refuses_networks_of_another_kind(backbone):

@@ -74,10 +74,8 @@ def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
     built = intact[name]
     place = built.home.parents[above - 1] if above else built.home
     report = examined(name, place)
-    assert (
-        report.ok
-        and not {finding.kind for finding in report.findings if finding.severity == "warning"} - NORMAL
-    )
+    assert report.ok
+    assert not {finding.kind for finding in report.findings if finding.severity == "warning"} - NORMAL
     assert built.counts.items() <= counts(report.sets).items()
     wanted = Counter()
     for (part, word), count in built.counts.items():
@@ -87,15 +85,18 @@ def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
     for images in open_sets(f"{name}:{place}").values():
         assert images.batch(channels=3).shape == (len(images), 3, 10, 12)
     manifest = Manifest.build(report.sets, seed=0, shots=1)
-    assert len(manifest.train) == len(built.classes) and manifest.test
+    assert len(manifest.train) == len(built.classes)
+    assert manifest.test
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name in DISTRIBUTIONS])
 def test_counts_that_differ_from_the_published_ones_are_a_warning(name, intact):
     finding = kinds(name, intact[name].home)["published-counts"]
     part, count = next(iter(DISTRIBUTIONS[name].published.items()))
-    assert finding.severity == "warning" and DISTRIBUTIONS[name].title in finding.message
-    assert f"({count:,})" in finding.message and f"{part} " in finding.message
+    assert finding.severity == "warning"
+    assert DISTRIBUTIONS[name].title in finding.message
+    assert f"({count:,})" in finding.message
+    assert f"{part} " in finding.message
 
 
 def test_counts_that_agree_are_not_mentioned(intact, monkeypatch):
@@ -412,7 +413,8 @@ def test_a_trap_is_named(name, spoil, kind, severity, text, tmp_path):
     built = LAYOUTS[name](tmp_path)
     spoil(built.home)
     finding = kinds(name, built.home)[kind]
-    assert finding.severity == severity and text in finding.message
+    assert finding.severity == severity
+    assert text in finding.message
     if severity == "error":
         with pytest.raises(GenaugError):
             open_sets(f"{name}:{built.home}")
@@ -427,7 +429,8 @@ def test_what_is_left_without_strictness(tmp_path):
     in_two_parts(in_two.home)
     assert len(open_sets(f"cub:{built.home}", strict=False)["train"]) == 8
     sets = open_sets(f"cub:{in_two.home}", strict=False)
-    assert len(sets["train"]) == 8 and len(sets["test"]) == 7
+    assert len(sets["train"]) == 8
+    assert len(sets["test"]) == 7
 
 
 def test_two_copies_of_a_set_are_not_guessed_between(tmp_path):
@@ -443,7 +446,8 @@ def test_two_copies_of_a_set_are_not_guessed_between(tmp_path):
 def test_cars_in_one_packing(tmp_path):
     built = miniatures.cars_in_one(tmp_path)
     sets = open_sets(f"stanford-cars:{built.home}")
-    assert counts(sets) == built.counts and sets["train"].class_names == built.classes
+    assert counts(sets) == built.counts
+    assert sets["train"].class_names == built.classes
 
 
 def test_a_slash_in_a_class_name_becomes_no_folder(intact, tmp_path):
@@ -461,7 +465,8 @@ def test_a_slash_in_a_class_name_becomes_no_folder(intact, tmp_path):
 def test_a_swapped_setid_is_read_as_it_says_and_named(tmp_path):
     built = miniatures.flowers(tmp_path, swapped=True)
     report = examined("flowers-102", built.home)
-    assert counts(report.sets) == built.counts and len(report.sets["train"]) == 9
+    assert counts(report.sets) == built.counts
+    assert len(report.sets["train"]) == 9
     assert "swapped-parts" in {finding.kind for finding in report.findings}
 
 
@@ -474,7 +479,8 @@ def test_flower_halves_are_those_of_the_published_rule(intact):
         files = [f"jpg/image_{place + 1:05d}.jpg" for place in np.flatnonzero(labels == number)]
         order = rng.permutation(len(files))
         train |= {files[place] for place in np.array_split(order, [int(0.5 * len(order))])[0]}
-    assert set(sets["train"].ids) == train and len(sets["test"]) == len(labels) - len(train)
+    assert set(sets["train"].ids) == train
+    assert len(sets["test"]) == len(labels) - len(train)
 
 
 def test_waterbirds_examine_cub(tmp_path):
@@ -482,7 +488,8 @@ def test_waterbirds_examine_cub(tmp_path):
     sets = open_sets(f"cub-waterbirds:{tmp_path}")
     assert set(sets) == {"train", "test", "shifted"}
     assert {key: count for key, count in counts(sets).items() if key[0] != "shifted"} == cub.counts
-    assert len(sets["shifted"]) == 6 and sets["shifted"].class_names == cub.classes
+    assert len(sets["shifted"]) == 6
+    assert sets["shifted"].class_names == cub.classes
     assert set(sets["shifted"].groups) == {
         "waterbird on land",
         "waterbird on water",
@@ -498,7 +505,8 @@ def test_long_tail_lists_take_the_official_classes_and_test_part(tmp_path):
     tail = rows[:4] + rows[6:8] + rows[12:13]
     write(built.home / "imb_cub_0.01_train.txt", *(f"{folder}/{name} {int(name[:3]) - 1}" for name in tail))
     sets = open_sets(f"cub-lt:{built.home}")
-    assert sets["train"].counts() == dict(zip(built.classes, (4, 2, 1))) and len(sets["test"]) == 6
+    assert sets["train"].counts() == dict(zip(built.classes, (4, 2, 1)))
+    assert len(sets["test"]) == 6
     assert open_sets(f"image-list:{built.home}")["train"].counts() == sets["train"].counts()
     write(
         built.home / "imb_cub_0.01_train.txt",
@@ -548,7 +556,8 @@ def test_a_list_never_leads_out_of_the_folder(tmp_path):
         "cat/link.jpg 0",
     )
     found = kinds("image-list", tmp_path / "data")
-    assert "2 listed picture(s)" in found["link-outside"].message and "missing-picture" in found
+    assert "2 listed picture(s)" in found["link-outside"].message
+    assert "missing-picture" in found
 
 
 # ---- groups
@@ -560,7 +569,8 @@ def test_patients_by_picture_and_by_row(tmp_path):
         dict(zip(images.ids, images.groups))
         for images in (open_sets(f"lesions:{built.home}")["all"] for built in (one, two))
     ]
-    assert groups[0] == groups[1] and set(groups[0].values()) == {f"P{number:02d}" for number in range(11)}
+    assert groups[0] == groups[1]
+    assert set(groups[0].values()) == {f"P{number:02d}" for number in range(11)}
 
 
 @pytest.mark.parametrize("name", ["kather-2016", "lesions"])
@@ -598,7 +608,8 @@ def test_the_best_balance_is_found_where_there_is_an_exact_one(tmp_path):
     images = open_folder(tmp_path)["all"]
     for seed in range(5):
         _, held = carve_validation(images, 6 / 19, seed, by_group=True)
-        assert held.counts() == {"cat": 6, "dog": 6} and set(held.groups) == {"a", "b"}
+        assert held.counts() == {"cat": 6, "dog": 6}
+        assert set(held.groups) == {"a", "b"}
 
 
 def test_a_class_of_one_group_stays_in_training_and_one_group_is_refused(tmp_path):
@@ -613,7 +624,8 @@ def test_a_class_of_one_group_stays_in_training_and_one_group_is_refused(tmp_pat
     sets = open_sets(f"lesions:{built.home}")
     for seed in range(4):
         manifest = Manifest.build(sets, seed, test_fraction=0.5)
-        assert not any(image.startswith("cyst") for image in manifest.test) and manifest.test
+        assert not any(image.startswith("cyst") for image in manifest.test)
+        assert manifest.test
     write(table, "file,patient", *(f"{name},X" for name, _ in rows[1:]))
     with pytest.raises(GenaugError, match="too few groups"):
         Manifest.build(open_sets(f"lesions:{built.home}"), 0)
@@ -636,7 +648,8 @@ def test_groups_of_any_folder(tmp_path):
     assert open_folder(folder)["all"].groups == ["0", "1", "2", "0", "1", "2"]
     assert set(found_in(folder)) <= {"groups", "near-copy-labels"}
     write(folder / "groups.csv", "file;slide", *(row.replace(",", ";") for row in rows[:-1]), "dog/99.png;7")
-    assert {"group-file", "no-group"} <= set(found_in(folder)) and open_folder(folder)["all"].groups[-1] == ""
+    assert {"group-file", "no-group"} <= set(found_in(folder))
+    assert open_folder(folder)["all"].groups[-1] == ""
     write(
         folder / "groups.csv",
         "group,file",
@@ -673,7 +686,8 @@ def test_groups_in_two_given_parts_are_a_warning_and_parts_stay(tmp_path):
     )
     assert "1 group(s), first 'A'" in found_in(tmp_path)["shared-groups"].message
     sets = open_folder(tmp_path)
-    assert Manifest.build(sets, 0).test == sets["test"].ids and sets["test"].groups == ["A", "C"]
+    assert Manifest.build(sets, 0).test == sets["test"].ids
+    assert sets["test"].groups == ["A", "C"]
 
 
 def test_patients_of_a_label_table_stay_together(tmp_path):
@@ -685,7 +699,8 @@ def test_patients_of_a_label_table_stay_together(tmp_path):
     for seed in range(4):
         manifest = Manifest.build(sets, seed, test_fraction=0.25)
         people = [{int(image[:-4]) // 3 for image in part} for part in (manifest.train, manifest.test)]
-        assert not people[0] & people[1] and len(people[1]) == 2
+        assert not people[0] & people[1]
+        assert len(people[1]) == 2
 
 
 def test_tuning_leaves_out_the_groups_of_its_training_images(intact):
@@ -693,7 +708,8 @@ def test_tuning_leaves_out_the_groups_of_its_training_images(intact):
 
     pool = open_sets(f"lesions:{intact['lesions'].home}")["all"]
     parts = tuning_sets(pool, 100, shots=1, by_group=True)
-    assert len(parts["test"]) and not set(parts["train"].groups) & set(parts["test"].groups)
+    assert len(parts["test"])
+    assert not set(parts["train"].groups) & set(parts["test"].groups)
 
 
 # ---- damaged and hostile lists
@@ -728,7 +744,8 @@ def test_names_that_no_file_can_have(name, tmp_path):
     assert {finding.kind for finding in report.errors} <= {
         "missing-picture",
         "link-outside",
-    } and report.errors
+    }
+    assert report.errors
     assert len(open_sets(f"image-list:{tmp_path}", strict=False)["train"]) == 1
 
 

@@ -72,10 +72,8 @@ def test_the_backbone_is_as_before_and_what_was_learned_differs(kind, request, r
     model = request.getfixturevalue(kind)
     before, random_state, name = state(model), torch.random.get_rng_state(), model.fingerprint()
     tuned = fine_tune(model, real, settings=QUICK)
-    assert (
-        all(torch.equal(value, before[key]) for key, value in state(model).items())
-        and model.fingerprint() == name
-    )
+    assert all(torch.equal(value, before[key]) for key, value in state(model).items())
+    assert model.fingerprint() == name
     assert torch.equal(random_state, torch.random.get_rng_state())
     assert set(tuned.weights) == {
         key
@@ -167,7 +165,8 @@ def test_a_prior_of_weight_zero_changes_no_bit(backbone, real):
 
 def test_only_the_class_and_only_allowed_photographs_are_learned_from(backbone, real):
     tuned = learn_dreambooth(backbone, real, "owl", settings=replace(DREAM, prior_weight=0.0))
-    assert tuned.settings["ids"] == ["3.png", "4.png"] and tuned.placeholder == {"owl": "sks owl"}
+    assert tuned.settings["ids"] == ["3.png", "4.png"]
+    assert tuned.placeholder == {"owl": "sks owl"}
     with pytest.raises(GenaugError):
         fine_tune(backbone, real, settings=QUICK, allowed=real.ids[:2])
 
@@ -189,7 +188,8 @@ def test_files_are_exact_readable_by_diffusers_and_checked(backbone, pixels, rea
         tuned = fine_tune(model, real, settings=QUICK)
         tuned.save(tmp_path / name)
         read = FineTuned.load(tmp_path / name)
-        assert read.fingerprint() == tuned.fingerprint() and read.settings["ids"] == list(real.ids)
+        assert read.fingerprint() == tuned.fingerprint()
+        assert read.settings["ids"] == list(real.ids)
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "latent", subfolder="unet", use_safetensors=True)
     assert all(
         torch.equal(value, FineTuned.load(tmp_path / "latent").weights[f"unet.{key}"])
@@ -215,10 +215,8 @@ def test_a_resumed_run_belongs_to_its_settings(backbone, real, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fine_tune(backbone, real, settings=four, checkpoint=tmp_path, objective=Objective(watch=stop))
     resumed = fine_tune(backbone, real, settings=four, checkpoint=tmp_path)
-    assert (
-        resumed.fingerprint() == fine_tune(backbone, real, settings=four).fingerprint()
-        and len(list(tmp_path.iterdir())) == 1
-    )
+    assert resumed.fingerprint() == fine_tune(backbone, real, settings=four).fingerprint()
+    assert len(list(tmp_path.iterdir())) == 1
     fine_tune(
         backbone, real, settings=four, checkpoint=tmp_path, objective=Objective(prior=real, prior_weight=0.5)
     )
@@ -239,6 +237,5 @@ def test_an_exchange_that_fails_half_way_restores(backbone):
         with torch.no_grad():
             backbone.unet.conv_in.weight.zero_()
         1 / 0
-    assert all(torch.equal(value, before[key]) for key, value in state(backbone).items()) and json.dumps(
-        {"whole": True}
-    )
+    assert all(torch.equal(value, before[key]) for key, value in state(backbone).items())
+    assert json.dumps({"whole": True})

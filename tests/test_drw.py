@@ -39,11 +39,9 @@ def test_effective_number_follows_its_recursion_and_bounds():
     counts = np.arange(1, 500)
     for beta in (0.1, 0.9, 0.999):
         numbers = effective_number(counts, beta)
-        assert (
-            np.allclose(numbers[1:], 1 + beta * numbers[:-1])
-            and (numbers <= counts + 1e-9).all()
-            and (numbers < 1 / (1 - beta) + 1e-9).all()
-        )
+        assert np.allclose(numbers[1:], 1 + beta * numbers[:-1])
+        assert (numbers <= counts + 1e-9).all()
+        assert (numbers < 1 / (1 - beta) + 1e-9).all()
     assert np.array_equal(effective_number([[0, 1], [5, 9]], 0), [[0, 1], [1, 1]])
 
 
@@ -57,21 +55,23 @@ def test_weights_are_those_of_the_papers_formula(beta):
     for counts in (TAIL, np.array([1, 1, 1]), np.array([5000, 500, 50, 5]), np.array([3])):
         plain = np.array([(1 - beta) / (1 - beta ** int(count)) for count in counts])
         found = effective_number_weights(counts, beta)
-        assert np.allclose(found, plain / plain.sum() * len(counts), rtol=1e-8) and np.isclose(
-            found.sum(), len(counts)
-        )
+        assert np.allclose(found, plain / plain.sum() * len(counts), rtol=1e-8)
+        assert np.isclose(found.sum(), len(counts))
 
 
 def test_rarer_classes_weigh_more_and_equal_classes_the_same():
     weights = effective_number_weights(TAIL)
-    assert (np.diff(weights) >= 0).all() and (np.diff(weights)[:7] > 0).all() and np.ptp(weights[-3:]) == 0
+    assert (np.diff(weights) >= 0).all()
+    assert (np.diff(weights)[:7] > 0).all()
+    assert np.ptp(weights[-3:]) == 0
     assert np.allclose(effective_number_weights([6, 6, 6, 6], 0.99), 1)
 
 
 @pytest.mark.parametrize("beta", [0, 0.9, 0.9999])
 def test_a_class_without_photographs_gets_nothing_and_the_sum_stays(beta):
     weights = effective_number_weights([4, 0, 1, 0], beta)
-    assert (weights[[1, 3]] == 0).all() and np.isclose(weights.sum(), 4)
+    assert (weights[[1, 3]] == 0).all()
+    assert np.isclose(weights.sum(), 4)
     assert np.allclose(weights[[0, 2]], 2 * effective_number_weights([4, 1], beta))
 
 
@@ -104,23 +104,19 @@ def test_weights_begin_at_four_fifths(epochs):
 
 def test_start_and_beta_have_their_limits():
     assert np.allclose(DRW(start=0).loss_weights(TAIL, 0.0), effective_number_weights(TAIL))
-    assert np.array_equal(DRW(start=1).loss_weights(TAIL, 0.999), np.ones(10)) and np.allclose(
-        DRW(beta=0, start=0).loss_weights(TAIL, 0), 1
-    )
+    assert np.array_equal(DRW(start=1).loss_weights(TAIL, 0.999), np.ones(10))
+    assert np.allclose(DRW(beta=0, start=0).loss_weights(TAIL, 0), 1)
     assert np.allclose(DRW(beta=0.9).loss_weights(TAIL, 0.9), effective_number_weights(TAIL, 0.9))
-    assert np.array_equal(DRW().loss_weights([3, 0], 0.1), [1, 1]) and np.array_equal(
-        DRW().loss_weights([3, 0], 0.8), [2, 0]
-    )
+    assert np.array_equal(DRW().loss_weights([3, 0], 0.1), [1, 1])
+    assert np.array_equal(DRW().loss_weights([3, 0], 0.8), [2, 0])
 
 
 def test_oversampling_gives_classes_the_same_and_photographs_one_over_n():
     for counts in (TAIL, [5, 0, 1], [2]):
         chances, present = Oversampling().slot_chances(np.asarray(counts), 0.3), np.asarray(counts) > 0
-        assert (
-            np.isclose(chances.sum(), 1)
-            and np.allclose(chances[present], 1 / present.sum())
-            and (chances[~present] == 0).all()
-        )
+        assert np.isclose(chances.sum(), 1)
+        assert np.allclose(chances[present], 1 / present.sum())
+        assert (chances[~present] == 0).all()
     classes = np.repeat(np.arange(10), TAIL)
     weights = 1 / TAIL[classes]
     assert np.allclose((Oversampling().slot_chances(TAIL, 0) / TAIL)[classes], weights / weights.sum())
@@ -140,13 +136,12 @@ def test_each_balancer_does_one_thing():
 def test_they_are_balancers_with_settings_and_leave_counts_alone():
     counts = TAIL.copy()
     for balancer, name in ((DRW(), "drw"), (Oversampling(), "oversampling")):
-        assert isinstance(balancer, Balancer) and balancer.name == name
+        assert isinstance(balancer, Balancer)
+        assert balancer.name == name
         balancer.loss_weights(counts, 0.9), balancer.slot_chances(counts, 0.9)
     assert np.array_equal(counts, TAIL)
-    assert (
-        DRW(beta=0.9).settings()["beta"] == 0.9
-        and DRW(beta=0.9).settings() != DRW().settings() != DRW(start=0).settings()
-    )
+    assert DRW(beta=0.9).settings()["beta"] == 0.9
+    assert DRW(beta=0.9).settings() != DRW().settings() != DRW(start=0).settings()
 
 
 @pytest.mark.parametrize(

@@ -108,11 +108,11 @@ def test_the_count_equals_the_budget(fitted, tmp_path):
         rows = augmenter.plan(real, budget, 0)
         first = [row for row in rows if row.round == 0]
         groups = {row.group if row.group is not None else row.id for row in first}
-        assert len(groups) == len(budget.slots(real)) and len({row.id for row in rows}) == len(rows)
+        assert len(groups) == len(budget.slots(real))
+        assert len({row.id for row in rows}) == len(rows)
     made = paint_set(augmenter, real, tmp_path / "set")
-    assert (
-        len(made) == 14 or filters(augmenter) and len(made) <= 14
-    ) and made.class_names == real.class_names
+    assert len(made) == 14 or filters(augmenter) and len(made) <= 14
+    assert made.class_names == real.class_names
     if own_class(augmenter) and not filters(augmenter):
         assert made.counts() == {"wren": 6.0, "great tit": 6.0, "owl": 2.0}
 
@@ -128,12 +128,10 @@ def test_images_of_a_wanted_class_are_of_that_class(fitted):
 def test_labels_are_rows_that_sum_to_one(fitted):
     augmenter, real = fitted
     labels = np.array([row.label for row in augmenter.plan(real, BUDGET, 0)])
-    assert (
-        labels.shape[1] == 3
-        and (labels >= 0).all()
-        and (labels <= 1).all()
-        and np.allclose(labels.sum(1), 1, atol=1e-6)
-    )
+    assert labels.shape[1] == 3
+    assert (labels >= 0).all()
+    assert (labels <= 1).all()
+    assert np.allclose(labels.sum(1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)
@@ -147,11 +145,9 @@ def test_several_labels_stay_within_zero_and_one(name, make):
         return
     rows = augmenter.plan(real, BUDGET, 0)
     labels = np.array([row.label for row in rows])
-    assert (
-        (labels >= 0).all()
-        and (labels <= 1).all()
-        and len({row.group or row.id for row in rows if row.round == 0}) == 10
-    )
+    assert (labels >= 0).all()
+    assert (labels <= 1).all()
+    assert len({row.group or row.id for row in rows if row.round == 0}) == 10
     assert (labels.sum(1) > 1).any()  # an image with two labels stays one
     assert all(image.dtype == np.uint8 for image in augmenter.paint(rows[:2], real))
 
@@ -160,7 +156,8 @@ def test_images_are_finite_bytes_of_one_size(fitted):
     augmenter, real = fitted
     rows = augmenter.plan(real, BUDGET, 0)
     images = augmenter.paint(rows, real)
-    assert len(images) == len(rows) and len({image.shape for image in images}) == 1
+    assert len(images) == len(rows)
+    assert len({image.shape for image in images}) == 1
     assert all(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (1, 3) for image in images)
     assert max(image.std() for image in images) > 0
 
@@ -185,11 +182,9 @@ def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
 def test_the_seed_decides_the_images(fitted):
     augmenter, real = fitted
     one, same, other = (augmenter.plan(real, BUDGET, seed) for seed in (0, 0, 1))
-    assert (
-        one == same
-        and {row.id for row in one}.isdisjoint(row.id for row in other)
-        and [row.seed for row in one] != [row.seed for row in other]
-    )
+    assert one == same
+    assert {row.id for row in one}.isdisjoint(row.id for row in other)
+    assert [row.seed for row in one] != [row.seed for row in other]
     first, again, different = (augmenter.paint(rows, real) for rows in (one, same, other))
     assert all(np.array_equal(left, right) for left, right in zip(first, again))
     moving = (
@@ -201,7 +196,9 @@ def test_the_seed_decides_the_images(fitted):
 def test_a_smaller_budget_is_a_prefix(fitted):
     augmenter, real = fitted
     small, large = (augmenter.plan(real, Budget(copies=copies), 0) for copies in (1, 3))
-    assert large[: len(small)] == small and len(large) == 3 * len(small) and small
+    assert large[: len(small)] == small
+    assert len(large) == 3 * len(small)
+    assert small
 
 
 def test_neither_batches_nor_shards_change_a_pixel_by_more_than_two(fitted, tmp_path):
@@ -242,14 +239,10 @@ def test_nothing_outside_is_changed(name, kind, make, tmp_path, backbones):
     augmenter.fit(real, tmp_path / "work")
     paint_set(augmenter, real, tmp_path / "set")
     assert random_states() == states
-    assert (
-        all(np.array_equal(real.image(index), before) for index, before in enumerate(pixels))
-        and photographs(seed=3).fingerprint() == print_before
-    )
-    assert (
-        dataclasses.replace(augmenter).fingerprint() != ""
-        and type(backbones[kind]).fingerprint(backbones[kind]) == weights
-    )
+    assert all(np.array_equal(real.image(index), before) for index, before in enumerate(pixels))
+    assert photographs(seed=3).fingerprint() == print_before
+    assert dataclasses.replace(augmenter).fingerprint() != ""
+    assert type(backbones[kind]).fingerprint(backbones[kind]) == weights
 
 
 @pytest.mark.parametrize("kind", ["toy", "pipeline"])
@@ -262,7 +255,8 @@ def test_two_instances_do_not_affect_each_other(name, kind, make, tmp_path):
     second = make(name, kind, guidance_scale=3.0, num_inference_steps=3, neighbours=3, latent_dim=6)
     second.fit(others, tmp_path)
     second.paint(second.plan(others, BUDGET, 5), others)
-    assert first.settings() != second.settings() and first.fingerprint() != second.fingerprint()
+    assert first.settings() != second.settings()
+    assert first.fingerprint() != second.fingerprint()
     assert first.plan(real, BUDGET, 0) == rows
     assert all(np.array_equal(left, right) for left, right in zip(alone, first.paint(rows, real)))
 
@@ -272,11 +266,9 @@ def test_saving_and_loading_changes_nothing(fitted, make, tmp_path, request):
     augmenter.save(tmp_path / "saved")
     copy = dataclasses.replace(augmenter).load(tmp_path / "saved")
     rows = augmenter.plan(real, BUDGET, 0)
-    assert (
-        copy.fitted_on == augmenter.fitted_on
-        and copy.fingerprint() == augmenter.fingerprint()
-        and copy.plan(real, BUDGET, 0) == rows
-    )
+    assert copy.fitted_on == augmenter.fitted_on
+    assert copy.fingerprint() == augmenter.fingerprint()
+    assert copy.plan(real, BUDGET, 0) == rows
     assert all(
         np.array_equal(left, right)
         for left, right in zip(augmenter.paint(rows, real), copy.paint(rows, real))
@@ -306,18 +298,17 @@ def test_a_mixer_keeps_the_contract(name):
     given = batch()
     copies = [value.clone() for value in given[:4]]
     images, labels = mixer.mix(*given)
-    assert (
-        images.shape == given[0].shape
-        and torch.isfinite(images).all()
-        and images.min() >= 0
-        and images.max() <= 1
-    )
-    assert torch.allclose(labels.sum(1), torch.ones(6), atol=1e-6) and labels.min() >= 0
-    assert (
-        all(torch.equal(value, before) for value, before in zip(given, copies)) and random_states() == states
-    )
+    assert images.shape == given[0].shape
+    assert torch.isfinite(images).all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert torch.allclose(labels.sum(1), torch.ones(6), atol=1e-6)
+    assert labels.min() >= 0
+    assert all(torch.equal(value, before) for value, before in zip(given, copies))
+    assert random_states() == states
     again, other = mixer.mix(*batch()), mixer.mix(*given[:4], [seed + 1 for seed in given[4]])
-    assert torch.equal(again[0], images) and torch.equal(again[1], labels)
+    assert torch.equal(again[0], images)
+    assert torch.equal(again[1], labels)
     assert not torch.equal(other[0], images) or mixer.views(
         given[0], given[4]
     )  # AugMix with further views leaves the images alone
@@ -334,9 +325,8 @@ def test_further_views_are_answered_alike_or_cost_something(name):
         differing = [
             value + 2.0 * index * torch.eye(3)[torch.arange(6) % 3] for index, value in enumerate(same)
         ]
-        assert (
-            mixer.consistency(same, task).shape == (6,) and mixer.consistency(same, task).abs().max() < 1e-6
-        )
+        assert mixer.consistency(same, task).shape == (6,)
+        assert mixer.consistency(same, task).abs().max() < 1e-6
         assert (mixer.consistency(differing, task) > 1e-3).all() == bool(views)
 
 
@@ -349,11 +339,12 @@ def test_a_balancer_gives_fair_finite_weights(name):
                 balancer.loss_weights(counts, progress),
                 balancer.slot_chances(counts, progress),
             )
-            assert weights.shape == (3,) and np.isfinite(weights).all() and (weights >= 0).all()
-            assert (
-                np.isclose(weights.sum(), 3)
-                and (np.diff(weights[np.argsort(-counts)][: int((counts > 0).sum())]) >= -1e-9).all()
-            )  # a rarer class never counts less
+            assert weights.shape == (3,)
+            assert np.isfinite(weights).all()
+            assert (weights >= 0).all()
+            # a rarer class never counts less
+            assert np.isclose(weights.sum(), 3)
+            assert (np.diff(weights[np.argsort(-counts)][: int((counts > 0).sum())]) >= -1e-9).all()
             assert chances is None or (
                 np.isfinite(chances).all() and (chances >= 0).all() and (chances[counts == 0] == 0).all()
             )
@@ -367,9 +358,8 @@ def test_a_mixed_image_depends_on_its_own_pair_and_seed_only(name):
     images, labels = mixer.mix(*given)
     for index in range(6):
         alone = mixer.mix(*(value[index : index + 1] for value in given))
-        assert torch.allclose(alone[0][0], images[index], atol=1e-6) and torch.allclose(
-            alone[1][0], labels[index], atol=1e-6
-        )
+        assert torch.allclose(alone[0][0], images[index], atol=1e-6)
+        assert torch.allclose(alone[1][0], labels[index], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -377,7 +367,8 @@ def test_a_mixer_keeps_labels_of_several_within_zero_and_one(name):
     images, _, partners, _, seeds = batch()
     labels = torch.tensor([[1.0, 1.0, 0.0]] * 6)
     _, mixed = mixer_of(name).mix(images, labels, partners, labels.roll(1, 1), seeds)
-    assert mixed.min() >= 0 and mixed.max() <= 1
+    assert mixed.min() >= 0
+    assert mixed.max() <= 1
 
 
 @pytest.fixture(scope="module")
@@ -404,14 +395,10 @@ def test_the_embedded_backbone_paints_every_method_and_its_plan_repaints(
     rows = augmenter.plan(real, Budget(copies=0.5), 0)
     images = augmenter.paint(rows, real)
     again = [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
-    assert again == rows and all(
-        np.array_equal(left, right) for left, right in zip(images, augmenter.paint(again, real))
-    )
-    assert (
-        {image.shape for image in images} == {(32, 32, 3)}
-        and max(image.std() for image in images) > 5
-        and len(rows) >= 3
-    )
-    assert all(0.999 < sum(row.label) < 1.001 for row in rows) and len(
-        augmenter.select(rows, images, real)
-    ) == len(rows)
+    assert again == rows
+    assert all(np.array_equal(left, right) for left, right in zip(images, augmenter.paint(again, real)))
+    assert {image.shape for image in images} == {(32, 32, 3)}
+    assert max(image.std() for image in images) > 5
+    assert len(rows) >= 3
+    assert all(0.999 < sum(row.label) < 1.001 for row in rows)
+    assert len(augmenter.select(rows, images, real)) == len(rows)

@@ -85,7 +85,8 @@ QUESTION = Comparison(
 )
 def test_an_arm_survives_its_two_fields(text):
     fields = arm_fields(text)
-    assert arm_text(fields["method"], fields["variant"]) == text and "@" not in fields["method"]
+    assert arm_text(fields["method"], fields["variant"]) == text
+    assert "@" not in fields["method"]
 
 
 @pytest.mark.parametrize("field", KEY)
@@ -219,11 +220,9 @@ def test_an_impossible_question_is_refused(change, words):
 
 def test_stages_see_training_images_only(monkeypatch, tmp_path):
     split = make_split(QUESTION, SETS, 0)
-    assert (
-        set(split.train.ids) <= set(SETS["train"].ids)
-        and split.test.ids == SETS["test"].ids
-        and len(split.train) == 6
-    )
+    assert set(split.train.ids) <= set(SETS["train"].ids)
+    assert split.test.ids == SETS["test"].ids
+    assert len(split.train) == 6
     planted = dataclasses.replace(split, train=split.test)
     bench = Run(dataclasses.replace(QUESTION, methods=("round-trip",)), SETS, object(), tmp_path, False)
     monkeypatch.setattr(experiment, "make_arm", lambda *_: None)
@@ -244,9 +243,11 @@ def test_stages_see_training_images_only(monkeypatch, tmp_path):
 def test_a_folder_without_a_test_part_gives_a_stated_share():
     question = dataclasses.replace(QUESTION, test_fraction=0.25, shots=None)
     split = make_split(question, {"all": pool()}, 0)
-    assert set(split.test.counts().values()) == {3.0} and set(split.train.counts().values()) == {9.0}
+    assert set(split.test.counts().values()) == {3.0}
+    assert set(split.train.counts().values()) == {9.0}
     (note,) = split_notes(Run(question, {"all": pool()}, None, "."))
-    assert "25%" in note and "9 images" in note
+    assert "25%" in note
+    assert "9 images" in note
     assert make_split(question, {"all": pool()}, 1).test.ids != split.test.ids
 
 
@@ -255,7 +256,8 @@ def test_too_few_images_for_the_shots_are_used_and_said():
     question = dataclasses.replace(QUESTION, shots=4)
     split = make_split(question, {"train": few, "test": SETS["test"]}, 0)
     (note,) = split_notes(Run(question, {"train": few, "test": SETS["test"]}, None, "."))
-    assert len(split.train) == 10 and "2 of 3 classes have fewer than 4" in note
+    assert len(split.train) == 10
+    assert "2 of 3 classes have fewer than 4" in note
 
 
 def test_one_class_cannot_be_compared():
@@ -283,9 +285,8 @@ def test_tuning_never_opens_the_test_part():
 
     question = dataclasses.replace(QUESTION, condition="validation", splits=(100, 101))
     split = make_split(question, Sealed(SETS), 100)
-    assert set(split.test.ids) | set(split.train.ids) == set(SETS["train"].ids) and not set(
-        split.test.ids
-    ) & set(split.train.ids)
+    assert set(split.test.ids) | set(split.train.ids) == set(SETS["train"].ids)
+    assert not set(split.test.ids) & set(split.train.ids)
 
 
 def test_an_unknown_part_to_examine_on():
@@ -312,7 +313,8 @@ def test_a_changed_setting_never_finds_an_old_result(tmp_path):
         bench.path(bench.arm("mixup"), make_split(QUESTION, SETS, 1), 0),
         bench.path(bench.arm("original"), split, 0),
     ]
-    assert len({path, *changed, *others}) == 7 and bench.path(bench.arm("mixup"), split, 0) == path
+    assert len({path, *changed, *others}) == 7
+    assert bench.path(bench.arm("mixup"), split, 0) == path
 
 
 def test_arms_are_paired(monkeypatch, tmp_path):
@@ -331,7 +333,8 @@ def test_arms_are_paired(monkeypatch, tmp_path):
             Run(dataclasses.replace(QUESTION, splits=(0,), repeats=(0, 1)), SETS, None, tmp_path, False)
         )
     )
-    assert seen[:2] == seen[2:] and seen[0] != seen[1]
+    assert seen[:2] == seen[2:]
+    assert seen[0] != seen[1]
 
 
 SCRIPT = """
@@ -361,16 +364,15 @@ def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*.json")}
-    assert len(stored) == 1 and not (tmp_path / "out" / "results.csv").exists()
+    assert len(stored) == 1
+    assert not (tmp_path / "out" / "results.csv").exists()
     found = compare(Run(QUESTION, SETS, None, tmp_path / "out", False))
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
     unbroken = compare(Run(QUESTION, SETS, None, tmp_path / "unbroken", False))
     compared = [*KEY, "value", "n"]
     pd.testing.assert_frame_equal(found.rows[compared], unbroken.rows[compared])
-    assert (
-        len(list((tmp_path / "out" / "runs").iterdir())) == 4
-        and missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
-    )
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 4
+    assert missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
 
 
 def test_a_broken_result_file_is_run_again(tmp_path):
@@ -378,7 +380,8 @@ def test_a_broken_result_file_is_run_again(tmp_path):
     path = next((tmp_path / "runs").iterdir())
     path.write_text("{")
     again = compare(Run(QUESTION, SETS, None, tmp_path, False))
-    assert Unit.load(path) is not None and again.rows.value.equals(found.rows.value)
+    assert Unit.load(path) is not None
+    assert again.rows.value.equals(found.rows.value)
 
 
 def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
@@ -395,11 +398,10 @@ def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
         ),
         say=said.append,
     )
-    assert (
-        all(path.stat().st_mtime_ns == then for path, then in before.items())
-        and len(list((tmp_path / "runs").iterdir())) == 4 + 4
-    )
-    assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert len(list((tmp_path / "runs").iterdir())) == 4 + 4
+    assert list(found.summary.arm) == ["original", "cutmix"]
+    assert set(found.rows.method) == {
         "original",
         "cutmix",
     }
@@ -428,7 +430,8 @@ def test_the_estimate_counts_what_is_left(tmp_path):
     make_split(QUESTION, SETS, 0)
     assert (estimate(bench).runs, estimate(bench).updates) == (8, 16)
     list(run_experiment(Run(dataclasses.replace(QUESTION, splits=(0,)), SETS, None, tmp_path, False)))
-    assert estimate(bench).runs == 4 and "classifiers" in estimate(bench).sentence()
+    assert estimate(bench).runs == 4
+    assert "classifiers" in estimate(bench).sentence()
 
 
 def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
@@ -444,15 +447,14 @@ def test_arms_that_share_a_set_have_it_painted_once_in_the_estimate(tmp_path):
         )
 
     alone, both = cost("smote"), cost("smote", "smote+cutmix", "original")
-    assert alone.images > 0 and (both.images, both.runs) == (alone.images, 3 * alone.runs)
+    assert alone.images > 0
+    assert (both.images, both.runs) == (alone.images, 3 * alone.runs)
     assert cost("smote", "smote@copies=2").images > alone.images
     small = "pixel-diffusion@num_inference_steps=3;pretrained=none;size=16;steps=2"
     painted = cost(small, f"{small}+mixup")
-    assert (
-        painted.images == cost(small).images > 0
-        and painted.evaluations == 3 * painted.images
-        and painted.minutes > 0
-    )
+    assert painted.images == cost(small).images > 0
+    assert painted.evaluations == 3 * painted.images
+    assert painted.minutes > 0
 
 
 def test_images_are_painted_once_and_shared(tmp_path):
@@ -467,19 +469,22 @@ def test_images_are_painted_once_and_shared(tmp_path):
     )
     found = compare(Run(question, SETS, backbone, tmp_path, False))
     sets = [path for path in (tmp_path / "synthetic" / "split-0").iterdir() if path.is_dir()]
-    assert len(sets) == 1 and len(list((tmp_path / "synthetic" / "split-0").glob("*.json"))) == 2
+    assert len(sets) == 1
+    assert len(list((tmp_path / "synthetic" / "split-0").glob("*.json"))) == 2
     fed = [
         json.loads(text)["fed"]["synthetic"]
         for text, metric in zip(found.rows.settings, found.rows.metric)
         if metric == "accuracy"
     ]
-    assert fed.count(0) == 1 and len(fed) == 3
+    assert fed.count(0) == 1
+    assert len(fed) == 3
     assert set(found.rows.backbone) == {f"toy@{backbone.fingerprint()[:12]}"}
 
 
 def test_tuning_uses_its_own_splits(tmp_path):
     table = tune(Run(dataclasses.replace(QUESTION, splits=(100, 101)), SETS, None, tmp_path, False))
-    assert (table.splits == 2).all() and sorted(path.stem for path in (tmp_path / "splits").iterdir()) == [
+    assert (table.splits == 2).all()
+    assert sorted(path.stem for path in (tmp_path / "splits").iterdir()) == [
         "100",
         "101",
     ]
@@ -526,14 +531,16 @@ def test_a_difference_uses_only_runs_that_both_arms_have():
         rows_of({"original": {(0, 0): 0.5, (1, 0): 0.5}, "mixup": {(0, 0): 0.6, (1, 0): 0.7, (2, 0): 0.0}}),
         ("original", "mixup"),
     )
-    assert summary.loc[1, "splits"] == 3 and np.isclose(summary.loc[1, "minus original"], 0.15)
+    assert summary.loc[1, "splits"] == 3
+    assert np.isclose(summary.loc[1, "minus original"], 0.15)
 
 
 def test_one_split_has_no_interval_and_says_so():
     table = written_summary(
         summarise(rows_of({"original": {(0, 0): 0.5}, "mixup": {(0, 0): 0.6}}), ("original", "mixup"))
     )
-    assert table["mean, 95 % interval"].tolist() == ["50.0", "60.0"] and table["minus original"].tolist() == [
+    assert table["mean, 95 % interval"].tolist() == ["50.0", "60.0"]
+    assert table["minus original"].tolist() == [
         "–",
         "+10.0",
     ]
@@ -554,7 +561,8 @@ def test_the_bootstrap_is_paired_by_image():
     better = {(0, 0): {f"i{number}": int(right or number < 20) for number, right in enumerate(easy)}}
     mean, low, high = bootstrap_difference(better, control)
     alone = bootstrap_difference(better, None)
-    assert 0 < low < mean < high and high - low < (alone[2] - alone[1]) / 2
+    assert 0 < low < mean < high
+    assert high - low < (alone[2] - alone[1]) / 2
     assert all(math.isnan(value) for value in bootstrap_difference({(5, 0): {"i1": 1}}, control))
 
 
@@ -569,6 +577,5 @@ def test_the_bootstrap_is_paired_by_image():
 )
 def test_what_a_classifiers_name_means(name, network, weights):
     preset = classifier_preset(name)
-    assert (preset.network, preset.weights) == (network, weights) and classifier_preset(
-        name, "random"
-    ).weights is None
+    assert (preset.network, preset.weights) == (network, weights)
+    assert classifier_preset(name, "random").weights is None

@@ -54,7 +54,8 @@ def test_a_method_that_the_readme_lacks_is_seen(monkeypatch):
     added = dataclasses.replace(known[-1], name="lab-transfer", summary="colours of the photograph")
     monkeypatch.setattr(registry, "methods", lambda: (*known, added))
     text, _ = readme.generate(ROOT)
-    assert method_rows(text)[-1] == "lab-transfer" and "| colours of the photograph |" in text
+    assert method_rows(text)[-1] == "lab-transfer"
+    assert "| colours of the photograph |" in text
     assert readme.differences(ROOT) == ["README.md", "index.ipynb"]
 
 
@@ -181,9 +182,14 @@ def test_figures_and_tables_of_the_index_reach_the_readme(tmp_path):
         tmp_path / "nbs" / "index.ipynb",
     )
     text, figures = readme.generate(tmp_path)
-    assert figures == {"readme-1.png": b"drawn"} and "(nbs/images/readme-1.png)" in text
-    assert "| a |\n|---|\n| 1 |" in text and "print(3)" in text and "[page](nbs/05_diffusion.ipynb)" in text
-    assert "secret" not in text and "draw()" not in text and "table()" not in text
+    assert figures == {"readme-1.png": b"drawn"}
+    assert "(nbs/images/readme-1.png)" in text
+    assert "| a |\n|---|\n| 1 |" in text
+    assert "print(3)" in text
+    assert "[page](nbs/05_diffusion.ipynb)" in text
+    assert "secret" not in text
+    assert "draw()" not in text
+    assert "table()" not in text
     assert readme.differences(tmp_path) == ["README.md", "readme-1.png"]
 
 

@@ -89,7 +89,8 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
 def test_a_step_that_fails_says_why_in_one_printable_line(error):
     result, why = experiment.attempt(lambda: (_ for _ in ()).throw(error))
     assert result is None
-    assert why and why.isprintable()
+    assert why
+    assert why.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -117,10 +118,14 @@ def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp
         for seed in (0, 1)
     }
     row = runs["smote", 1, 0]
-    assert math.isnan(row.value) and row.n == 0 and json.loads(row.settings)["why"]
+    assert math.isnan(row.value)
+    assert row.n == 0
+    assert json.loads(row.settings)["why"]
     (finding,) = [finding for finding in found.findings if finding.kind == "failed-run"]
-    assert finding.severity == "error" and "'smote' gave no result in 4 of 4 runs" in finding.message
-    assert finding.message in found.notes and finding in read_findings(tmp_path)
+    assert finding.severity == "error"
+    assert "'smote' gave no result in 4 of 4 runs" in finding.message
+    assert finding.message in found.notes
+    assert finding in read_findings(tmp_path)
     assert missing_units(found.rows, ONE.methods, ONE.splits, ONE.repeats) == [
         ("smote", split, seed) for split in (0, 1) for seed in (0, 1)
     ]
@@ -138,11 +143,9 @@ def test_one_failing_cell_is_a_gap_that_is_named(monkeypatch, tmp_path):
         .endswith("(1 failed)")
     )
     (finding,) = [finding for finding in found.findings if finding.kind == "failed-run"]
-    assert (
-        finding.severity == "warning"
-        and "in 1 of 6 runs (splits 1)" in finding.message
-        and "learning rate" in finding.message
-    )
+    assert finding.severity == "warning"
+    assert "in 1 of 6 runs (splits 1)" in finding.message
+    assert "learning rate" in finding.message
     assert json.loads((tmp_path / "summary.json").read_text())["notes"]
 
 
@@ -171,7 +174,8 @@ def test_a_comparison_of_which_nothing_worked_still_ends_with_rows(monkeypatch, 
     for arm in ONE.methods:
         failing(monkeypatch, "run_unit", arm)
     found = compare(Run(ONE, SETS, None, tmp_path, False))
-    assert set(found.rows.metric) == {FAILED} and len(found.rows) == 12
+    assert set(found.rows.metric) == {FAILED}
+    assert len(found.rows) == 12
     assert {finding.severity for finding in found.findings if finding.kind == "failed-run"} == {"error"}
 
 
@@ -181,9 +185,8 @@ def test_a_failed_run_is_tried_again_and_its_row_goes(monkeypatch, tmp_path):
         compare(Run(ONE, SETS, None, tmp_path, False))
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     again = compare(Run(ONE, SETS, None, tmp_path, False))
-    assert FAILED not in set(read_rows(tmp_path / "results.csv").metric) and not [
-        finding for finding in again.findings if finding.kind == "failed-run"
-    ]
+    assert FAILED not in set(read_rows(tmp_path / "results.csv").metric)
+    assert not [finding for finding in again.findings if finding.kind == "failed-run"]
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
     pd.testing.assert_series_equal(
         again.rows.value, compare(Run(ONE, SETS, None, tmp_path / "unbroken", False)).rows.value
@@ -251,7 +254,8 @@ def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
     )
     found = compare(Run(ONE, SETS, None, tmp_path, False))
     (why,) = {json.loads(row.settings)["why"] for row in found.rows.itertuples() if row.metric == FAILED}
-    assert "became nan" in why and "learning rate" in why
+    assert "became nan" in why
+    assert "learning rate" in why
     assert set(found.summary.set_index("arm").splits) == {0, 2}
 
 
@@ -262,7 +266,8 @@ def test_answers_that_are_not_finite_are_a_cell(monkeypatch, tmp_path):
         TrainedClassifier, "predict", lambda self, images, batch_size=256: np.full((len(images), 3), np.nan)
     )
     found = compare(Run(ONE, SETS, None, tmp_path, False))
-    assert set(found.rows.metric) == {FAILED} and "diverged" in json.loads(found.rows.settings[0])["why"]
+    assert set(found.rows.metric) == {FAILED}
+    assert "diverged" in json.loads(found.rows.settings[0])["why"]
 
 
 # filters
@@ -301,12 +306,10 @@ def test_classes_that_end_empty_are_named(monkeypatch, tmp_path):
     Turned.down(monkeypatch, lambda real, row, place: row.label[0] != 1)
     found = compare(Run(ONE, SETS, None, tmp_path, False))
     (finding,) = [finding for finding in found.findings if finding.kind == "empty-class"]
-    assert (
-        finding.severity == "warning"
-        and finding.where == "smote"
-        and "1 of 3 classes (class 0)" in finding.message
-        and "on 2 of 2 splits" in finding.message
-    )
+    assert finding.severity == "warning"
+    assert finding.where == "smote"
+    assert "1 of 3 classes (class 0)" in finding.message
+    assert "on 2 of 2 splits" in finding.message
     assert finding.message in found.notes
     again = compare(Run(ONE, SETS, None, tmp_path, False))
     assert finding in again.findings
@@ -319,7 +322,8 @@ def test_fewer_images_than_wanted_are_a_note(monkeypatch, tmp_path):
         for finding in compare(Run(ONE, SETS, None, tmp_path, False)).findings
         if finding.kind == "fewer-images"
     ]
-    assert finding.severity == "note" and "6 of 12 images" in finding.message
+    assert finding.severity == "note"
+    assert "6 of 12 images" in finding.message
 
 
 # what is measured of sets
@@ -336,7 +340,8 @@ def test_a_set_that_cannot_be_measured_is_a_row(evaluators, monkeypatch, tmp_pat
     monkeypatch.setattr(judging, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no")))
     found = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
     judged = found.rows[found.rows.classifier.str.startswith("judge")]
-    assert set(judged.metric) == {FAILED} and len(judged) == 2
+    assert set(judged.metric) == {FAILED}
+    assert len(judged) == 2
     monkeypatch.undo()
     again = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=lambda: evaluators)
     assert FAILED not in set(again.rows.metric)
@@ -431,9 +436,8 @@ def test_a_stored_result_of_the_wrong_shape_counts_as_not_there(damage, finished
     path = tmp_path / "runs" / stored.name
     path.parent.mkdir()
     path.write_text(stored.read_text())
-    assert (
-        experiment.stored_unit(bench, bench.arm("original"), split, 0, said.append) is not None and said == []
-    )
+    assert experiment.stored_unit(bench, bench.arm("original"), split, 0, said.append) is not None
+    assert said == []
     path.write_text(WRONG[damage](stored.read_text()))
     assert experiment.stored_unit(bench, bench.arm("original"), split, 0, said.append) is None
     assert [(finding.kind, finding.severity, finding.where) for finding in said] == [
@@ -448,9 +452,8 @@ def test_a_stored_result_of_the_wrong_shape_is_run_again_and_said(damage, finish
     (path,) = (tmp_path / "out" / "runs").iterdir()
     path.write_text(WRONG[damage](path.read_text()))
     found = compare(Run(question, SETS, None, tmp_path / "out", False))
-    assert [finding.kind for finding in found.findings] == ["damaged-run"] and found.findings[
-        0
-    ].severity == "note"
+    assert [finding.kind for finding in found.findings] == ["damaged-run"]
+    assert found.findings[0].severity == "note"
     assert Unit.load(path) is not None
     assert (
         load_rows(tmp_path / "out" / "results.csv")[0]["value"]
@@ -514,19 +517,22 @@ def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
     assert before.items() <= after.items() or all(
         after[key] == value or math.isnan(value) for key, value in before.items()
     )
-    assert list(found.summary.arm) == ["original", "cutmix"] and set(found.rows.method) == {
+    assert list(found.summary.arm) == ["original", "cutmix"]
+    assert set(found.rows.method) == {
         "original",
         "cutmix",
     }
     (finding,) = [finding for finding in found.findings if finding.kind == "other-rows"]
-    assert "mixup" in finding.message and finding.message in found.notes
+    assert "mixup" in finding.message
+    assert finding.message in found.notes
 
 
 def test_other_splits_are_kept_and_not_averaged(tmp_path):
     compare(Run(dataclasses.replace(QUESTION, splits=(0, 1, 2)), SETS, None, tmp_path, False))
     found = compare(Run(dataclasses.replace(QUESTION, splits=(1,)), SETS, None, tmp_path, False))
     assert set(read_rows(tmp_path / "results.csv").split) == {"0", "1", "2"}
-    assert set(found.summary.splits) == {1} and set(found.rows.split) == {"1"}
+    assert set(found.summary.splits) == {1}
+    assert set(found.rows.split) == {"1"}
     assert set(asked_rows(read_rows(tmp_path / "results.csv"), read_comparison(tmp_path)).split) == {"1"}
 
 
@@ -552,9 +558,8 @@ def test_what_would_make_rows_mean_something_else_is_refused(change, word, finis
     rows = (tmp_path / "out" / "results.csv").read_bytes()
     with pytest.raises(GenaugError, match=f"{word}.* changed"):
         compare(Run(dataclasses.replace(question, **change), SETS, None, tmp_path / "out", False))
-    assert (tmp_path / "out" / "results.csv").read_bytes() == rows and read_comparison(tmp_path / "out")[
-        "question"
-    ] == read_comparison(before)["question"]
+    assert (tmp_path / "out" / "results.csv").read_bytes() == rows
+    assert read_comparison(tmp_path / "out")["question"] == read_comparison(before)["question"]
 
 
 def test_other_photographs_under_the_same_name_are_refused(finished, tmp_path):
@@ -632,7 +637,8 @@ def test_a_damaged_table_is_a_sentence_before_any_work(spoil, finished, tmp_path
     path.write_text(text)
     with pytest.raises(GenaugError):
         compare(Run(dataclasses.replace(question, methods=("mixup",)), SETS, None, tmp_path / "out", False))
-    assert path.read_text() == text and len(list((tmp_path / "out" / "runs").iterdir())) == 1
+    assert path.read_text() == text
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
 
 
 # rows

@@ -105,23 +105,24 @@ def test_fault_01_a_documented_command_that_does_not_parse():
 def test_fault_02_a_documented_command_with_names_that_do_not_exist():
     options = [dict(zip(arguments, arguments[1:])) for arguments in commands_of_readme()]
     asked = [one[key] for one in options for key in ("--method", "--methods") if key in one]
-    assert asked and all(make_arm(arm) for text in asked for arm in parse_methods(text))
+    assert asked
+    assert all(make_arm(arm) for text in asked for arm in parse_methods(text))
     assert all(classifier_preset(one["--classifier"]).network for one in options if "--classifier" in one)
     built_in = {
         arguments[1]
         for arguments in commands_of_readme()
         if "/" not in arguments[1] and arguments[0] == "compare"
     }
-    assert built_in and built_in <= set(names())
+    assert built_in
+    assert built_in <= set(names())
 
 
 # Fault 3: a method draws from a list of strengths, all configuration files give it a single number.
 
 
 def test_fault_03_a_single_number_as_strengths():
-    assert FromPhotograph(0.5).strengths == (0.5,) and FromPhotograph(0.5).plan_start(
-        np.random.default_rng(0), "a", []
-    )[1] == {"strength": 0.5}
+    assert FromPhotograph(0.5).strengths == (0.5,)
+    assert FromPhotograph(0.5).plan_start(np.random.default_rng(0), "a", [])[1] == {"strength": 0.5}
     assert diff_mix(strengths=0.7).start.strengths == (0.7,)
     for name in PAINTERS:
         if hasattr(make_arm(name).augmenter, "strengths"):
@@ -155,7 +156,9 @@ def test_fault_04_a_schedule_of_its_own_for_one_arm(tmp_path, monkeypatch):
             Run(small_question(("original", "mixup", "round-trip")), sets(), toy_backbone(), tmp_path, False)
         )
     )
-    assert len(seen) == 3 and len(set(seen)) == 1  # one preset and one seed for all arms
+    # one preset and one seed for all arms
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
     for setting in ("epochs=300", "weights=random"):
         with pytest.raises(GenaugError, match="has no field"):
             make_arm(f"mixup@{setting}")
@@ -224,14 +227,15 @@ def test_fault_06_training_looks_into_a_folder_that_painting_does_not_write(tmp_
             made = open_synthetic(note.parent / record["folder"])  # what is noted is what was written
             assert len(made) == 2 * shots
             homes[record["arm"], shots] = record["folder"]
-    assert (
-        len(homes) == 4 and len(set(homes.values())) == 4
-    )  # no two settings, and no two numbers of shots, share one
+    # no two settings, and no two numbers of shots, share one
+    assert len(homes) == 4
+    assert len(set(homes.values())) == 4
 
 
 @pytest.mark.parametrize("name", PAINTERS)
 def test_fault_07_an_arm_without_a_use(name):
-    assert make_arm(name).use.word in USES and 0 < make_arm(name).use.replace <= 1
+    assert make_arm(name).use.word in USES
+    assert 0 < make_arm(name).use.replace <= 1
 
 
 # Fault 8: a join by file name keeps none of 500 images, and training goes on without a word.
@@ -252,7 +256,8 @@ def test_fault_08_no_synthetic_image_is_used_and_nobody_says_so(tmp_path):
             for key in (row.shown, row.partner or "")
             if key.startswith("synthetic:")
         }
-        assert shown and shown <= {f"synthetic:{name}" for name in made.ids}, use
+        assert shown, use
+        assert shown <= {f"synthetic:{name}" for name in made.ids}, use
     strangers = dataclasses.replace(made, info=[{"sources": [["elsewhere.png", 1.0]]}] * len(made))
     ignored = dataclasses.replace(made, info=[{"weight": 0.0}] * len(made))
     for synthetic, use in (
@@ -277,11 +282,9 @@ def test_fault_09_the_source_class_of_a_soft_label_is_the_painted_photographs(tm
     for row in method.plan(real, Budget(2), 0):
         source, label = classes[row.inputs[0][0]], np.array(row.label)
         share = row.settings["strength"] ** 0.5
-        assert (
-            label[source] == pytest.approx(1 - share, abs=1e-6)
-            and np.count_nonzero(label) == 2
-            and label.sum() == pytest.approx(1, abs=1e-6)
-        )
+        assert label[source] == pytest.approx(1 - share, abs=1e-6)
+        assert np.count_nonzero(label) == 2
+        assert label.sum() == pytest.approx(1, abs=1e-6)
     labels = {f"synthetic:{name}": label for name, label in zip(made.ids, made.labels)}
     store, schedule = (
         ImageStore(real, made, View(8, 8, 0)),
@@ -308,7 +311,8 @@ def test_fault_10_source_and_target_of_one_class_lose_no_mass():
         for row in rows
         if method.context.text([real.class_names[classes[row.inputs[0][0]]]]) == row.prompts[0][0]
     ]
-    assert 0 < len(own) < len(rows) and all(row.label[classes[row.inputs[0][0]]] == 1 for row in own)
+    assert 0 < len(own) < len(rows)
+    assert all(row.label[classes[row.inputs[0][0]]] == 1 for row in own)
     assert all(sum(row.label) == pytest.approx(1, abs=1e-6) for row in rows)
 
 
@@ -327,7 +331,8 @@ def test_fault_11_labels_come_from_the_plan_and_never_from_a_name(start, tmp_pat
     )
     assert made.counts() == dict.fromkeys(CLASSES, 4.0)
     for name, label, target in zip(made.ids, made.labels, made.targets):
-        assert target == classes[rows[name].settings["anchor"]] and label.max() == 1
+        assert target == classes[rows[name].settings["anchor"]]
+        assert label.max() == 1
         assert rows[name].prompts[0][0].split()[-1] == CLASSES[target]
     levels = np.array(
         [
@@ -380,9 +385,10 @@ def test_fault_12_a_cosine_beyond_one_gives_a_finite_point(dtype):
         latents, latents * 1.0003, torch.rand(200, generator=torch.Generator().manual_seed(1))
     )
     ratio = points.flatten(1).norm(dim=1) / latents.float().flatten(1).norm(dim=1)
-    assert (
-        torch.isfinite(points).all() and ratio.min() > 0.99 and ratio.max() < 1.01
-    )  # never shrunk or turned round
+    # never shrunk or turned round
+    assert torch.isfinite(points).all()
+    assert ratio.min() > 0.99
+    assert ratio.max() < 1.01
     assert torch.isfinite(circle_frame(latents, latents, latents)[2]).all()
 
 
@@ -419,7 +425,8 @@ def test_fault_13_a_stale_inversion_under_the_same_file_name(tmp_path):
             backbone, real, real.ids[:2], "a photo of a <c000>", concepts[0], settings=InversionSettings(4)
         ),
     )
-    assert torch.equal(first, again) and pool.computed == 8
+    assert torch.equal(first, again)
+    assert pool.computed == 8
 
 
 def test_fault_13_a_stale_concept_under_the_same_name(tmp_path):
@@ -451,9 +458,8 @@ def test_fault_14_append_trains_longer_than_its_control(tmp_path):
             ).shown
             for use in ("", "append", "only", "swap_class")
         }
-        assert {one["updates"] for one in fed.values()} == {7} and {one["rows"] for one in fed.values()} == {
-            7 * len(real)
-        }
+        assert {one["updates"] for one in fed.values()} == {7}
+        assert {one["rows"] for one in fed.values()} == {7 * len(real)}
     assert fed[""]["synthetic"] == 0 < fed["append"]["synthetic"] < fed["only"]["synthetic"]
 
 
@@ -476,9 +482,8 @@ def test_fault_15_the_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
     )
     for images in given:
         everything = [one for one in images if isinstance(one, LabeledImages)]
-        assert everything and not {digest for one in everything for digest in one.sha256} & set(
-            parts["test"].sha256
-        )
+        assert everything
+        assert not {digest for one in everything for digest in one.sha256} & set(parts["test"].sha256)
         assert images[5] is None  # no validation set: the last update is examined
     assert len(given) == 2
 
@@ -494,6 +499,5 @@ def test_fault_15_settings_are_tuned_on_the_test_set():
         {"train": pool, "test": sets()["test"]},
         100,
     )
-    assert set(parts.train.ids) | set(parts.test.ids) <= set(pool.ids) and not set(parts.train.ids) & set(
-        parts.test.ids
-    )
+    assert set(parts.train.ids) | set(parts.test.ids) <= set(pool.ids)
+    assert not set(parts.train.ids) & set(parts.test.ids)

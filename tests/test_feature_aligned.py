@@ -98,20 +98,16 @@ def alignment_only(backbone, real, term, number=0):
 def test_the_expert_is_grey_frozen_and_kept(real, expert, tmp_path):
     preset = expert_preset("letters", None, 32, updates=2, learning_rate=1e-2)
     one, again = train_expert(real, preset, cache=tmp_path), train_expert(real, preset, cache=tmp_path)
-    assert (
-        expert.channels == 1
-        and not expert.network.training
-        and not any(
-            parameter.requires_grad or parameter.grad is not None for parameter in expert.network.parameters()
-        )
+    assert expert.channels == 1
+    assert not expert.network.training
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in expert.network.parameters()
     )
-    assert (
-        all(
-            torch.equal(value, again.network.state_dict()[name])
-            for name, value in one.network.state_dict().items()
-        )
-        and len(list(tmp_path.iterdir())) == 1
+    assert all(
+        torch.equal(value, again.network.state_dict()[name])
+        for name, value in one.network.state_dict().items()
     )
+    assert len(list(tmp_path.iterdir())) == 1
     train_expert(real, preset, seed=1, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -120,12 +116,10 @@ def test_the_expert_is_grey_frozen_and_kept(real, expert, tmp_path):
 def test_gradients_reach_projection_and_down_path_only(backbone, real, expert, expert_input):
     before = {name: value.clone() for name, value in expert.network.state_dict().items()}
     reached, projection = alignment_only(backbone, real, Alignment(expert, expert_input=expert_input))
-    assert projection.weight.grad.abs().max() > 0 and all(
-        parameter.grad is None for parameter in expert.network.parameters()
-    )
-    assert any(name.startswith("down_blocks.1") for name in reached) and not any(
-        name.startswith(("up_blocks", "mid_block", "conv_out")) for name in reached
-    )
+    assert projection.weight.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in expert.network.parameters())
+    assert any(name.startswith("down_blocks.1") for name in reached)
+    assert not any(name.startswith(("up_blocks", "mid_block", "conv_out")) for name in reached)
     assert all(torch.equal(value, before[name]) for name, value in expert.network.state_dict().items())
 
 
@@ -133,9 +127,8 @@ def test_the_expert_stays_in_evaluation_mode_whoever_switches_it(backbone, real,
     before = {name: value.clone() for name, value in expert.network.state_dict().items()}
     expert.network.train()  # as a parent module's train() would
     fine_tune(backbone, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
-    assert not expert.network.training and all(
-        torch.equal(value, before[name]) for name, value in expert.network.state_dict().items()
-    )
+    assert not expert.network.training
+    assert all(torch.equal(value, before[name]) for name, value in expert.network.state_dict().items())
     assert any("running_mean" in name for name in before)
 
 
@@ -161,9 +154,8 @@ def test_arms_see_the_same_tiles_and_noise(backbone, real, expert):
         )
         fine_tune(backbone, real, settings=QUICK, objective=watched)
     assert said["plain"][0]["noise"] == said["aligned"][0]["noise"] == said["shuffled"][0]["noise"]
-    assert said["aligned"][0]["cosine"] != said["shuffled"][0]["cosine"] and set(said["plain"][0]) == {
-        "noise"
-    }
+    assert said["aligned"][0]["cosine"] != said["shuffled"][0]["cosine"]
+    assert set(said["plain"][0]) == {"noise"}
 
 
 def test_the_weight_ends_where_it_is_told(backbone, real, expert):
@@ -172,7 +164,8 @@ def test_the_weight_ends_where_it_is_told(backbone, real, expert):
         extra=Alignment(expert, align_until=0.5), watch=lambda number, parts: said.append("cosine" in parts)
     )
     fine_tune(backbone, real, settings=dataclasses.replace(QUICK, steps=4), objective=watched)
-    assert said == [True, True, False, False] and Alignment(expert).weight_at(0.99) == 1.0
+    assert said == [True, True, False, False]
+    assert Alignment(expert).weight_at(0.99) == 1.0
 
 
 def one_step(backbone, seed=0, rows=6, tap=(6, 32)):
@@ -205,9 +198,8 @@ def test_the_loss_is_one_minus_the_cosine(backbone, expert):
             for one, two in zip(projection(rows), step.taps[0].mean((2, 3)))
         ]
     ).mean()
-    assert loss.item() == pytest.approx(by_hand.item(), abs=1e-6) and said["cosine"] == pytest.approx(
-        1 - loss.item(), abs=1e-6
-    )
+    assert loss.item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert said["cosine"] == pytest.approx(1 - loss.item(), abs=1e-6)
 
 
 def test_the_expert_is_shown_what_was_asked(backbone):
@@ -235,20 +227,17 @@ def test_shuffling_never_leaves_a_tile_with_itself_and_changes_each_step(backbon
         term.projection = lambda inputs: (seen.append(inputs), torch.ones(6, 32, requires_grad=True))[1]
         term.loss(one_step(backbone)._replace(number=number))
         orders.append(tuple(seen[0].argmax(1).tolist()))
-    assert (
-        all(
-            sorted(order) == list(range(6)) and all(place != index for index, place in enumerate(order))
-            for order in orders
-        )
-        and len(set(orders)) > 10
+    assert all(
+        sorted(order) == list(range(6)) and all(place != index for index, place in enumerate(order))
+        for order in orders
     )
+    assert len(set(orders)) > 10
 
 
 def test_taps_by_name(backbone, real, expert):
     reached, _ = alignment_only(backbone, real, Alignment(expert, tap="unet.mid_block"))
-    assert any(name.startswith("mid_block") for name in reached) and not any(
-        name.startswith("up_blocks") for name in reached
-    )
+    assert any(name.startswith("mid_block") for name in reached)
+    assert not any(name.startswith("up_blocks") for name in reached)
     reached, _ = alignment_only(backbone, real, Alignment(expert, tap="unet.down_blocks.1.resnets.0.conv1"))
     assert not any(name.startswith("down_blocks.1.resnets.0.conv2") for name in reached)
     with pytest.raises(GenaugError, match="no module"):
@@ -264,11 +253,9 @@ def test_impossible_settings_are_one_sentence(expert, wrong):
 
 def test_pooling():
     feature = torch.arange(24.0).reshape(2, 3, 2, 2)
-    assert (
-        torch.equal(pooled(feature), feature.mean((2, 3)))
-        and torch.equal(pooled(feature, "max"), feature.amax((2, 3)))
-        and pooled(torch.ones(2, 5, 7)).shape == (2, 7)
-    )
+    assert torch.equal(pooled(feature), feature.mean((2, 3)))
+    assert torch.equal(pooled(feature, "max"), feature.amax((2, 3)))
+    assert pooled(torch.ones(2, 5, 7)).shape == (2, 7)
     for bad in ((torch.ones(2, 3), "mean"), (feature, "median")):
         with pytest.raises(GenaugError):
             pooled(*bad)
@@ -285,9 +272,9 @@ def test_colour_is_brought_to_the_experts_channels(expert):
 def test_the_pixel_variant_learns_its_classes(real, expert):
     pixels = PixelBackbone.fresh(real.class_names, size=16, channels=1, widths=(8, 16))
     tuned = fine_tune(pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert)))
+    assert not torch.equal(tuned.weights["classes.weight"], pixels.classes.weight)
     assert (
-        not torch.equal(tuned.weights["classes.weight"], pixels.classes.weight)
-        and fine_tune(
+        fine_tune(
             pixels, real, settings=QUICK, objective=Objective(extra=Alignment(expert, weight=0))
         ).fingerprint()
         == fine_tune(pixels, real, settings=QUICK).fingerprint()
@@ -304,22 +291,20 @@ def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
     monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", None)
     monkeypatch.setattr("genaug.methods.feature_aligned.expert_features", None)
     fresh = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
-    assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real))) and isinstance(
-        fresh.concept, FineTuned
-    )
+    assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real)))
+    assert isinstance(fresh.concept, FineTuned)
     again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(
         real, tmp_path / "work"
     )  # read, not learned
-    assert (
-        again.concept.fingerprint() == method.concept.fingerprint()
-        and len(method.concept.settings["curve"]) == 2
-    )
+    assert again.concept.fingerprint() == method.concept.fingerprint()
+    assert len(method.concept.settings["curve"]) == 2
     assert not list((tmp_path / "method").rglob("*classifier*"))
 
 
 def test_a_closed_form_model_has_nothing_to_tune():
     method = feature_aligned(backbone=toy_backbone()).fit(toy_photographs())
-    assert isinstance(method.concept, Concept) and method.context.text(["bar"]) == "a photo of a bar"
+    assert isinstance(method.concept, Concept)
+    assert method.context.text(["bar"]) == "a photo of a bar"
 
 
 def test_defaults_are_the_papers_and_the_baseline_differs_in_the_weight_only():
@@ -333,15 +318,11 @@ def test_defaults_are_the_papers_and_the_baseline_differs_in_the_weight_only():
         ours.expert_input,
         ours.expert_network,
     ) == (20, 1e-4, 4, 1.0, 1.0, "noisy", "resnet50")
-    assert (
-        dataclasses.replace(plain, alignment_weight=1.0) == ours
-        and feature_aligned().guidance_scale == fine_tuned().guidance_scale == 1.0
-    )
+    assert dataclasses.replace(plain, alignment_weight=1.0) == ours
+    assert feature_aligned().guidance_scale == fine_tuned().guidance_scale == 1.0
     tiny, base = (tiny_settings(name)["naming"] for name in ("feature-aligned", "fine-tuned"))
-    assert (
-        dataclasses.replace(base, alignment_weight=1.0) == tiny
-        and make_arm("feature-aligned@naming.shuffled=true").augmenter.naming.shuffled
-    )
+    assert dataclasses.replace(base, alignment_weight=1.0) == tiny
+    assert make_arm("feature-aligned@naming.shuffled=true").augmenter.naming.shuffled
 
 
 def test_generation_accuracy_masks_and_counts():
@@ -355,12 +336,11 @@ def test_generation_accuracy_masks_and_counts():
         [np.zeros((2, 2, 1), np.uint8)] * 4, [0, 0, 1, 1], ["wren", "owl", "empty"], list("abcd")
     )
     rows = {(metric, part): value for metric, part, value, _ in generation_accuracy(Fixed(), images)}
-    assert rows["generation_accuracy", ""] == 0.5 and rows["generation_accuracy_unmasked", ""] == 0.25
-    assert (
-        rows["generation_accuracy", "class=wren"] == 0.5
-        and rows["confusion", "true=owl,pred=wren"] == 0.5
-        and not any("pred=empty" in part for _, part in rows)
-    )
+    assert rows["generation_accuracy", ""] == 0.5
+    assert rows["generation_accuracy_unmasked", ""] == 0.25
+    assert rows["generation_accuracy", "class=wren"] == 0.5
+    assert rows["confusion", "true=owl,pred=wren"] == 0.5
+    assert not any("pred=empty" in part for _, part in rows)
 
 
 def test_curves_are_averaged_over_stretches():

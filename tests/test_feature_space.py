@@ -169,9 +169,11 @@ def test_a_code_is_a_point_on_the_simplex_at_every_site():
     logits = 30 * torch.randn(3, 7, 4, 5, generator=torch.Generator().manual_seed(0))
     for temperature in (0.1, 1.0, 10.0):
         codes = site_simplex(logits, temperature)
-        assert torch.allclose(codes.sum(1), torch.ones(3, 4, 5), atol=1e-5) and codes.min() >= 0
+        assert torch.allclose(codes.sum(1), torch.ones(3, 4, 5), atol=1e-5)
+        assert codes.min() >= 0
     cold, warm = (sparsity(site_simplex(logits, temperature)) for temperature in (0.1, 10.0))
-    assert cold[0] < warm[0] and cold[1] > warm[1]
+    assert cold[0] < warm[0]
+    assert cold[1] > warm[1]
     one_hot = F.one_hot(torch.zeros(1, 2, 2, dtype=torch.long), 7).movedim(-1, 1).float()
     assert sparsity(one_hot) == (0.0, 1.0)
 
@@ -182,12 +184,10 @@ def test_tokens_are_drawn_along_the_channels_even_where_there_are_as_many_column
         2 * torch.randn(1, 6, 6, 6, generator=generator)
     )  # V = H = W: a reshape without a transpose would go unnoticed by shapes
     tokens = sample_tokens(codes, generator)
-    assert (
-        tokens.shape == codes.shape
-        and set(tokens.unique().tolist()) == {0.0, 1.0}
-        and (tokens.sum(1) == 1).all()
-        and not (tokens.sum(3) == 1).all()
-    )
+    assert tokens.shape == codes.shape
+    assert set(tokens.unique().tolist()) == {0.0, 1.0}
+    assert (tokens.sum(1) == 1).all()
+    assert not (tokens.sum(3) == 1).all()
     often = sum(sample_tokens(codes.expand(200, -1, -1, -1), generator).mean(0) for _ in range(20)) / 20
     assert (often - codes[0]).abs().max() < 5 * 0.5 / 4000**0.5
     certain = F.one_hot(torch.randint(0, 6, (2, 3, 3), generator=generator), 6).movedim(-1, 1).float()
@@ -199,7 +199,8 @@ def test_tokens_are_drawn_along_the_channels_even_where_there_are_as_many_column
 def test_tokens_follow_from_the_generator():
     codes = site_simplex(torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0)))
     one, same, other = (sample_tokens(codes, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["bce", "ce"])
@@ -247,7 +248,8 @@ def test_vgg_is_built_for_codes(monkeypatch):
         "create_model",
         lambda name, **settings: asked.update(settings, name=name) or torch.nn.Identity(),
     )
-    assert code_classifier(None, 64, 10, (64, 64))[1] == "features.19" and asked == {
+    assert code_classifier(None, 64, 10, (64, 64))[1] == "features.19"
+    assert asked == {
         "name": "vgg11",
         "pretrained": False,
         "in_chans": 64,
@@ -318,14 +320,12 @@ def test_the_teacher_is_frozen_the_student_new_and_the_rest_carried_over(real):
     assert equal(
         rename(part(spoken, "student")), part(taught, "teacher")
     )  # the copy of the last student, unchanged by the imitation
-    assert equal(part(spoken, "decoder"), part(taught, "decoder")) and equal(
-        part(spoken, "classifier"), part(taught, "classifier")
-    )
+    assert equal(part(spoken, "decoder"), part(taught, "decoder"))
+    assert equal(part(spoken, "classifier"), part(taught, "classifier"))
     assert not equal(part(spoken, "student"), part(taught, "student"))
     _, _, ended = trained(real)  # the end of generation 1
-    assert equal(part(taught, "teacher"), part(ended, "teacher")) and not equal(
-        part(taught, "decoder"), part(ended, "decoder")
-    )
+    assert equal(part(taught, "teacher"), part(ended, "teacher"))
+    assert not equal(part(taught, "decoder"), part(ended, "decoder"))
     assert not any(parameter.requires_grad for parameter in trainer.networks["teacher"].parameters())
 
 
@@ -334,9 +334,8 @@ def test_a_generation_begins_with_fresh_weights_and_a_fresh_optimizer(real):
     optimizer, networks = trainer.changer, trainer.networks
     assert all(parameter in optimizer.state for parameter in networks["student"].parameters())
     trainer.new_generation(1)
-    assert equal(state(networks["student"]), state(networks.fresh_student(1))) and not equal(
-        state(networks.fresh_student(1)), state(networks.fresh_student(0))
-    )
+    assert equal(state(networks["student"]), state(networks.fresh_student(1)))
+    assert not equal(state(networks.fresh_student(1)), state(networks.fresh_student(0)))
     assert not any(parameter in optimizer.state for parameter in networks["student"].parameters())
     assert all(
         parameter in optimizer.state
@@ -352,16 +351,15 @@ def test_gradients_of_zero_do_not_move_what_imitation_leaves_alone(real):
         parameter.grad = torch.zeros_like(parameter)  # as several processes leave them
     trainer.changer.step()
     after = state(trainer.networks)
-    assert (
-        equal(part(before, "decoder"), part(after, "decoder"))
-        and equal(part(before, "classifier"), part(after, "classifier"))
-        and not equal(part(before, "student"), part(after, "student"))
-    )
+    assert equal(part(before, "decoder"), part(after, "decoder"))
+    assert equal(part(before, "classifier"), part(after, "classifier"))
+    assert not equal(part(before, "student"), part(after, "student"))
 
 
 def test_without_iteration_the_student_is_never_replaced(real):
     trainer, _, _ = trained(real, iterated=False)
-    assert "teacher" not in trainer.networks and all(
+    assert "teacher" not in trainer.networks
+    assert all(
         int(trainer.changer.state[parameter]["step"]) == 6
         for parameter in trainer.networks["student"].parameters()
     )
@@ -372,7 +370,8 @@ def test_every_pass_shows_every_image_once(real):
     trainer.latents = np.arange(len(real), dtype=np.float32).reshape(-1, 1, 1, 1)
     shown = [trainer.batch(step, trainer.phases[0])[0].flatten().tolist() for step in range(6)]
     first, second = sum(shown[:3], []), sum(shown[3:], [])
-    assert sorted(first) == sorted(second) == list(range(len(real))) and shown[0] != shown[3]
+    assert sorted(first) == sorted(second) == list(range(len(real)))
+    assert shown[0] != shown[3]
 
 
 @pytest.mark.parametrize("killed_at", [2, 3, 4, 6])
@@ -402,18 +401,17 @@ def test_a_killed_fit_ends_with_the_same_weights(real, tmp_path, killed_at, monk
         IteratedLearning, "loss_at", lambda self, step: (asked.append(step), honest(self, step))[1]
     )
     again, log = learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "killed")
-    assert (
-        asked[0] == killed_at and equal(state(whole), state(again)) and log == told and set(log) == {"0", "1"}
-    )
+    assert asked[0] == killed_at
+    assert equal(state(whole), state(again))
+    assert log == told
+    assert set(log) == {"0", "1"}
 
 
 def test_class_weights():
     labels = np.array([[1, 1, 0]] * 3 + [[0, 1, 0]] * 5)
-    assert (
-        class_weights(labels, "none").tolist() == [1, 1, 1]
-        and np.allclose(class_weights(labels, "code"), [8 / 9, 8 / 24, 8 / 3])
-        and np.allclose(class_weights(labels, "ratio"), [5 / 3, 1 / 8, 7])
-    )
+    assert class_weights(labels, "none").tolist() == [1, 1, 1]
+    assert np.allclose(class_weights(labels, "code"), [8 / 9, 8 / 24, 8 / 3])
+    assert np.allclose(class_weights(labels, "ratio"), [5 / 3, 1 / 8, 7])
 
 
 # ---- saliency
@@ -448,11 +446,9 @@ def test_the_sign_of_the_decomposition_changes_nothing(monkeypatch):
         return -left, strength, -right
 
     monkeypatch.setattr(torch.linalg, "svd", turned)
-    assert (
-        torch.equal(before, principal_projection(activations))
-        and (before[3] == 0).all()
-        and before[4].abs().max() > 1
-    )
+    assert torch.equal(before, principal_projection(activations))
+    assert (before[3] == 0).all()
+    assert before[4].abs().max() > 1
 
 
 @pytest.mark.parametrize("layers", [("block3",), ("block1", "block2", "block3")])
@@ -471,9 +467,10 @@ def test_saliency_is_the_library_s(looked_at, kind, library, layers, monkeypatch
         theirs = reference(codes, [ClassifierOutputTarget(int(index)) for index in classes])
     network.zero_grad(set_to_none=True)
     ours = saliency(network, codes, layers, kind, classes).numpy()
-    assert (
-        ours.shape == (6, 8, 8) and np.abs(ours - theirs).max() < 2e-4 and ours.min() >= 0 and ours.max() <= 1
-    )
+    assert ours.shape == (6, 8, 8)
+    assert np.abs(ours - theirs).max() < 2e-4
+    assert ours.min() >= 0
+    assert ours.max() <= 1
     other = saliency(network, codes, layers, kind, classes.roll(1)).numpy()
     assert (np.abs(ours - other).max() > 0.1) == (kind != "eigen")  # EigenCAM asks for no class
     alone = np.concatenate(
@@ -482,9 +479,8 @@ def test_saliency_is_the_library_s(looked_at, kind, library, layers, monkeypatch
             for place in range(6)
         ]
     )
-    assert np.abs(ours - alone).max() < 1e-4 and not any(
-        parameter.grad is not None for parameter in network.parameters()
-    )
+    assert np.abs(ours - alone).max() < 1e-4
+    assert not any(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_saliency_is_brought_to_the_size_of_the_code():
@@ -507,7 +503,8 @@ def test_saliency_is_brought_to_the_size_of_the_code():
         )
         for place in range(2)
     ]
-    assert ours.shape == (2, 8, 8) and all(agree or sign < 0 for agree, sign in zip(same, signs))
+    assert ours.shape == (2, 8, 8)
+    assert all(agree or sign < 0 for agree, sign in zip(same, signs))
 
 
 def test_saliency_names_the_layers_it_could_look_at(looked_at):
@@ -534,7 +531,8 @@ def test_the_gates_are_a_partition_and_the_naive_ones_are_not_random():
             s * (1 - g) + (1 - g - s + 2 * g * s) * r,
             g * (1 - s) + (1 - g - s + 2 * g * s) * (1 - r),
         )  # Eqs. 8 to 12, weights of the two parents
-        assert {tail, head} == {0.0, 1.0} and bool(from_tail(full_s, full_g, full_r)) == (tail == 1.0)
+        assert {tail, head} == {0.0, 1.0}
+        assert bool(from_tail(full_s, full_g, full_r)) == (tail == 1.0)
         assert bool(from_tail(full_s, full_g, full_r, "naive")) == specific
     assert torch.equal(
         from_tail(truth[None], truth[None], torch.ones(1, 2, 2, dtype=torch.bool), "naive"), truth[None]
@@ -550,20 +548,19 @@ def test_the_thresholds_are_strict():
         False,
         False,
         True,
-    ] and generic.flatten().tolist() == [False, False, True, True, False]
+    ]
+    assert generic.flatten().tolist() == [False, False, True, True, False]
     assert relevance(maps, maps, 1.0, 0.0)[0].sum() == relevance(maps, maps, 1.0, 0.0)[1].sum() == 0
 
 
 def test_coins_are_fair_independent_and_follow_from_the_seed():
     coins = toss_coins((16, 16), range(200))
-    assert (
-        abs(float(coins.float().mean()) - 0.5) < 0.01 and coins.float().mean((1, 2)).std() < 0.06
-    )  # not one coin per picture
-    assert (
-        torch.equal(toss_coins((16, 16), [7]), coins[7:8])
-        and not toss_coins((4, 4), [1], 0.0).any()
-        and toss_coins((4, 4), [1], 1.0).all()
-    )
+    # not one coin per picture
+    assert abs(float(coins.float().mean()) - 0.5) < 0.01
+    assert coins.float().mean((1, 2)).std() < 0.06
+    assert torch.equal(toss_coins((16, 16), [7]), coins[7:8])
+    assert not toss_coins((4, 4), [1], 0.0).any()
+    assert toss_coins((4, 4), [1], 1.0).all()
 
 
 @pytest.mark.parametrize(
@@ -584,18 +581,17 @@ def test_every_fused_site_is_a_site_of_one_parent(fit, real, changes):
     rows = method.plan(real, Budget(tail=4), 0)
     fused = fusion_of(method, rows, real)
     tail, head = ((fused.codes == parent).all(1) for parent in (fused.tail_codes, fused.head_codes))
-    assert (tail | head).all() and tail[fused.chosen].all() and head[~fused.chosen].all()
+    assert (tail | head).all()
+    assert tail[fused.chosen].all()
+    assert head[~fused.chosen].all()
     if method.code == "sparse":
-        assert (
-            torch.allclose(fused.codes.sum(1), torch.ones(len(rows), 8, 8), atol=1e-5)
-            and fused.codes.min() >= 0
-        )
+        assert torch.allclose(fused.codes.sum(1), torch.ones(len(rows), 8, 8), atol=1e-5)
+        assert fused.codes.min() >= 0
     if method.code == "raw":
         assert torch.equal(fused.latents, fuse(fused.tail_latents, fused.head_latents, fused.chosen))
     for row, chosen in zip(rows, fused.chosen):
-        assert row.inputs[0][1] == pytest.approx(float(chosen.double().mean()), abs=1e-12) and sum(
-            weight for _, weight in row.inputs
-        ) == pytest.approx(1)
+        assert row.inputs[0][1] == pytest.approx(float(chosen.double().mean()), abs=1e-12)
+        assert sum(weight for _, weight in row.inputs) == pytest.approx(1)
         assert row.settings["share"] == row.inputs[0][1]
     assert 0 < float(fused.chosen.float().mean()) < 1
 
@@ -605,9 +601,8 @@ def test_every_fused_site_is_a_site_of_one_parent(fit, real, changes):
 
 def test_confusion_leaves_out_images_that_have_the_head():
     chances, labels = np.array([[0.9, 0.1], [0.3, 0.2], [0.5, 0.6]]), np.array([[1, 1], [0, 1], [0, 1]])
-    assert confusion_table(chances, labels)[1, 0] == pytest.approx(0.4) and np.isnan(
-        confusion_table(chances, labels)[0, 1]
-    )
+    assert confusion_table(chances, labels)[1, 0] == pytest.approx(0.4)
+    assert np.isnan(confusion_table(chances, labels)[0, 1])
 
 
 def test_the_head_class_is_never_a_tail_class_nor_a_label_of_the_picture(fit, real):
@@ -617,14 +612,14 @@ def test_the_head_class_is_never_a_tail_class_nor_a_label_of_the_picture(fit, re
         for row in method.plan(real, Budget(tail=6), 0):
             place, partner = (learned.places[name] for name, _ in row.inputs)
             wanted, head = NAMES.index(row.settings["class"]), NAMES.index(row.settings["head"])
-            assert method.head_classes() == HEADS and real.labels[place, wanted] == 1 and wanted in (2, 3, 4)
+            assert method.head_classes() == HEADS
+            assert real.labels[place, wanted] == 1
+            assert wanted in (2, 3, 4)
             if row.settings["partner_rule"] == "head":
-                assert (
-                    head in HEADS
-                    and real.labels[place, head] == 0
-                    and real.labels[partner, head] == 1
-                    and not real.labels[partner, 2:].any()
-                )
+                assert head in HEADS
+                assert real.labels[place, head] == 0
+                assert real.labels[partner, head] == 1
+                assert not real.labels[partner, 2:].any()
                 scores = (
                     learned.chances[place]
                     if choice == "image"
@@ -698,7 +693,8 @@ def test_neighbours_are_the_nearest_in_their_space(fit, real, space, monkeypatch
     for pair in pairs:
         _, _, members = choose_head(learned, HEADS, pair.place, pair.wanted)
         distance = ((points[members] - points[pair.place]) ** 2).sum(1).numpy()
-        assert len(pair.near) == min(3, len(members)) and np.allclose(
+        assert len(pair.near) == min(3, len(members))
+        assert np.allclose(
             np.sort(distance)[: len(pair.near)],
             distance[[members.tolist().index(near) for near in pair.near]],
             rtol=1e-4,
@@ -732,11 +728,10 @@ def test_distances_do_not_depend_on_the_company(fitted, real):
 
 def test_a_class_conditional_map_belongs_to_image_and_class(fit, real):
     learned = fit(cam="gradcam").learned
-    assert (
-        len(learned.maps) == int(real.labels.sum())
-        and len({learned.map_row(5, 0), learned.map_row(5, 1)}) == 2
-    )
-    assert len(fit().learned.maps) == len(real) and fit().learned.map_row(5, 0) == fit().learned.map_row(5, 1)
+    assert len(learned.maps) == int(real.labels.sum())
+    assert len({learned.map_row(5, 0), learned.map_row(5, 1)}) == 2
+    assert len(fit().learned.maps) == len(real)
+    assert fit().learned.map_row(5, 0) == fit().learned.map_row(5, 1)
 
 
 # ---- labels and prompts
@@ -747,7 +742,9 @@ def test_labels_lie_in_zero_and_one_and_are_never_negative(fit, real, rule):
     method = fit(label_rule=rule)
     rows = method.plan(real, Budget(tail=5), 0)
     labels = np.array([row.label for row in rows])
-    assert labels.min() >= 0 and labels.max() <= 1 and np.isfinite(labels).all()
+    assert labels.min() >= 0
+    assert labels.max() <= 1
+    assert np.isfinite(labels).all()
     for row in rows:
         tail, head = (real.labels[method.learned.places[name]] for name, _ in row.inputs)
         label, share = np.array(row.label), row.settings["share"]
@@ -767,10 +764,8 @@ def test_the_classifier_s_label_is_its_answer_to_the_fused_code(fit, real):
     rows = method.plan(real, Budget(tail=2), 0)
     with torch.no_grad():
         answers = method.learned.networks["classifier"](fusion_of(method, rows, real).codes).sigmoid().numpy()
-    assert (
-        np.allclose(answers, [row.label for row in rows], atol=1e-5)
-        and method.plan(real, Budget(tail=1), 0) == rows[:3]
-    )
+    assert np.allclose(answers, [row.label for row in rows], atol=1e-5)
+    assert method.plan(real, Budget(tail=1), 0) == rows[:3]
 
 
 def test_unknown_rules_are_refused():
@@ -785,10 +780,8 @@ def test_the_prompt_names_the_tail_labels_or_all_labels(fit, real):
             tail, head = (real.labels[method.learned.places[name]] for name, _ in row.inputs)
             shown = [name for name in NAMES if f" {name}" in row.prompts[0][0]]
             expected = np.maximum(tail, head) if kind == "union" else tail * [0, 0, 1, 1, 1]
-            assert (
-                shown == [name for name, has in zip(NAMES, expected) if has]
-                and sum(part for _, part in row.prompts) == 1
-            )
+            assert shown == [name for name, has in zip(NAMES, expected) if has]
+            assert sum(part for _, part in row.prompts) == 1
     assert all(row.prompts == () for row in fit(denoising_steps=0).plan(real, Budget(tail=1), 0))
 
 
@@ -802,7 +795,8 @@ def test_no_steps_bypass_the_denoiser_exactly(fit, real, backbone, monkeypatch):
     latents = fusion_of(method, rows, real).latents
     assert touch_up(method, latents, rows) is latents
     method.paint(rows, real)
-    assert levels == [] and method.evaluations(rows) == 0
+    assert levels == []
+    assert method.evaluations(rows) == 0
 
 
 @pytest.mark.parametrize("steps, guidance", [(1, 3.5), (2, 3.5), (4, 1.0)])
@@ -811,9 +805,8 @@ def test_the_last_steps_of_the_schedule_are_run(fit, real, backbone, steps, guid
     rows = method.plan(real, Budget(tail=1), 0)
     levels = counted(backbone, monkeypatch)
     method.paint(rows, real)
-    assert sorted(set(levels), reverse=True) == backbone.timesteps(4)[-steps:].tolist() and len(
-        levels
-    ) == method.evaluations(rows)
+    assert sorted(set(levels), reverse=True) == backbone.timesteps(4)[-steps:].tolist()
+    assert len(levels) == method.evaluations(rows)
 
 
 def test_noise_is_added_only_when_asked_for(fit, real, backbone):
@@ -838,9 +831,8 @@ def test_noise_is_added_only_when_asked_for(fit, real, backbone):
         )
     mixed = [rows[0], dataclasses.replace(rows[1], settings={**rows[1].settings, "denoising_steps": 0})]
     half = touch_up(plain, latents[:2], mixed)
-    assert torch.equal(half[1], latents[1]) and torch.allclose(
-        half[0], touch_up(plain, latents[:1], rows[:1])[0], atol=1e-6
-    )
+    assert torch.equal(half[1], latents[1])
+    assert torch.allclose(half[0], touch_up(plain, latents[:1], rows[:1])[0], atol=1e-6)
 
 
 # ---- plan and paint
@@ -853,12 +845,10 @@ def test_a_smaller_budget_is_a_prefix_and_a_seed_decides(fitted, real):
         fitted.plan(real, Budget(tail=2), 1),
     )
     copies = fitted.plan(real, Budget(copies=2), 0)
-    assert (
-        copies[: len(real)] == fitted.plan(real, Budget(copies=1), 0)
-        and all(row in large for row in small)
-        and {row.id for row in other}.isdisjoint(row.id for row in small)
-        and [row.inputs for row in other] != [row.inputs for row in small]
-    )
+    assert copies[: len(real)] == fitted.plan(real, Budget(copies=1), 0)
+    assert all(row in large for row in small)
+    assert {row.id for row in other}.isdisjoint(row.id for row in small)
+    assert [row.inputs for row in other] != [row.inputs for row in small]
     assert len({row.id for row in large}) == len(large) == 15
     alone = fitted.plan(real, Budget(per_class={"comet": 1}), 0)
     assert alone[0] in large  # a row does not depend on what else is asked
@@ -876,9 +866,8 @@ def test_arms_that_differ_after_fusing_fuse_the_same_pairs(fit, real):
         {"num_inference_steps": 3},
     ):
         other = fit(**changes).plan(real, Budget(tail=3), 0)
-        assert [(row.inputs, row.seed) for row in other] == [(row.inputs, row.seed) for row in rows] and {
-            row.id for row in other
-        }.isdisjoint(row.id for row in rows)
+        assert [(row.inputs, row.seed) for row in other] == [(row.inputs, row.seed) for row in rows]
+        assert {row.id for row in other}.isdisjoint(row.id for row in rows)
     naive = fit(gates="naive").plan(real, Budget(tail=3), 0)
     assert [(row.inputs[1][0], row.seed) for row in naive] == [(row.inputs[1][0], row.seed) for row in rows]
 
@@ -896,9 +885,8 @@ def test_batches_do_not_matter_and_order_neither(fitted, real):
         )
         <= 2
     )
-    assert fitted.paint([], real) == [] and all(
-        image.dtype == np.uint8 and image.shape == (8, 8, 3) for image in whole
-    )
+    assert fitted.paint([], real) == []
+    assert all(image.dtype == np.uint8 and image.shape == (8, 8, 3) for image in whole)
 
 
 def test_plain_copies_take_the_rarest_label(fitted, real):
@@ -917,25 +905,21 @@ def test_sets_with_one_label_per_image(rule, tmp_path_factory, work):
     )
     rows = method.plan(images, Budget(copies=1), 0)
     labels = np.array([row.label for row in rows])
-    assert np.allclose(labels.sum(1), 1, atol=1e-6) and labels.min() >= 0
+    assert np.allclose(labels.sum(1), 1, atol=1e-6)
+    assert labels.min() >= 0
     for row, label in zip(rows, labels):
         tail, head = (images.targets[method.learned.places[name]] for name, _ in row.inputs)
-        assert (
-            tail != head
-            and row.settings["class"] == NAMES[tail]
-            and row.settings["partner_rule"] == ("head" if tail else "other class")
-        )
+        assert tail != head
+        assert row.settings["class"] == NAMES[tail]
+        assert row.settings["partner_rule"] == ("head" if tail else "other class")
         if rule in ("union", "own", "tail"):
-            assert label.argmax() == tail and label[tail] == pytest.approx(
-                0.5 if rule == "union" else 1, abs=1e-5
-            )
+            assert label.argmax() == tail
+            assert label[tail] == pytest.approx(0.5 if rule == "union" else 1, abs=1e-5)
         if rule == "coverage":
-            assert label[tail] == pytest.approx(row.settings["share"]) and label[head] == pytest.approx(
-                1 - row.settings["share"]
-            )
-    assert np.allclose(method.learned.chances.sum(1), 1, atol=1e-5) and len(
-        method.paint(rows, images)
-    ) == len(rows)
+            assert label[tail] == pytest.approx(row.settings["share"])
+            assert label[head] == pytest.approx(1 - row.settings["share"])
+    assert np.allclose(method.learned.chances.sum(1), 1, atol=1e-5)
+    assert len(method.paint(rows, images)) == len(rows)
 
 
 def test_images_without_labels_do_no_harm(backbone):
@@ -947,7 +931,8 @@ def test_images_without_labels_do_no_harm(backbone):
         method = FeatureSpace(**QUICK, backbone=backbone, cam=cam).fit(images)
         rows = method.plan(images, Budget(copies=1), 0)
         bare = [row for row in rows if row.settings["class"] is None]
-        assert len(bare) == 3 and len(method.paint(rows, images)) == len(images)
+        assert len(bare) == 3
+        assert len(method.paint(rows, images)) == len(images)
 
 
 # ---- files
@@ -963,10 +948,8 @@ def test_a_second_fit_reads_what_the_first_has_learned(fit, fitted, real, work, 
         {"label_rule": "own"},
     ):
         assert equal(state(fit(**changes).learned.networks), state(fitted.learned.networks))
-    assert (
-        fit().learned.log == fitted.learned.log
-        and len(list((work / "feature_space").glob("latents-*.npy"))) == 1
-    )
+    assert fit().learned.log == fitted.learned.log
+    assert len(list((work / "feature_space").glob("latents-*.npy"))) == 1
 
 
 def test_saving_and_loading_changes_nothing(fit, real, tmp_path):
@@ -993,11 +976,9 @@ def test_the_same_seed_learns_the_same_and_global_states_stay(backbone, real):
 
     before = states()
     one, same, other = (FeatureSpace(**QUICK, backbone=backbone, seed=seed).fit(real) for seed in (0, 0, 1))
-    assert (
-        states() == before
-        and equal(state(one.learned.networks), state(same.learned.networks))
-        and not equal(state(one.learned.networks), state(other.learned.networks))
-    )
+    assert states() == before
+    assert equal(state(one.learned.networks), state(same.learned.networks))
+    assert not equal(state(one.learned.networks), state(other.learned.networks))
     assert np.array_equal(one.learned.maps, same.learned.maps)
 
 
@@ -1016,17 +997,18 @@ def test_the_set_is_gone_through_in_pieces(backbone, real, tmp_path, monkeypatch
         lambda self, latents, who="student": (coded.append(len(latents)), code(self, latents, who))[1],
     )
     method = FeatureSpace(**{**QUICK, "batch_size": 4}, backbone=backbone).fit(real, tmp_path)
-    assert max(encoded) == 5 and sum(encoded) == len(real) and max(coded) <= 5
-    assert (
-        isinstance(method.latents_of(real), np.memmap)
-        and isinstance(method.learned.maps, np.memmap)
-        and sum(encoded) == len(real)
-    )
+    assert max(encoded) == 5
+    assert sum(encoded) == len(real)
+    assert max(coded) <= 5
+    assert isinstance(method.latents_of(real), np.memmap)
+    assert isinstance(method.learned.maps, np.memmap)
+    assert sum(encoded) == len(real)
     del coded[:]
     method.plan(real, Budget(tail=3), 0)
     assert coded == []  # distances between maps need no codes
     dataclasses_replace(method, space="code").plan(real, Budget(tail=3), 0)
-    assert coded and max(coded) <= 5
+    assert coded
+    assert max(coded) <= 5
 
 
 def test_half_a_file_of_latents_is_not_used(backbone, real, tmp_path, monkeypatch):
@@ -1161,4 +1143,5 @@ def test_the_effort_is_known_before(real):
         FeatureSpace(guidance_scale=1.0).evaluations_per_image,
         FeatureSpace(denoising_steps=0).evaluations_per_image,
     ) == (10, 5, 0)
-    assert method.effort(real) == (2 * 3 + 2, 8) and FeatureSpace().effort(real) == (39, len(real))
+    assert method.effort(real) == (2 * 3 + 2, 8)
+    assert FeatureSpace().effort(real) == (39, len(real))

@@ -53,7 +53,8 @@ def test_sittings_in_any_order_give_the_same_rows(filled, tmp_path):
         fill_table([dataclasses.replace(QUESTION, splits=(split,))], "digits", places)
     single = [row for row in load_rows(places.file) if row["split"] != "all"]
     whole = [row for row in load_rows(filled.file) if row["split"] != "all"]
-    assert comparable(single) == comparable(whole) and len(whole) > 4
+    assert comparable(single) == comparable(whole)
+    assert len(whole) > 4
     fill_table([QUESTION], "digits", places)  # complete now: only the bootstrap is added
     assert comparable([row for row in load_rows(places.file) if row["split"] == "all"]) == comparable(
         [row for row in load_rows(filled.file) if row["split"] == "all"]
@@ -67,9 +68,8 @@ def test_a_complete_table_is_left_alone(filled, monkeypatch):
     )
     fill_table([QUESTION], "digits", filled)
     assert filled.file.read_bytes() == before
-    assert unfinished(QUESTION, filled.file, "none") == () and not lacks_bootstrap(
-        QUESTION, filled.file, "none"
-    )
+    assert unfinished(QUESTION, filled.file, "none") == ()
+    assert not lacks_bootstrap(QUESTION, filled.file, "none")
 
 
 def test_another_classifier_backbone_or_scale_is_not_there_yet(filled):
@@ -77,9 +77,8 @@ def test_another_classifier_backbone_or_scale_is_not_there_yet(filled):
         0,
         1,
     )
-    assert unfinished(QUESTION, filled.file, "tiny@0123") == (0, 1) and unfinished(
-        dataclasses.replace(QUESTION, scale="hour"), filled.file, "none"
-    ) == (0, 1)
+    assert unfinished(QUESTION, filled.file, "tiny@0123") == (0, 1)
+    assert unfinished(dataclasses.replace(QUESTION, scale="hour"), filled.file, "none") == (0, 1)
     assert unfinished(dataclasses.replace(QUESTION, splits=(0, 5)), filled.file, "none") == (5,)
 
 
@@ -129,16 +128,13 @@ def test_a_view_has_one_condition_and_the_newest_backbone(tmp_path):
         file,
     )
     view = table_rows(file, "hour", "letters", "d")
-    assert (
-        list(view.classifier) == ["judge residual", "letters@1"]
-        and set(view.condition) == {"natural"}
-        and set(view.backbone) == {"tiny@zew"}
-    )
-    assert (
-        len(table_rows(file, "hour", "letters", "d", "validation")) == 1
-        and len(table_rows(file, "paper")) == 0
-    )
-    assert scales_shown(file, "hour") == ["hour"] and scales_shown(file, "seconds") == ["seconds", "hour"]
+    assert list(view.classifier) == ["judge residual", "letters@1"]
+    assert set(view.condition) == {"natural"}
+    assert set(view.backbone) == {"tiny@zew"}
+    assert len(table_rows(file, "hour", "letters", "d", "validation")) == 1
+    assert len(table_rows(file, "paper")) == 0
+    assert scales_shown(file, "hour") == ["hour"]
+    assert scales_shown(file, "seconds") == ["seconds", "hour"]
 
 
 def test_the_home_of_a_draw_depends_on_what_decides_its_images():
@@ -154,7 +150,8 @@ def test_the_home_of_a_draw_depends_on_what_decides_its_images():
             {"shots": 5, "scale": "seconds"},
         )
     ]
-    assert len(set(homes)) == 6 and places.home(Comparison(("mixup",), classifier="wide")) == homes[0]
+    assert len(set(homes)) == 6
+    assert places.home(Comparison(("mixup",), classifier="wide")) == homes[0]
 
 
 def test_set_rows_are_averaged_over_splits_and_reals_left_out():
@@ -166,7 +163,8 @@ def test_set_rows_are_averaged_over_splits_and_reals_left_out():
         + [row()]
     )
     table = set_table(rows, ["original", "diff-ii"])
-    assert table.loc["diff-ii", "diversity@letters"] == 3.0 and list(table.index) == ["diff-ii"]
+    assert table.loc["diff-ii", "diversity@letters"] == 3.0
+    assert list(table.index) == ["diff-ii"]
 
 
 def test_the_papers_gain_is_against_its_own_baseline():
@@ -180,14 +178,11 @@ def test_the_papers_gain_is_against_its_own_baseline():
     table = beside_paper(
         summarise(rows, ["original", "diff-ii"]), {"original": 54.56, "diff-ii": 64.61}, {"diff-ii": "s = 1"}
     ).set_index("arm")
-    assert (
-        table.loc["diff-ii", "paper's gain"] == "+10.05"
-        and table.loc["original", "paper's gain"] == "–"
-        and table.loc["diff-ii", "our gain"].startswith("+10.0")
-    )
-    assert table.loc["diff-ii", "what differs"] == "s = 1" and "nan" not in table.to_string().lower().replace(
-        "mean", ""
-    )
+    assert table.loc["diff-ii", "paper's gain"] == "+10.05"
+    assert table.loc["original", "paper's gain"] == "–"
+    assert table.loc["diff-ii", "our gain"].startswith("+10.0")
+    assert table.loc["diff-ii", "what differs"] == "s = 1"
+    assert "nan" not in table.to_string().lower().replace("mean", "")
 
 
 def test_a_judge_is_taken_only_if_it_exists(tmp_path):
@@ -195,11 +190,9 @@ def test_a_judge_is_taken_only_if_it_exists(tmp_path):
     from genaug.readers import open_sets
 
     embedded = find_evaluators(open_sets("digit-scenes"), tmp_path, stored=True)
-    assert (
-        embedded.judge.name == "residual"
-        and embedded.network.name == "letters"
-        and not list(tmp_path.iterdir())
-    )
+    assert embedded.judge.name == "residual"
+    assert embedded.network.name == "letters"
+    assert not list(tmp_path.iterdir())
     assert find_evaluators(open_sets("digits"), tmp_path, stored=True) is None
 
 
@@ -215,9 +208,8 @@ def test_compare_measures_the_sets_and_the_report_shows_them(tmp_path):
     run = open_run(question, "digit-scenes", tmp_path / "out", progress=False)
     found = compare(run, evaluators=find_evaluators(run.sets, stored=True), source="digit-scenes")
     table = set_table(found.rows, question.methods)
-    assert (
-        list(table.index) == ["round-trip"]
-        and table.loc["round-trip", "judge_accuracy"] > 0.5
-        and table.loc["round-trip", "nearest_ratio@letters"] < 0.9
-    )  # copies, and it shows
+    # copies, and it shows
+    assert list(table.index) == ["round-trip"]
+    assert table.loc["round-trip", "judge_accuracy"] > 0.5
+    assert table.loc["round-trip", "nearest_ratio@letters"] < 0.9
     assert "recognised by the judge" in write_report(tmp_path / "out").read_text(encoding="utf-8")

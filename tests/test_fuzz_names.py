@@ -325,13 +325,11 @@ def test_names_that_collide_keep_their_labels_or_are_refused(world, name):
 @given(st.text(max_size=300))
 def test_any_text_becomes_a_safe_name_for_one_file(text):
     made = file_name(text)
-    assert (
-        0 < len(made.encode("utf-8")) <= 200
-        and "/" not in made
-        and "\\" not in made
-        and made not in (".", "..")
-        and not any(ord(character) < 32 for character in made)
-    )
+    assert 0 < len(made.encode("utf-8")) <= 200
+    assert "/" not in made
+    assert "\\" not in made
+    assert made not in (".", "..")
+    assert not any(ord(character) < 32 for character in made)
     assert made == file_name(unicodedata.normalize("NFC", text))
 
 
@@ -345,7 +343,8 @@ def test_two_texts_become_two_names(one, two):
 @examples(60)
 @given(st.text(max_size=100))
 def test_printable_text_moves_no_terminal_and_keeps_plain_text(text):
-    assert printable(text).isprintable() and (printable(text) == text or not text.isprintable())
+    assert printable(text).isprintable()
+    assert printable(text) == text or not text.isprintable()
     printable(text).encode("utf-8")
 
 
@@ -463,13 +462,11 @@ def test_many_class_names_are_compared_and_shown_safely(world, classes):
 def test_many_texts_become_safe_and_different_names(one, two):
     for text in (one, two):
         made = file_name(text)
-        assert (
-            0 < len(made.encode("utf-8")) <= 200
-            and "/" not in made
-            and "\\" not in made
-            and made not in (".", "..")
-            and not any(ord(character) < 32 for character in made)
-        )
+        assert 0 < len(made.encode("utf-8")) <= 200
+        assert "/" not in made
+        assert "\\" not in made
+        assert made not in (".", "..")
+        assert not any(ord(character) < 32 for character in made)
         assert printable(text).isprintable()
     if unicodedata.normalize("NFC", one) != unicodedata.normalize("NFC", two):
         assert file_name(one) != file_name(two)

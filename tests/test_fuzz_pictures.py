@@ -686,7 +686,8 @@ def test_every_fourth_hostile_picture_is_decoded_or_named_within_its_bounds(worl
 def test_a_folder_of_hostile_pictures_is_checked_in_one_go(world):
     home = spread(world.fresh(), hostile_pictures()[::12] + hostile_pictures()[-30:])
     outcome = run_checked(world, ["check", home, "--quiet"])
-    assert outcome.code == 2 and "errors" in outcome.out
+    assert outcome.code == 2
+    assert "errors" in outcome.out
 
 
 def test_a_folder_of_hostile_pictures_is_not_painted_from(world):

@@ -84,7 +84,8 @@ def test_every_photograph_visits_every_other_class_once(kind, classes, shots):
     assert all(row.prompts == ((f"a photo of a kind {row.label.index(1)}", 1.0),) for row in rows)
     assert set(Counter(target for _, target in visits).values()) == {(classes - 1) * shots}
     again = fitted.plan(real, Budget(2 * (classes - 1)), 0)
-    assert again[: len(rows)] == rows and len({(row.seed, row.group) for row in again}) == 2 * len(visits)
+    assert again[: len(rows)] == rows
+    assert len({(row.seed, row.group) for row in again}) == 2 * len(visits)
 
 
 def test_a_small_budget_favours_no_class():
@@ -106,7 +107,9 @@ def test_a_class_that_is_asked_for_is_painted_over_others():
         genie(backbone=backbone, guidance_scale=1.0).fit(real).plan(real, Budget(per_class={"kind 1": 12}), 0)
     )
     sources = {int(real.targets[real.index([row.inputs[0][0]])[0]]) for row in rows}
-    assert len(rows) == 12 and {row.label for row in rows} == {(0.0, 1.0, 0.0)} and sources == {0, 2}
+    assert len(rows) == 12
+    assert {row.label for row in rows} == {(0.0, 1.0, 0.0)}
+    assert sources == {0, 2}
 
 
 def test_the_painted_image_shows_the_target():
@@ -123,10 +126,8 @@ def test_levels_of_a_group_share_their_noise_and_their_target():
     rows = genie_ada(backbone=backbone).fit(real).plan(real, Budget(2), 0)
     for start in range(0, len(rows), 5):
         members = rows[start : start + 5]
-        assert (
-            len({(row.seed, row.group, row.label, row.inputs, row.round) for row in members}) == 1
-            and len({row.id for row in members}) == 5
-        )
+        assert len({(row.seed, row.group, row.label, row.inputs, row.round) for row in members}) == 1
+        assert len({row.id for row in members}) == 5
         assert [row.settings["strength"] for row in members] == [0.5, 0.6, 0.7, 0.8, 0.9]
 
 
@@ -144,9 +145,8 @@ def test_constructed_features_keep_the_level_after_the_jump(plane, order):
     decisions = LargestStep().select(
         [rows[place] for place in order], [images[place] for place in order], real, studio()
     )
-    assert [decision.keep for decision in decisions] == [
-        place == 3 for place in order
-    ] and "at 0.8" in decisions[0].reason
+    assert [decision.keep for decision in decisions] == [place == 3 for place in order]
+    assert "at 0.8" in decisions[0].reason
 
 
 def test_projections_are_those_of_the_published_rule(plane):
@@ -214,11 +214,10 @@ def test_one_image_of_each_group_is_in_the_set(tmp_path):
         real, tmp_path / "work"
     )
     made = synthesize(fitted, real, tmp_path / "set", Budget(2), seed=0, progress=False)
-    assert made.counts() == {"square": 6.0, "bar": 4.0} and len({info["group"] for info in made.info}) == 10
-    assert (
-        all("share of the way to its class" in info["reason"] for info in made.info)
-        and len(list((tmp_path / "work" / "features").iterdir())) == 1
-    )
+    assert made.counts() == {"square": 6.0, "bar": 4.0}
+    assert len({info["group"] for info in made.info}) == 10
+    assert all("share of the way to its class" in info["reason"] for info in made.info)
+    assert len(list((tmp_path / "work" / "features").iterdir())) == 1
 
 
 def test_settings_change_the_rows_they_should():
@@ -230,12 +229,11 @@ def test_settings_change_the_rows_they_should():
             for row in genie_ada(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)
         }
 
-    assert (
-        not rows() & rows(forward=True)
-        and not rows() & rows(strengths=(0.5, 0.9))
-        and rows() == rows(use=replace(genie().use, replace=0.1))
-    )
-    assert genie().use.word == "append" and genie(strengths=0.6).start.strengths == (0.6,)
+    assert not rows() & rows(forward=True)
+    assert not rows() & rows(strengths=(0.5, 0.9))
+    assert rows() == rows(use=replace(genie().use, replace=0.1))
+    assert genie().use.word == "append"
+    assert genie(strengths=0.6).start.strengths == (0.6,)
 
 
 def test_one_class_or_a_level_of_zero_is_refused():

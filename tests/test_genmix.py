@@ -116,9 +116,8 @@ def test_the_share_is_the_partners():
     black, white, labels = torch.zeros(1000, 3, 2, 2), torch.ones(1000, 3, 2, 2), torch.eye(2)[[0] * 1000]
     for mixer in (GenMix(), GenMix(partners="synthetic")):
         mixed, soft = mixer.mix(black, labels, white, labels.flip(1), range(1000))
-        assert torch.allclose(mixed[:, 0, 0, 0], partner_shares(range(1000)), atol=1e-6) and torch.allclose(
-            soft[:, 1], mixed[:, 0, 0, 0]
-        )
+        assert torch.allclose(mixed[:, 0, 0, 0], partner_shares(range(1000)), atol=1e-6)
+        assert torch.allclose(soft[:, 1], mixed[:, 0, 0, 0])
         assert 0.45 < (mixed[:, 0, 0, 0] < 0.1).float().mean() < 0.55
 
 
@@ -130,7 +129,8 @@ def test_share_zero_is_the_photograph_and_share_one_the_partner():
     labels = torch.eye(2)
     assert torch.allclose(GenMix(alpha=1e-9).mix(first, labels, second, labels.flip(1), [1, 2])[0], first)
     ends = GenMix(alpha=1e9).mix(first, labels, second, labels.flip(1), [1, 2])
-    assert torch.allclose(ends[0], second, atol=1e-6) and torch.allclose(ends[1], labels.flip(1), atol=1e-6)
+    assert torch.allclose(ends[0], second, atol=1e-6)
+    assert torch.allclose(ends[1], labels.flip(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"alpha": -1}, {"partners": "slots"}])
@@ -165,22 +165,19 @@ def test_slots_show_photographs_and_are_those_of_the_baseline():
 )
 def test_the_share_of_synthetic_partners(mixer, share):
     plan = table(**mixer)
-    assert (
-        abs(plan.partner.str.startswith("synthetic:").mean() - share) < 0.05
-        and (plan.partner != plan.shown).all()
-    )
+    assert abs(plan.partner.str.startswith("synthetic:").mean() - share) < 0.05
+    assert (plan.partner != plan.shown).all()
 
 
 def test_partners_of_one_kind_come_alike_unless_they_have_weights():
     plan = table(400, partners="synthetic")
     counts = plan.partner.value_counts()
-    assert len(counts) == 8 and counts.min() > 0.8 * counts.mean()
+    assert len(counts) == 8
+    assert counts.min() > 0.8 * counts.mean()
     weighted = dataclasses.replace(MADE, info=[{"weight": weight} for weight in (0, 0, 3, 0, 1, 0, 0, 0)])
     shares = table(400, synthetic=weighted, partners="synthetic").partner.value_counts(normalize=True)
-    assert (
-        set(shares.index) == {"synthetic:row2", "synthetic:row4"}
-        and abs(shares["synthetic:row2"] - 0.75) < 0.04
-    )
+    assert set(shares.index) == {"synthetic:row2", "synthetic:row4"}
+    assert abs(shares["synthetic:row2"] - 0.75) < 0.04
 
 
 def test_same_class_pairs():
@@ -205,11 +202,9 @@ def test_same_class_with_several_labels():
         .groupby("shown")
         .partner.agg(lambda column: set(column.dropna()))
     )
-    assert (
-        plan["real:scan0"] == {"synthetic:row1", "synthetic:row2"}
-        and plan["real:scan1"] == {"synthetic:row0", "synthetic:row2"}
-        and plan["real:scan3"] == set()
-    )
+    assert plan["real:scan0"] == {"synthetic:row1", "synthetic:row2"}
+    assert plan["real:scan1"] == {"synthetic:row0", "synthetic:row2"}
+    assert plan["real:scan3"] == set()
 
 
 def test_one_share_per_batch():
@@ -218,9 +213,8 @@ def test_one_share_per_batch():
         .plan(0)
         .rows
     )
-    assert [len({row.mix_weight for row in plan[start : start + 3]}) for start in (0, 3)] == [1, 1] and plan[
-        0
-    ].mix_weight != plan[3].mix_weight
+    assert [len({row.mix_weight for row in plan[start : start + 3]}) for start in (0, 3)] == [1, 1]
+    assert plan[0].mix_weight != plan[3].mix_weight
     trained = train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(per_batch=True)))
     assert trained.shown["mixed"] == 12
     with pytest.raises(GenaugError, match="batch_size"):
@@ -259,11 +253,9 @@ def test_the_control_trains_on_photographs_alone_with_equal_updates():
             ("genmix", MADE, Showing(Partners(), GenMix())),
         )
     }
-    assert (
-        {fed["updates"] for fed in arms.values()} == {4}
-        and arms["control"]["synthetic_partners"] == 0 < arms["genmix"]["synthetic_partners"]
-        and arms["genmix"]["synthetic"] == 0
-    )
+    assert {fed["updates"] for fed in arms.values()} == {4}
+    assert arms["control"]["synthetic_partners"] == 0 < arms["genmix"]["synthetic_partners"]
+    assert arms["genmix"]["synthetic"] == 0
     assert (
         train_classifier(REAL, MADE, QUICK, Showing(Partners(), GenMix(), DRW(start=0.0))).shown["mixed"]
         == 12
@@ -272,7 +264,8 @@ def test_the_control_trains_on_photographs_alone_with_equal_updates():
 
 def test_other_uses_can_take_partners_from_the_pool():
     plan = epoch_plan(0, REAL, MADE, showing=Showing(Append(), GenMix())).rows
-    assert any(row.shown.startswith("synthetic:") for row in plan) and all(row.partner for row in plan)
+    assert any(row.shown.startswith("synthetic:") for row in plan)
+    assert all(row.partner for row in plan)
 
 
 # ---------------------------------------------------------------- the set written out
@@ -284,17 +277,13 @@ def test_a_mixed_set_names_both_parents_and_what_they_were_made_of():
         mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=1),
         mixed_set(REAL, MADE, GenMix(partners="synthetic"), seed=2),
     )
-    assert (
-        made.sha256 == again.sha256 != other.sha256
-        and made.ids == again.ids
-        and np.allclose(made.labels.sum(1), 1)
-    )
+    assert made.sha256 == again.sha256 != other.sha256
+    assert made.ids == again.ids
+    assert np.allclose(made.labels.sum(1), 1)
     for place in range(len(made)):
         (first, one), (second, two) = made.info[place]["parents"]
-        assert (
-            abs(one + two - 1) < 1e-6
-            and abs(sum(share for _, share in made.info[place]["sources"]) - 1) < 1e-6
-        )
+        assert abs(one + two - 1) < 1e-6
+        assert abs(sum(share for _, share in made.info[place]["sources"]) - 1) < 1e-6
         expected = one * REAL.image(first).astype(float) + two * MADE.image(second)
         assert np.abs(made.image(place) - expected).max() <= 0.51
         assert [name for name, _ in made.info[place]["sources"]] == [
@@ -317,15 +306,15 @@ def test_an_image_from_noise_says_what_its_model_saw():
     noise = dataclasses.replace(MADE, info=[{"sources": [], "fitted_on": REAL.fingerprint()}] * 8)
     made = mixed_set(REAL, noise, GenMix(partners="synthetic"))
     assert all(info["fitted_on"] == REAL.fingerprint() and len(info["sources"]) == 1 for info in made.info)
-    assert {row.check for row in audit(made, REAL) if row.passed is False} <= {
-        "no_training_copy"
-    } and ancestors(noise, "row0", 0.5)["sources"] == []
+    assert {row.check for row in audit(made, REAL) if row.passed is False} <= {"no_training_copy"}
+    assert ancestors(noise, "row0", 0.5)["sources"] == []
 
 
 def test_grey_photographs_stay_grey_and_several_passes_are_more():
     grey = make([0, 1, 2], "grey", channels=1)
     made = mixed_set(grey, MADE, passes=2)
-    assert made.image(0).shape == (8, 8, 1) and len(made) == 6
+    assert made.image(0).shape == (8, 8, 1)
+    assert len(made) == 6
 
 
 # ---------------------------------------------------------------- arms
@@ -338,12 +327,11 @@ def test_arms_with_genmix():
         1,
         "synthetic",
         1,
-    ) and arm.augmenter.name == "textual-inversion"
-    assert (
-        arm.text == parse_methods(arm.text)[0]
-        and make_arm("genmix@same_class=true").mixer.same_class
-        and isinstance(make_arm("genmix").mixer, Mixer)
     )
+    assert arm.augmenter.name == "textual-inversion"
+    assert arm.text == parse_methods(arm.text)[0]
+    assert make_arm("genmix@same_class=true").mixer.same_class
+    assert isinstance(make_arm("genmix").mixer, Mixer)
     assert (
         arm.augmenter.num_inference_steps,
         arm.augmenter.guidance_scale,
@@ -368,7 +356,8 @@ def test_a_multi_label_comparison_reaches_the_set_through_the_mixer():
 
 def test_the_two_specificities_differ_where_other_classes_are_mixed_up():
     rates = class_rates(np.array([[3, 1, 0], [1, 2, 0], [1, 0, 3]]))
-    assert rates["specificity"].tolist() == [5 / 7, 7 / 8, 1.0] and rates["specificity_alt"].tolist() == [
+    assert rates["specificity"].tolist() == [5 / 7, 7 / 8, 1.0]
+    assert rates["specificity_alt"].tolist() == [
         5 / 7,
         6 / 8,
         5 / 7,
@@ -378,18 +367,15 @@ def test_the_two_specificities_differ_where_other_classes_are_mixed_up():
         table = draw.integers(0, 9, (4, 4)) + np.eye(4, dtype=int)
         rates, others = class_rates(table), table.sum() - table.sum(1)
         errors = table.sum() - np.trace(table)
-        assert np.isclose(((1 - rates["specificity"]) * others).sum(), errors) and np.isclose(
-            ((1 - rates["specificity_alt"]) * others).sum(), 3 * errors
-        )
+        assert np.isclose(((1 - rates["specificity"]) * others).sum(), errors)
+        assert np.isclose(((1 - rates["specificity_alt"]) * others).sum(), 3 * errors)
     rows = {
         (row.metric, row.part): row
         for row in evaluate(np.eye(3)[[0, 1, 1]], np.eye(3)[[0, 1, 2]], "single", "abc")
     }
-    assert (
-        rows["specificity_alt", "class=a"].value == 0.5
-        and rows["specificity", "class=a"].value == 1.0
-        and rows["specificity_alt", "class=a"].n == 2
-    )
+    assert rows["specificity_alt", "class=a"].value == 0.5
+    assert rows["specificity", "class=a"].value == 1.0
+    assert rows["specificity_alt", "class=a"].n == 2
 
 
 @pytest.mark.parametrize("hits, count", [(0, 30), (10, 30), (30, 30), (149, 307)])
@@ -410,12 +396,12 @@ def test_manifold_scores_and_borders():
     draw = np.random.default_rng(0)
     real, made = draw.normal(size=(80, 2)), draw.normal(size=(60, 2)) * 0.05
     precision, recall = manifold_scores(real, made)
-    assert precision == 1.0 and recall < 0.2 and manifold_scores(made, real) == (recall, precision)
+    assert precision == 1.0
+    assert recall < 0.2
+    assert manifold_scores(made, real) == (recall, precision)
     classes = (real[:, 0] > 0).astype(int)
-    assert (
-        boundary_coverage(np.array([[0.0, 0.0]]), real, classes, 10) == 1
-        and boundary_coverage(np.array([[9.0, 0.0]]), real, classes, 5) == 0
-    )
+    assert boundary_coverage(np.array([[0.0, 0.0]]), real, classes, 10) == 1
+    assert boundary_coverage(np.array([[9.0, 0.0]]), real, classes, 5) == 0
     for call in (
         lambda: manifold_scores(real[:3], made),
         lambda: boundary_coverage(real, real[:3], classes[:3], 5),
@@ -430,9 +416,11 @@ def test_manifold_scores_and_borders():
 def test_early_stopping_keeps_the_best_epoch_and_the_account():
     preset = dataclasses.replace(QUICK, updates=40, patience=2)
     trained = train_classifier(REAL, None, preset, validation=MADE)
-    assert trained.shown["updates"] == len(trained.losses) <= 40 and trained.shown["updates"] % 2 == 0
+    assert trained.shown["updates"] == len(trained.losses) <= 40
+    assert trained.shown["updates"] % 2 == 0
     whole = train_classifier(REAL, None, dataclasses.replace(preset, patience=None), validation=MADE)
-    assert whole.shown["updates"] == 40 and trained.losses == whole.losses[: len(trained.losses)]
+    assert whole.shown["updates"] == 40
+    assert trained.losses == whole.losses[: len(trained.losses)]
     with pytest.raises(GenaugError, match="validation"):
         train_classifier(REAL, None, preset)
 
@@ -441,11 +429,9 @@ def test_the_validation_part_is_real_and_apart():
     question = Comparison(("original",), "lesions", shots=None, splits=(0,), draws=True)
     split = make_split(question, {}, 0)
     assert [len(part) for part in (split.train, split.validation, split.test)] == [681, 302, 307]
-    assert (
-        not {*split.train.ids} & {*split.validation.ids}
-        and not {*split.validation.ids} & {*split.test.ids}
-        and set(split.validation.origins) == {"real"}
-    )
+    assert not {*split.train.ids} & {*split.validation.ids}
+    assert not {*split.validation.ids} & {*split.test.ids}
+    assert set(split.validation.origins) == {"real"}
 
 
 # ---------------------------------------------------------------- maps and patches
@@ -455,11 +441,9 @@ def test_maps_are_seeded_and_leave_random_state_alone():
     state = np.random.get_state()[1].copy()
     parts = [np.random.default_rng(place).normal(size=(20, 5)) for place in range(2)]
     one, two = embed_together(parts, 0), embed_together(parts, 0)
-    assert (
-        [part.shape for part in one] == [(20, 2)] * 2
-        and all(np.array_equal(*pair) for pair in zip(one, two))
-        and (np.random.get_state()[1] == state).all()
-    )
+    assert [part.shape for part in one] == [(20, 2)] * 2
+    assert all(np.array_equal(*pair) for pair in zip(one, two))
+    assert (np.random.get_state()[1] == state).all()
     with pytest.raises(GenaugError):
         embed_together([np.zeros((3, 2))])
 
@@ -474,11 +458,10 @@ def test_points_survive_their_file_and_mixed_images_have_their_largest_label(tmp
     mixed = mixed_set(REAL, MADE)
     write_points(map_points("a", {"real": REAL, "genmix": mixed}, network), tmp_path / "deep" / "points.csv")
     points = read_points(tmp_path / "deep" / "points.csv")
-    assert (
-        list(points[points.set == "genmix"]["class"])
-        == [mixed.class_names[index] for index in mixed.labels.argmax(1)]
-        and len(read_points(tmp_path / "none.csv")) == 0
-    )
+    assert list(points[points.set == "genmix"]["class"]) == [
+        mixed.class_names[index] for index in mixed.labels.argmax(1)
+    ]
+    assert len(read_points(tmp_path / "none.csv")) == 0
 
 
 @pytest.mark.parametrize("broken", [np.zeros((4, 4, 3)), np.full((4, 4), np.nan)])
@@ -550,35 +533,31 @@ def test_gains_are_paired_by_run_and_leaning_leaves_out_what_did_not_run():
         {"a": 80, "b": 10, "c": 10},
     )
     lost = [(lean[truth == index] != index).mean() for index in range(3)]
-    assert (
-        list(table.index) == ["photographs", "GenMix"]
-        and table.loc["photographs", "accuracy"] == "100.0"
-        and table.loc["GenMix", "answers a"] == f"{100 * (lean == 0).mean():.0f}"
-    )
-    assert table.loc["GenMix", "accuracy"].startswith(f"-{100 * (lean != truth).mean():.1f} [") and table.loc[
-        "GenMix", "at training shares"
-    ].startswith(f"-{10 * (lost[1] + lost[2]):.1f} [")
+    assert list(table.index) == ["photographs", "GenMix"]
+    assert table.loc["photographs", "accuracy"] == "100.0"
+    assert table.loc["GenMix", "answers a"] == f"{100 * (lean == 0).mean():.0f}"
+    assert table.loc["GenMix", "accuracy"].startswith(f"-{100 * (lean != truth).mean():.1f} [")
+    assert table.loc["GenMix", "at training shares"].startswith(f"-{10 * (lost[1] + lost[2]):.1f} [")
     runs = pd.DataFrame(
         {"x": [0.5, 0.7, 0.6], "y": [0.4, 0.5, np.nan]},
         index=pd.MultiIndex.from_tuples([(0, 0), (1, 0), (2, 0)], names=["split", "seed"]),
     )
-    assert (
-        gain_text(runs, "x", "y").startswith("+15.0 [")
-        and gain_text(runs.iloc[:1], "x", "y") == "+10.0"
-        and gain_text(runs, "x", "z") == ""
-    )
+    assert gain_text(runs, "x", "y").startswith("+15.0 [")
+    assert gain_text(runs.iloc[:1], "x", "y") == "+10.0"
+    assert gain_text(runs, "x", "z") == ""
 
 
 def test_blends_of_one_class():
     blends = {share: same_class_blends(REAL, share, 2) for share in (0.0, 0.5, 1.0)}
-    assert blends[0.0].sha256 == REAL.sha256 and all(
+    assert blends[0.0].sha256 == REAL.sha256
+    assert all(
         images.ids == REAL.ids and np.array_equal(images.labels, REAL.labels) for images in blends.values()
     )
     for place in range(len(REAL)):
         partner = REAL.sha256.index(blends[1.0].sha256[place])
-        assert REAL.targets[partner] == REAL.targets[place] and (
-            partner != place or place == 5
-        )  # the only one of its class stays
+        # the only one of its class stays
+        assert REAL.targets[partner] == REAL.targets[place]
+        assert partner != place or place == 5
         mean = (REAL.image(place).astype(float) + REAL.image(partner)) / 2
         assert np.abs(blends[0.5].image(place) - mean).max() <= 0.51
 
@@ -586,11 +565,9 @@ def test_blends_of_one_class():
 def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
     blind = type("Blind", (), {"predict": lambda self, images: np.eye(3)[np.zeros(len(images), int)]})()
     rows = blend_rows(REAL, blind, (0.0, 0.5))
-    assert (
-        len(rows) == 18
-        and {value for _, part, value, _ in rows if part.endswith("pred=a")} == {1.0}
-        and {n for _, part, _, n in rows if "true=b" in part} == {2}
-    )
+    assert len(rows) == 18
+    assert {value for _, part, value, _ in rows if part.endswith("pred=a")} == {1.0}
+    assert {n for _, part, _, n in rows if "true=b" in part} == {2}
     question = dataclasses.replace(
         executed("genmix_alpha_and_ratio", scale="hour")["ask"]("hour"), table="genmix_blends", splits=(100,)
     )
@@ -608,11 +585,9 @@ def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
     ask()
     written = (tmp_path / "rows.csv").read_text()
     ask()
-    assert (
-        (tmp_path / "rows.csv").read_text() == written
-        and written.count("judge_answers") == 9
-        and ",100,validation," in written
-    )
+    assert (tmp_path / "rows.csv").read_text() == written
+    assert written.count("judge_answers") == 9
+    assert ",100,validation," in written
 
 
 @pytest.mark.parametrize("draws", [True, False])
@@ -655,11 +630,9 @@ def test_the_judge_is_asked_about_photographs_it_has_not_seen(draws, tmp_path, m
         lambda sets, folder, pool=None: taught.append((pool or sets["train"]).ids) or evaluators,
     )
     fill_blends(question, "anything", tmp_path / "rows.csv", tmp_path, (0.0,))
-    assert (
-        len(asked) == 1
-        and not set(asked[0]) & set(taught[0])
-        and asked[0] == sets["train" if draws else "val"].ids
-    )
+    assert len(asked) == 1
+    assert not set(asked[0]) & set(taught[0])
+    assert asked[0] == sets["train" if draws else "val"].ids
 
 
 def test_the_comparisons_device_reaches_the_generators(tmp_path):
@@ -669,13 +642,10 @@ def test_the_comparisons_device_reaches_the_generators(tmp_path):
         for device in ("cpu", "cuda")
     )
     made = [bench.arm("dcgan").augmenter for bench in (here, there)]
-    assert [augmenter.device for augmenter in made] == ["cpu", "cuda"] and made[0].fingerprint() == made[
-        1
-    ].fingerprint()
-    assert (
-        there.arm("dcgan@device=cpu").augmenter.device == "cpu"
-        and there.arm("smote").augmenter.name == "smote"
-    )
+    assert [augmenter.device for augmenter in made] == ["cpu", "cuda"]
+    assert made[0].fingerprint() == made[1].fingerprint()
+    assert there.arm("dcgan@device=cpu").augmenter.device == "cpu"
+    assert there.arm("smote").augmenter.name == "smote"
 
 
 # ---------------------------------------------------------------- the tables at paper scale
@@ -696,14 +666,12 @@ def liver():
 def test_the_papers_rows_ratios_and_updates(liver):
     space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
     (question,) = space["questions"]
-    assert (
-        not question.draws
-        and question.classifier.partition("@")[0] == "genmix_vgg16"
-        and classifier_preset(question.classifier) == training_preset("genmix_vgg16")
-        and len(question.methods) == 23
-        and question.repeats == (0, 1)
-        and len(question.splits) == 3
-    )
+    assert not question.draws
+    assert question.classifier.partition("@")[0] == "genmix_vgg16"
+    assert classifier_preset(question.classifier) == training_preset("genmix_vgg16")
+    assert len(question.methods) == 23
+    assert question.repeats == (0, 1)
+    assert len(question.splits) == 3
     preset = classifier_preset(question.classifier, question.classifier_weights, question.updates)
     assert (preset.network, preset.epochs, preset.batch_size, preset.learning_rate, preset.patience) == (
         "vgg16",
@@ -716,17 +684,13 @@ def test_the_papers_rows_ratios_and_updates(liver):
     counts = {}
     for title, (name, copies) in space["GENERATORS"].items():
         counts[title] = [Budget(copies=copies).wanted(liver)[index] for index in range(3)]
-    assert counts["StyleGAN"] == [288, 46, 118] and all(
-        counts[title] == [433, 70, 178] for title in ("DCGAN", "Textual inversion", "Diffusion model")
-    )
-    assert abs(sum(counts["StyleGAN"]) / (681 + sum(counts["StyleGAN"])) - 0.4) < 0.002 and Budget(
-        fill=True
-    ).wanted(liver) == {0: 0, 1: 363, 2: 255}
+    assert counts["StyleGAN"] == [288, 46, 118]
+    assert all(counts[title] == [433, 70, 178] for title in ("DCGAN", "Textual inversion", "Diffusion model"))
+    assert abs(sum(counts["StyleGAN"]) / (681 + sum(counts["StyleGAN"])) - 0.4) < 0.002
+    assert Budget(fill=True).wanted(liver) == {0: 0, 1: 363, 2: 255}
     printed = pd.read_csv(ROOT / "nbs" / "results" / "paper" / "genmix_lesions.csv")
-    assert (
-        list(dict.fromkeys(printed.method)) == list(space["rows_of"]("paper").values())[:11]
-        and len(printed) == 88
-    )
+    assert list(dict.fromkeys(printed.method)) == list(space["rows_of"]("paper").values())[:11]
+    assert len(printed) == 88
 
 
 def test_updates_do_not_depend_on_the_generator(liver):
@@ -739,22 +703,19 @@ def test_updates_do_not_depend_on_the_generator(liver):
     ):
         schedule = TrainingSchedule(liver, synthetic, 0, Showing(training_use(use), mixer), batch_size=8)
         run = TrainingRun(type("Trained", (), {"preset": QUICK})(), schedule, None, 8, 170)
-        assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4 and run.account()[
-            "rows"
-        ] == 1360
+        assert [len(run.rows(update)) for update in (0, 84, 85, 169)] == [8] * 4
+        assert run.account()["rows"] == 1360
 
 
 def test_tables_ask_for_what_they_say():
     for name in TABLES:
         spaces = {scale: executed(name, scale=scale) for scale in ("seconds", "hour")}
         hour = spaces["hour"]["ask"]("hour")
-        assert (
-            hour.draws
-            and hour.shots is None
-            and hour.updates == 600
-            and len(hour.splits) == 3
-            and hour.table == name
-        )
+        assert hour.draws
+        assert hour.shots is None
+        assert hour.updates == 600
+        assert len(hour.splits) == 3
+        assert hour.table == name
         assert (hour.condition, hour.splits) == (
             ("validation", (100, 101, 102)) if name == "genmix_alpha_and_ratio" else ("natural", (0, 1, 2))
         )
@@ -774,12 +735,10 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
     rows, points = [], []
     space = executed("genmix_lesions", scale="hour")
     longer = space["ask_longer"]("hour")
-    assert (
-        longer.updates == 2400
-        and len(longer.methods) == 13
-        and set(longer.methods) < set(question.methods)
-        and longer.splits == question.splits
-    )
+    assert longer.updates == 2400
+    assert len(longer.methods) == 13
+    assert set(longer.methods) < set(question.methods)
+    assert longer.splits == question.splits
     for one, arm in [(one, arm) for one in (question, longer) for arm in one.methods]:
         for split in question.splits:
             for seed in question.repeats:
@@ -815,23 +774,22 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
         executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
     text = text.getvalue()
     parts = text[text.index("scale hour: accuracy, points") :]
-    assert "scale hour: complete" in text and "85.6 | 50.0" in text and "33-67" in text
+    assert "scale hour: complete" in text
+    assert "85.6 | 50.0" in text
+    assert "33-67" in text
     assert (
         next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip()
         == "+0.0 [+0.0, +0.0]"
     )
     assert "scale hour, 4 times the updates: macro_f1, points" in parts
-    assert (
-        "+10.0 [+10.0, +10.0]" in parts
-        and "-5.0 [-5.0, -5.0]" in parts
-        and "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
-    )
+    assert "+10.0 [+10.0, +10.0]" in parts
+    assert "-5.0 [-5.0, -5.0]" in parts
+    assert "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
 
 
 def test_the_study_knows_what_it_lacks(tmp_path):
     question = executed("genmix_tsne", scale="hour")["ask"]("hour")
-    assert (
-        unstudied(question, tmp_path / "none.csv")
-        == [(split, arm) for split in (0, 1, 2) for arm in question.methods]
-        and len(question.methods) == 4
-    )
+    assert unstudied(question, tmp_path / "none.csv") == [
+        (split, arm) for split in (0, 1, 2) for arm in question.methods
+    ]
+    assert len(question.methods) == 4

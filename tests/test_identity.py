@@ -195,7 +195,8 @@ def test_nothing_leaks_where_nothing_leaked(tmp_path, names):
     out = dreamt(folders(tmp_path / "photos", names), tmp_path / "out")
     header = read_plan(out).header
     real, why = photographs_of(out, header["sources"], json.loads((out / ".genaug" / "run.json").read_text()))
-    assert real is not None and why == ""
+    assert real is not None
+    assert why == ""
     assert failures(audit(open_synthetic(out), real, header=header)) == []
     page = write_report(out).read_text(encoding="utf-8")
     assert "Made by a model fitted on another set" not in page

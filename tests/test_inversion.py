@@ -119,7 +119,8 @@ def test_fixed_point_undoes_the_sampler(steps):
                 .max()
             )
         )
-    assert errors[0] > 1.5 * errors[1] > 1.5 * errors[2] and errors[3] < 1e-12
+    assert errors[0] > 1.5 * errors[1] > 1.5 * errors[2]
+    assert errors[3] < 1e-12
 
 
 def test_fixed_point_also_helps_a_network():
@@ -141,7 +142,8 @@ def test_fixed_point_also_helps_a_network():
                 .sqrt()
             )
         )
-    assert errors[0] > 1.5 * errors[1] and errors[1] > 1.5 * errors[2]
+    assert errors[0] > 1.5 * errors[1]
+    assert errors[1] > 1.5 * errors[2]
 
 
 def test_order_one_towards_the_exact_flow():
@@ -157,7 +159,8 @@ def test_order_one_towards_the_exact_flow():
             callback=lambda state: seen.update({state["timestep"]: state["latents"]}),
         )
         errors[steps] = float((seen[901] - gaussian_flow(model, clean, -1, 901, 1)).square().mean().sqrt())
-    assert 1.8 < errors[50] / errors[100] < 2.2 and 1.8 < errors[100] / errors[200] < 2.2
+    assert 1.8 < errors[50] / errors[100] < 2.2
+    assert 1.8 < errors[100] / errors[200] < 2.2
 
 
 def test_v_prediction_is_inverted_like_epsilon_and_better_than_by_diffusers():
@@ -207,7 +210,8 @@ def test_guidance_is_per_row_and_off_by_default():
         invert(model, clean, condition),
         invert(model, clean, condition, settings=InversionSettings(guidance_scale=[1.0, 3.0])),
     )
-    assert torch.allclose(plain[0], guided[0]) and not torch.allclose(plain[1], guided[1], atol=1e-2)
+    assert torch.allclose(plain[0], guided[0])
+    assert not torch.allclose(plain[1], guided[1], atol=1e-2)
 
 
 def test_batch_size_does_not_matter():
@@ -247,20 +251,20 @@ def test_cache_returns_what_was_computed_and_computes_once(tmp_path):
         model.embed(["day"] * 4),
         settings=InversionSettings(fixed_point_iterations=1),
     )
-    assert torch.allclose(first, direct, atol=1e-6) and pool.computed == 3
+    assert torch.allclose(first, direct, atol=1e-6)
+    assert pool.computed == 3
     files = sorted(tmp_path.rglob("*.safetensors"))
     stamps = [file.stat().st_mtime_ns for file in files]
     again = InversionPool(tmp_path)
-    assert (
-        torch.equal(
-            again.get(
-                model, real, [2, 0, 2, 1], ["day"] * 4, settings=InversionSettings(fixed_point_iterations=1)
-            ),
-            first,
-        )
-        and again.computed == 0
+    assert torch.equal(
+        again.get(
+            model, real, [2, 0, 2, 1], ["day"] * 4, settings=InversionSettings(fixed_point_iterations=1)
+        ),
+        first,
     )
-    assert [file.stat().st_mtime_ns for file in files] == stamps and len(files) == 3
+    assert again.computed == 0
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    assert len(files) == 3
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
     assert pool.get(model, real, [], "day").shape == (0, 1, 4, 4)
 
@@ -268,10 +272,8 @@ def test_cache_returns_what_was_computed_and_computes_once(tmp_path):
 def test_memory_only_pool(tmp_path):
     pool = InversionPool(None)
     first = pool.get(toy(torch.float32), photographs(), [0, 1], "day")
-    assert (
-        torch.equal(pool.get(toy(torch.float32), photographs(), [1, 0], "day"), first[[1, 0]])
-        and pool.computed == 2
-    )
+    assert torch.equal(pool.get(toy(torch.float32), photographs(), [1, 0], "day"), first[[1, 0]])
+    assert pool.computed == 2
 
 
 def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
@@ -288,19 +290,21 @@ def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
     one, two, none = (
         pool.get(backbone, real, [0], prompt, concept, settings) for concept in (cat, dog, None)
     )
-    assert pool.computed == 3 and len(list(tmp_path.rglob("*.safetensors"))) == 3
+    assert pool.computed == 3
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
     assert (
         min((one - two).abs().max(), (one - none).abs().max()) > 1e-3
     )  # the latents do differ: sharing would be wrong
     again = InversionPool(tmp_path)
-    assert (
-        torch.equal(again.get(backbone, real, [0], prompt, Concept([3.0] * 16 + [-3.0] * 16), settings), one)
-        and again.computed == 0
+    assert torch.equal(
+        again.get(backbone, real, [0], prompt, Concept([3.0] * 16 + [-3.0] * 16), settings), one
     )
+    assert again.computed == 0
     # a concept attached outside counts as well
     with backbone.using(cat):
         inside = again.get(backbone, real, [0], prompt, settings=settings)
-    assert again.computed == 1 and torch.allclose(inside, one, atol=1e-5)
+    assert again.computed == 1
+    assert torch.allclose(inside, one, atol=1e-5)
 
 
 def pool_key(backbone, image, prompt, *rest):
@@ -344,7 +348,8 @@ def test_a_changed_photograph_or_network_is_inverted_again(tmp_path):
     with torch.no_grad():
         backbone.unet.conv_out.bias.add_(0.5)  # as a trainer would
     after = pool.get(backbone, real, ["0.png"], "a", settings=InversionSettings(5))
-    assert pool.computed == 3 and (after - before).abs().max() > 0.05
+    assert pool.computed == 3
+    assert (after - before).abs().max() > 0.05
 
 
 def test_damaged_and_swapped_files_are_not_used(tmp_path):
@@ -362,7 +367,8 @@ def test_damaged_and_swapped_files_are_not_used(tmp_path):
     ):
         files[0].write_bytes(damage)
         pool = InversionPool(tmp_path)
-        assert torch.equal(pool.get(model, real, [0, 1], "day"), truth) and pool.computed == 1
+        assert torch.equal(pool.get(model, real, [0, 1], "day"), truth)
+        assert pool.computed == 1
         assert files[0].read_bytes() == contents[0]  # and repaired
 
 
@@ -371,9 +377,9 @@ def test_half_precision_storage_is_the_same_from_cache_and_fresh(tmp_path):
     fresh = InversionPool(tmp_path, torch.float16).get(model, real, [0, 1], "day")
     cached = InversionPool(tmp_path, torch.float16).get(model, real, [0, 1], "day")
     full = InversionPool(None).get(model, real, [0, 1], "day")
-    assert (
-        torch.equal(fresh, cached) and fresh.dtype == torch.float32 and 0 < (fresh - full).abs().max() < 2e-3
-    )
+    assert torch.equal(fresh, cached)
+    assert fresh.dtype == torch.float32
+    assert 0 < (fresh - full).abs().max() < 2e-3
     with pytest.raises(GenaugError, match="float16"):
         InversionPool(None, torch.float64)
 
@@ -402,9 +408,8 @@ def test_statistics_of_known_vectors():
     result = pool_statistics(latents)
     assert "2 of 3 pairs" in result["findings"][0].message
     assert torch.allclose(result["norm"], torch.tensor([3.0, 4.0, 18**0.5], dtype=torch.float64))
-    assert torch.allclose(result["angle"], torch.tensor([90.0, 45.0, 45.0], dtype=torch.float64)) and result[
-        "pair"
-    ].tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert torch.allclose(result["angle"], torch.tensor([90.0, 45.0, 45.0], dtype=torch.float64))
+    assert result["pair"].tolist() == [[0, 1], [0, 2], [1, 2]]
     within = pool_statistics(latents, groups=[0, 0, 1])  # only within a class
     assert within["angle"].tolist() == [90.0]
     assert within["findings"] == []

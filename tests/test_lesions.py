@@ -48,23 +48,23 @@ def test_no_patient_and_no_picture_is_in_two_parts(parts):
     groups = [set(images.groups) for images in parts.values()]
     pictures = [set(images.sha256) for images in parts.values()]
     for found in (groups, pictures):
-        assert not found[0] & found[1] and not (found[0] | found[1]) & found[2]
+        assert not found[0] & found[1]
+        assert not (found[0] | found[1]) & found[2]
     assert [len(images) for images in parts.values()] == [
         len(set(images.sha256)) for images in parts.values()
     ]
     lesions_of = np.bincount(np.unique(parts["train"].groups, return_inverse=True)[1])
-    assert 2 < lesions_of.mean() < 3.2 and lesions_of.max() > 4
+    assert 2 < lesions_of.mean() < 3.2
+    assert lesions_of.max() > 4
 
 
 def test_a_draw_can_be_repeated_and_another_is_other(parts):
     phantoms.lesion_patches.cache_clear()
     assert phantoms.lesion_patches("val", 0).fingerprint() == parts["val"].fingerprint()
     other = phantoms.lesion_patches("val", 7)
-    assert (
-        not set(other.sha256) & set(parts["val"].sha256)
-        and not set(other.ids) & set(parts["val"].ids)
-        and not set(other.groups) & set(parts["val"].groups)
-    )
+    assert not set(other.sha256) & set(parts["val"].sha256)
+    assert not set(other.ids) & set(parts["val"].ids)
+    assert not set(other.groups) & set(parts["val"].groups)
     with pytest.raises(GenaugError, match="draws are counted from 0"):
         datasets.load("lesions", draw=-1)
 
@@ -87,7 +87,8 @@ def test_slices_together_hold_the_whole_ellipsoid(depth, thickness):
     assert sum(share.sum() for share in stack) * 0.1**2 * thickness == pytest.approx(
         4 / 3 * np.pi * 60, rel=2e-3
     )
-    assert max(share.max() for share in stack) <= 1 and min(share.min() for share in stack) == 0
+    assert max(share.max() for share in stack) <= 1
+    assert min(share.min() for share in stack) == 0
 
 
 def test_a_column_in_the_middle_has_its_closed_form():
@@ -95,10 +96,8 @@ def test_a_column_in_the_middle_has_its_closed_form():
     assert slab_share(middle, middle, (2, 2, 2), 0.0, 5.0) == pytest.approx(0.8)  # 4 mm of 5
     # half of it reaches below
     assert slab_share(middle, middle, (2, 2, 2), 2.5, 5.0) == pytest.approx(0.4)
-    assert (
-        slab_share(middle, middle, (9, 9, 9), 0.0, 5.0) == 1
-        and slab_share(middle, middle, (2, 2, 2), 5.0, 5.0) == 0
-    )
+    assert slab_share(middle, middle, (9, 9, 9), 0.0, 5.0) == 1
+    assert slab_share(middle, middle, (2, 2, 2), 5.0, 5.0) == 0
     assert slab_share(middle + 3.0, middle, (4, 4, 4), 0.0, 20.0, 2.0) > slab_share(
         middle + 3.0, middle, (4, 4, 4), 0.0, 20.0
     )
@@ -125,7 +124,8 @@ def test_small_lesions_are_paler_by_partial_volume():
             for seed in range(12)
         ]
         depths.append(np.mean(found))
-    assert depths[0] > depths[1] + 15 > depths[2] + 15 and depths[2] == pytest.approx(10, abs=3)
+    assert depths[0] > depths[1] + 15 > depths[2] + 15
+    assert depths[2] == pytest.approx(10, abs=3)
 
 
 @pytest.mark.parametrize("label, low, high", [(0, -6, 30), (1, 30, 96), (2, 25, 96)])
@@ -135,7 +135,9 @@ def test_contrast_is_as_the_table_says(label, low, high):
         draw_phantom(quiet, QUIET, np.random.default_rng(seed), noisy=False)[0][15:17, 15:17].mean()
         for seed in range(60)
     ]
-    assert low < np.percentile(middle, 10) and np.percentile(middle, 90) < high and max(middle) <= 95 + 1e-6
+    assert low < np.percentile(middle, 10)
+    assert np.percentile(middle, 90) < high
+    assert max(middle) <= 95 + 1e-6
 
 
 def test_a_rim_is_a_shell_of_the_stated_width_and_brightness():
@@ -151,7 +153,8 @@ def test_a_rim_is_a_shell_of_the_stated_width_and_brightness():
         np.random.default_rng(0),
     )
     far = np.hypot(*grid)
-    assert np.allclose(inside[far < 4.4], 50) and np.allclose(inside[(far > 4.6) & (far < 5.9)], 90)
+    assert np.allclose(inside[far < 4.4], 50)
+    assert np.allclose(inside[(far > 4.6) & (far < 5.9)], 90)
 
 
 def test_only_hemangiomas_have_bright_nodules():
@@ -174,20 +177,24 @@ def test_only_hemangiomas_have_bright_nodules():
         ]
         for label in (0, 1)
     ]
-    assert max(brightest[0]) < 40 and np.mean(np.array(brightest[1]) > 90) > 0.9 and max(brightest[1]) <= 160
+    assert max(brightest[0]) < 40
+    assert np.mean(np.array(brightest[1]) > 90) > 0.9
+    assert max(brightest[1]) <= 160
 
 
 @pytest.mark.parametrize("deviation", [8.0, 20.0])
 def test_noise_has_its_deviation_and_its_spectrum(deviation):
     fields = np.stack([ct_noise(np.random.default_rng(seed), 32, 0.625, deviation) for seed in range(300)])
-    assert fields.std() == pytest.approx(deviation, rel=0.04) and abs(fields.mean()) < 0.03 * deviation
+    assert fields.std() == pytest.approx(deviation, rel=0.04)
+    assert abs(fields.mean()) < 0.03 * deviation
     power = np.abs(np.fft.fft2(fields)).reshape(300, -1) ** 2
     frequency = np.hypot(np.fft.fftfreq(32, 0.625)[:, None], np.fft.fftfreq(32, 0.625)).ravel()
     near, peak, far = (
         power[:, (frequency > low) & (frequency < high)].mean()
         for low, high in ((0.03, 0.08), (0.25, 0.32), (0.9, 1.2))
     )
-    assert near < 0.5 * peak and far < 0.1 * peak
+    assert near < 0.5 * peak
+    assert far < 0.1 * peak
 
 
 def test_the_window_clips_and_is_linear_between():
@@ -216,6 +223,5 @@ def test_the_judges_lesions_are_balanced_and_their_own(parts, monkeypatch):
     phantoms.lesion_patches.cache_clear()
     pool = datasets.judging_pool("lesions")
     phantoms.lesion_patches.cache_clear()
-    assert list(pool.counts().values()) == [9, 9, 9] and not set(pool.groups) & {
-        name for images in parts.values() for name in images.groups
-    }
+    assert list(pool.counts().values()) == [9, 9, 9]
+    assert not set(pool.groups) & {name for images in parts.values() for name in images.groups}

@@ -75,9 +75,8 @@ def test_the_defaults_are_the_releases():
         "schedule": "cosine",
         "flip": False,
     }
-    assert {name: getattr(method.naming, name) for name in paper} == paper and method.naming.effort(
-        toy_photographs((5, 5))
-    ) == (6000, 1)
+    assert {name: getattr(method.naming, name) for name in paper} == paper
+    assert method.naming.effort(toy_photographs((5, 5))) == (6000, 1)
     assert (method.num_inference_steps, method.guidance_scale, method.use) == (
         50,
         2.0,
@@ -92,15 +91,12 @@ def test_pairs_are_other_photographs_of_the_class_and_all_occur():
     pairs = Counter()
     for row in rows:
         (first, one), (second, other) = row.settings["adapters"]
-        assert (
-            first == row.settings["anchor"] != second
-            and targets[first] == targets[second] == row.label.index(1.0)
-            and (one, other) == (0.5, 0.5)
-        )
+        assert first == row.settings["anchor"] != second
+        assert targets[first] == targets[second] == row.label.index(1.0)
+        assert (one, other) == (0.5, 0.5)
         pairs[first, second] += 1
-    assert len(pairs) == 4 * 3 + 2 * 1 and Counter(first for first, _ in pairs.elements()) == dict.fromkeys(
-        real.ids, 30
-    )
+    assert len(pairs) == 4 * 3 + 2 * 1
+    assert Counter(first for first, _ in pairs.elements()) == dict.fromkeys(real.ids, 30)
     counts = np.array([pairs["0.png", f"{other}.png"] for other in (1, 2, 3)])
     assert abs(counts - 10).max() < 4 * np.sqrt(30 * 2 / 9)  # uniform over the partners
 
@@ -129,9 +125,8 @@ def test_a_copy_of_the_file_is_no_partner():
 def test_a_tail_class_is_filled_with_its_own_pairs():
     real = toy_photographs((5, 2))
     rows = planned(real, Budget(fill=True))
-    assert len(rows) == 3 and all(
-        {name for name, _ in row.settings["adapters"]} == {"5.png", "6.png"} for row in rows
-    )
+    assert len(rows) == 3
+    assert all({name for name, _ in row.settings["adapters"]} == {"5.png", "6.png"} for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -164,16 +159,17 @@ def test_the_fused_denoiser_is_the_mean_of_the_two(fitted):
         with method.backbone.using(method.concept.get(adapters)):
             found[adapters] = weight() - plain
     one, two, half, quarter = found.values()
-    assert float(one.abs().max()) > 1e-3 and not torch.allclose(one, two, atol=1e-4)
-    assert torch.allclose(half, (one + two) / 2, atol=1e-6) and torch.allclose(
-        quarter, 0.25 * one + 0.75 * two, atol=1e-6
-    )
+    assert float(one.abs().max()) > 1e-3
+    assert not torch.allclose(one, two, atol=1e-4)
+    assert torch.allclose(half, (one + two) / 2, atol=1e-6)
+    assert torch.allclose(quarter, 0.25 * one + 0.75 * two, atol=1e-6)
     assert torch.equal(weight(), plain)
 
 
 def test_one_adapter_per_photograph_small_and_of_the_denoiser_only(fitted):
     method, real = fitted
-    assert list(method.concept.concepts) == list(real.ids) and method.concept.scope == "image"
+    assert list(method.concept.concepts) == list(real.ids)
+    assert method.concept.scope == "image"
     assert all(
         concept.text_lora is None and concept.lora_config["r"] == 2
         for concept in method.concept.concepts.values()
@@ -213,4 +209,5 @@ def test_adapters_of_other_settings_or_photographs_are_never_reused(backbone, tm
             (CHEAP, real),
         )
     ]
-    assert len(set(runs)) == 3 and runs[0] == runs[3]
+    assert len(set(runs)) == 3
+    assert runs[0] == runs[3]

@@ -69,10 +69,11 @@ def test_plain_epochs_show_each_photograph_once_and_oversampling_each_class_alik
     counted = np.bincount(classes_of(balanced.shown), minlength=4)
     assert chisquare(counted).pvalue > 1e-3
     rare = balanced[classes_of(balanced.shown) == 0].shown.value_counts()
-    assert len(rare) == 12 and chisquare(rare).pvalue > 1e-3  # photographs of one class alike
-    assert (plain.view_seed.to_numpy() == balanced.view_seed[:400].to_numpy()).all() and (
-        plain.coin.to_numpy() == balanced.coin[:400].to_numpy()
-    ).all()
+    # photographs of one class alike
+    assert len(rare) == 12
+    assert chisquare(rare).pvalue > 1e-3
+    assert (plain.view_seed.to_numpy() == balanced.view_seed[:400].to_numpy()).all()
+    assert (plain.coin.to_numpy() == balanced.coin[:400].to_numpy()).all()
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
@@ -84,11 +85,9 @@ def test_partners_of_cmo_come_with_the_chances_of_their_class(power):
     assert chisquare(drawn, drawn.sum() * chances / chances.sum()).pvalue > 1e-3
     mixed = table.groupby("epoch").partner.apply(lambda column: column.notna().mean())
     active = [mixer.active(epoch, 400) for epoch in range(400)]
-    assert (
-        (mixed[active] > 0).all()
-        and (mixed[~np.array(active)] == 0).all()
-        and abs(mixed[active].mean() - 0.5) < 0.02
-    )
+    assert (mixed[active] > 0).all()
+    assert (mixed[~np.array(active)] == 0).all()
+    assert abs(mixed[active].mean() - 0.5) < 0.02
 
 
 def test_neighbours_of_smote_are_of_the_class_and_the_nearest():
@@ -190,7 +189,8 @@ def test_mixtures_under_class_weights_are_two_weighted_losses_as_in_the_code_of_
     same = share * torch.nn.functional.cross_entropy(logits[rows], behind[rows], weights) + (
         1 - share
     ) * torch.nn.functional.cross_entropy(logits[rows], before[rows], weights)
-    assert torch.isclose(moved, same) and not torch.isclose(whole, code)
+    assert torch.isclose(moved, same)
+    assert not torch.isclose(whole, code)
     some, ones = [0, 2], torch.ones(6)
     mixed = share * hard(behind)[some] + (1 - share) * hard(before)[some]
     plain = weighted_loss(
@@ -215,7 +215,9 @@ def test_a_mixer_with_views_adds_its_disagreement_to_the_loss():
             return [images, 1 - images]
 
         def consistency(self, logits, task):
-            assert len(logits) == 3 and torch.equal(logits[0], logits[1]) and task == "single"
+            assert len(logits) == 3
+            assert torch.equal(logits[0], logits[1])
+            assert task == "single"
             return torch.full((len(logits[0]),), self.price)
 
     free, dear = (
@@ -229,7 +231,8 @@ def test_a_mixer_with_views_adds_its_disagreement_to_the_loss():
     plain = train_classifier(tail(), preset=dataclasses.replace(QUICK, network="residual", updates=1)).losses[
         0
     ]
-    assert abs(free - plain) < 1e-5 and abs(dear - free - 2.5) < 1e-5
+    assert abs(free - plain) < 1e-5
+    assert abs(dear - free - 2.5) < 1e-5
 
 
 def test_drw_is_the_baseline_until_it_starts():
@@ -238,7 +241,8 @@ def test_drw_is_the_baseline_until_it_starts():
         train_classifier(tail(), preset=preset, showing=Showing(balancer=balancer)).losses
         for balancer in (None, DRW(start=0.5))
     )
-    assert plain[:5] == deferred[:5] and plain[5] != deferred[5]
+    assert plain[:5] == deferred[:5]
+    assert plain[5] != deferred[5]
 
 
 # ---------------------------------------------------------------- budgets
@@ -248,20 +252,21 @@ def test_drw_is_the_baseline_until_it_starts():
 def test_a_total_is_shared_alike_and_the_rest_goes_to_the_smallest(total):
     real = tail()
     wanted = Budget(total=total).wanted(real)
-    assert sum(wanted.values()) == total and max(wanted.values()) - min(wanted.values()) <= 1
+    assert sum(wanted.values()) == total
+    assert max(wanted.values()) - min(wanted.values()) <= 1
     assert sorted(wanted.values()) == [
         wanted[index] for index in np.argsort([-count for count in COUNTS], kind="stable")
     ]
     slots = Budget(total=total).slots(real)
-    assert len(slots) == total and all(slot.aimed for slot in slots)
+    assert len(slots) == total
+    assert all(slot.aimed for slot in slots)
     assert all(real.targets[real.index([slot.anchor])[0]] == slot.class_index for slot in slots)
 
 
 def test_even_copies_are_the_same_work_as_a_total_and_a_larger_budget_only_adds():
     real = tail()
-    assert Budget(3, even=True).slots(real) == Budget(total=60).slots(real) and Budget(3).wanted(
-        real
-    ) == dict(enumerate(np.multiply(COUNTS, 3)))
+    assert Budget(3, even=True).slots(real) == Budget(total=60).slots(real)
+    assert Budget(3).wanted(real) == dict(enumerate(np.multiply(COUNTS, 3)))
     assert set(Budget(1, even=True).slots(real)) <= set(Budget(2, even=True).slots(real))
     assert Budget(total=9, fill=True).wanted(real) == {0: 0, 1: 7, 2: 10, 3: 11}
     with pytest.raises(GenaugError, match="at least 1"):
@@ -290,10 +295,8 @@ def test_groups_by_size_agree_with_pandas():
         "one": [5],
     }
     for name, members in {"many": [0, 1], "medium": [2, 3], "few": [4, 5], "one": [5]}.items():
-        assert (
-            np.isclose(found[f"shots={name}"].value, each[members].mean())
-            and found[f"shots={name}"].n == np.isin(truth, members).sum()
-        )
+        assert np.isclose(found[f"shots={name}"].value, each[members].mean())
+        assert found[f"shots={name}"].n == np.isin(truth, members).sum()
     assert not any("many" in row.part for row in size_rows(answers, np.eye(6)[truth], np.full(6, 3)))
 
 
@@ -329,12 +332,10 @@ def test_every_arm_without_a_generator_trains_with_one_image_classes(arm, uneven
         training_preset("tiny_lt", weights=None, updates=3),
         Showing(SwapTail(), made.mixer, made.balancer),
     )
-    assert (
-        trained.shown["updates"] == 3
-        and trained.shown["rows"] == 150
-        and np.isfinite(trained.losses).all()
-        and (trained.shown["synthetic"] > 0) == (synthetic is not None)
-    )
+    assert trained.shown["updates"] == 3
+    assert trained.shown["rows"] == 150
+    assert np.isfinite(trained.losses).all()
+    assert (trained.shown["synthetic"] > 0) == (synthetic is not None)
 
 
 def test_groups_of_names_and_the_alias_of_cmo_drw():
@@ -349,18 +350,14 @@ def test_groups_of_names_and_the_alias_of_cmo_drw():
         "oversampling+strong-augmentation",
     }
     both = make_arm("cmo-drw")
-    assert (
-        both.text == "cmo+drw"
-        and isinstance(both.mixer, CMO)
-        and isinstance(both.balancer, DRW)
-        and both.augmenter is None
-    )
+    assert both.text == "cmo+drw"
+    assert isinstance(both.mixer, CMO)
+    assert isinstance(both.balancer, DRW)
+    assert both.augmenter is None
     over = make_arm("diff-ii@even=true;total=40+smote+oversampling")
-    assert (
-        over.budget == {"even": True, "total": 40}
-        and isinstance(over.mixer, SmoteMixer)
-        and isinstance(over.balancer, Oversampling)
-    )
+    assert over.budget == {"even": True, "total": 40}
+    assert isinstance(over.mixer, SmoteMixer)
+    assert isinstance(over.balancer, Oversampling)
 
 
 @pytest.mark.parametrize(
@@ -382,10 +379,8 @@ def test_a_balancer_that_chooses_photographs_is_refused_before_anything_is_paint
     for text in ("smote+oversampling", "diff-ii@use=only+oversampling"):
         with pytest.raises(GenaugError, match="has no such slots"):
             make_arm(text)
-    assert (
-        make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling"
-        and make_arm("smote+drw").use.word == "append"
-    )
+    assert make_arm("smote@use=swap_class+oversampling").balancer.name == "oversampling"
+    assert make_arm("smote+drw").use.word == "append"
 
 
 def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():
@@ -393,11 +388,9 @@ def test_progress_stays_below_one_and_is_zero_where_the_length_is_not_known():
         TrainingSchedule(tail(), showing=Showing(balancer=DRW()), epochs=epochs) for epochs in (10, None)
     )
     assert [known.progress(epoch) for epoch in (0, 5, 9, 12)] == [0, 0.5, 0.9, 0.9]
-    assert (
-        unknown.progress(7) == 0
-        and (unknown.loss_weights(7) == 1).all()
-        and not (known.loss_weights(8) == 1).all()
-    )
+    assert unknown.progress(7) == 0
+    assert (unknown.loss_weights(7) == 1).all()
+    assert not (known.loss_weights(8) == 1).all()
 
 
 # ---------------------------------------------------------------- comparisons
@@ -424,9 +417,8 @@ def question(methods=("original",), **changes):
 def test_rows_of_a_long_tail_tell_the_groups(tmp_path):
     unit, rows = next(run_experiment(Run(question(), open_sets("digits"), None, tmp_path, False)))
     parts = {row["part"]: row for row in rows if row["part"].startswith("shots=")}
-    assert {"shots=many", "shots=medium", "shots=few"} <= set(parts) and all(
-        row["metric"] == "accuracy" for row in parts.values()
-    )
+    assert {"shots=many", "shots=medium", "shots=few"} <= set(parts)
+    assert all(row["metric"] == "accuracy" for row in parts.values())
     classes = {
         row["part"].removeprefix("class="): row["value"] for row in rows if row["metric"] == "sensitivity"
     }
@@ -456,9 +448,8 @@ def test_balancer_budget_and_use_make_another_unit_and_defaults_do_not(tmp_path)
         "smote@total=9",
     )
     assert len({path(arm) for arm in arms}) == len(arms)
-    assert path("smote", even=True) == path("smote@even=true") and path("smote", use="swap_tail") == path(
-        "smote@use=swap_tail"
-    )
+    assert path("smote", even=True) == path("smote@even=true")
+    assert path("smote", use="swap_tail") == path("smote@use=swap_tail")
     assert path("original", even=True, use="append") == path("original")
     with pytest.raises(GenaugError, match="There is no use"):
         question(use="swapping")
@@ -477,22 +468,20 @@ def test_another_test_part_shares_the_images_and_leaves_the_manifests_alone(tmp_
         data="digit-scenes 1-shot",
     )
     shifted = dataclasses.replace(base, test_part="shifted")
-    assert places.home(base) == places.home(shifted) and condition_name(shifted) == "natural on shifted"
+    assert places.home(base) == places.home(shifted)
+    assert condition_name(shifted) == "natural on shifted"
     fill_table([base], "digit-scenes", places, measure=False)
     before = manifest_path(places.home(base), 0).read_bytes()
     fill_table([shifted], "digit-scenes", places, measure=False, parts=("group",))
     rows = read_rows(places.file)
     assert manifest_path(places.home(base), 0).read_bytes() == before
     tested = Manifest.load(manifest_path(places.home(base), 0, "shifted"))
-    assert tested.train == Manifest.load(manifest_path(places.home(base), 0)).train and not set(
-        tested.test
-    ) & set(Manifest.load(manifest_path(places.home(base), 0)).test)
+    assert tested.train == Manifest.load(manifest_path(places.home(base), 0)).train
+    assert not set(tested.test) & set(Manifest.load(manifest_path(places.home(base), 0)).test)
     moved = rows[(rows.condition == "natural on shifted") & (rows.split == "0")]
     groups_there = moved[moved.part.str.startswith("group=")].value
-    assert (
-        len(groups_there) == 4
-        and np.isclose(groups_there.mean(), moved[(moved.metric == "group_mean_accuracy")].value.item())
-        and np.isclose(groups_there.min(), moved[moved.metric == "worst_group_accuracy"].value.item())
-    )
+    assert len(groups_there) == 4
+    assert np.isclose(groups_there.mean(), moved[(moved.metric == "group_mean_accuracy")].value.item())
+    assert np.isclose(groups_there.min(), moved[moved.metric == "worst_group_accuracy"].value.item())
     assert not rows[(rows.condition == "natural")].part.str.startswith("group=").any()
     assert set(rows[rows.metric == "accuracy_bootstrap_low"].condition) == {"natural", "natural on shifted"}

@@ -72,14 +72,18 @@ def test_papers_budgets_at_cub_scale(factor, questions):
         }
         sizes = real.labels.sum(0)
         own = wanted["diff-ii@naming.balanced=true;split_ratio=1"]
-        assert (own == 5 * sizes).all() and own.min() == 5 * sizes.min()  # five for a class of one
+        # five for a class of one
+        assert (own == 5 * sizes).all()
+        assert own.min() == 5 * sizes.min()
         for name in ("real-gen", "real-filter", "real-guidance", "real-mix", "diff-aug", "diff-mix"):
             balanced = ";naming.balanced=true" if name in ("diff-aug", "diff-mix") else ""
             one = wanted[f"{name}@copies=10;even=true{balanced}"]
-            assert one.sum() == 10 * total and set(one) <= {
+            # uniform over classes: 62 at IF 100
+            assert one.sum() == 10 * total
+            assert set(one) <= {
                 per_class,
                 per_class + 1,
-            }  # uniform over classes: 62 at IF 100
+            }
 
 
 @pytest.mark.parametrize("factor", (100, 20, 10))
@@ -88,13 +92,15 @@ def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, q
     assert len(real) == {100: 196, 20: 271, 10: 326}[factor]
     (question,) = [one for one in questions["diff_ii_long_tail", "hour"] if one.imbalance_factor == factor]
     bench = Run(question, {}, None, Path("nowhere"))
-    assert question.use == "swap_tail" and question.classifier == "tiny_lt"
+    assert question.use == "swap_tail"
+    assert question.classifier == "tiny_lt"
     for text in question.methods:
         arm = bench.arm(text)
         if arm.augmenter is None:
             continue
         wanted = list(bench.budget(arm).wanted(real).values())
-        assert arm.use.word == "swap_tail" and arm.use.replace == 0.5
+        assert arm.use.word == "swap_tail"
+        assert arm.use.replace == 0.5
         assert (
             wanted == [5 * size for size in real.counts().values()]
             if "copies=5" in text
@@ -143,7 +149,8 @@ def test_every_arm_makes_the_same_updates_at_cub_scale(factor, preset, questions
 
 def test_the_two_recipes_differ_where_the_brief_says():
     first, second = training_preset("lt_diffmix"), training_preset("lt_diffii")
-    assert (first.label_smoothing, first.weight_decay, first.schedule) == (0.0, 2e-4, "stairs") and (
+    assert (first.label_smoothing, first.weight_decay, first.schedule) == (0.0, 2e-4, "stairs")
+    assert (
         second.label_smoothing,
         second.weight_decay,
         second.schedule,
@@ -176,20 +183,17 @@ def test_the_share_of_slots_in_the_notebook_is_the_feeders():
         [labels[row.shown] for epoch in range(60) for row in schedule.plan(epoch).rows], minlength=10
     ) / (60 * len(real))
     wanted = space["fed_share"](counts, 1)
-    assert (
-        abs(wanted.sum() - 1) < 1e-9 and (abs(seen - wanted) < 5 * np.sqrt(wanted / (60 * len(real)))).all()
-    )
+    assert abs(wanted.sum() - 1) < 1e-9
+    assert (abs(seen - wanted) < 5 * np.sqrt(wanted / (60 * len(real)))).all()
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_printed_numbers_have_the_columns_of_the_other_table(name):
     table = PRINTED[name]
-    assert list(table.columns) == list(pd.read_csv(PAPER / "diff_ii_few_shot.csv").columns) and set(
-        table.table
-    ) == {name}
-    assert not table.duplicated(["data", "method", "metric"]).any() and set(table.method) <= set(
-        parse_methods(",".join(table.method))
-    )
+    assert list(table.columns) == list(pd.read_csv(PAPER / "diff_ii_few_shot.csv").columns)
+    assert set(table.table) == {name}
+    assert not table.duplicated(["data", "method", "metric"]).any()
+    assert set(table.method) <= set(parse_methods(",".join(table.method)))
 
 
 def test_printed_averages_of_the_long_tail_table():
@@ -206,7 +210,8 @@ def test_printed_averages_of_the_long_tail_table():
     assert [
         round(ours[f"cub {column}"] - theirs[f"cub {column}"], 2) for column in ("average", "IF=10", "IF=100")
     ] == [3.60, 5.80, 0.86]  # as version 2 says in prose
-    assert len(wide) == 7 and wide.notna().all(axis=None)
+    assert len(wide) == 7
+    assert wide.notna().all(axis=None)
 
 
 def test_printed_averages_of_the_out_of_distribution_table_are_unweighted():
@@ -215,7 +220,8 @@ def test_printed_averages_of_the_out_of_distribution_table_are_unweighted():
         table[table.metric == "accuracy"].pivot(index="method", columns="data", values="value"),
         table[table.metric == "group_mean_accuracy"].set_index("method").value,
     )
-    assert cells.shape == (8, 4) and (abs(cells.mean(axis=1) - means) < 0.0051).all()
+    assert cells.shape == (8, 4)
+    assert (abs(cells.mean(axis=1) - means) < 0.0051).all()
     sizes = pd.Series(
         {
             "waterbirds land-land": 2255,
@@ -227,9 +233,9 @@ def test_printed_averages_of_the_out_of_distribution_table_are_unweighted():
     assert (
         abs((cells * sizes).sum(axis=1)["diff-ii"] / sizes.sum() - 48.50) < 0.01
     )  # what the weighted mean would be
+    assert round(means["diff-ii"] - means["original"], 2) == 11.39
     assert (
-        round(means["diff-ii"] - means["original"], 2) == 11.39
-        and round(
+        round(
             cells.loc["diff-ii", "waterbirds water-land"] - cells.loc["diff-aug", "waterbirds water-land"], 2
         )
         == 3.45
@@ -243,11 +249,9 @@ def test_our_group_mean_is_unweighted():
         (row.metric, row.part): row.value
         for row in evaluate(answers, truth, "single", ("land", "water"), ["a, x"] * 8 + ["b, x"] * 2)
     }
-    assert (
-        rows["accuracy", ""] == 0.9
-        and rows["group_mean_accuracy", ""] == 0.75
-        and rows["worst_group_accuracy", ""] == rows["accuracy", part_of(group="b, x")] == 0.5
-    )
+    assert rows["accuracy", ""] == 0.9
+    assert rows["group_mean_accuracy", ""] == 0.75
+    assert rows["worst_group_accuracy", ""] == rows["accuracy", part_of(group="b, x")] == 0.5
 
 
 def test_the_arms_of_the_notebooks_are_canonical_and_can_be_built(questions):
@@ -274,12 +278,11 @@ def test_the_out_of_distribution_table_shares_the_few_shot_tables_arms(questions
         for method in part["methods"]
     }
     natural, correlated = questions["diff_ii_out_of_distribution", "hour"]
+    assert set(natural.methods) <= few
+    assert natural.methods == correlated.methods
+    assert (natural.shots, natural.repeats) == (5, (0, 1))
+    assert {natural.test_part, correlated.test_part} == {"shifted"}
     assert (
-        set(natural.methods) <= few
-        and natural.methods == correlated.methods
-        and (natural.shots, natural.repeats) == (5, (0, 1))
-    )
-    assert {natural.test_part, correlated.test_part} == {"shifted"} and (
         natural.condition,
         correlated.condition,
     ) == ("natural", "correlated")
@@ -295,9 +298,8 @@ def test_every_baseline_of_the_issue_has_a_row(questions):
     assert {"oversampling+strong-augmentation", "diff-ii+strong-augmentation+oversampling"} <= set(
         tail.methods
     )
-    assert (
-        not any("drw" in text or "oversampling" in text for text in few.methods) and tail.use == "swap_tail"
-    )
+    assert not any("drw" in text or "oversampling" in text for text in few.methods)
+    assert tail.use == "swap_tail"
     assert make_arm("smote@fill=true;use=append", use=tail.use).use.word == "append"
 
 
@@ -383,7 +385,8 @@ def line_of(text, start, heading):
 
 def test_complete_tables_say_so(shown, questions):
     for name, text in shown[0].items():
-        assert "missing" not in text and text.count("complete") == len(questions[name, "hour"]), name
+        assert "missing" not in text, name
+        assert text.count("complete") == len(questions[name, "hour"]), name
 
 
 def test_the_long_tail_notebook_shows_paired_gains(shown):
@@ -391,11 +394,9 @@ def test_the_long_tail_notebook_shows_paired_gains(shown):
     assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-mix", "scale hour: IF 100, tiny_lt, tiny@0")
     assert "+10.0 [+10.0, +10.0]" in line_of(text, "cmo+drw", "average of IF 100, 20, 10")
     by_size = text[text.index("gain on 'one'") :]
-    assert (
-        "+20.0 [+20.0, +20.0]" in line_of(by_size, "diff-ii", "gain on 'one'")
-        and "gain on 'few'" in by_size
-        and "gain on 'medium'" in by_size
-    )
+    assert "+20.0 [+20.0, +20.0]" in line_of(by_size, "diff-ii", "gain on 'one'")
+    assert "gain on 'few'" in by_size
+    assert "gain on 'medium'" in by_size
 
 
 def test_the_out_of_distribution_notebook_shows_both_conditions(shown):
@@ -414,9 +415,9 @@ def test_the_baselines_are_compared_within_their_column(shown):
     text = shown[0]["generator_free_baselines"]
     for heading in ("few-shot, letters\n", "long tail, tiny_lt\n"):
         line = line_of(text, "mixup", heading)
-        assert (
-            line.count("(+10.0 [+10.0, +10.0])") == 1 and line.count("(+0.0 [") == 2
-        )  # alone against the photographs, on top against the same generator
+        # alone against the photographs, on top against the same generator
+        assert line.count("(+10.0 [+10.0, +10.0])") == 1
+        assert line.count("(+0.0 [") == 2
     assert "+20.0 [" in line_of(text, "mixup", "classes with one photograph")
 
 
@@ -424,6 +425,5 @@ def test_the_sizes_of_the_curve_come_from_the_data(shown):
     space = shown[1]["size_and_copies"]
     curves = space["size_curves"](space["tail_rows"]("hour"), ("original", "diff-ii"))
     assert sorted(curves["original"]) == [1, 2, 4, 8, 15, 27, 49, 88]
-    assert all(np.allclose(runs, size / 100) for size, runs in curves["original"].items()) and np.allclose(
-        curves["diff-ii"][88], 0.93
-    )
+    assert all(np.allclose(runs, size / 100) for size, runs in curves["original"].items())
+    assert np.allclose(curves["diff-ii"][88], 0.93)

@@ -28,15 +28,14 @@ def test_heads_are_frequent_and_the_tail_is_rare_but_never_absent(canvases):
     for draw in range(3):
         counts = datasets.load("many-digits", draw=draw)["train"].labels.sum(0)
         heads, tail = head_and_tail(counts)
-        assert (
-            heads.tolist() == [0, 1, 2, 3, 4]
-            and tail.tolist() == [5, 6, 7, 8, 9]
-            and counts.min() >= 3
-            and counts[tail].max() < 60
-        )
+        assert heads.tolist() == [0, 1, 2, 3, 4]
+        assert tail.tolist() == [5, 6, 7, 8, 9]
+        assert counts.min() >= 3
+        assert counts[tail].max() < 60
     for part in ("val", "test"):
         counts = canvases[part].labels.mean(0)
-        assert counts.min() > 0.6 * counts.max() and canvases[part].task == "multi"
+        assert counts.min() > 0.6 * counts.max()
+        assert canvases[part].task == "multi"
 
 
 def test_labels_are_what_is_on_the_canvas(canvases):
@@ -44,15 +43,15 @@ def test_labels_are_what_is_on_the_canvas(canvases):
     for images in canvases.values():
         for row, info in zip(images.labels, images.info):
             there = sorted(int(digits[scan]) for scan in info["digits"])
-            assert there == np.flatnonzero(row).tolist() and 1 <= len(there) <= 4
+            assert there == np.flatnonzero(row).tolist()
+            assert 1 <= len(there) <= 4
             assert all(DIGIT_WORDS[digit] in info["caption"] for digit in there)
 
 
 def test_draws_differ_and_share_no_scan_with_the_test(canvases):
     one, two = datasets.load("many-digits", draw=1), datasets.load("many-digits", draw=2)
-    assert not set(one["train"].sha256) & set(two["train"].sha256) and not set(one["test"].ids) & set(
-        two["test"].ids
-    )
+    assert not set(one["train"].sha256) & set(two["train"].sha256)
+    assert not set(one["test"].ids) & set(two["test"].ids)
 
     def scans(images):
         return {scan for info in images.info for scan in info["digits"]}
@@ -91,7 +90,8 @@ def test_head_and_tail_by_a_sort():
         counts = draw.integers(0, 6, draw.integers(2, 12))
         heads = int(draw.integers(1, len(counts)))
         first, rest = head_and_tail(counts, heads)
-        assert sorted([*first, *rest]) == list(range(len(counts))) and len(first) == heads
+        assert sorted([*first, *rest]) == list(range(len(counts)))
+        assert len(first) == heads
         assert counts[first].min() >= counts[rest].max()
         assert all(one < other for one in first for other in rest if counts[one] == counts[other])
 
@@ -120,16 +120,12 @@ def test_head_and_tail_rows_are_means_of_the_class_rows():
     rows = evaluate(draw.random((60, 6)), truth, "multi", names)
     ap = {row.part: row.value for row in rows if row.metric == "average_precision"}
     head, tail = head_and_tail_rows(rows, names, [9, 1, 8, 2, 7, 3])
-    assert (
-        head.metric == "mean_average_precision_head"
-        and head.value == pytest.approx(np.mean([ap["class=a"], ap["class=c"], ap["class=e"]]))
-        and head.n == 3
-    )
-    assert (
-        tail.metric == "mean_average_precision_tail"
-        and tail.value == pytest.approx(np.mean([ap["class=b"], ap["class=d"]]))
-        and tail.n == 2
-    )
+    assert head.metric == "mean_average_precision_head"
+    assert head.value == pytest.approx(np.mean([ap["class=a"], ap["class=c"], ap["class=e"]]))
+    assert head.n == 3
+    assert tail.metric == "mean_average_precision_tail"
+    assert tail.value == pytest.approx(np.mean([ap["class=b"], ap["class=d"]]))
+    assert tail.n == 2
 
 
 def test_splits_are_fresh_draws(canvases):
@@ -138,7 +134,8 @@ def test_splits_are_fresh_draws(canvases):
     assert splits[0].train.fingerprint() == canvases["train"].fingerprint() != splits[1].train.fingerprint()
     assert splits[1].test.ids[0].startswith("test-3-")
     tuning = make_split(dataclasses.replace(question, splits=(100,), condition="validation"), canvases, 100)
-    assert tuning.test.ids[0].startswith("val-100-") and tuning.train.ids[0].startswith("train-100-")
+    assert tuning.test.ids[0].startswith("val-100-")
+    assert tuning.train.ids[0].startswith("train-100-")
 
 
 class Knowing:
@@ -174,15 +171,12 @@ def test_a_judge_counts_lost_labels(canvases):
         (metric, part): number
         for metric, part, number, _ in measure_labels(train, train, evaluators((5, 6, 7, 8, 9)))
     }
-    assert (
-        value["judge_recall_tail", ""] == 0
-        and value["judge_recall_head", ""] == 1 == value["judge_precision", ""]
-    )
-    assert value["judge_recall", "class=nine"] == 0 and value["judge_recall", "class=two"] == 1
-    assert (
-        value["tail_kid@small", ""] == value["tail_kid@small", "set=real"]
-        and value["nearest_ratio@small", ""] == 0
-    )
+    assert value["judge_recall_tail", ""] == 0
+    assert value["judge_recall_head", ""] == 1 == value["judge_precision", ""]
+    assert value["judge_recall", "class=nine"] == 0
+    assert value["judge_recall", "class=two"] == 1
+    assert value["tail_kid@small", ""] == value["tail_kid@small", "set=real"]
+    assert value["nearest_ratio@small", ""] == 0
     assert measure_set(train, train, evaluators(()))[0][0] == "judge_recall"
     empty = LabeledImages([train.image(0)] * 3, np.zeros((3, 10)), train.class_names, list("abc"), "multi")
     judge = Evaluators(Knowing(train), FeatureNetwork("small", small_features), pool)
@@ -221,17 +215,19 @@ def test_a_comparison_from_the_command_line_to_the_report(tmp_path, capsys):
     rows = read_rows(out / "results.csv")
     assert {"mean_average_precision", "mean_average_precision_head", "mean_average_precision_tail"} <= set(
         rows.metric
-    ) and "accuracy" not in set(rows.metric)
-    question = json.loads((out / "comparison.json").read_text())["question"]
-    assert question["draws"] and question["shots"] is None
-    used = json.loads(rows[rows.method == "smote"].settings.iloc[0])
-    assert used["synthetic"] == 15 and used["train"] == 400
-    assert missing_units(rows, ("original", "mixup"), (0, 1), (0,)) == [] and missing_units(
-        rows, ("original",), (2,), (0,)
-    ) == [("original", 2, 0)]
-    page = next(out.glob("*.html")).read_text()
-    assert "fresh draw" in page and "[nan" not in page and "bootstrap" not in page
-    assert (
-        run(["compare", "many-digits", "--out", str(tmp_path / "other"), "--quiet"]) == 2
-        and "--shots none" in capsys.readouterr().err
     )
+    assert "accuracy" not in set(rows.metric)
+    question = json.loads((out / "comparison.json").read_text())["question"]
+    assert question["draws"]
+    assert question["shots"] is None
+    used = json.loads(rows[rows.method == "smote"].settings.iloc[0])
+    assert used["synthetic"] == 15
+    assert used["train"] == 400
+    assert missing_units(rows, ("original", "mixup"), (0, 1), (0,)) == []
+    assert missing_units(rows, ("original",), (2,), (0,)) == [("original", 2, 0)]
+    page = next(out.glob("*.html")).read_text()
+    assert "fresh draw" in page
+    assert "[nan" not in page
+    assert "bootstrap" not in page
+    assert run(["compare", "many-digits", "--out", str(tmp_path / "other"), "--quiet"]) == 2
+    assert "--shots none" in capsys.readouterr().err

@@ -51,9 +51,8 @@ def test_single_label_agrees_with_scikit_learn():
     tables = metrics.multilabel_confusion_matrix(truth, said)
     for index, name in enumerate(NAMES):
         (tn, fp), (fn, tp) = tables[index]
-        assert np.isclose(found["sensitivity", f"class={name}"], tp / (tp + fn)) and np.isclose(
-            found["specificity", f"class={name}"], tn / (tn + fp)
-        )
+        assert np.isclose(found["sensitivity", f"class={name}"], tp / (tp + fn))
+        assert np.isclose(found["specificity", f"class={name}"], tn / (tn + fp))
     assert sum(value for (metric, _), value in found.items() if metric == "confusion") == 200
 
 
@@ -84,12 +83,12 @@ def test_a_class_without_test_images_takes_no_part_whatever_is_predicted():
     labels = np.eye(4)[[0, 0, 1, 1]]
     never, once = np.eye(4)[[0, 0, 1, 1]], np.eye(4)[[0, 0, 1, 3]]
     rows = evaluate(never, labels, "single", NAMES)
-    assert values(rows)["macro_f1", ""] == 1 and math.isnan(values(rows)["sensitivity", "class=dog"])
+    assert values(rows)["macro_f1", ""] == 1
+    assert math.isnan(values(rows)["sensitivity", "class=dog"])
     assert [row.n for row in rows if row.metric == "sensitivity"] == [2, 2, 0, 0]
     found = values(evaluate(once, labels, "single", NAMES))
-    assert np.isclose(found["macro_f1", ""], (1 + 2 / 3) / 2) and np.isclose(
-        found["balanced_accuracy", ""], 0.75
-    )
+    assert np.isclose(found["macro_f1", ""], (1 + 2 / 3) / 2)
+    assert np.isclose(found["balanced_accuracy", ""], 0.75)
 
 
 def test_multi_label_agrees_with_scikit_learn():
@@ -111,20 +110,18 @@ def test_multi_label_agrees_with_scikit_learn():
     assert np.isclose(
         found["macro_f1", ""], metrics.f1_score(labels[:, :3], scores[:, :3] >= 0.5, average="macro")
     )
-    assert math.isnan(found["average_precision", "class=dog"]) and np.isclose(
-        found["exact_match", ""], metrics.accuracy_score(labels, scores >= 0.5)
-    )
+    assert math.isnan(found["average_precision", "class=dog"])
+    assert np.isclose(found["exact_match", ""], metrics.accuracy_score(labels, scores >= 0.5))
 
 
 def test_groups():
     scores, labels = np.eye(2)[[0, 0, 0, 1, 0]], np.eye(2)[[0, 0, 0, 1, 1]]
     found = values(evaluate(scores, labels, "single", ("a", "b"), ["x", "x", "x", "y, 2", "y, 2"]))
-    assert found["accuracy", "group=x"] == 1 and found["accuracy", "group=y%2C 2"] == 0.5
-    assert (
-        found["group_mean_accuracy", ""] == 0.75
-        and found["worst_group_accuracy", ""] == 0.5
-        and found["accuracy", ""] == 0.8
-    )
+    assert found["accuracy", "group=x"] == 1
+    assert found["accuracy", "group=y%2C 2"] == 0.5
+    assert found["group_mean_accuracy", ""] == 0.75
+    assert found["worst_group_accuracy", ""] == 0.5
+    assert found["accuracy", ""] == 0.8
 
 
 @pytest.mark.parametrize(
@@ -144,7 +141,8 @@ def test_bad_input_is_refused(scores, labels, words):
 def test_parts_are_injective():
     names = ["a,b", "a=b", "a%2Cb", "a", "b"]
     parts = {part_of(true=one, pred=two) for one in names for two in names}
-    assert len(parts) == 25 and all(part.count(",") == 1 and part.count("=") == 2 for part in parts)
+    assert len(parts) == 25
+    assert all(part.count(",") == 1 and part.count("=") == 2 for part in parts)
 
 
 def test_intervals_agree_with_scipy():
@@ -155,8 +153,10 @@ def test_intervals_agree_with_scipy():
     gain = (first - second).mean(1)
     low, high = stats.t.interval(0.95, 7, gain.mean(), stats.sem(gain))
     found = paired_interval(first, second)
-    assert np.allclose((found.mean, found.low, found.high), (gain.mean(), low, high)) and found.n == 8
-    assert math.isnan(mean_interval([3.0]).low) and mean_interval([3.0]).mean == 3
+    assert np.allclose((found.mean, found.low, found.high), (gain.mean(), low, high))
+    assert found.n == 8
+    assert math.isnan(mean_interval([3.0]).low)
+    assert mean_interval([3.0]).mean == 3
     for call in (
         lambda: mean_interval([]),
         lambda: paired_interval([1, 2], [1]),
@@ -184,7 +184,8 @@ def test_frechet_distance_of_gaussians_has_the_closed_form():
     expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(
         first + second - 2 * sqrtm(first @ second).real
     )
-    assert np.isclose(frechet_distance(one, two), expected) and frechet_distance(one, one) < 1e-6
+    assert np.isclose(frechet_distance(one, two), expected)
+    assert frechet_distance(one, one) < 1e-6
     assert np.isclose(frechet_distance(one, one + 2), 20)
 
 
@@ -208,7 +209,8 @@ def test_kernel_distance_keeps_the_global_generator_and_uses_its_seed():
         == kernel_distance(one, two, 10, seed=1)
         != kernel_distance(one, two, 10, seed=2)
     )
-    assert torch.equal(state, torch.random.get_rng_state()) and kernel_distance(one, two) > 0.5
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert kernel_distance(one, two) > 0.5
 
 
 def test_structural_similarity_agrees_with_scikit_image():
@@ -238,7 +240,8 @@ def test_structural_similarity_agrees_with_scikit_image():
 
 def test_neighbours_distances_and_diversity():
     points = np.array([[0.0], [1.0], [5.0]])
-    assert nearest_neighbours(points)[0].tolist() == [1, 1, 4] and nearest_neighbours(points)[1].tolist() == [
+    assert nearest_neighbours(points)[0].tolist() == [1, 1, 4]
+    assert nearest_neighbours(points)[1].tolist() == [
         1,
         0,
         1,
@@ -247,10 +250,8 @@ def test_neighbours_distances_and_diversity():
     assert nearest_neighbours(np.zeros((2, 1)))[0].tolist() == [0, 0]
     with pytest.raises(GenaugError):
         nearest_neighbours(points[:1])
-    assert (
-        math.isnan(class_distance(points, np.zeros(3), points, np.ones(3)))
-        and diversity(points, np.array([0, 0, 1])) == 1
-    )
+    assert math.isnan(class_distance(points, np.zeros(3), points, np.ones(3)))
+    assert diversity(points, np.array([0, 0, 1])) == 1
 
 
 def test_rows_of_a_set_carry_network_and_number():
@@ -260,8 +261,10 @@ def test_rows_of_a_set_carry_network_and_number():
         return noise_set(np.arange(count) % 2, ("a", "b"), seed=random, ids="{}")
 
     few = {metric for metric, *_ in set_metrics(make(20), make(9), pixel_features(2))}
-    assert "kid@pixels2" in few and not any(name.startswith("fid") for name in few)
+    assert "kid@pixels2" in few
+    assert not any(name.startswith("fid") for name in few)
     many = {
         (metric, part): count for metric, part, _, count in set_metrics(make(20), make(14), pixel_features(2))
     }
-    assert many["fid@pixels2", ""] == 14 and many["nearest_distance@pixels2", "set=real"] == 20
+    assert many["fid@pixels2", ""] == 14
+    assert many["nearest_distance@pixels2", "set=real"] == 20

@@ -29,7 +29,8 @@ def test_a_pair_does_not_depend_on_its_batch(mixer):
         alone = mixer.mix(
             images[i : i + 1], labels[i : i + 1], others[i : i + 1], other_labels[i : i + 1], seeds[i : i + 1]
         )
-        assert torch.equal(together[0][i : i + 1], alone[0]) and torch.equal(together[1][i : i + 1], alone[1])
+        assert torch.equal(together[0][i : i + 1], alone[0])
+        assert torch.equal(together[1][i : i + 1], alone[1])
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: mixer.name)
@@ -40,18 +41,21 @@ def test_inputs_and_global_state_are_left_alone(mixer):
         (torch.random.get_rng_state(), np.random.get_state()[1].copy()),
     )
     mixed, rows = mixer.mix(images, labels, images.flip(0), labels.flip(0), range(5))
-    assert torch.equal(images, copies[0]) and torch.equal(labels, copies[1])
-    assert (
-        torch.equal(torch.random.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all()
-    )
-    assert mixed.min() >= 0 and mixed.max() <= 1 and torch.allclose(rows.sum(1), torch.ones(5))
+    assert torch.equal(images, copies[0])
+    assert torch.equal(labels, copies[1])
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert (np.random.get_state()[1] == state[1]).all()
+    assert mixed.min() >= 0
+    assert mixed.max() <= 1
+    assert torch.allclose(rows.sum(1), torch.ones(5))
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: mixer.name)
 def test_an_image_mixed_with_itself_stays(mixer):
     images, labels = batch()
     mixed, rows = mixer.mix(images, labels, images, labels, range(5))
-    assert torch.allclose(mixed, images, atol=1e-6) and torch.allclose(rows, labels, atol=1e-6)
+    assert torch.allclose(mixed, images, atol=1e-6)
+    assert torch.allclose(rows, labels, atol=1e-6)
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: mixer.name)
@@ -59,11 +63,9 @@ def test_multi_label_rows_stay_within_their_ends(mixer):
     images, _ = batch()
     first, second = torch.tensor([[1.0, 1, 0, 0]] * 5), torch.tensor([[1.0, 0, 1, 0]] * 5)
     _, rows = mixer.mix(images, first, images.flip(0), second, range(5))
-    assert (
-        (rows[:, 0] == 1).all()
-        and (rows[:, 3] == 0).all()
-        and torch.allclose(rows[:, 1] + rows[:, 2], torch.ones(5))
-    )
+    assert (rows[:, 0] == 1).all()
+    assert (rows[:, 3] == 0).all()
+    assert torch.allclose(rows[:, 1] + rows[:, 2], torch.ones(5))
 
 
 def test_weights_follow_the_beta_distribution():
@@ -102,7 +104,5 @@ def test_alpha_must_be_positive():
 
 def test_mixers_are_mixers_with_settings():
     assert all(isinstance(mixer, Mixer) for mixer in MIXERS)
-    assert (
-        MixUp(alpha=0.4).settings() == {"name": "mixup", "alpha": 0.4}
-        and CutMix().settings()["name"] == "cutmix"
-    )
+    assert MixUp(alpha=0.4).settings() == {"name": "mixup", "alpha": 0.4}
+    assert CutMix().settings()["name"] == "cutmix"

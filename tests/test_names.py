@@ -140,8 +140,11 @@ def test_each_fault_of_a_file_is_one_sentence(fault, tmp_path):
     with pytest.raises(GenaugError) as error:
         read_names(tmp_path / "names.csv")
     message = str(error.value)
-    assert part in message and "names.csv" in message
-    assert message.endswith(".") and message.isprintable() and len(message) < 500
+    assert part in message
+    assert "names.csv" in message
+    assert message.endswith(".")
+    assert message.isprintable()
+    assert len(message) < 500
 
 
 def test_a_table_that_is_missing_or_a_folder_is_one_sentence(tmp_path):
@@ -183,7 +186,8 @@ def test_each_way_not_to_fit_is_one_sentence(fault, tmp_path):
     lines, part = FITS[fault]
     with pytest.raises(GenaugError) as error:
         check_fit(read_names(table(tmp_path / "names.csv", *lines)), CODES)
-    assert part in str(error.value) and str(error.value).count(". ") == 0
+    assert part in str(error.value)
+    assert str(error.value).count(". ") == 0
 
 
 def test_zeros_that_a_spreadsheet_ate_are_found(tmp_path):
@@ -288,7 +292,8 @@ def test_the_words_stand_in_the_prompts_of_a_plan(method, tmp_path):
         augmenter = make_arm(method, network, given).augmenter
         plan = make_plan(augmenter.fit(real, tmp_path / key, False), real, Budget(1), 0)
         texts[key] = [text for row in plan.rows for text, _ in row.prompts]
-    assert texts["with"] and all(text.endswith("numeral") for text in texts["with"])
+    assert texts["with"]
+    assert all(text.endswith("numeral") for text in texts["with"])
     assert not any("numeral" in text for text in texts["without"])
     if method.startswith("real"):
         assert all("handwritten" in text for text in texts["with"])
@@ -360,7 +365,8 @@ def test_published_layouts_find_their_table(name, tmp_path, capsys):
     home = BUILT[name](tmp_path).home
     code, record = told(capsys, "check", f"{name}:{home}")
     said = [one for one in record["findings"] if one["kind"] == "names-table"]
-    assert len(said) == 1 and SHIPPED[name] in said[0]["message"]
+    assert len(said) == 1
+    assert SHIPPED[name] in said[0]["message"]
     names = open_sets(f"{name}:{home}")["train"].class_names
     assert match_rows(shipped_names(name), names)
     code, record = told(capsys, "check", f"{name}:{home}", "--names", "none")
@@ -476,7 +482,8 @@ def test_names_that_are_one_folder_elsewhere():
 
 def test_tokens_are_counted_against_the_limit(tmp_path):
     count, limit = token_counter()
-    assert limit == 32 and count("") == 2
+    assert limit == 32
+    assert count("") == 2
     long = "owl " * 60 + "of the north"
     found = length_findings(["owl", long], ClassPrompt())
     assert [(one.kind, one.severity, one.where) for one in found] == [("long-name", "note", long)]
@@ -501,8 +508,10 @@ def test_the_template_can_be_read_back_and_fits(tmp_path):
     assert {row.metaclass for row in read.rows} == {"thing"}
     with open(tmp_path / "new.csv", newline="", encoding="utf-8") as file:
         problems = {row["folder"]: row["problem"] for row in csv.DictReader(file)}
-    assert "number in front" in problems["01_TUMOR"] and "melanoma" in problems["mel"]
-    assert "reserved" in problems["CON"] and "same folder as Cat" in problems["cat"]
+    assert "number in front" in problems["01_TUMOR"]
+    assert "melanoma" in problems["mel"]
+    assert "reserved" in problems["CON"]
+    assert "same folder as Cat" in problems["cat"]
     assert problems["a,b"] == problems["Cat"] == ""
 
 
@@ -546,14 +555,16 @@ def test_first_guesses(name, words):
 
 def test_check_names_the_faults_and_writes_a_template(folder, tmp_path, capsys):
     code, record = told(capsys, "check", folder, "--write-names", tmp_path / "new.csv")
-    assert code == 0 and {"abbreviation", "known-names"} <= set(kinds(record))
+    assert code == 0
+    assert {"abbreviation", "known-names"} <= set(kinds(record))
     assert [row.words for row in read_names(tmp_path / "new.csv").rows] == [
         "actinic keratosis",
         "melanoma",
         "melanocytic nevus",
     ]
     code, record = told(capsys, "check", folder, "--names", tmp_path / "new.csv")
-    assert code == 0 and not {"abbreviation", "known-names", "code-name"} & set(kinds(record))
+    assert code == 0
+    assert not {"abbreviation", "known-names", "code-name"} & set(kinds(record))
     assert record["next"].endswith(f"--names {tmp_path / 'new.csv'}")
     assert "exists" in sentence(capsys, "check", folder, "--write-names", tmp_path / "new.csv", "--quiet")
 
@@ -668,7 +679,8 @@ def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path
     assert "melanoma" in (tmp_path / "out" / "report.html").read_text()
     assert told(capsys, *command, "--names", names)[0] == 0
     said = sentence(capsys, *command, "--quiet")
-    assert "the prompt of the classes changed" in said and "--names none" in said
+    assert "the prompt of the classes changed" in said
+    assert "--names none" in said
     assert "the prompt of the classes changed" in sentence(
         capsys, *command, "--names", "published:ham10000", "--quiet"
     )
@@ -680,7 +692,8 @@ def test_the_evaluators_reads_the_words(folder, names):
     run = Run(question, load("digit-scenes"), load_backbone("tiny"), "unused", False)
     usual = {"measure": None, "judge": "auto", "clip": None, "lpips": None, "inception": None}
     evaluators = seat_evaluators(run, usual)
-    assert evaluators is not None and evaluators.class_prompt == prompt
+    assert evaluators is not None
+    assert evaluators.class_prompt == prompt
     plain = replace(run, question=replace(question, class_prompt=ClassPrompt()))
     assert seat_evaluators(plain, usual).class_prompt == ClassPrompt()
 
@@ -701,7 +714,8 @@ def test_every_command_refuses_a_wrong_table_before_any_work(command, fault, fol
         "suffixes": [tmp_path / "out"],
     }
     said = sentence(capsys, command, source, *out[command], "--names", bad, "--quiet")
-    assert said.startswith("genaug: ") and "names table" in said
+    assert said.startswith("genaug: ")
+    assert "names table" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -747,7 +761,8 @@ def test_suffixes_are_counted_and_filtered_with_the_words(tmp_path, capsys):
     prompt = ClassPrompt(names={"zero": "grass"})
     renamed = in_words(real, prompt)
     assert renamed.class_names == tuple("grass" if name == "zero" else name for name in real.class_names)
-    assert renamed.ids == real.ids and in_words(real, ClassPrompt()) is real
+    assert renamed.ids == real.ids
+    assert in_words(real, ClassPrompt()) is real
     twins = in_words(real, ClassPrompt(names={"zero": "one"}))
     assert twins.class_names == real.class_names
     path = table(
@@ -757,7 +772,8 @@ def test_suffixes_are_counted_and_filtered_with_the_words(tmp_path, capsys):
     code, record = told(
         capsys, "suffixes", "digit-scenes", tmp_path / "out.txt", "--published", "cub-5-shot", "--names", path
     )
-    assert code == 0 and any("names the class 'flowers'" in why for why in record["left_out"].values())
+    assert code == 0
+    assert any("names the class 'flowers'" in why for why in record["left_out"].values())
 
 
 def test_names_have_no_effect_where_nothing_is_prompted(folder, names, tmp_path, capsys):

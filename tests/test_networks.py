@@ -60,14 +60,12 @@ def test_the_asset_is_what_its_card_says(name):
         load_file(ASSETS / "imagenet-1" / f"{name}.safetensors"),
     )
     assert {key: list(value.shape) for key, value in state.items()} == card["tensors"]
-    assert {value.dtype for value in state.values()} == {torch.float16} and all(
-        value.isfinite().all() for value in state.values()
-    )
-    assert (
-        card["source"]["sha256"] == IMAGENET[name].sha256
-        and IMAGENET[name].sha256 in (ASSETS / "imagenet-1" / "NOTICE").read_text()
-    )
-    assert card["licence"] == "Apache-2.0" and card["mean"] == card["std"] == [0.5] * 3
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert all(value.isfinite().all() for value in state.values())
+    assert card["source"]["sha256"] == IMAGENET[name].sha256
+    assert IMAGENET[name].sha256 in (ASSETS / "imagenet-1" / "NOTICE").read_text()
+    assert card["licence"] == "Apache-2.0"
+    assert card["mean"] == card["std"] == [0.5] * 3
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -92,7 +90,8 @@ def test_it_names_the_four_pictures(name):
     network = make_network(name, 1000, 3, view.size, "embedded").eval()
     answers, expected = known_answers(network, view), list(KNOWN_PICTURES.values())
     right = [answer["class"] for answer in answers if answer["class"] in expected]
-    assert expected == [285, 967, 657, 665] and (right == expected if name == LITE else len(right) >= 3)
+    assert expected == [285, 967, 657, 665]
+    assert right == expected if name == LITE else len(right) >= 3
     assert [answer["name"].split(",")[0] for answer in answers if answer["class"] != 657][:2] == [
         "Egyptian cat",
         "espresso",
@@ -104,9 +103,8 @@ def test_it_names_the_four_pictures(name):
         [answer["probability"] for answer in stored["answers"]], abs=0.01
     )
     assert network.mean.flatten().tolist() == network.std.flatten().tolist() == [0.5] * 3
-    assert (view.size, view.resize) == (stored["size"], stored["resize"]) and (
-        name != LITE or view.size == 224
-    )
+    assert (view.size, view.resize) == (stored["size"], stored["resize"])
+    assert name != LITE or view.size == 224
 
 
 def test_class_names_are_those_of_timm():
@@ -139,10 +137,10 @@ def test_a_conversion_renames_rounds_and_says_what_it_did(tmp_path, monkeypatch)
     path, own = planted_file(tmp_path, monkeypatch)
     record = convert_imagenet(path, LITE, tmp_path / "out")
     state = load_file(tmp_path / "out" / f"{LITE}.safetensors")
-    assert len(state) == 247 and all(torch.equal(value, own[key].half()) for key, value in state.items())
-    assert (
-        record == json.loads((tmp_path / "out" / f"{LITE}.json").read_text()) and len(record["answers"]) == 4
-    )
+    assert len(state) == 247
+    assert all(torch.equal(value, own[key].half()) for key, value in state.items())
+    assert record == json.loads((tmp_path / "out" / f"{LITE}.json").read_text())
+    assert len(record["answers"]) == 4
     assert len((tmp_path / "out" / "classes.txt").read_text().splitlines()) == 1000
 
 
@@ -221,7 +219,8 @@ def test_a_network_of_torchvision_has_the_two_halves(name, tmp_path):
         assert all(torch.allclose(network(images), expected, atol=1e-4) for network in made)
         few = make_network(f"torchvision:{name}", 3, 3, 64, str(tmp_path / "model.pth")).eval()
         rows = few.features(images)
-        assert torch.allclose(rows, made[0].features(images), atol=1e-4) and few(images).shape == (2, 3)
+        assert torch.allclose(rows, made[0].features(images), atol=1e-4)
+        assert few(images).shape == (2, 3)
         assert torch.allclose(few(images), few.network.classifier(rows), atol=1e-5)
         grey = make_network(f"torchvision:{name}", 3, 1, 64, str(tmp_path / "model.pth")).eval()
         assert grey(images[:, :1]).shape == (2, 3)
@@ -256,7 +255,8 @@ def test_a_head_of_another_size_is_new_and_grey_sums_the_filters():
     few, grey = make_network(LITE, 5, 3, 224, "embedded"), make_network(LITE, 5, 1, 224, "embedded")
     stem = few.network.state_dict()["conv_stem.weight"]
     assert torch.allclose(grey.network.state_dict()["conv_stem.weight"], stem.sum(1, keepdim=True), atol=1e-6)
-    assert few.network.classifier.out_features == 5 and grey.mean.shape == (1, 1, 1, 1)
+    assert few.network.classifier.out_features == 5
+    assert grey.mean.shape == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["letters", "test_resnet", "torchvision:shufflenet_v2_x0_5"])
@@ -289,7 +289,8 @@ def in_folder(home, images):
 def test_embedded_sets_and_their_parts_are_recognised(name):
     assert kind_of_data(name) == "embedded"
     sets = load(name)
-    assert kind_of_data(sets) == "embedded" and {kind_of_data(part) for part in sets.values()} == {"embedded"}
+    assert kind_of_data(sets) == "embedded"
+    assert {kind_of_data(part) for part in sets.values()} == {"embedded"}
     train = sets["train"]
     assert kind_of_data(train[::37]) == kind_of_data(train[[0]]) == "embedded"
     if train.task == "single":
@@ -324,7 +325,8 @@ def planted(tmp_path):
 
 def test_whatever_is_not_surely_embedded_is_photographs(tmp_path):
     found = {name: kind_of_data(images) for name, images in planted(tmp_path).items()}
-    assert found.pop("ids and names, in grey") == "grey" and set(found.values()) == {"photographs"}, found
+    assert found.pop("ids and names, in grey") == "grey", found
+    assert set(found.values()) == {"photographs"}, found
     assert kind_of_data(str(tmp_path / "written")) == kind_of_data(tmp_path / "small") == "photographs"
     assert kind_of_data({"train": load("digit-scenes")["train"][:3], "test": photographs()}) == "photographs"
 
@@ -349,7 +351,8 @@ def test_grey_is_grey_however_it_is_stored(tmp_path):
 def test_the_table_is_complete_and_its_networks_can_be_had():
     assert set(ROLES) == {(role, kind) for role in ROLE_WORDS for kind in KINDS}
     for (role, kind), entry in ROLES.items():
-        assert network_for(role, kind) == entry and (bare_name(entry.network) in TOY) == (kind == "embedded")
+        assert network_for(role, kind) == entry
+        assert (bare_name(entry.network) in TOY) == (kind == "embedded")
         assert entry.size == usual_view(entry.network).size
         assert (entry.weights == "random") == (role == "judge" and kind == "embedded")
     for kind in KINDS:
@@ -470,7 +473,8 @@ def test_a_folder_of_photographs_is_examined_by_no_toy(name, channels, tmp_path,
         tmp_path / "photos", replace(photographs(6, 24, channels), class_names=("square", "bar"))
     )
     method = made(name).fit(real, tmp_path / "work")
-    assert method.examiners(real) == (LITE,) and method.filter.examiners(real) == (LITE,)
+    assert method.examiners(real) == (LITE,)
+    assert method.filter.examiners(real) == (LITE,)
     out = synthesize(method, real, tmp_path / "out", Budget(1), seed=0, progress=False, allow_fewer=True)
     assert len(out) <= 6
 
@@ -502,12 +506,11 @@ def test_on_toy_pictures_every_id_is_what_it_was(name):
         made(name),
         made(name, **{key: {"wide": "letters"}.get(word, word) for key, word in TOY_WORDS[name].items()}),
     )
-    assert (
-        content_hash(new.settings()) == content_hash(named.settings())
-        and new.fingerprint() == named.fingerprint()
-    )
+    assert content_hash(new.settings()) == content_hash(named.settings())
+    assert new.fingerprint() == named.fingerprint()
     new, named = new.fit(real), named.fit(real)
-    assert new.settings() == named.settings() and new.fingerprint() == named.fingerprint()
+    assert new.settings() == named.settings()
+    assert new.fingerprint() == named.fingerprint()
     assert new.plan(real, Budget(2), 0) == named.plan(real, Budget(2), 0)
     words = {key: made(name).settings()[key] for key in TOY_WORDS[name]}
     assert (
@@ -526,8 +529,10 @@ def test_photographs_have_other_ids_and_a_copy_asks_again(name, tmp_path):
     assert content_hash(made(name).suited(real).settings()) == content_hash(made(name).fit(real).settings())
     method = made(name).fit(toy)
     before = method.settings()
-    assert method.fresh().filter == made(name).filter and method.fresh().fit(real).settings() != before
-    assert method.fit(real).settings() != before and method.fit(toy).settings() == before
+    assert method.fresh().filter == made(name).filter
+    assert method.fresh().fit(real).settings() != before
+    assert method.fit(real).settings() != before
+    assert method.fit(toy).settings() == before
     method.fit(real)
     rows = method.plan(real, Budget(1), 0)
     method.save(tmp_path / "method")
@@ -538,9 +543,8 @@ def test_parts_alone_ask_the_table_too():
     assert (
         FeatureFilter().suited(photographs()).features == LargestStep().suited(photographs()).features == LITE
     )
-    assert SoftWeight(classifier=None).suited(photographs()) == SoftWeight(
-        classifier=None
-    ) and not SoftWeight(classifier=None).examiners(None)
+    assert SoftWeight(classifier=None).suited(photographs()) == SoftWeight(classifier=None)
+    assert not SoftWeight(classifier=None).examiners(None)
     assert FeatureFilter("clip_zero_shot", clip="there").suited(photographs()).features == "auto"
     assert FeatureFilter("clip_zero_shot", clip="there").examiners(photographs()) == ("clip:there",)
     named = SoftWeight(network=LITE).suited(photographs()).preset()

@@ -140,9 +140,12 @@ def test_the_page_names_what_each_choice_must_offer(base):
 def test_the_command_line_paints_with_it(made):
     lines = (made / "plan.jsonl").read_text(encoding="utf-8").splitlines()
     header, *rows = [json.loads(line) for line in lines]
-    assert header["method"] == "my-transfer" and header["settings"]["finish"] and len(rows) == 10
+    assert header["method"] == "my-transfer"
+    assert header["settings"]["finish"]
+    assert len(rows) == 10
     finished = LabeledImages.open(made / "train")
-    assert len(finished) == 10 and set(finished.counts().values()) == {1.0}
+    assert len(finished) == 10
+    assert set(finished.counts().values()) == {1.0}
     sources = [info["sources"][0][0] for info in finished.info]
     classes = [name.partition("/")[0] for name in sources]  # an id begins with the class of its photograph
     assert [finished.class_names[index] for index in finished.targets] == classes
@@ -154,7 +157,9 @@ def test_to_go_on_needs_the_file(made, own_file, monkeypatch, capsys):
     monkeypatch.delenv("GENAUG_METHODS", raising=False)
     assert run(arguments(made)) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "There is no method 'my-transfer'" in said and "GENAUG_METHODS" in said
+    assert said.count("\n") == 1
+    assert "There is no method 'my-transfer'" in said
+    assert "GENAUG_METHODS" in said
     assert content(made) == before
 
 
@@ -166,7 +171,8 @@ def test_what_is_stored_says_when_the_file_is_missing(made, tmp_path, monkeypatc
     "The report of a set needs no method; that of a comparison reads its arms."
     monkeypatch.delenv("GENAUG_METHODS", raising=False)
     shutil.copytree(made, tmp_path / "set")
-    assert run(["report", str(tmp_path / "set")]) == 0 and (tmp_path / "set" / "report.html").is_file()
+    assert run(["report", str(tmp_path / "set")]) == 0
+    assert (tmp_path / "set" / "report.html").is_file()
     question = {"methods": ["original", "my-transfer"], "splits": [0], "repeats": [0], "data": "digits"}
     record = {"genaug_comparison": 1, "source": "digits", "question": question, "shared": {}}
     (tmp_path / "comparison.json").write_text(json.dumps(record), encoding="utf-8")
@@ -228,7 +234,8 @@ def test_a_file_that_cannot_be_is_refused_in_one_sentence(name, tmp_path, monkey
     for _ in range(2):  # the second time half of the module must not pass for a whole one
         assert run(arguments(tmp_path / "out", "real-guidance")) == 2
         said = capsys.readouterr().err
-        assert part in said and said.count("\n") == 1
+        assert part in said
+        assert said.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["mine.py"]
 
 
@@ -256,7 +263,8 @@ def test_a_method_of_the_script_is_known_at_once(monkeypatch):
     scripted.__module__ = "__main__"
     declared = declare_method("scripted", "of this script")(scripted)
     monkeypatch.setattr(sys.modules["__main__"], "scripted", declared, raising=False)
-    assert "scripted" in method_names() and make_arm("scripted").augmenter.name == "scripted"
+    assert "scripted" in method_names()
+    assert make_arm("scripted").augmenter.name == "scripted"
 
 
 # ---------------------------------------------------------------- the README's method
@@ -421,7 +429,8 @@ def test_a_class_without_its_decorator_is_refused():
         Recipe("x", finish=Forgotten())
     with pytest.raises(TypeError, match="above the class Method"):
         declare_method("augmenter", "x")(Method)
-    assert isinstance(Recipe("x", finish=Plain()).finish, Part) and check_settings(Plain()) is None
+    assert isinstance(Recipe("x", finish=Plain()).finish, Part)
+    assert check_settings(Plain()) is None
 
 
 # ---------------------------------------------------------------- the example itself
@@ -453,7 +462,8 @@ def finish(photograph, painted, amount=1.0):
 def test_the_finished_picture_has_the_form_of_the_painted_one(photograph, painted):
     photograph, painted = pictures(photograph, painted)
     first = finish(photograph, painted)
-    assert first.shape == painted.shape and first.dtype == np.uint8
+    assert first.shape == painted.shape
+    assert first.dtype == np.uint8
     assert np.array_equal(first, finish(photograph, painted))
 
 

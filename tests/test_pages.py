@@ -86,11 +86,13 @@ def test_a_configuration_without_marks_is_refused(book):
 
 def test_quarto_reads_one_configuration():
     link = ROOT / "nbs" / "_quarto.yml"
-    assert link.is_symlink() and link.readlink() == Path("../_quarto.yml")
+    assert link.is_symlink()
+    assert link.readlink() == Path("../_quarto.yml")
     import yaml
 
     site = yaml.safe_load(link.read_text(encoding="utf-8"))
-    assert site["project"]["output-dir"] == "_docs" and site["format"]["html"]["html-math-method"] == "mathml"
+    assert site["project"]["output-dir"] == "_docs"
+    assert site["format"]["html"]["html-math-method"] == "mathml"
     assert ("keep-md" in site["format"]["html"]) == ("commonmark" in site["format"])
 
 
@@ -188,4 +190,5 @@ def test_files_that_a_page_links_to_go_along(tmp_path):
     (source / "results" / "few_shot.csv").write_text("a\n")
     (out / "a.html").write_text('<a href="results/few_shot.csv">rows</a>')
     pages.copy_resources(source, out)
-    assert pages.broken_links(out) == [] and (out / "results" / "few_shot.csv").read_text() == "a\n"
+    assert pages.broken_links(out) == []
+    assert (out / "results" / "few_shot.csv").read_text() == "a\n"

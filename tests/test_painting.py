@@ -181,14 +181,13 @@ def files_of(folder):
 
 def close(one, two):
     "The same rows, labels and provenance, and no pixel more than 2 of 255 apart."
-    assert (
-        one.ids == two.ids
-        and np.array_equal(one.labels, two.labels)
-        and one.info == two.info
-        and len(one) > 0
-    )
+    assert one.ids == two.ids
+    assert np.array_equal(one.labels, two.labels)
+    assert one.info == two.info
+    assert len(one) > 0
     differences = [np.abs(one.image(name).astype(int) - two.image(name)).max() for name in one.ids]
-    assert max(differences) <= 2 and len(set(one.sha256)) == len(one)
+    assert max(differences) <= 2
+    assert len(set(one.sha256)) == len(one)
 
 
 def refusal(call, *arguments, **options):
@@ -223,25 +222,18 @@ def run(workshop, *command, timeout=300):
 def test_what_lies_on_disk(toy, real, tmp_path):
     made = paint(toy.Grain(), real, tmp_path / "out")
     plan = read_plan(tmp_path / "out")
-    assert (
-        len(made) == 50
-        and made.ids == tuple(row.id for row in plan.rows)
-        and made.counts() == {"kiwi": 25, "F/A-18 <b>": 25}
-    )
-    assert (
-        set(made.origins) == {"grain"}
-        and plan.header["sources"] == dict(zip(real.ids, real.sha256))
-        and plan.header["versions"]["torch"] == torch.__version__.split("+")[0]
-    )
+    assert len(made) == 50
+    assert made.ids == tuple(row.id for row in plan.rows)
+    assert made.counts() == {"kiwi": 25, "F/A-18 <b>": 25}
+    assert set(made.origins) == {"grain"}
+    assert plan.header["sources"] == dict(zip(real.ids, real.sha256))
+    assert plan.header["versions"]["torch"] == torch.__version__.split("+")[0]
     info = made.info[7]
-    assert (
-        info["sources"] == [list(pair) for pair in plan.rows[7].inputs]
-        and info["seed"] == plan.rows[7].seed
-        and info["weight"] == 1.0
-    )
-    assert info["source_sha256"] == [real.sha256[real.index([info["sources"][0][0]])[0]]] and info[
-        "prompts"
-    ] == [["a photo", 1.0]]
+    assert info["sources"] == [list(pair) for pair in plan.rows[7].inputs]
+    assert info["seed"] == plan.rows[7].seed
+    assert info["weight"] == 1.0
+    assert info["source_sha256"] == [real.sha256[real.index([info["sources"][0][0]])[0]]]
+    assert info["prompts"] == [["a photo", 1.0]]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         ".genaug",
         "class_map.txt",
@@ -267,15 +259,15 @@ def test_other_programs_read_the_finished_set(toy, real, tmp_path):
 
     made = paint(toy.Grain(), real, tmp_path / "out")
     tree = ImageFolder(str(tmp_path / "out" / "train"))
-    assert len(tree) == 50 and len(tree.classes) == 2
+    assert len(tree) == 50
+    assert len(tree.classes) == 2
     table = pd.read_json(tmp_path / "out" / "train" / "metadata.jsonl", lines=True)
-    assert (
-        table["id"].tolist() == list(made.ids)
-        and table["seed"].tolist() == [info["seed"] for info in made.info]
-        and set(table["method"]) == {"grain"}
-    )
+    assert table["id"].tolist() == list(made.ids)
+    assert table["seed"].tolist() == [info["seed"] for info in made.info]
+    assert set(table["method"]) == {"grain"}
     opened = open_folder(tmp_path / "out")["train"]
-    assert len(opened) == 50 and set(opened.sha256) == set(made.sha256)
+    assert len(opened) == 50
+    assert set(opened.sha256) == set(made.sha256)
 
 
 def test_hugging_face_datasets_reads_the_finished_set(toy, real, tmp_path):
@@ -287,13 +279,10 @@ def test_hugging_face_datasets_reads_the_finished_set(toy, real, tmp_path):
     assert len(loaded) == 10
     for record in loaded:
         position = made.index([record["id"]])[0]
-        assert (
-            np.array_equal(np.asarray(record["image"]), made.image(position))
-            and record["label"] == made.targets[position]
-        )
-        assert record["seed"] == made.info[position]["seed"] and record["sources"] == [
-            made.info[position]["sources"][0][0]
-        ]
+        assert np.array_equal(np.asarray(record["image"]), made.image(position))
+        assert record["label"] == made.targets[position]
+        assert record["seed"] == made.info[position]["seed"]
+        assert record["sources"] == [made.info[position]["sources"][0][0]]
 
 
 def test_batch_size_changes_nothing(toy, real, tmp_path):
@@ -307,7 +296,8 @@ def test_a_finished_folder_is_returned_without_painting(toy, real, tmp_path, mon
     paint(toy.Grain(), real, tmp_path / "out")
     before = files_of(tmp_path / "out")
     monkeypatch.setattr(toy.Grain, "paint", lambda self, rows, real: pytest.fail("painted again"))
-    assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50 and files_of(tmp_path / "out") == before
+    assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
+    assert files_of(tmp_path / "out") == before
 
 
 def test_multi_label_images_lie_flat(toy, tmp_path):
@@ -315,7 +305,8 @@ def test_multi_label_images_lie_flat(toy, tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (10, 2)).astype(np.float32)
     real = LabeledImages(base.pixels, labels, base.class_names, base.ids, task="multi")
     made = paint(toy.Grain(), real, tmp_path / "out", copies=2)
-    assert made.task == "multi" and len(list((tmp_path / "out" / "train").glob("*.png"))) == 20
+    assert made.task == "multi"
+    assert len(list((tmp_path / "out" / "train").glob("*.png"))) == 20
     assert np.array_equal(
         made.labels, np.array([row.label for row in read_plan(tmp_path / "out").rows], np.float32)
     )
@@ -323,7 +314,8 @@ def test_multi_label_images_lie_flat(toy, tmp_path):
 
 def test_a_smaller_budget_gives_a_prefix(toy, real, tmp_path):
     small, large = (paint(toy.Grain(), real, tmp_path / str(copies), copies=copies) for copies in (2, 4))
-    assert large.ids[:20] == small.ids and large.sha256[:20] == small.sha256
+    assert large.ids[:20] == small.ids
+    assert large.sha256[:20] == small.sha256
 
 
 # ---- killed, broken off, full disk
@@ -385,11 +377,10 @@ def test_a_full_disk_is_one_sentence_and_resumes(toy, real, tmp_path, monkeypatc
         for module in WRITERS:
             patch.setattr(module, "write_atomic", full)
         message = refusal(paint, toy.Grain(), real, tmp_path / "out")
-    assert "disk is full" in message and "finished work is kept" in message
-    assert (
-        "not finished" in refusal(open_synthetic, tmp_path / "out")
-        and len(list((tmp_path / "out").rglob("*.png"))) > 5
-    )
+    assert "disk is full" in message
+    assert "finished work is kept" in message
+    assert "not finished" in refusal(open_synthetic, tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.png"))) > 5
     assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
 
 
@@ -410,9 +401,8 @@ def test_strange_files_in_the_set_are_named(toy, real, tmp_path):
     paint(toy.Grain(), real, tmp_path / "out")
     stranger = tmp_path / "out" / "train" / "kiwi" / "holiday.png"
     stranger.write_bytes(encode_png(real.image(0)))
-    assert "holiday.png" in refusal(open_synthetic, tmp_path / "out") and "holiday.png" in refusal(
-        paint, toy.Grain(), real, tmp_path / "out"
-    )
+    assert "holiday.png" in refusal(open_synthetic, tmp_path / "out")
+    assert "holiday.png" in refusal(paint, toy.Grain(), real, tmp_path / "out")
     stranger.unlink()
     assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
 
@@ -441,19 +431,15 @@ def test_resuming_refuses_other_work_and_says_what_differs(toy, real, tmp_path):
 def test_other_library_versions_are_recorded_but_do_not_stop_a_run(toy, real, tmp_path, monkeypatch):
     paint(toy.Grain(), real, tmp_path / "out")
     monkeypatch.setattr(plan_file, "_versions", lambda: {"torch": "9.9"})
-    assert (
-        len(paint(toy.Grain(), real, tmp_path / "out")) == 50
-        and read_plan(tmp_path / "out").header["versions"]["torch"] != "9.9"
-    )
+    assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
+    assert read_plan(tmp_path / "out").header["versions"]["torch"] != "9.9"
 
 
 def test_folders_that_are_not_ours_are_refused(toy, real, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("...")
-    assert (
-        "not empty" in refusal(paint, toy.Grain(), real, tmp_path / "thesis")
-        and len(list((tmp_path / "thesis").glob("*.txt"))) == 1
-    )
+    assert "not empty" in refusal(paint, toy.Grain(), real, tmp_path / "thesis")
+    assert len(list((tmp_path / "thesis").glob("*.txt"))) == 1
     assert "is a file" in refusal(paint, toy.Grain(), real, tmp_path / "thesis" / "chapter1.txt")
     real.save(tmp_path / "photos")
     stored = open_folder(tmp_path / "photos")["all"]
@@ -473,9 +459,8 @@ def test_folders_that_are_not_ours_are_refused(toy, real, tmp_path):
 
 
 def test_damaged_plans_and_missing_sets_are_refused(toy, real, tmp_path):
-    assert "no plan" in refusal(read_plan, tmp_path) and "no plan" in refusal(
-        open_synthetic, tmp_path / "none"
-    )
+    assert "no plan" in refusal(read_plan, tmp_path)
+    assert "no plan" in refusal(open_synthetic, tmp_path / "none")
     paint(toy.Grain(), real, tmp_path / "out")
     text = (tmp_path / "out" / "plan.jsonl").read_text()
     for damage in (text[:-20], "\n".join(text.splitlines()[:-1]), "", "{}\n", "[1]\n"):
@@ -487,10 +472,8 @@ def test_only_training_images_of_the_manifest_are_painted_from(toy, real, tmp_pa
     manifest = Manifest.build({"all": real}, seed=0, shots=2)
     parts = manifest.sets({"all": real})
     assert len(paint(toy.Grain(), parts["train"], tmp_path / "out", manifest=manifest)) == 20
-    assert (
-        "test image" in refusal(paint, toy.Grain(), real, tmp_path / "leak", manifest=manifest)
-        and not (tmp_path / "leak").exists()
-    )
+    assert "test image" in refusal(paint, toy.Grain(), real, tmp_path / "leak", manifest=manifest)
+    assert not (tmp_path / "leak").exists()
 
 
 @pytest.mark.parametrize(
@@ -515,7 +498,8 @@ def test_contradictory_plans_are_refused(toy, real, tmp_path, monkeypatch, chang
             *first[1:],
         ],
     )
-    assert words in refusal(paint, toy.Grain(), real, tmp_path / "out") and not (tmp_path / "out").exists()
+    assert words in refusal(paint, toy.Grain(), real, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_rows_with_one_id_and_an_empty_budget(toy, real, tmp_path, monkeypatch):
@@ -553,11 +537,9 @@ def test_methods_that_return_no_pictures_are_programming_errors(toy, real, tmp_p
 def test_shards_by_hand_in_any_order(toy, real, tmp_path):
     paint(toy.Grain(), real, tmp_path / "whole")
     results = [paint(toy.Grain(), real, tmp_path / "out", shard=(index, 3)) for index in (2, 0, 1)]
-    assert (
-        results[:2] == [None, None]
-        and len(results[2]) == 50
-        and files_of(tmp_path / "out") == files_of(tmp_path / "whole")
-    )
+    assert results[:2] == [None, None]
+    assert len(results[2]) == 50
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert len(paint(toy.Grain(), real, tmp_path / "out", shard=(0, 3))) == 50
     for shard in ((3, 3), (-1, 2), (0, 0)):
         assert "shard" in refusal(paint, toy.Grain(), real, tmp_path / "bad", shard=shard)
@@ -592,7 +574,8 @@ def test_torchrun_paints_halves_and_process_zero_finishes(workshop, toy, real, t
         str(tmp_path / "team"),
         str(tmp_path / "diff-ii"),
     )
-    assert "rank 0 gloo painted 25 of 50" in output and "rank 1 gloo painted 25 of 50" in output
+    assert "rank 0 gloo painted 25 of 50" in output
+    assert "rank 1 gloo painted 25 of 50" in output
     paint(toy.Grain(), real, tmp_path / "whole")
     assert files_of(tmp_path / "team") == files_of(tmp_path / "whole")
     alone = synthesize(
@@ -626,10 +609,8 @@ def test_batch_size_and_shards_change_no_pixel_of_diff_ii_by_more_than_two(toy, 
             progress=False,
         )
     close(made[0], shard)
-    assert (
-        read_plan(tmp_path / "1").header["settings"]["start"]["type"] == "CircleStart"
-        and " at 0x" not in (tmp_path / "1" / "plan.jsonl").read_text()
-    )
+    assert read_plan(tmp_path / "1").header["settings"]["start"]["type"] == "CircleStart"
+    assert " at 0x" not in (tmp_path / "1" / "plan.jsonl").read_text()
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, real, tmp_path):
@@ -649,10 +630,8 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, real,
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert (tmp_path / "out" / ".genaug" / "lock.json").exists()
-    assert (
-        len(paint(toy.Grain(), real, tmp_path / "out")) == 50
-        and not (tmp_path / "out" / ".genaug" / "lock.json").exists()
-    )
+    assert len(paint(toy.Grain(), real, tmp_path / "out")) == 50
+    assert not (tmp_path / "out" / ".genaug" / "lock.json").exists()
 
 
 # ---- rounds, filters, groups, ingredients
@@ -710,26 +689,26 @@ def test_later_rounds_are_painted_only_where_images_are_missing(real, tmp_path):
     made = paint(sieve, real, tmp_path / "out", copies=3)
     plan = read_plan(tmp_path / "out")
     level = {row.id: row.seed % 256 for row in plan.rows}
-    assert made.counts() == {"kiwi": 15, "F/A-18 <b>": 15} and all(level[name] > 100 for name in made.ids)
-    assert 30 < len(sieve.seen) <= 90 and made.info[0]["weight"] == 0.5
+    assert made.counts() == {"kiwi": 15, "F/A-18 <b>": 15}
+    assert all(level[name] > 100 for name in made.ids)
+    assert 30 < len(sieve.seen) <= 90
+    assert made.info[0]["weight"] == 0.5
     first_kept = [row.id for row in plan.rows if level[row.id] > 100 and row.round == 0]
     assert set(first_kept) <= set(made.ids)
     rejected = {path.stem for path in (tmp_path / "out" / ".genaug" / "rejected").glob("*.png")}
-    assert (
-        rejected == set(sieve.seen) - set(made.ids)
-        and len(list((tmp_path / "out" / "train").rglob("*.png"))) == 30
-    )
+    assert rejected == set(sieve.seen) - set(made.ids)
+    assert len(list((tmp_path / "out" / "train").rglob("*.png"))) == 30
     decisions = [
         json.loads(line)
         for line in (tmp_path / "out" / ".genaug" / "decisions.jsonl").read_text().splitlines()
     ]
-    assert {one["id"] for one in decisions if one["keep"]} == set(made.ids) and len(decisions) == len(
-        sieve.seen
-    )
+    assert {one["id"] for one in decisions if one["keep"]} == set(made.ids)
+    assert len(decisions) == len(sieve.seen)
     (tmp_path / "out" / "train" / "metadata.jsonl").unlink()
     before = files_of(tmp_path / "out")
     again = Sieve()
-    assert paint(again, real, tmp_path / "out", copies=3).ids == made.ids and again.seen == []
+    assert paint(again, real, tmp_path / "out", copies=3).ids == made.ids
+    assert again.seen == []
     assert {
         name: data for name, data in files_of(tmp_path / "out").items() if "metadata" not in name
     } == before
@@ -738,27 +717,25 @@ def test_later_rounds_are_painted_only_where_images_are_missing(real, tmp_path):
 def test_a_filter_with_shards_ends_with_the_same_set(real, tmp_path):
     whole = paint(Sieve(), real, tmp_path / "whole", copies=3)
     results = [paint(Sieve(), real, tmp_path / "out", copies=3, shard=(index, 2)) for index in (0, 1)]
-    assert (
-        results[0] is None
-        and results[1].ids == whole.ids
-        and files_of(tmp_path / "out") == files_of(tmp_path / "whole")
-    )
+    assert results[0] is None
+    assert results[1].ids == whole.ids
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 def test_a_filter_that_turns_down_too_much_says_how_many_are_missing(real, tmp_path):
     message = refusal(paint, Sieve(limit=250), real, tmp_path / "out", copies=3)
-    assert (
-        "of 15 images" in message
-        and "loosen" in message
-        and "not finished" in refusal(open_synthetic, tmp_path / "out")
-    )
+    assert "of 15 images" in message
+    assert "loosen" in message
+    assert "not finished" in refusal(open_synthetic, tmp_path / "out")
     made = paint(Sieve(limit=250), real, tmp_path / "out", copies=3, allow_fewer=True)
-    assert 0 <= len(made) < 30 and made.class_names == real.class_names
+    assert 0 <= len(made) < 30
+    assert made.class_names == real.class_names
 
 
 def test_of_a_group_one_is_kept(real, tmp_path):
     made = paint(Sieve(grouped=True), real, tmp_path / "out", copies=2)
-    assert len(made) == 20 and len({info["group"] for info in made.info}) == 20
+    assert len(made) == 20
+    assert len({info["group"] for info in made.info}) == 20
     assert files_of(tmp_path / "out").keys() >= {"plan.jsonl", "train/metadata.jsonl"}
 
 
@@ -800,11 +777,13 @@ class Mean(Augmenter):
 
 def test_rows_made_from_rows(real, tmp_path):
     made = paint(Mean(), real, tmp_path / "out", copies=1)
-    assert len(made) == 10 and all(name.endswith("mean") for name in made.ids)
+    assert len(made) == 10
+    assert all(name.endswith("mean") for name in made.ids)
     levels = [seed_from(f"0.png-0-{part}") % 256 for part in ("one", "two")]
     assert made.image("0.png-0-mean")[0, 0, 0] == sum(levels) // 2
     results = [paint(Mean(), real, tmp_path / "shards", copies=1, shard=(index, 2)) for index in (0, 1)]
-    assert results[0] is None and files_of(tmp_path / "shards") == files_of(tmp_path / "out")
+    assert results[0] is None
+    assert files_of(tmp_path / "shards") == files_of(tmp_path / "out")
 
     def row(name, *inputs):
         return PlanRow(name, "m", (1.0,), tuple((one, 1.0) for one in inputs), (), 0)
@@ -818,17 +797,16 @@ def test_painting_leaves_the_images_and_the_global_random_state_alone(toy, real,
     before = (real.fingerprint(), torch.get_rng_state().clone(), np.random.get_state()[1].copy())
     paint(toy.Grain(), real, tmp_path / "out", copies=1)
     fresh = LabeledImages(real.pixels, real.labels, real.class_names, real.ids)
-    assert (
-        fresh.fingerprint() == before[0]
-        and torch.equal(torch.get_rng_state(), before[1])
-        and np.array_equal(np.random.get_state()[1], before[2])
-    )
+    assert fresh.fingerprint() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert np.array_equal(np.random.get_state()[1], before[2])
 
 
 def test_plan_difference_of_equal_headers_but_other_rows(toy, real):
     plan = make_plan(toy.Grain().fit(real), real, Budget(copies=1), 0)
     other = Plan(plan.header, plan.rows[:-1] + (PlanRow(**{**plan.rows[-1].__dict__, "seed": 1}),))
-    assert plan_difference(plan, other) == "the rows" and plan_difference(plan, plan) == ""
+    assert plan_difference(plan, other) == "the rows"
+    assert plan_difference(plan, plan) == ""
 
 
 def test_rows_are_taken_over_only_from_the_same_work(toy, tmp_path):
@@ -848,12 +826,10 @@ def test_rows_are_taken_over_only_from_the_same_work(toy, tmp_path):
         progress=False,
         like=[tmp_path / "broken", tmp_path / "nowhere", tmp_path / "small"],
     )
-    assert helped.ids == plain.ids and all(
-        np.array_equal(helped.image(name), plain.image(name)) for name in plain.ids
-    )
-    assert (tmp_path / "small" / "plan.jsonl").read_bytes() == before and len(
-        open_synthetic(tmp_path / "small")
-    ) == len(small)
+    assert helped.ids == plain.ids
+    assert all(np.array_equal(helped.image(name), plain.image(name)) for name in plain.ids)
+    assert (tmp_path / "small" / "plan.jsonl").read_bytes() == before
+    assert len(open_synthetic(tmp_path / "small")) == len(small)
     plan = make_plan(method, real, Budget(copies=3), 0)
     assert take_over(Canvas(tmp_path / "count", plan), [tmp_path / "small"]) == len(small)
     other = real[1:]

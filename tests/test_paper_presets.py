@@ -158,7 +158,8 @@ def test_the_other_tables():
     )
     assert sum(read_cells("genmix_lesions")[0].data.class_counts) == 681
     chests = read_cells("feature_space_long_tail")[0]
-    assert chests.network.name == "densenet121" and {one.images for one in chests.measures} == {1000}
+    assert chests.network.name == "densenet121"
+    assert {one.images for one in chests.measures} == {1000}
     assert all(
         "num_inference_steps=75" in text
         for text in chests.methods
@@ -180,26 +181,24 @@ def test_the_other_tables():
 @pytest.mark.parametrize("table", TABLES)
 def test_every_cell_can_be_asked_and_says_where_it_comes_from(table):
     cells = read_cells(table)
-    assert cells and len({cell.cell for cell in cells}) == len(cells)
+    assert cells
+    assert len({cell.cell for cell in cells}) == len(cells)
     for cell in cells:
-        assert (
-            cell.source
-            and all(cell.source.values())
-            and cell.data.source
-            and all(one.source for one in (*cell.networks, *cell.measures))
-        )
+        assert cell.source
+        assert all(cell.source.values())
+        assert cell.data.source
+        assert all(one.source for one in (*cell.networks, *cell.measures))
         if not cell.study.get("runs"):
             assert [text for arm in cell.methods for text in parse_methods(arm)] == list(cell.methods)
         for text in cell.methods:
             make_arm(text, replace=cell.replace)
         if cell.classifier:
-            assert cell.classifier in PRESETS and PRESETS[cell.classifier].network == cell.network.name
+            assert cell.classifier in PRESETS
+            assert PRESETS[cell.classifier].network == cell.network.name
             question = paper_question(cell)
-            assert (
-                isinstance(question, Comparison)
-                and question.scale == "paper"
-                and question.data.split()[0] == cell.data.name
-            )
+            assert isinstance(question, Comparison)
+            assert question.scale == "paper"
+            assert question.data.split()[0] == cell.data.name
         if cell.suffixes:
             assert len(published_suffixes(cell.suffixes)) >= 5
 
@@ -211,11 +210,9 @@ def test_a_notebook_asks_the_cells_of_its_presets(table, tmp_path):
     assert len(questions) == len(cells)
     for question, cell in zip(questions, cells):
         if isinstance(question, Comparison):
-            assert (
-                question.methods == tuple(cell.methods)
-                and question.data == cell.rows
-                and question.classifier == cell.trained_with
-            )
+            assert question.methods == tuple(cell.methods)
+            assert question.data == cell.rows
+            assert question.classifier == cell.trained_with
             assert (question.copies, question.replace, question.even, question.use) == (
                 cell.copies,
                 cell.replace,
@@ -265,11 +262,9 @@ def test_what_is_missing_is_named_with_its_cells():
         "--data pet=FOLDER (Oxford-IIIT Pet) for pet 5-shot resnet50, pet 10-shot resnet50, pet 5-shot "
         "vit, pet 10-shot vit" in text
     )
-    assert (
-        "--classifier-weights vit_base_patch16_384=FILE" in text
-        and "resnet50=FILE" not in text
-        and "--backbone" not in text
-    )
+    assert "--classifier-weights vit_base_patch16_384=FILE" in text
+    assert "resnet50=FILE" not in text
+    assert "--backbone" not in text
     only = read_cells("diff_ii_few_shot", ["cub 5-shot resnet50"])
     assert missing(only, Given({"cub": "cub:x"}, "SD", {"resnet50": "random"})) == {}
 
@@ -279,8 +274,10 @@ def test_paper_refuses_the_embedded_parts(table, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.run(["reproduce", table, "--scale", "paper"]) == 2
     heard = capsys.readouterr()
-    assert "nothing stands in for the paper's photographs" in heard.err and heard.err.count("\n") == 1
-    assert all(cell.data.title in heard.err for cell in read_cells(table)) and " ... " not in heard.err
+    assert "nothing stands in for the paper's photographs" in heard.err
+    assert heard.err.count("\n") == 1
+    assert all(cell.data.title in heard.err for cell in read_cells(table))
+    assert " ... " not in heard.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -344,11 +341,9 @@ def test_a_dry_run_counts_and_writes_nothing(table, capsys, tmp_path, monkeypatc
     rates = ["--seconds-per-evaluation", "0.02", "--seconds-per-update", "0.1"]
     assert cli.run(["reproduce", table, "--scale", "paper", "--dry-run", *rates]) == 0
     said = capsys.readouterr().out
-    assert (
-        "In all" in said
-        and "hours" in said
-        and said.count("To name: --data") == len({cell.data.name for cell in read_cells(table)})
-    )
+    assert "In all" in said
+    assert "hours" in said
+    assert said.count("To name: --data") == len({cell.data.name for cell in read_cells(table)})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,7 +57,8 @@ def test_every_other_class_is_visited_once_per_round_of_copies():
     for anchor in real.ids:
         visited = [painted_class(row) for row in rows if row.settings["anchor"] == anchor]
         own = int(real.targets[real.ids.index(anchor)])
-        assert sorted(visited[:5]) == sorted(set(range(6)) - {own}) and visited[5:] == visited[:5]
+        assert sorted(visited[:5]) == sorted(set(range(6)) - {own})
+        assert visited[5:] == visited[:5]
     assert (
         len(
             {
@@ -76,7 +77,9 @@ def test_wanted_classes_are_painted_over_photographs_of_others(target):
         real, Budget(per_class={"class 2": 40}), 0
     )
     sources = Counter(int(real.targets[real.ids.index(row.inputs[0][0])]) for row in rows)
-    assert {painted_class(row) for row in rows} == {2} and len(rows) == 40 and set(sources) == {0, 1, 3, 4, 5}
+    assert {painted_class(row) for row in rows} == {2}
+    assert len(rows) == 40
+    assert set(sources) == {0, 1, 3, 4, 5}
     assert [row.settings["anchor"] for row in rows] == [row.inputs[0][0] for row in rows]
 
 
@@ -107,23 +110,24 @@ def test_a_group_keeps_one_and_a_filter_draws_until_enough(tmp_path):
     real = many_classes(3, 2)
     method = recipe(real, start=FromPhotograph((0.2, 0.6, 0.9), every=True), filter=KeepStrongest())
     rows = method.plan(real, Budget(4), 0)
-    assert len(rows) == 24 * 3 * 3 and all(
+    assert len(rows) == 24 * 3 * 3
+    assert all(
         len({row.seed for row in rows if row.group == group}) == 1 for group in {row.group for row in rows}
     )
     made = synthesize(method, real, tmp_path / "set", Budget(4), 0, progress=False, allow_fewer=True)
     decided, plan = read_decisions(tmp_path / "set"), read_plan(tmp_path / "set")
     kept = [plan.by_id[name] for name, decision in decided.items() if decision.keep]
-    assert (
-        len(kept) == len(made)
-        and {row.settings["strength"] for row in kept} == {0.9}
-        and len({row.group for row in kept}) == len(kept)
-    )
+    assert len(kept) == len(made)
+    assert {row.settings["strength"] for row in kept} == {0.9}
+    assert len({row.group for row in kept}) == len(kept)
     # later rounds were needed, and not all was painted
-    assert any(row.round > 0 for row in kept) and set(decided) != set(plan.by_id)
+    assert any(row.round > 0 for row in kept)
+    assert set(decided) != set(plan.by_id)
     again = synthesize(
         method, real, tmp_path / "again", Budget(4), 0, batch_size=1, progress=False, allow_fewer=True
     )
-    assert again.ids == made.ids and again.sha256 == made.sha256
+    assert again.ids == made.ids
+    assert again.sha256 == made.sha256
 
 
 def test_partial_guidance_costs_what_it_says():
@@ -158,7 +162,8 @@ def test_an_unchanged_late_setting_leaves_ids_alone_and_a_changed_one_does_not()
             row.id for row in Recipe(backbone=toy_backbone(), **settings).fit(real).plan(real, Budget(1), 0)
         ]
 
-    assert ids(guidance_until=1.0, jitter=()) == ids() and not set(ids(guidance_until=0.5)) & set(ids())
+    assert ids(guidance_until=1.0, jitter=()) == ids()
+    assert not set(ids(guidance_until=0.5)) & set(ids())
     assert (
         content_hash(LearnedCategory(schedule="constant"))
         == content_hash(LearnedCategory())
@@ -190,11 +195,11 @@ def test_jitter_touches_only_the_rows_that_ask_and_not_the_concept():
         "a photo of a <c0010-r2>",
         "a photo of a <c001>",
     ]
-    assert set(noisy.tokens) == {"<c001>", "<c0010>", "<c001-r1>", "<c0010-r2>"} and torch.equal(
-        noisy.tokens["<c001>"], concept.tokens["<c001>"]
-    )
+    assert set(noisy.tokens) == {"<c001>", "<c0010>", "<c001-r1>", "<c0010-r2>"}
+    assert torch.equal(noisy.tokens["<c001>"], concept.tokens["<c001>"])
     spread = (noisy.tokens["<c001-r1>"] - 1).std()
-    assert 0.02 < spread < 0.3 and set(concept.tokens) == {"<c001>", "<c0010>"}
+    assert 0.02 < spread < 0.3
+    assert set(concept.tokens) == {"<c001>", "<c0010>"}
     assert torch.equal(
         with_jitter(concept, rows[:1])[0].tokens["<c001-r1>"], noisy.tokens["<c001-r1>"]
     )  # depends on the row alone
@@ -207,9 +212,8 @@ def test_rows_are_sorted_by_adapter_and_an_unknown_one_is_named():
         return PlanRow("x", "", (1,), (), (), 0, {"adapters": [[name, 1 / len(names)] for name in names]})
 
     sorted_rows = by_adapters(shelf, [row("wren"), row("owl"), row("wren")])
-    assert [places for _, places in sorted_rows] == [[0, 2], [1]] and sorted_rows[0][0] is shelf.concepts[
-        "wren"
-    ]
+    assert [places for _, places in sorted_rows] == [[0, 2], [1]]
+    assert sorted_rows[0][0] is shelf.concepts["wren"]
     with pytest.raises(GenaugError, match="emu"):
         by_adapters(shelf, [row("emu")])
 
@@ -229,7 +233,8 @@ def test_effort_counts_steps_of_all_adapters():
         40,
         80,
     ]
-    assert LearnedTokens().effort(real) == (4000, 4) and ClassName().effort(real) == (0, 0)
+    assert LearnedTokens().effort(real) == (4000, 4)
+    assert ClassName().effort(real) == (0, 0)
 
 
 @pytest.mark.parametrize("single", ["noise", "noise-circle", "flip", "shift"])
@@ -245,14 +250,10 @@ def test_a_single_photograph_has_a_policy(single):
     ).fit(real)
     rows = method.plan(real, Budget(6), 0)
     images = np.stack(method.paint(rows, real)).astype(float)
-    assert (
-        all(bool(row.inputs) == (single != "noise") for row in rows) and len({row.id for row in rows}) == 12
-    )
-    assert (
-        np.isfinite(images).all()
-        and min(np.abs(one - other).mean() for place, one in enumerate(images) for other in images[:place])
-        > 0
-    )
+    assert all(bool(row.inputs) == (single != "noise") for row in rows)
+    assert len({row.id for row in rows}) == 12
+    assert np.isfinite(images).all()
+    assert min(np.abs(one - other).mean() for place, one in enumerate(images) for other in images[:place]) > 0
     if single != "noise":  # position 0 is the photograph itself
         at_home = [dataclasses.replace(rows[0], settings={**rows[0].settings, "position": 0.0})]
         away = [dataclasses.replace(rows[0], settings={**rows[0].settings, "position": 0.5})]
@@ -282,7 +283,8 @@ def test_fixed_positions_are_used_and_must_be_on_the_arc():
     assert {start.plan_start(draw, "a", ["b"])[1]["position"] for _ in range(30)} == {
         0.1,
         0.6,
-    } and CircleStart(positions=0.25).positions == (0.25,)
+    }
+    assert CircleStart(positions=0.25).positions == (0.25,)
 
 
 def test_own_class_draws_nothing():

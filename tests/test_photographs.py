@@ -120,9 +120,8 @@ def test_the_framing_reaches_painting_and_classifying_alike():
 def test_sets_keep_their_framing_and_identities_know_it():
     images = photographs()
     cropped, padded = (images.framed(Framing(fit)) for fit in ("crop", "pad"))
-    assert (
-        cropped[[0, 2]].framing == cropped.framing and (cropped[:2] + images[2:4]).framing == cropped.framing
-    )
+    assert cropped[[0, 2]].framing == cropped.framing
+    assert (cropped[:2] + images[2:4]).framing == cropped.framing
     assert len({value.fingerprint() for value in (images, cropped, padded)}) == 3
     assert len({value.content_identity() for value in (images, cropped, padded)}) == 3
     assert images.framed(Framing()).fingerprint() == images.fingerprint()
@@ -158,22 +157,27 @@ def test_the_usual_fit_follows_from_the_files(tmp_path, mode, wanted):
     sets = open_folder(folder_of(photographs(4), tmp_path, mode))
     assert usual_fit(sets)[0] == wanted
     framed, (note,) = frame_sets(sets)
-    assert framed["all"].framing.fit == wanted and wanted in note.message and note.kind == "framing"
+    assert framed["all"].framing.fit == wanted
+    assert wanted in note.message
+    assert note.kind == "framing"
     assert frame_sets(sets, fit="squash")[0]["all"].framing == Framing("squash")
 
 
 def test_squares_need_no_choice_and_keep_their_identity(tmp_path):
     sets = open_folder(folder_of(photographs(4, (24, 24)), tmp_path))
     framed, notes = frame_sets(sets)
-    assert notes == [] and framed["all"].fingerprint() == sets["all"].fingerprint()
+    assert notes == []
+    assert framed["all"].fingerprint() == sets["all"].fingerprint()
 
 
 def test_a_strip_is_cut_anywhere_along_its_longer_edge_and_squares_nowhere():
     plane = torch.arange(60.0).expand(3, 20, 60) / 60
     cut = strip(plane, 20, Framing("crop"))
-    assert torch.equal(cut, plane) and torch.equal(window(cut), plane[:, :, 20:40])
+    assert torch.equal(cut, plane)
+    assert torch.equal(window(cut), plane[:, :, 20:40])
     starts = [round(float(window(cut, place)[0, 0, 0]) * 60) for place in np.linspace(0, 0.9999, 200)]
-    assert set(starts) == set(range(41)) and starts == sorted(starts)
+    assert set(starts) == set(range(41))
+    assert starts == sorted(starts)
     tall = strip(plane.permute(0, 2, 1), 20, Framing("crop"))
     assert window(tall, 0.0).shape == (3, 20, 20)
     assert strip(torch.rand(3, 10, 4000), 10, Framing("crop")).shape == (3, 10, 30)
@@ -190,7 +194,8 @@ def test_pictures_are_decoded_once_and_damaged_strips_are_made_again(tmp_path, m
     monkeypatch.setattr(LabeledImages, "image", lambda self, key: asked.append(key) or plain(self, key))
     first = [kept_strip(images, place, view, folder=tmp_path) for place in range(3)]
     again = [kept_strip(images, place, view, folder=tmp_path) for place in range(3)]
-    assert len(asked) == 3 and all(torch.equal(one, two) for one, two in zip(first, again))
+    assert len(asked) == 3
+    assert all(torch.equal(one, two) for one, two in zip(first, again))
     victim = next(tmp_path.rglob("*.npy"))
     victim.write_bytes(b"\x93NUMPY but cut")
     assert all(
@@ -246,9 +251,11 @@ def test_every_way_of_training_works_with_a_frozen_network(showing):
     changed = {
         name for name, value in trained.network.state_dict().items() if not torch.equal(value, before[name])
     }
-    assert isinstance(run, ProbeRun) and changed == {"network.fc.weight", "network.fc.bias"}
+    assert isinstance(run, ProbeRun)
+    assert changed == {"network.fc.weight", "network.fc.bias"}
     assert np.isfinite(trained.losses).all()
-    assert trained.shown["updates"] == 12 and trained.shown["rows"] >= 12
+    assert trained.shown["updates"] == 12
+    assert trained.shown["rows"] >= 12
     same_losses(real, made, showing)
 
 
@@ -257,7 +264,8 @@ def test_a_probe_without_replacement_is_the_baseline_bit_for_bit():
     made = replace(made, ids=[f"made{place}" for place in range(8)])
     alone = train_classifier(real, None, PROBE, seed=3)
     beside = train_classifier(real, made, PROBE, Showing(training_use("swap_class", replace=0.0)), seed=3)
-    assert alone.losses == beside.losses and np.array_equal(alone.predict(made), beside.predict(made))
+    assert alone.losses == beside.losses
+    assert np.array_equal(alone.predict(made), beside.predict(made))
 
 
 def test_a_probe_looks_at_no_more_views_than_it_says_and_shows_them_again():
@@ -267,8 +275,10 @@ def test_a_probe_looks_at_no_more_views_than_it_says_and_shows_them_again():
     plain = run.trained.network.features
     run.trained.network.features = lambda images: looked.append(len(images)) or plain(images)
     run.finish()
-    assert len(looked) == 4 and sum(looked) == 4 * 6
-    assert run.rows(0) == run.rows(4) and run.rows(1) != run.rows(0)
+    assert len(looked) == 4
+    assert sum(looked) == 4 * 6
+    assert run.rows(0) == run.rows(4)
+    assert run.rows(1) != run.rows(0)
 
 
 def test_an_epoch_never_stands_in_for_one_of_another_phase():
@@ -277,7 +287,8 @@ def test_an_epoch_never_stands_in_for_one_of_another_phase():
     schedule = TrainingSchedule(real, made, showing=Showing(TwoStage(stage_share=0.3)), epochs=20)
     for epoch in range(20):
         other = stand_in(schedule, epoch, 4)
-        assert other <= epoch and (other >= 6) == (epoch >= 6)
+        assert other <= epoch
+        assert (other >= 6) == (epoch >= 6)
     assert len({stand_in(schedule, epoch, 4) for epoch in range(20)}) == 8
     weights = TrainingSchedule(real, None, showing=Showing(balancer=DRW()), epochs=20)
     assert {stand_in(weights, epoch, 4) for epoch in range(20)} == set(range(4))
@@ -288,9 +299,8 @@ def test_a_loaded_probe_answers_as_before(tmp_path):
     trained = train_classifier(real, preset=PROBE)
     trained.save(tmp_path)
     again = type(trained).load(tmp_path)
-    assert again.preset == trained.preset and np.allclose(
-        again.predict(real), trained.predict(real), atol=1e-6
-    )
+    assert again.preset == trained.preset
+    assert np.allclose(again.predict(real), trained.predict(real), atol=1e-6)
 
 
 # Networks by role
@@ -309,7 +319,8 @@ def small_run(images=None, folder="unused", **changes):
 def test_the_data_decide_the_classifier():
     assert small_run().question.classifier == "probe"
     embedded = Run(Comparison(("original",)), load("digit-scenes"), None, Path("unused"))
-    assert embedded.question.classifier == "letters" and embedded.pictures is None
+    assert embedded.question.classifier == "letters"
+    assert embedded.pictures is None
     assert Run(Comparison(("original",)), {}, None, Path("unused")).question.classifier == "auto"
     assert (
         PRESETS["probe"].network == PRESETS["fine-tune"].network == ROLES["classifier", "photographs"].network
@@ -329,9 +340,8 @@ def test_what_looks_at_photographs_is_said(kind):
     if kind == "grey":
         images = replace(images, pixels=[images.image(place)[:, :, :1] for place in range(len(images))])
     (note,) = network_findings(small_run(images))
-    assert (
-        note.kind == "networks" and "tf_efficientnet_lite0 (ImageNet-1k, in genaug's assets)" in note.message
-    )
+    assert note.kind == "networks"
+    assert "tf_efficientnet_lite0 (ImageNet-1k, in genaug's assets)" in note.message
     assert network_findings(Run(Comparison(("original",)), load("digits"), None, Path("unused"))) == []
 
 
@@ -350,7 +360,8 @@ def test_rows_tell_a_probe_from_a_fine_tuning_and_name_the_weights():
         name: classifier_identity(classifier_preset(name))
         for name in ("probe", "fine-tune", "probe:resnet18.a1_in1k")
     }
-    assert identities["probe"] == f"probe {identities['fine-tune']}" and "@random" not in str(identities)
+    assert identities["probe"] == f"probe {identities['fine-tune']}"
+    assert "@random" not in str(identities)
     assert identities["probe:resnet18.a1_in1k"] == "probe resnet18.a1_in1k@usual"
 
 
@@ -394,11 +405,10 @@ def test_the_toy_backbone_paints_photographs_only_when_named():
 def test_the_judge_and_the_features_of_photographs_are_real_networks(tmp_path):
     short = training_preset("judge_photographs", updates=2)
     evaluators = find_evaluators({"all": photographs(4)}, tmp_path, preset=short)
-    assert (
-        evaluators.judge.name == "tf_efficientnet_lite1"
-        and evaluators.network.name == "tf_efficientnet_lite0"
-    )
-    assert evaluators.judge.preset.frozen and evaluators.judge.predict(photographs(2)).shape == (2, 2)
+    assert evaluators.judge.name == "tf_efficientnet_lite1"
+    assert evaluators.network.name == "tf_efficientnet_lite0"
+    assert evaluators.judge.preset.frozen
+    assert evaluators.judge.predict(photographs(2)).shape == (2, 2)
 
 
 # The command
@@ -432,7 +442,8 @@ def answers(capsys):
 def test_compare_refuses_before_any_work(tmp_path, answers, words, said):
     source, out = folder_of(photographs(), tmp_path / "in"), tmp_path / "out"
     code, text = answers("compare", source, "--shots", 2, "--seeds", 1, "--out", out, "--quiet", *words)
-    assert code == 2 and said in " ".join(text.split()), text
+    assert code == 2, text
+    assert said in " ".join(text.split()), text
     assert not out.exists() or not list(out.glob("runs/*"))
 
 
@@ -443,14 +454,16 @@ def test_compare_on_a_folder_by_default_is_a_probe_of_arms_that_need_no_backbone
     )
     said = " ".join(text.split())
     assert code == 0, text
-    assert "a linear probe on tf_efficientnet_lite0" in said and "pictures are no squares: crop" in said
+    assert "a linear probe on tf_efficientnet_lite0" in said
+    assert "pictures are no squares: crop" in said
     record = json.loads((out / "comparison.json").read_text())
     assert record["question"]["classifier"] == "probe"
     assert record["question"]["methods"] == ["original", "strong-augmentation", "mixup", "cutmix"]
     assert record["shared"]["classifier"].startswith("probe tf_efficientnet_lite0@")
     assert list((out / "work" / "features").glob("*.safetensors"))
     page = (out / "report.html").read_text()
-    assert "tf_efficientnet_lite0" in page and "no squares" in page
+    assert "tf_efficientnet_lite0" in page
+    assert "no squares" in page
     code, text = answers(
         "compare",
         source,
@@ -468,7 +481,8 @@ def test_compare_on_a_folder_by_default_is_a_probe_of_arms_that_need_no_backbone
         "--fit",
         "pad",
     )
-    assert code == 2 and "the way pictures become squares changed since" in text
+    assert code == 2
+    assert "the way pictures become squares changed since" in text
 
 
 def test_augment_paints_the_framed_picture_and_the_report_opens_it_again(tmp_path, answers):
@@ -490,5 +504,7 @@ def test_the_head_of_a_real_network_begins_small(name):
     preset = training_preset(name, view=View(64, 64, 0))
     run = prepare_training(photographs(6, (24, 24)), preset=preset)
     head = networks.head_of(run.trained.network.network)
-    assert preset.small_head and not head.bias.any() and float(head.weight.std()) < 0.02
+    assert preset.small_head
+    assert not head.bias.any()
+    assert float(head.weight.std()) < 0.02
     assert float(run.loss_at(0).detach()) == pytest.approx(np.log(2), abs=0.1)

@@ -116,9 +116,8 @@ def test_a_step_keeps_the_marginal_of_a_gaussian(eta):
     share, lower = torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.31, dtype=torch.float64)
     latents, fresh = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
     stepped = reverse_step(latents, (1 - share).sqrt() * latents, share, lower, eta, fresh, clip=False)
-    assert float(stepped.mean()) == pytest.approx(0, abs=0.01) and float(stepped.var()) == pytest.approx(
-        1, abs=0.02
-    )
+    assert float(stepped.mean()) == pytest.approx(0, abs=0.01)
+    assert float(stepped.var()) == pytest.approx(1, abs=0.02)
     if eta == 1.0:
         spread = ((1 - lower) / (1 - share) * (1 - share / lower)).sqrt()
 
@@ -142,10 +141,8 @@ def test_the_last_step_returns_the_estimated_picture_and_clipping_bounds_it():
     latents, noise = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     share, clean_end = torch.tensor(0.1, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
     clean = (latents - 0.9**0.5 * noise) / 0.1**0.5
-    assert (
-        torch.allclose(reverse_step(latents, noise, share, clean_end, 0.0, clip=False), clean)
-        and clean.abs().max() > 1
-    )
+    assert torch.allclose(reverse_step(latents, noise, share, clean_end, 0.0, clip=False), clean)
+    assert clean.abs().max() > 1
     assert torch.allclose(reverse_step(latents, noise, share, clean_end, 0.0), clean.clamp(-1, 1))
     unclipped = reverse_step(latents, noise, share, torch.tensor(0.5, dtype=torch.float64), 0.0, clip=False)
     inside = clean.abs() < 1
@@ -181,9 +178,8 @@ def test_new_classes_begin_alike_and_the_old_network_is_untouched():
     with torch.no_grad():
         old.classes.weight.normal_(generator=torch.Generator().manual_seed(0))
     new = old.with_classes(2)
-    assert new.classes.weight.shape[0] == 3 and all(
-        torch.equal(row, old.classes.weight[-1]) for row in new.classes.weight
-    )
+    assert new.classes.weight.shape[0] == 3
+    assert all(torch.equal(row, old.classes.weight[-1]) for row in new.classes.weight)
     with torch.no_grad():
         new.unet.conv_in.weight.zero_()
     assert old.unet.conv_in.weight.abs().sum() > 0
@@ -193,11 +189,9 @@ def test_new_classes_begin_alike_and_the_old_network_is_untouched():
 
 def test_levels_are_spread_evenly():
     levels = spread_levels(10, 1000, torch.Generator().manual_seed(3))
-    assert (
-        sorted((levels // 100).tolist()) == list(range(10))
-        and levels.tolist() != sorted(levels.tolist())
-        and spread_levels(1, 1000, torch.Generator().manual_seed(3)).shape == (1,)
-    )
+    assert sorted((levels // 100).tolist()) == list(range(10))
+    assert levels.tolist() != sorted(levels.tolist())
+    assert spread_levels(1, 1000, torch.Generator().manual_seed(3)).shape == (1,)
 
 
 @pytest.mark.parametrize("velocity", [True, False])
@@ -253,7 +247,8 @@ def test_hidden_labels_teach_the_row_for_no_class():
             > 0
         )
 
-    assert touched(0.0).tolist() == [True, True, False] and touched(1.0).tolist() == [False, False, True]
+    assert touched(0.0).tolist() == [True, True, False]
+    assert touched(1.0).tolist() == [False, False, True]
 
 
 # learning
@@ -291,9 +286,8 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path):
 def test_learning_leaves_the_global_random_state_alone():
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     learn_pictures(painter(), pictures(), PictureSettings(2, 1e-3))
-    assert torch.equal(before, torch.get_rng_state()) and np.array_equal(
-        numpy_before, np.random.get_state()[1]
-    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
 
 
 def test_pretraining_is_done_once_and_shared(tmp_path, monkeypatch):
@@ -304,11 +298,12 @@ def test_pretraining_is_done_once_and_shared(tmp_path, monkeypatch):
     )
     first = PixelDiffusion(**CHEAP).fit(photographs(), tmp_path)
     second = PixelDiffusion(**CHEAP).fit(photographs(seed=1), tmp_path)
-    assert len(runs) == 1 and runs[0] == (6, 1, 8, 1) and not same(weights(first), weights(second))
+    assert len(runs) == 1
+    assert runs[0] == (6, 1, 8, 1)
+    assert not same(weights(first), weights(second))
     shutil.rmtree(tmp_path / "generators")
-    assert (
-        same(weights(first), weights(PixelDiffusion(**CHEAP).fit(photographs(), tmp_path))) and len(runs) == 2
-    )
+    assert same(weights(first), weights(PixelDiffusion(**CHEAP).fit(photographs(), tmp_path)))
+    assert len(runs) == 2
     PixelDiffusion(**{**CHEAP, "pretrained": None}).fit(photographs(), tmp_path)
     assert len(runs) == 2
 
@@ -319,11 +314,9 @@ def test_a_fitted_one_is_read_and_settings_of_the_painting_do_not_train(tmp_path
     again = PixelDiffusion(**{**CHEAP, "num_inference_steps": 5, "eta": 0.0, "guidance_scale": 2.0}).fit(
         photographs(), tmp_path
     )
-    assert (
-        same(weights(method), weights(again))
-        and list(again.evolution) == [1, 3]
-        and len(again.evolution[3]) == 24
-    )
+    assert same(weights(method), weights(again))
+    assert list(again.evolution) == [1, 3]
+    assert len(again.evolution[3]) == 24
     rows = again.plan(photographs(), Budget(copies=1), 0)
     assert all(image.shape == (8, 8, 1) for image in again.paint(rows[:3], photographs()))
     with pytest.raises(TypeError):
@@ -339,12 +332,10 @@ def test_it_paints_what_the_plan_says(per_class, channels, tmp_path):
     method = PixelDiffusion(**{**CHEAP, "pretrained": None, "per_class": per_class}).fit(real)
     rows = method.plan(real, Budget(copies=2), 0)
     images = method.paint(rows, real)
-    assert (
-        len(rows) == 16
-        and all(row.inputs == () for row in rows)
-        and {image.shape for image in images} == {(8, 8, channels)}
-        and len({image.tobytes() for image in images}) == 16
-    )
+    assert len(rows) == 16
+    assert all(row.inputs == () for row in rows)
+    assert {image.shape for image in images} == {(8, 8, channels)}
+    assert len({image.tobytes() for image in images}) == 16
     assert sorted(method.painters, key=str) == ([0, 1, 2] if per_class else [None])
     method.save(tmp_path / "saved")
     loaded = PixelDiffusion(**{**CHEAP, "pretrained": None, "per_class": per_class}).load(tmp_path / "saved")
@@ -355,9 +346,8 @@ def test_several_labels_and_none():
     real = photographs("multi")
     method = PixelDiffusion(**{**CHEAP, "pretrained": None}).fit(real)
     rows = method.plan(real, Budget(copies=1), 0)
-    assert {row.label for row in rows} == {tuple(label) for label in real.labels.tolist()} and len(
-        method.paint(rows, real)
-    ) == 8
+    assert {row.label for row in rows} == {tuple(label) for label in real.labels.tolist()}
+    assert len(method.paint(rows, real)) == 8
     with pytest.raises(GenaugError, match="per_class=false"):
         PixelDiffusion(**{**CHEAP, "per_class": True}).fit(real)
 
@@ -401,7 +391,8 @@ def test_a_folder_of_diffusers_is_a_beginning(tmp_path):
     safetensors.torch.save_file(
         state, tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
     )
-    assert method.settings()["pretrained"] != before and "model" not in before
+    assert method.settings()["pretrained"] != before
+    assert "model" not in before
     with pytest.raises(GenaugError, match="has 1 channels in"):
         PixelDiffusion(**{**CHEAP, "pretrained": str(tmp_path / "model"), "channels": 3}).fit(photographs())
     with pytest.raises(GenaugError, match="no network to begin with"):
@@ -434,12 +425,10 @@ def test_the_corpus_is_photographs_of_training_halves(monkeypatch):
     original = pixel_diffusion.photographs
     monkeypatch.setattr(pixel_diffusion, "photographs", lambda part: asked.append(part) or original(part))
     grey, colour = photograph_crops(30, 0, 16, 1), photograph_crops(30, 0, 16, 3)
-    assert (
-        asked == ["train", "train"]
-        and grey.ids == colour.ids
-        and grey.image(0).shape == (16, 16, 1)
-        and colour.image(0).shape == (16, 16, 3)
-    )
+    assert asked == ["train", "train"]
+    assert grey.ids == colour.ids
+    assert grey.image(0).shape == (16, 16, 1)
+    assert colour.image(0).shape == (16, 16, 3)
     luma = colour.image(4).astype(float) @ np.array([0.299, 0.587, 0.114])
     assert np.abs(luma - grey.image(4)[..., 0]).max() <= 1
 
@@ -462,16 +451,12 @@ def test_the_cost_is_stated_without_pretraining_for_it(monkeypatch, tmp_path):
     with monkeypatch.context() as watched:
         watched.setattr(pixel_diffusion, "photograph_crops", None)  # whoever pretrains calls it
         spent = generator_time(method, real, trial=3)
-    assert (
-        method.evaluations_per_image == 100 == method.evaluations([None])
-        and spent.fit > 0
-        and np.isclose(spent.once / spent.fit, 400 * 8 / (100 * 4))
-        and 0 < spent.picture < 60
-    )
+    assert method.evaluations_per_image == 100 == method.evaluations([None])
+    assert spent.fit > 0
+    assert np.isclose(spent.once / spent.fit, 400 * 8 / (100 * 4))
+    assert 0 < spent.picture < 60
     small = dataclasses.replace(method, steps=1, pretraining_steps=1, num_inference_steps=1).fit(
         real, tmp_path
     )
-    assert (
-        small.preparation(real, tmp_path) == 0 < small.preparation(real)
-        and dataclasses.replace(method, pretrained=None).preparation(real) == 0
-    )
+    assert small.preparation(real, tmp_path) == 0 < small.preparation(real)
+    assert dataclasses.replace(method, pretrained=None).preparation(real) == 0

@@ -96,9 +96,12 @@ def test_continuous_integration_is_make_test():
 def test_the_readme_shows_the_command_that_the_demo_runs():
     (command,) = re.findall(r"genaug (compare .*) --out demo_out", (ROOT / "Makefile").read_text())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert command in readme and "make demo" in readme and "make test" in readme
+    assert command in readme
+    assert "make demo" in readme
+    assert "make test" in readme
 
 
 def test_no_pyproject_is_made():
     "nbdev would make one that overrules setup.py."
-    assert settings()["update_pyproject"] == "False" and not (ROOT / "pyproject.toml").exists()
+    assert settings()["update_pyproject"] == "False"
+    assert not (ROOT / "pyproject.toml").exists()

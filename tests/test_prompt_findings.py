@@ -106,7 +106,8 @@ def test_codes_are_warned_of(name):
     assert [(one.kind, one.severity, one.where) for one in found if one.kind == "code-name"] == [
         ("code-name", "warning", name)
     ]
-    assert "rename the folder" in found[0].message and "--metaclass" in found[0].message
+    assert "rename the folder" in found[0].message
+    assert "--metaclass" in found[0].message
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,8 @@ def test_long_names_with_a_common_beginning_become_equal_when_they_are_cut():
         ("cut-prompt", "warning"),
         ("cut-prompt", "warning"),
     ]
-    assert "by day" in found[0].message and "by night" in found[0].message
+    assert "by day" in found[0].message
+    assert "by night" in found[0].message
 
 
 def test_long_names_that_differ_at_the_beginning_are_cut_with_a_warning_only():

@@ -61,11 +61,9 @@ def test_suffix_files(tmp_path):
 def test_two_stages_sum_to_one_and_keep_their_order():
     for split_ratio in (0.1, 0.3, 0.5, 0.7, 0.9):
         (first, share), (second, rest) = two_stage("a bird", "on grass", split_ratio)
-        assert (
-            (first, second) == ("a bird on grass", "a bird")
-            and share == split_ratio
-            and share + rest == pytest.approx(1)
-        )
+        assert (first, second) == ("a bird on grass", "a bird")
+        assert share == split_ratio
+        assert share + rest == pytest.approx(1)
     for bad in (-0.1, 1.1, float("nan")):
         with pytest.raises(GenaugError, match="split ratio"):
             two_stage("a", "b", bad)

@@ -355,10 +355,8 @@ def test_what_must_be_known_is_a_finding():
         )
     }
     assert set(kinds) == {"single-photograph", "untested-class", "same-arm"}
-    assert (
-        kinds["untested-class"].severity == "warning"
-        and "1 of 3 classes (class 2)" in kinds["untested-class"].message
-    )
+    assert kinds["untested-class"].severity == "warning"
+    assert "1 of 3 classes (class 2)" in kinds["untested-class"].message
     assert "'mixup@alpha=1' and 'mixup'" in kinds["same-arm"].message
 
 
@@ -432,7 +430,8 @@ def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
         say=said.append,
         findings=[known, *examine(Run(question, SETS, None, ".", False))],
     )
-    assert known in found.findings and known in read_findings(tmp_path)
+    assert known in found.findings
+    assert known in read_findings(tmp_path)
     assert not any("same arm" in line or "blank" in line for line in said)
 
 
@@ -488,7 +487,8 @@ def test_every_table_takes_its_own_parameters():
     from genaug.tables import check_parameters, parameter_names
 
     notebooks = sorted((Path(__file__).parent.parent / "nbs" / "tables").glob("[!_]*.ipynb"))
-    assert len(notebooks) > 5 and all(
+    assert len(notebooks) > 5
+    assert all(
         {"scale", "run", "methods", "seeds", "device", "results"} <= set(parameter_names(path))
         for path in notebooks
     )

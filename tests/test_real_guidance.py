@@ -71,7 +71,8 @@ def test_without_a_step_it_is_the_round_trip():
     for one, other, row in zip(
         method.paint(rows, real), control.paint(control.plan(real, Budget(2), 0), real), rows
     ):
-        assert np.array_equal(one, other) and np.array_equal(one, real.image(row.settings["anchor"]))
+        assert np.array_equal(one, other)
+        assert np.array_equal(one, real.image(row.settings["anchor"]))
 
 
 def test_the_further_the_strength_the_further_the_image():
@@ -93,7 +94,8 @@ def test_the_further_the_strength_the_further_the_image():
         ).mean()
         for strength in (0.1, 0.3, 0.5, 0.7, 0.9)
     ]
-    assert np.all(np.diff(apart) > 0.5) and apart[0] < 0.5 * apart[-1]
+    assert np.all(np.diff(apart) > 0.5)
+    assert apart[0] < 0.5 * apart[-1]
 
 
 def test_the_settings_are_those_of_the_comparison():
@@ -121,7 +123,8 @@ def test_a_single_number_a_list_and_a_tuple_are_one_setting():
     )
     real = toy_photographs()
     ids = [[row.id for row in plan(real, strengths=strengths)[1]] for strengths in (0.3, (0.3,), 0.1)]
-    assert ids[0] == ids[1] and not set(ids[0]) & set(ids[2])
+    assert ids[0] == ids[1]
+    assert not set(ids[0]) & set(ids[2])
 
 
 def test_strengths_of_a_list_are_equally_frequent():
@@ -144,9 +147,8 @@ def test_every_photograph_is_edited_equally_often_and_keeps_its_label():
     _, rows = plan(real, Budget(3))
     assert sorted(row.inputs for row in rows) == sorted(((name, 1.0),) for name in real.ids for _ in range(3))
     _, rows = plan(real, Budget(fill=True))
-    assert [row.label for row in rows] == [(0.0, 1.0)] * 3 and all(
-        row.inputs[0][0] == "4.png" for row in rows
-    )
+    assert [row.label for row in rows] == [(0.0, 1.0)] * 3
+    assert all(row.inputs[0][0] == "4.png" for row in rows)
 
 
 def test_an_image_with_several_labels_keeps_them_all():

@@ -89,7 +89,8 @@ def test_budgets_are_prefixes_and_seeds_matter():
     real = toy_photographs((1, 3))
     method = recipe().fit(real)
     rows = method.plan(real, Budget(5), 3)
-    assert method.plan(real, Budget(2), 3) == rows[:8] and len({row.id for row in rows}) == 20
+    assert method.plan(real, Budget(2), 3) == rows[:8]
+    assert len({row.id for row in rows}) == 20
     assert not {row.seed for row in rows} & {row.seed for row in method.plan(real, Budget(5), 4)}
 
 
@@ -103,7 +104,8 @@ def test_another_class_is_never_the_own_and_uniform():
     draw, slot = np.random.default_rng(0), Budget(1).slots(real)[2]
     drawn = [AnotherClass().choose_target(draw, slot, real, "")[1] for _ in range(4000)]
     counts = np.bincount(drawn, minlength=5)
-    assert counts[2] == 0 and counts[[0, 1, 3, 4]].min() > 1000 - 4 * np.sqrt(4000 * 0.25 * 0.75)
+    assert counts[2] == 0
+    assert counts[[0, 1, 3, 4]].min() > 1000 - 4 * np.sqrt(4000 * 0.25 * 0.75)
     several = LabeledImages(
         [np.zeros((2, 2, 3), np.uint8)], np.array([[1, 1]], np.float32), ["a", "b"], ["0.png"], "multi"
     )
@@ -156,10 +158,8 @@ def test_saved_and_loaded_paints_the_same(tmp_path):
     rows = method.plan(real, Budget(1), 0)
     method.save(tmp_path / "saved")
     again = recipe(start=FromPhotograph((0.5,))).load(tmp_path / "saved")
-    assert (
-        again.plan(real, Budget(1), 0) == rows
-        and largest_difference(method.paint(rows, real), again.paint(rows, real)) == 0
-    )
+    assert again.plan(real, Budget(1), 0) == rows
+    assert largest_difference(method.paint(rows, real), again.paint(rows, real)) == 0
     with pytest.raises(GenaugError, match="not by"):
         recipe(name="other").load(tmp_path / "saved")
 
@@ -194,7 +194,8 @@ def test_a_concept_is_learned_once_per_content(tmp_path, monkeypatch):
     learn_or_load(naming, backbone, real[1:], ClassPrompt(), tmp_path)
     learn_or_load(naming, toy_backbone(0.2), real, ClassPrompt(), tmp_path)
     learn_or_load(naming, backbone, real, ClassPrompt(metaclass="bird"), tmp_path)
-    assert len(naming.calls) == 5 and len(set(naming.calls)) == 5
+    assert len(naming.calls) == 5
+    assert len(set(naming.calls)) == 5
     next(tmp_path.rglob("complete")).unlink()
     for _ in range(1):
         (
@@ -215,9 +216,8 @@ def test_global_random_state_is_left_alone():
     before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
     method = recipe(start=FromPhotograph((0.5,))).fit(real)
     method.paint(method.plan(real, Budget(1), 0), real)
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
-        before[1], np.random.get_state()[1]
-    )
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
 
 
 @pytest.mark.parametrize("wrong", [None, [], [np.zeros((8, 8, 3))], [None]])

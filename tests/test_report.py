@@ -111,8 +111,11 @@ def made(tmp_path):
 
 def test_the_page_about_a_set_is_whole_and_harmless(made):
     page = Page(write_report(made).read_text(encoding="utf-8"))
-    assert page.harmless() and page.open == []
-    assert "<b>bold" in page.text and "b" not in page.tags and "onerror=alert(1)" in page.text
+    assert page.harmless()
+    assert page.open == []
+    assert "<b>bold" in page.text
+    assert "b" not in page.tags
+    assert "onerror=alert(1)" in page.text
     assert page.tags.count("img") >= 2 * (
         3 + 4 * 3
     )  # photographs, and for each of four images itself, its source and its neighbour
@@ -130,7 +133,9 @@ def test_the_page_about_a_set_is_whole_and_harmless(made):
 def test_photographs_that_moved_are_not_shown_and_that_is_said(made):
     (made.parent / "photos").rename(made.parent / "elsewhere")
     page = Page(write_report(made).read_text(encoding="utf-8"))
-    assert "The photographs are not shown" in page.text and "does not exist" in page.text and page.harmless()
+    assert "The photographs are not shown" in page.text
+    assert "does not exist" in page.text
+    assert page.harmless()
 
 
 def test_an_unfinished_set_has_no_report(made):
@@ -147,7 +152,9 @@ def test_the_page_about_a_comparison(tmp_path):
         Run(question, SETS, backbone, tmp_path / "out", False), source=NASTY, remarks=["a remark"]
     )
     page = Page(write_report(tmp_path / "out").read_text(encoding="utf-8"))
-    assert page.harmless() and page.open == [] and NASTY.replace("\u202e", "\\u202e") in page.text
+    assert page.harmless()
+    assert page.open == []
+    assert NASTY.replace("\u202e", "\\u202e") in page.text
     for words in (
         "round-trip minus original",
         "class 2",
@@ -156,7 +163,8 @@ def test_the_page_about_a_comparison(tmp_path):
         "95 % over test images",
     ):
         assert words in page.text, words
-    assert f"{100 * found.summary.loc[0, 'mean']:.1f}" in page.text and "svg" in page.tags
+    assert f"{100 * found.summary.loc[0, 'mean']:.1f}" in page.text
+    assert "svg" in page.tags
 
 
 def test_an_unfinished_comparison_has_no_report(tmp_path):
@@ -175,7 +183,9 @@ def test_other_folders_are_refused(name, tmp_path):
 
 def test_every_text_of_a_table_is_escaped():
     page = Page(make_page(NASTY, [Section(NASTY, html_table(pd.DataFrame({NASTY: [NASTY, 1.5]})))]))
-    assert page.harmless() and page.tags.count("img") == 0 and page.text.count("onerror=alert(1)") >= 5
+    assert page.harmless()
+    assert page.tags.count("img") == 0
+    assert page.text.count("onerror=alert(1)") >= 5
 
 
 def test_the_policy_forbids_everything_but_embedded_images():
@@ -228,7 +238,8 @@ def test_the_nearest_image_is_found_whatever_the_sizes():
     training = noise_set([0] * 4, ("a",), size=16, ids=list("wxyz"))
     large = LabeledImages([training.image(2).repeat(2, 0).repeat(2, 1)], [0], ("a",), ["big"])
     name, distance = nearest_images(large, training)["big"]
-    assert name == "y" and distance < 0.15
+    assert name == "y"
+    assert distance < 0.15
 
 
 def test_classes_and_arms_keep_their_order():
@@ -246,9 +257,8 @@ def test_classes_and_arms_keep_their_order():
         ]
     )
     table = class_table(rows, ("diff-ii@split_ratio=1+cutmix", "mixup"), ("a,c", "b"))
-    assert list(table.columns) == ["class", "diff-ii@split_ratio=1+cutmix", "mixup"] and table[
-        "class"
-    ].tolist() == ["a,c", "b"]
+    assert list(table.columns) == ["class", "diff-ii@split_ratio=1+cutmix", "mixup"]
+    assert table["class"].tolist() == ["a,c", "b"]
 
 
 def test_words_about_a_row():

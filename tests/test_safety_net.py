@@ -83,7 +83,8 @@ def test_every_method_of_today_is_in_the_net():
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_group_still_begins_with_its_arms(name):
-    assert all(make_arm(text).text for text in groups()[name]) and len(groups()[name]) >= GROUPS[name]
+    assert all(make_arm(text).text for text in groups()[name])
+    assert len(groups()[name]) >= GROUPS[name]
 
 
 @pytest.mark.parametrize("text", ARMS)
@@ -159,7 +160,8 @@ def test_a_learned_folder_opens_and_is_learned_again(kind, tmp_path):
     old = load_learned(world.unpack(f"concepts/{kind}", tmp_path / "old"))
     new = world.learn(kind)
     before, after = world.concept_tensors(old), world.concept_tensors(new)
-    assert before.keys() == after.keys() and type(old) is type(new)
+    assert before.keys() == after.keys()
+    assert type(old) is type(new)
     assert all(torch.allclose(after[name], before[name], atol=LEARNED, rtol=0) for name in before)
 
 
@@ -172,7 +174,8 @@ def test_a_learned_folder_is_written_with_the_same_files(kind, tmp_path):
         {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         for folder in (old, tmp_path / "new")
     ]
-    assert names[0] == names[1] and load_learned(tmp_path / "new").fingerprint() == concept.fingerprint()
+    assert names[0] == names[1]
+    assert load_learned(tmp_path / "new").fingerprint() == concept.fingerprint()
 
 
 @same_schedule
@@ -212,7 +215,8 @@ def test_a_set_begun_then_is_finished_now(name, tmp_path):
     kept, plan = world.pictures_below(out), (out / "plan.jsonl").read_bytes()
     assert run(world.command(expected["command"], out)) == 0
     found = world.pictures_below(out)
-    assert len(found) == 10 and len(kept) == 5
+    assert len(found) == 10
+    assert len(kept) == 5
     assert {file: found[file] for file in kept} == kept
     assert (out / "plan.jsonl").read_bytes() == plan
     record = world.finished_record(out)
@@ -260,9 +264,8 @@ def test_a_lost_run_of_a_comparison_is_made_again_under_the_same_key(tmp_path):
     assert run(world.command(expected["command"], out)) == 0
     again = json.loads(lost.read_text(encoding="utf-8"))
     assert set((out / "runs").iterdir()) == set(units)
-    assert world.pictures_below(out).keys() >= pictures.keys() and all(
-        path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()
-    )
+    assert world.pictures_below(out).keys() >= pictures.keys()
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert sum(one != other for one, other in zip(again["correct"], units[lost]["correct"])) <= 0.05 * len(
         again["correct"]
     )

@@ -159,7 +159,8 @@ def test_a_mixed_batch_equals_its_rows_alone(pair):
     alone = torch.cat([paint([row]) for row in range(5)])
     shuffled = paint([4, 2, 0, 3, 1])[[2, 4, 1, 3, 0]]
     pixels = [255 * backbone.decode(latents) for latents in (together, alone, shuffled)]
-    assert (pixels[0] - pixels[1]).abs().max() <= 2 and (pixels[0] - pixels[2]).abs().max() <= 2
+    assert (pixels[0] - pixels[1]).abs().max() <= 2
+    assert (pixels[0] - pixels[2]).abs().max() <= 2
     assert torch.equal(together[3], noise[3])  # start step S: returned as it came
     assert (255 * (backbone.decode(noise) - backbone.decode(together))).abs().amax((1, 2, 3))[
         [0, 1, 2, 4]
@@ -228,7 +229,8 @@ def test_first_order_convergence_to_the_exact_flow_and_on_the_mixture():
         mixture[steps] = (
             (denoise(model, at_901, [model.embed([""] * 8)], **how) - fine).square().mean().sqrt()
         )
-    assert 1.8 < errors[50] / errors[100] < 2.2 and 1.8 < errors[100] / errors[200] < 2.2
+    assert 1.8 < errors[50] / errors[100] < 2.2
+    assert 1.8 < errors[100] / errors[200] < 2.2
     assert mixture[50] > 1.6 * mixture[100] > 2.56 * mixture[200]
 
 
@@ -295,11 +297,9 @@ def test_unguided_rows_cost_one_evaluation():
 def test_global_random_state_is_untouched_and_noise_is_per_row():
     state = torch.get_rng_state()
     noise = row_noise((2, 4, 4), [0, 2**62, 0])
-    assert (
-        torch.equal(torch.get_rng_state(), state)
-        and torch.equal(noise[0], noise[2])
-        and not torch.equal(noise[0], noise[1])
-    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(noise[0], noise[2])
+    assert not torch.equal(noise[0], noise[1])
     assert row_noise((2, 4, 4), []).shape == (0, 2, 4, 4)
 
 

@@ -86,25 +86,23 @@ def test_each_use_shows_what_it_says():
     anchors = {f"synthetic:{name}": f"photo{anchor}" for name, anchor in zip(MADE.ids, ANCHORS)}
     assert all(anchors[row.shown] == row.real_id for row in rows["swap_own"])
     assert all(LABEL[row.shown] == LABEL[f"real:{row.real_id}"] for row in rows["swap_class"])
-    assert len({row.shown for row in rows["swap_pool"]}) == 8 and any(
-        LABEL[row.shown] != LABEL[f"real:{row.real_id}"] for row in rows["swap_pool"]
-    )
+    assert len({row.shown for row in rows["swap_pool"]}) == 8
+    assert any(LABEL[row.shown] != LABEL[f"real:{row.real_id}"] for row in rows["swap_pool"])
     assert all(row.shown.startswith("synthetic:") for row in rows["only"])
-    assert {row.part for row in rows["two_loss"]} == {"real", "synthetic"} and len(
-        rows["two_loss"]
-    ) == 2 * 360
+    assert {row.part for row in rows["two_loss"]} == {"real", "synthetic"}
+    assert len(rows["two_loss"]) == 2 * 360
     assert all(row.shown == f"real:{row.real_id}" for row in rows["partners"])
     first, second = rows["two_stage"][:180], rows["two_stage"][180:]
-    assert all(row.shown.startswith("synthetic:") for row in first) and all(
-        row.shown == f"real:{row.real_id}" for row in second
-    )
+    assert all(row.shown.startswith("synthetic:") for row in first)
+    assert all(row.shown == f"real:{row.real_id}" for row in second)
 
 
 @pytest.mark.parametrize("use, items", [("append", 14), ("only", 8)])
 def test_passes_show_every_item_equally_often(use, items):
     shown = [row.shown for plan in tables(use, epochs=2 * items) for row in plan.rows]
     counts = np.unique(shown, return_counts=True)[1]
-    assert len(counts) == items and (counts == 12).all()
+    assert len(counts) == items
+    assert (counts == 12).all()
 
 
 def test_tail_weights():
@@ -143,17 +141,15 @@ def test_rows_of_weight_zero_are_never_shown(use, weigh):
 def test_weights_count_in_the_loss_or_in_the_sampling():
     weighed = dataclasses.replace(MADE, info=[{"weight": 3.0 if i == 0 else 1.0} for i in range(8)])
     loss = [row for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0) for row in plan.rows]
-    assert {row.weight for row in loss if row.shown == "synthetic:row0"} == {3.0} and abs(
-        np.mean([row.shown == "synthetic:row0" for row in loss]) - 1 / 8
-    ) < 0.03
+    assert {row.weight for row in loss if row.shown == "synthetic:row0"} == {3.0}
+    assert abs(np.mean([row.shown == "synthetic:row0" for row in loss]) - 1 / 8) < 0.03
     drawn = [
         row
         for plan in tables("swap_pool", 300, synthetic=weighed, replace=1.0, weigh="sampling")
         for row in plan.rows
     ]
-    assert {row.weight for row in drawn} == {1.0} and abs(
-        np.mean([row.shown == "synthetic:row0" for row in drawn]) - 3 / 10
-    ) < 0.04
+    assert {row.weight for row in drawn} == {1.0}
+    assert abs(np.mean([row.shown == "synthetic:row0" for row in drawn]) - 3 / 10) < 0.04
 
 
 def test_choose_never_leaves_the_candidates():
@@ -166,10 +162,8 @@ def test_partners_are_other_slots_of_the_same_part():
     for plan in tables("two_loss", mixer=MixUp(probability=1.0)):
         slots = {row.shown: row.slot for row in plan.rows if row.part == "real"}
         for row in plan.rows:
-            assert (
-                row.partner.split(":")[0] == ("real" if row.part == "real" else "synthetic")
-                and row.mix == "mixup"
-            )
+            assert row.partner.split(":")[0] == ("real" if row.part == "real" else "synthetic")
+            assert row.mix == "mixup"
             if row.part == "real":
                 assert slots[row.partner] != row.slot
     one = make([0], "photo")

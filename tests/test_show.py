@@ -66,24 +66,24 @@ def tile():
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_markup(text, tile):
     page = Reader(html_strip([tile], [text], [text]))
-    assert page.tags == ["div", "figure", "img", "figcaption"] and set(page.attributes) == {
+    assert page.tags == ["div", "figure", "img", "figcaption"]
+    assert set(page.attributes) == {
         "class",
         "src",
         "alt",
         "title",
     }
-    assert not any(ord(character) < 32 for character in page.text) and "\u202e" not in page.text
+    assert not any(ord(character) < 32 for character in page.text)
+    assert "\u202e" not in page.text
     if text.isprintable():
         assert page.text == text
 
 
 def test_escape_takes_anything():
-    assert (
-        escape(5) == "5"
-        and escape(None) == "None"
-        and escape("a\nb") == "a\nb"
-        and escape("\ud800") == "\\ud800"
-    )
+    assert escape(5) == "5"
+    assert escape(None) == "None"
+    assert escape("a\nb") == "a\nb"
+    assert escape("\ud800") == "\\ud800"
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (8, 6, 1), (8, 6, 3)])
@@ -97,9 +97,8 @@ def test_data_uris_hold_the_pixels(shape):
 
 def test_pictures_in_all_forms_and_refusals(tile):
     images = LabeledImages([tile, tile], [0, 0], ("a",), ["1", "2"])
-    assert np.array_equal(to_arrays(images)[1], tile) and np.array_equal(
-        to_arrays(torch.from_numpy(tile).permute(2, 0, 1)[None] / 255)[0], tile
-    )
+    assert np.array_equal(to_arrays(images)[1], tile)
+    assert np.array_equal(to_arrays(torch.from_numpy(tile).permute(2, 0, 1)[None] / 255)[0], tile)
     for wrong in ([tile / 255], [tile[0, 0]]):
         with pytest.raises(GenaugError, match="uint8"):
             to_arrays(wrong)
@@ -124,9 +123,8 @@ def test_figures_draw_any_title(text, tile):
 def test_grids_of_any_size(tile):
     assert [len(show_images([tile] * count, columns=3).axes) for count in (0, 1, 3, 4)] == [1, 1, 3, 6]
     figure = show_images([tile, tile[:, :, :1]], ["a" * 40, "b"])
-    assert figure.axes[0].get_title() == "a" * 27 + "…" and figure.axes[1].images[0].get_array().shape[
-        :2
-    ] == (8, 6)
+    assert figure.axes[0].get_title() == "a" * 27 + "…"
+    assert figure.axes[1].images[0].get_array().shape[:2] == (8, 6)
 
 
 def test_figures_are_small_and_leave_no_global_figure(tile):
@@ -135,7 +133,9 @@ def test_figures_are_small_and_leave_no_global_figure(tile):
     picture = show_images(
         [np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8) for seed in range(16)]
     )
-    assert len(picture._repr_png_()) < 80_000 and picture.dpi == 80 and plt.get_fignums() == []
+    assert len(picture._repr_png_()) < 80_000
+    assert picture.dpi == 80
+    assert plt.get_fignums() == []
 
 
 def test_beside_shows_what_there_is(tile):
@@ -145,7 +145,8 @@ def test_beside_shows_what_there_is(tile):
     def shown(figure):
         return sum(bool(axis.images) for axis in figure.axes)
 
-    assert shown(show_beside(real, real, columns=2)) == 6 and shown(show_beside(real, none, columns=2)) == 3
+    assert shown(show_beside(real, real, columns=2)) == 6
+    assert shown(show_beside(real, none, columns=2)) == 3
     assert shown(show_beside(real, real, columns=2, classes=["b"])) == 2
     with pytest.raises(GenaugError, match="class names"):
         show_beside(real, LabeledImages([], [], ("a",), []))
@@ -157,7 +158,8 @@ def test_interval_is_students():
     values = np.random.default_rng(0).normal(5, 2, (6, 3))
     mean, half = mean_interval(values)
     low, high = stats.t.interval(0.95, 5, values.mean(0), stats.sem(values))
-    assert np.allclose(mean - half, low) and np.allclose(mean + half, high)
+    assert np.allclose(mean - half, low)
+    assert np.allclose(mean + half, high)
     inside = [
         abs(mean_interval(np.random.default_rng(seed).normal(0, 1, (5, 1)))[0][0])
         <= mean_interval(np.random.default_rng(seed).normal(0, 1, (5, 1)))[1][0]
@@ -169,11 +171,11 @@ def test_interval_is_students():
 def test_svg_is_repeatable_and_carries_no_script():
     curves = {"<script>x</script>": ([1, 2, 3], [[1, 2, 3], [2, 3, 5]]), "</svg><b>": ([1, 2], [3, 4])}
     first, second = (figure_svg(show_curves(curves, "<x>", '"y"')) for _ in range(2))
-    assert (
-        first == second
-        and "<script>x" not in first
-        and first.count("</svg>") == 1
-        and "http-equiv" not in first
-    )
+    assert first == second
+    assert "<script>x" not in first
+    assert first.count("</svg>") == 1
+    assert "http-equiv" not in first
     page = Reader(first)
-    assert "script" not in page.tags and "b" not in page.tags and "<script>x</script>" in page.text
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert "<script>x</script>" in page.text

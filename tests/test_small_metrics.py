@@ -102,7 +102,8 @@ def test_lpips_of_no_pair_is_no_row(count):
 
 def test_recall_of_nothing_promised():
     value, number = label_recall(np.zeros((0, 2)), np.zeros((0, 2)), [0, 1])
-    assert math.isnan(value) and number == 0
+    assert math.isnan(value)
+    assert number == 0
 
 
 def test_a_judge_answers_for_no_picture(evaluators):
@@ -141,7 +142,8 @@ def test_features_that_cannot_be_measured_are_a_sentence(call, bad):
 
 def test_no_image_has_no_neighbour_and_no_error():
     found, places = distances.nearest_neighbours(np.zeros((0, 3)), np.zeros((2, 3)))
-    assert len(found) == 0 and len(places) == 0
+    assert len(found) == 0
+    assert len(places) == 0
     assert math.isnan(distances.diversity(np.zeros((0, 3)), np.zeros(0)))
     assert math.isnan(distances.class_distance(np.zeros((0, 3)), np.zeros(0), np.zeros((2, 3)), np.zeros(2)))
 
@@ -188,9 +190,8 @@ def test_similarity_of_no_pair_of_constant_images_and_of_nan():
     ).tolist() == [1.0]
     with pytest.raises(GenaugError, match="finite"):
         distances.structural_similarity(torch.full((1, 3, 16, 16), float("nan")), torch.zeros(1, 3, 16, 16))
-    assert (
-        distances.pairwise_similarity(pictures(0)) == {} and distances.pairwise_similarity(pictures(2)) == {}
-    )
+    assert distances.pairwise_similarity(pictures(0)) == {}
+    assert distances.pairwise_similarity(pictures(2)) == {}
 
 
 def test_an_unknown_lpips_network_is_refused_with_the_known_ones():
@@ -218,7 +219,8 @@ def test_a_test_set_without_any_label_has_no_average_precision_and_no_warning():
         (row.metric, row.part): row.value
         for row in rates.evaluate(np.full((2, 2), 0.2), np.zeros((2, 2)), "multi", ("a", "b"))
     }
-    assert math.isnan(rows["mean_average_precision", ""]) and rows["exact_match", ""] == 1
+    assert math.isnan(rows["mean_average_precision", ""])
+    assert rows["exact_match", ""] == 1
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,8 @@ def test_nothing_to_average_is_a_sentence(call):
 
 def test_one_and_two_equal_values():
     one, two = rates.mean_interval([0.5]), rates.mean_interval([0.5, 0.5])
-    assert math.isnan(one.low) and one.n == 1
+    assert math.isnan(one.low)
+    assert one.n == 1
     assert (two.low, two.high) == (0.5, 0.5)
     assert rates.bootstrap_interval([1.0])[:3] == (1.0, 1.0, 1.0)
 

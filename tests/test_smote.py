@@ -78,7 +78,8 @@ def test_neighbours_equal_a_search_by_hand(cloud):
 
 def test_copies_of_a_point_are_neighbours_and_a_point_never_its_own():
     near = nearest_of_class(np.zeros((6, 3)), np.array([0, 0, 0, 0, 1, 2]), count=2)
-    assert all(place not in row for place, row in enumerate(near)) and [len(row) for row in near] == [
+    assert all(place not in row for place, row in enumerate(near))
+    assert [len(row) for row in near] == [
         2,
         2,
         2,
@@ -92,7 +93,9 @@ def test_imbalanced_learn_draws_from_our_neighbours_on_our_lines(cloud):
     points, classes = cloud
     made, shares = marked_samples(points, classes, 1, 3000)
     near = nearest_of_class(points, classes, 5)
-    assert np.allclose(made, shares @ points) and np.allclose(shares.sum(1), 1) and (shares >= 0).all()
+    assert np.allclose(made, shares @ points)
+    assert np.allclose(shares.sum(1), 1)
+    assert (shares >= 0).all()
     pairs = [frozenset(np.flatnonzero(row > 1e-9).tolist()) for row in shares]
     chances = {}
     for place in np.flatnonzero(classes == 1):
@@ -100,7 +103,8 @@ def test_imbalanced_learn_draws_from_our_neighbours_on_our_lines(cloud):
             pair = frozenset((int(place), int(other)))
             chances[pair] = chances.get(pair, 0) + 1 / 60  # twelve images, five neighbours each
     counted = {pair: pairs.count(pair) for pair in set(pairs) if len(pair) == 2}
-    assert set(counted) == set(chances) and sum(counted.values()) == 3000
+    assert set(counted) == set(chances)
+    assert sum(counted.values()) == 3000
     assert chisquare(list(counted.values()), [3000 * chances[pair] for pair in counted]).pvalue > 1e-3
     assert kstest(2 * np.sort(shares, 1)[:, -2], "uniform").pvalue > 1e-3
 
@@ -114,11 +118,9 @@ def test_our_neighbours_and_weights_have_the_same_distribution():
         for anchor, group in smote.near[1].items()
         for other in group
     ]
-    assert (
-        len(counted) == 60
-        and sum(counted) == len(owls) == 2400
-        and chisquare(counted, [40] * 60).pvalue > 1e-3
-    )
+    assert len(counted) == 60
+    assert sum(counted) == len(owls) == 2400
+    assert chisquare(counted, [40] * 60).pvalue > 1e-3
     assert kstest([row.inputs[1][1] for row in owls], "uniform").pvalue > 1e-3
 
 
@@ -127,14 +129,13 @@ def test_rows_name_their_inputs_and_the_label_is_the_class():
     smote, rows = rows_of(real)
     for row in rows:
         anchor = row.inputs[0][0]
-        assert anchor == row.settings["anchor"] and sum(weight for _, weight in row.inputs) == pytest.approx(
-            1
-        )
-        assert (
-            all(real.targets[real.index([name])[0]] == int(np.argmax(row.label)) for name, _ in row.inputs)
-            and sum(row.label) == 1
-        )
-        assert row.prompts == () and row.method == "smote" and row.fitted_on == real.fingerprint()
+        assert anchor == row.settings["anchor"]
+        assert sum(weight for _, weight in row.inputs) == pytest.approx(1)
+        assert all(real.targets[real.index([name])[0]] == int(np.argmax(row.label)) for name, _ in row.inputs)
+        assert sum(row.label) == 1
+        assert row.prompts == ()
+        assert row.method == "smote"
+        assert row.fitted_on == real.fingerprint()
     assert all(
         row.inputs[1][0] in smote.near[int(np.argmax(row.label))][row.inputs[0][0]]
         for row in rows
@@ -151,11 +152,9 @@ def test_tiny_classes():
         "owl": {1},
         "kite": {0},
     }
-    assert (
-        len(by_class["kite"]) == 6
-        and all(row.inputs == (("p5", 1.0),) for row in by_class["kite"])
-        and len({row.id for row in rows}) == len(rows)
-    )
+    assert len(by_class["kite"]) == 6
+    assert all(row.inputs == (("p5", 1.0),) for row in by_class["kite"])
+    assert len({row.id for row in rows}) == len(rows)
     assert all(np.array_equal(image, real.image("p5")) for image in smote.paint(by_class["kite"], real))
 
 
@@ -166,11 +165,9 @@ def test_a_plan_depends_on_its_seed_and_grows_by_prefix(space):
     rows, more, other = (
         smote.plan(real, Budget(copies=copies), seed) for copies, seed in ((2, 0), (5, 0), (2, 1))
     )
-    assert (
-        more[: len(rows)] == rows
-        and rows != other
-        and {row.id for row in rows}.isdisjoint(row.id for row in other)
-    )
+    assert more[: len(rows)] == rows
+    assert rows != other
+    assert {row.id for row in rows}.isdisjoint(row.id for row in other)
     assert rows == Smote(space=space, backbone=toy_backbone()).fit(real).plan(real, Budget(copies=2), 0)
     assert [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
 
@@ -190,10 +187,10 @@ def test_pixels_are_the_weighted_mean_and_painting_is_pure():
     images, state = smote.paint(rows, real), torch.random.get_rng_state()
     for row, image in zip(rows, images):
         exact = sum(weight * real.image(name).astype(float) for name, weight in row.inputs)
-        assert image.dtype == np.uint8 and np.abs(image - exact).max() <= 0.501
-    assert all(
-        np.array_equal(one, two) for one, two in zip(images[::-1], smote.paint(rows[::-1], real))
-    ) and torch.equal(torch.random.get_rng_state(), state)
+        assert image.dtype == np.uint8
+        assert np.abs(image - exact).max() <= 0.501
+    assert all(np.array_equal(one, two) for one, two in zip(images[::-1], smote.paint(rows[::-1], real)))
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_latents_are_the_weighted_mean_decoded():
@@ -207,7 +204,8 @@ def test_latents_are_the_weighted_mean_decoded():
             np.abs(image / 255 - backbone.decode(mean)[0].clamp(0, 1).permute(1, 2, 0).numpy()).max()
             <= 0.501 / 255
         )
-    assert smote.paint([], real) == [] and len(images) == 14
+    assert smote.paint([], real) == []
+    assert len(images) == 14
     assert all(
         np.abs(one.astype(int) - two).max() <= 1
         for one, two in zip(images, [smote.paint([row], real)[0] for row in rows])
@@ -219,13 +217,14 @@ def test_sizes_and_channels_may_differ():
         [0] * 4, ("wren",), shapes=((6, 8, 3), (12, 5), (70, 90, 3), (9, 9, 1)), ids=list("abcd")
     )
     smote, rows = rows_of(real, copies=4)
-    assert points_of(real).shape == (4, 3 * DISTANCE_EDGE**2) and points_of(real[[0]]).shape == (1, 3 * 6 * 8)
+    assert points_of(real).shape == (4, 3 * DISTANCE_EDGE**2)
+    assert points_of(real[[0]]).shape == (1, 3 * 6 * 8)
     for row, image in zip(rows, smote.paint(rows, real)):
-        assert image.shape[:2] == real.image(row.inputs[0][0]).shape[:2] and image.shape[2] == max(
-            real.image(name).shape[2] for name, _ in row.inputs
-        )
+        assert image.shape[:2] == real.image(row.inputs[0][0]).shape[:2]
+        assert image.shape[2] == max(real.image(name).shape[2] for name, _ in row.inputs)
     flat = blend_pixels([np.full((4, 4, 1), 100, np.uint8), np.full((9, 3, 1), 200, np.uint8)], (0.5, 0.5))
-    assert flat.shape == (4, 4, 1) and (flat == 150).all()
+    assert flat.shape == (4, 4, 1)
+    assert (flat == 150).all()
 
 
 def test_label_rules():
@@ -245,7 +244,8 @@ def test_label_rules():
         1,
         0,
         0,
-    ] and majority_label([[1, 0]]).tolist() == [1, 0]
+    ]
+    assert majority_label([[1, 0]]).tolist() == [1, 0]
     with pytest.raises(GenaugError, match="not by 'majority'"):
         combine_labels(base, other, weights, "majority")
 
@@ -268,10 +268,8 @@ def test_rules_in_a_plan_of_several_labels(rule):
             "blend": (1 - weight) * one + weight * two,
             "majority": np.mean(crowd, 0) >= 0.5,
         }[rule]
-        assert (
-            np.allclose(row.label, expected, atol=1e-6)
-            and one[shared] == two[shared] == row.label[shared] == 1
-        )
+        assert np.allclose(row.label, expected, atol=1e-6)
+        assert one[shared] == two[shared] == row.label[shared] == 1
         counts = real.labels.sum(0)
         assert all(
             counts[shared] <= counts[index] for index in np.flatnonzero(one)
@@ -284,9 +282,8 @@ def test_aimed_at_a_label_all_ends_have_it(rule):
     rows = Smote(label_rule=rule).fit(real).plan(real, Budget(per_class={"wren": 7, "kite": 3}), 0)
     for row in rows:
         index = real.class_names.index(row.settings["shared"])
-        assert row.label[index] == 1 and all(
-            real.labels[real.index([name])[0]][index] == 1 for name, _ in row.inputs
-        )
+        assert row.label[index] == 1
+        assert all(real.labels[real.index([name])[0]][index] == 1 for name, _ in row.inputs)
     assert [row.settings["shared"] for row in rows].count("kite") == 3
 
 
@@ -294,15 +291,13 @@ def test_images_without_a_label_have_each_other():
     real = several([[0, 0, 0], [0, 0, 0], [1, 0, 0]])
     smote, rows = rows_of(real, copies=2)
     blank = [row for row in rows if row.settings["anchor"] != "p2"]
-    assert (
-        all(
-            {name for name, _ in row.inputs} == {"p0", "p1"}
-            and sum(row.label) == 0
-            and row.settings["shared"] is None
-            for row in blank
-        )
-        and len(blank) == 4
+    assert all(
+        {name for name, _ in row.inputs} == {"p0", "p1"}
+        and sum(row.label) == 0
+        and row.settings["shared"] is None
+        for row in blank
     )
+    assert len(blank) == 4
     assert all(row.inputs == (("p2", 1.0),) for row in rows if row.settings["anchor"] == "p2")
 
 
@@ -335,14 +330,16 @@ def test_saving_and_loading_changes_nothing(space, tmp_path):
     smote.save(tmp_path)
     again = Smote(space=space, neighbours=2, backbone=toy_backbone()).load(tmp_path)
     rows = smote.plan(real, Budget(copies=2), 0)
-    assert again.plan(real, Budget(copies=2), 0) == rows and again.fingerprint() == smote.fingerprint()
+    assert again.plan(real, Budget(copies=2), 0) == rows
+    assert again.fingerprint() == smote.fingerprint()
     assert all(np.array_equal(one, two) for one, two in zip(smote.paint(rows, real), again.paint(rows, real)))
 
 
 def test_a_set_is_painted_to_disk(tmp_path):
     real = photographs((4, 2, 1), size=(8, 8))
     made = synthesize(Smote().fit(real), real, tmp_path / "set", Budget(copies=2), seed=0, progress=False)
-    assert made.counts() == {"wren": 8, "owl": 4, "kite": 2} and set(made.origins) == {"smote"}
+    assert made.counts() == {"wren": 8, "owl": 4, "kite": 2}
+    assert set(made.origins) == {"smote"}
     assert [len(entry["sources"]) for entry in made.info].count(1) == 2
 
 
@@ -398,20 +395,16 @@ def test_the_mixer_moves_towards_its_partner_by_a_uniform_share():
     mixer = SmoteMixer()
     moved, rows = mixer.mix(images, labels, partners, labels.roll(1, 0), [5, 6, 7, 8])
     shares = torch.tensor([mixer.describe(seed)["weight"] for seed in (5, 6, 7, 8)]).view(-1, 1, 1, 1)
-    assert (
-        torch.allclose(moved, shares * images + (1 - shares) * partners, atol=1e-6)
-        and torch.equal(rows, labels)
-        and rows.data_ptr() != labels.data_ptr()
-    )
+    assert torch.allclose(moved, shares * images + (1 - shares) * partners, atol=1e-6)
+    assert torch.equal(rows, labels)
+    assert rows.data_ptr() != labels.data_ptr()
     assert torch.equal(mixer.mix(images[2:3], labels[2:3], partners[2:3], labels[2:3], [7])[0], moved[2:3])
     assert torch.equal(mixer.mix(images, labels, images, labels, range(4))[0], images)
     assert kstest([mixer.describe(seed)["weight"] for seed in range(1000)], "uniform").pvalue > 1e-3
-    assert (
-        isinstance(mixer, Mixer)
-        and SmoteMixer(neighbours=3).partner_rule == NearNeighbours(3)
-        and mixer.probability == 0.5
-        and mixer.settings() == {"name": "smote", "neighbours": 5, "label_rule": "own"}
-    )
+    assert isinstance(mixer, Mixer)
+    assert SmoteMixer(neighbours=3).partner_rule == NearNeighbours(3)
+    assert mixer.probability == 0.5
+    assert mixer.settings() == {"name": "smote", "neighbours": 5, "label_rule": "own"}
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES[:4])
@@ -424,6 +417,5 @@ def test_the_mixer_follows_the_label_rule(rule):
     mixer = SmoteMixer(label_rule=rule)
     _, rows = mixer.mix(images, base, images, other, [3, 4])
     weights = torch.tensor([1 - mixer.describe(seed)["weight"] for seed in (3, 4)])
-    assert torch.allclose(rows, combine_labels(base, other, weights, rule)) and mixer.mix(
-        images[:0], base[:0], images[:0], other[:0], []
-    )[0].shape == (0, 1, 4, 4)
+    assert torch.allclose(rows, combine_labels(base, other, weights, rule))
+    assert mixer.mix(images[:0], base[:0], images[:0], other[:0], [])[0].shape == (0, 1, 4, 4)

@@ -43,9 +43,8 @@ def test_an_image_is_what_torchvision_makes_under_its_seed(policy):
 def test_order_and_company_do_not_matter(policy):
     order = [5, 2, 7, 0]
     whole, some = mixed(policy), mixed(policy, IMAGES[order], order)
-    assert torch.equal(whole[order], some) and torch.equal(
-        whole[3:4], mixed(policy, IMAGES[3:4], np.array([3]))
-    )
+    assert torch.equal(whole[order], some)
+    assert torch.equal(whole[3:4], mixed(policy, IMAGES[3:4], np.array([3])))
     assert (
         len(
             {image.numpy().tobytes() for image in mixed(policy, IMAGES[:1].expand(30, -1, -1, -1), range(30))}
@@ -58,9 +57,8 @@ def test_order_and_company_do_not_matter(policy):
 def test_grey_images_and_other_shapes(policy):
     for images in (IMAGES[:, :1], IMAGES[:, :, :12], IMAGES[:0]):
         changed = mixed(policy, images, range(len(images)))
-        assert changed.shape == images.shape and (
-            not len(images) or (changed.min() >= 0 and changed.max() <= 1)
-        )
+        assert changed.shape == images.shape
+        assert not len(images) or (changed.min() >= 0 and changed.max() <= 1)
 
 
 def test_a_mild_policy_stays_mild_and_a_wide_one_does_not():
@@ -86,20 +84,16 @@ def test_labels_are_copied_and_nothing_global_moves():
     )
     _, given = StrongAugmentation().mix(IMAGES, labels, None, None, range(8))
     given[0] = 9
-    assert (
-        labels[0].tolist() == pytest.approx([0.3, 0.7])
-        and torch.equal(torch.random.get_rng_state(), state)
-        and (np.random.get_state()[1] == other).all()
-    )
+    assert labels[0].tolist() == pytest.approx([0.3, 0.7])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (np.random.get_state()[1] == other).all()
 
 
 def test_settings_name_the_policy_and_replacing_it_changes_the_transform():
     mixer = StrongAugmentation(policy="rand")
     again = dataclasses.replace(mixer, policy="trivial")
-    assert (
-        mixer.settings() == {"name": "strong-augmentation", "policy": "rand"}
-        and again == StrongAugmentation()
-    )
+    assert mixer.settings() == {"name": "strong-augmentation", "policy": "rand"}
+    assert again == StrongAugmentation()
     assert torch.equal(again.mix(IMAGES, IMAGES, None, None, range(8))[0], mixed("trivial"))
     assert StrongAugmentation(probability=0.5).settings()["probability"] == 0.5
     with pytest.raises(GenaugError, match="one of affine-colour"):
@@ -117,7 +111,8 @@ def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
     )
     for one, two in zip(plain.plan(0).rows, strong.plan(0).rows):
         assert (one.real_id, one.shown, one.view_seed) == (two.real_id, two.shown, two.view_seed)
-        assert two.mix == "strong-augmentation" and two.mix_weight == 1.0
+        assert two.mix == "strong-augmentation"
+        assert two.mix_weight == 1.0
     preset = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
     assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).shown == {
         "updates": 4,

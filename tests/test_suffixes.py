@@ -212,10 +212,8 @@ def test_all_lists_are_there_as_printed():
         f"{name}-lt-if-{factor}" for name in ("cub", "flower") for factor in (10, 20, 100)
     }
     assert set(published_lists()) == wanted
-    assert (
-        published_suffixes("cub-5-shot")[0] == "standing on a tree branch"
-        and published_suffixes("pet-10-shot")[-1] == "laying on a couch with a white background"
-    )
+    assert published_suffixes("cub-5-shot")[0] == "standing on a tree branch"
+    assert published_suffixes("pet-10-shot")[-1] == "laying on a couch with a white background"
     assert (
         published_suffixes("flower-lt-if-10")
         == published_suffixes("flower-lt-if-100")
@@ -237,11 +235,9 @@ def test_every_list_names_its_source():
 
     for path in _list_files().values():
         first, *rest = path.read_text(encoding="utf-8").splitlines()
-        assert (
-            first.startswith("# ")
-            and "arXiv 2408.16266v1, A.5.1" in first
-            and not any(line.startswith("#") for line in rest)
-        )
+        assert first.startswith("# ")
+        assert "arXiv 2408.16266v1, A.5.1" in first
+        assert not any(line.startswith("#") for line in rest)
 
 
 @pytest.mark.parametrize(
@@ -266,8 +262,10 @@ def test_the_suffixes_option_takes_a_published_list():
 def test_known_captions_give_a_subset_of_the_sets_suffixes(pool, seed):
     train = few_shot(pool, 5, seed)
     found, captions = make_suffixes(train, train.ids)
-    assert set(found) <= set(datasets.suffixes("digit-scenes")) and 5 < len(found) <= 10
-    assert len(captions) == 50 and all(any(suffix in caption for caption in captions) for suffix in found)
+    assert set(found) <= set(datasets.suffixes("digit-scenes"))
+    assert 5 < len(found) <= 10
+    assert len(captions) == 50
+    assert all(any(suffix in caption for caption in captions) for suffix in found)
 
 
 def test_the_order_is_by_frequency_and_does_not_depend_on_the_order_of_images(pool):
@@ -380,18 +378,18 @@ def test_the_cache_is_by_content_and_a_killed_run_goes_on(captioner, pool, tmp_p
     with open(cache, "a") as file:
         file.write('{"key": "torn')
     calls.clear()
-    assert captioner.captions(pool[:6], pool.ids, cache, batch_size=2) == wanted and calls == [2]
+    assert captioner.captions(pool[:6], pool.ids, cache, batch_size=2) == wanted
+    assert calls == [2]
     calls.clear()
     renamed = LabeledImages(
         pool[:6].pixels, pool[:6].labels, pool.class_names, [f"new/{position}" for position in range(6)]
     )
-    assert (
-        captioner.captions(renamed, renamed.ids, cache) == wanted and calls == []
-    )  # by content, not by name
+    # by content, not by name
+    assert captioner.captions(renamed, renamed.ids, cache) == wanted
+    assert calls == []
     records = [json.loads(line) for line in cache.read_text().splitlines() if not line.endswith("torn")]
-    assert {record["image"] for record in records} == set(pool.ids[:6]) and {
-        record["model"] for record in records
-    } == {"tiny-blip"}
+    assert {record["image"] for record in records} == set(pool.ids[:6])
+    assert {record["model"] for record in records} == {"tiny-blip"}
 
 
 def test_a_changed_pixel_or_model_or_length_is_described_anew(captioner, blip, pool, tmp_path):
@@ -414,7 +412,8 @@ def test_equal_images_are_described_once(captioner, pool, monkeypatch):
     calls, describe = [], captioner.describe
     monkeypatch.setattr(captioner, "describe", lambda arrays: calls.append(len(arrays)) or describe(arrays))
     twins = LabeledImages([pool.image(0)] * 3, [0] * 3, ["a"], ["x", "y", "z"])
-    assert len(set(captioner.captions(twins, twins.ids))) == 1 and calls == [1]
+    assert len(set(captioner.captions(twins, twins.ids))) == 1
+    assert calls == [1]
 
 
 def test_the_random_state_is_left_alone(captioner, gpt, pool):
@@ -445,11 +444,9 @@ def test_what_is_no_captioner(gpt, blip, tmp_path):
 def test_a_local_language_model(gpt):
     model = LocalLanguageModel(gpt, max_new_tokens=5)
     answer = model.complete("a photo of a digit")
-    assert (
-        isinstance(model, LanguageModel)
-        and answer == model.complete("a photo of a digit")
-        and not answer.startswith("a photo of a digit")
-    )
+    assert isinstance(model, LanguageModel)
+    assert answer == model.complete("a photo of a digit")
+    assert not answer.startswith("a photo of a digit")
     assert set(answer.split()) <= set("a photo of digit on grass gravel .".split())
     with pytest.raises(GenaugError, match="fewer captions"):
         model.complete("a " * 124)
@@ -473,14 +470,13 @@ def test_a_server(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
     model = open_language_model(server.address, "llama")
-    assert model.complete("hello é") == "a photo of a bird on a wire" and KEY not in repr(vars(model))
+    assert model.complete("hello é") == "a photo of a bird on a wire"
+    assert KEY not in repr(vars(model))
     (asked,) = server.asked
-    assert (
-        asked["path"] == "/v1/chat/completions"
-        and asked["key"] == f"Bearer {KEY}"
-        and asked["model"] == "llama"
-        and asked["messages"] == [{"role": "user", "content": "hello é"}]
-    )
+    assert asked["path"] == "/v1/chat/completions"
+    assert asked["key"] == f"Bearer {KEY}"
+    assert asked["model"] == "llama"
+    assert asked["messages"] == [{"role": "user", "content": "hello é"}]
     monkeypatch.delenv("GENAUG_LLM_KEY")
     model.complete("again")
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -542,12 +538,10 @@ def test_whatever_the_server_says_is_one_sentence_without_the_key(server, monkey
     server.reply = (code, body)
     with pytest.raises(GenaugError, match=words) as error:
         open_language_model(server.address, "m").complete("x")
-    assert (
-        KEY[:6] not in str(error.value)
-        and "\n" not in str(error.value)
-        and "\x1b" not in str(error.value)
-        and len(server.asked) == 1
-    )
+    assert KEY[:6] not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+    assert len(server.asked) == 1
 
 
 def test_a_model_that_allows_no_temperature_is_asked_again_without(server):
@@ -576,10 +570,8 @@ def test_a_slow_and_an_absent_server(server):
 
 def test_a_key_goes_over_https_or_to_this_machine_only(monkeypatch):
     assert not ServerLanguageModel("http://10.1.2.3:8000", "m").sends_key
-    assert (
-        ServerLanguageModel("https://10.1.2.3", "m").sends_key
-        and ServerLanguageModel("http://[::1]:8000", "m").sends_key
-    )
+    assert ServerLanguageModel("https://10.1.2.3", "m").sends_key
+    assert ServerLanguageModel("http://[::1]:8000", "m").sends_key
     sent = []
     monkeypatch.setenv("GENAUG_LLM_KEY", KEY)
     remote = ServerLanguageModel("http://10.1.2.3:8000", "m")
@@ -589,14 +581,17 @@ def test_a_key_goes_over_https_or_to_this_machine_only(monkeypatch):
     )
     with pytest.raises(GenaugError):
         remote.complete("x")
-    assert len(sent) == 1 and KEY not in str(sent) and "no key was sent" in remote._refusal(401, "", KEY)
+    assert len(sent) == 1
+    assert KEY not in str(sent)
+    assert "no key was sent" in remote._refusal(401, "", KEY)
 
 
 def test_a_broken_key_is_not_printed(server, monkeypatch):
     monkeypatch.setenv("GENAUG_LLM_KEY", "sk-abc\ndef")
     with pytest.raises(GenaugError, match="characters that no key has") as error:
         ServerLanguageModel(server.address, "m").complete("x")
-    assert "abc" not in str(error.value) and server.asked == []
+    assert "abc" not in str(error.value)
+    assert server.asked == []
 
 
 def test_the_name_of_a_model_belongs_to_an_address(gpt):
@@ -614,22 +609,18 @@ def test_the_name_of_a_model_belongs_to_an_address(gpt):
 def test_the_draw():
     captions = [f"a bird on {number}" for number in range(500)]
     drawn = draw_captions(captions, 200, 1)
-    assert len(drawn) == len(set(drawn)) == 200 and drawn == draw_captions(
-        captions[::-1], 200, 1
-    ) != draw_captions(captions, 200, 2)
-    assert draw_captions(captions[:150], 200) == tuple(sorted(captions[:150])) and draw_captions(
-        ["a\n b"]
-    ) == ("a b",)
+    assert len(drawn) == len(set(drawn)) == 200
+    assert drawn == draw_captions(captions[::-1], 200, 1) != draw_captions(captions, 200, 2)
+    assert draw_captions(captions[:150], 200) == tuple(sorted(captions[:150]))
+    assert draw_captions(["a\n b"]) == ("a b",)
 
 
 def test_the_instruction_holds_all_captions_and_the_prefix():
     text = instruction(["one", "two"], "aircraft", 7)
-    assert (
-        "a photo of an aircraft" in text
-        and "at most 7" in text
-        and text.endswith("- one\n- two")
-        and prefix_for() == "a photo of a subject"
-    )
+    assert "a photo of an aircraft" in text
+    assert "at most 7" in text
+    assert text.endswith("- one\n- two")
+    assert prefix_for() == "a photo of a subject"
 
 
 @pytest.mark.parametrize(
@@ -728,27 +719,24 @@ def test_published_birds_survive_a_list_of_birds():
 
 
 def test_a_class_called_by_a_common_word_counts_whole():
-    assert (
-        named_class("on a red rock", ["Rock", "Red_Rock"])[1] == "Rock"
-        and named_class("on a tall tree", ["one"]) is None
-        and named_class("on one leg", ["one"]) == ("one", "one")
-    )
+    assert named_class("on a red rock", ["Rock", "Red_Rock"])[1] == "Rock"
+    assert named_class("on a tall tree", ["one"]) is None
+    assert named_class("on one leg", ["one"]) == ("one", "one")
     assert named_class("on a flower", ["rose_flower"], "flower") is None
 
 
 def test_the_aircraft_list():
     kept, dropped = filter_suffixes(published_suffixes("aircraft-10-shot"), metaclass="aircraft")
-    assert len(kept) == 5 and set(kept) | set(dropped) == set(published_suffixes("aircraft-10-shot"))
+    assert len(kept) == 5
+    assert set(kept) | set(dropped) == set(published_suffixes("aircraft-10-shot"))
 
     def reason(word):
         return next(text for suffix, text in dropped.items() if word in suffix)
 
-    assert (
-        "'Honeywell' looks like a proper name" in reason("Honeywell")
-        and "'stripe' is a marking" in reason("green stripe")
-        and "'cross' is a marking" in reason("red cross")
-        and "'jet'" in reason("smoke")
-    )
+    assert "'Honeywell' looks like a proper name" in reason("Honeywell")
+    assert "'stripe' is a marking" in reason("green stripe")
+    assert "'cross' is a marking" in reason("red cross")
+    assert "'jet'" in reason("smoke")
 
 
 @pytest.mark.parametrize(
@@ -782,10 +770,8 @@ def test_what_only_one_caption_says():
         ["on a runway", "by a city", "on runways by seas", "in the sky", "under water"], captions=captions
     )
     assert kept == ("on a runway", "in the sky", "under water")
-    assert (
-        "has the word 'city'" in dropped["by a city"]
-        and dropped["on runways by seas"] == "only one of 4 captions says this"
-    )
+    assert "has the word 'city'" in dropped["by a city"]
+    assert dropped["on runways by seas"] == "only one of 4 captions says this"
 
 
 def test_all_published_suffixes_but_four_begin_like_a_setting():
@@ -807,11 +793,9 @@ def test_the_file_is_read_back_and_protected(tmp_path):
         path, ["on grass", "on  grass.", "in snow"], ["made\nfrom captions"], {"with a sign": "a marking"}
     )
     text = path.read_text(encoding="utf-8")
-    assert (
-        read_suffixes(path) == ("on grass", "in snow")
-        and text.startswith("# made from captions\non grass\n")
-        and "# with a sign    (a marking)" in text
-    )
+    assert read_suffixes(path) == ("on grass", "in snow")
+    assert text.startswith("# made from captions\non grass\n")
+    assert "# with a sign    (a marking)" in text
     for place, words in ((path, "--replace"), (tmp_path, "is a folder")):
         with pytest.raises(GenaugError, match=words):
             write_suffixes(place, ["on ice"])
@@ -853,15 +837,11 @@ def test_the_command_on_an_embedded_set(tmp_path, capsys):
         == 0
     )
     shown, text = capsys.readouterr().out, (tmp_path / "a.txt").read_text()
-    assert (
-        set(read_suffixes(tmp_path / "a.txt")) <= set(datasets.suffixes("digit-scenes"))
-        and "from 50 training images of digit-scenes: captions of the set, settings counted" in text
-    )
-    assert (
-        "--suffixes" in shown
-        and str(tmp_path) not in text
-        and [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    )
+    assert set(read_suffixes(tmp_path / "a.txt")) <= set(datasets.suffixes("digit-scenes"))
+    assert "from 50 training images of digit-scenes: captions of the set, settings counted" in text
+    assert "--suffixes" in shown
+    assert str(tmp_path) not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_what_one_caption_says_is_left_out_but_for_keep_all(tmp_path, capsys):
@@ -883,7 +863,8 @@ def test_what_one_caption_says_is_left_out_but_for_keep_all(tmp_path, capsys):
             == 0
         )
     some, every = read_suffixes(tmp_path / "some.txt"), read_suffixes(tmp_path / "all.txt")
-    assert set(some) < set(every) and "Left out: " in capsys.readouterr().out
+    assert set(some) < set(every)
+    assert "Left out: " in capsys.readouterr().out
     assert all(f"# {suffix}    (" in (tmp_path / "some.txt").read_text() for suffix in set(every) - set(some))
 
 
@@ -914,22 +895,20 @@ def test_the_command_with_a_captioner_and_a_server(tmp_path, capsys, photos, bli
         (tmp_path / "p.txt").read_text(),
         (tmp_path / "p.captions.jsonl").read_text(),
     )
-    assert (
-        "captions by tiny-blip, summarised by llama at 127.0.0.1" in text
-        and "'Honeywell'" in text
-        and len(cache.splitlines()) == 6
-    )
-    assert (
-        KEY not in out + text + cache
-        and str(photos) not in text + cache
-        and "no test part" not in out
-        and len(server.asked) == 1
-    )
+    assert "captions by tiny-blip, summarised by llama at 127.0.0.1" in text
+    assert "'Honeywell'" in text
+    assert len(cache.splitlines()) == 6
+    assert KEY not in out + text + cache
+    assert str(photos) not in text + cache
+    assert "no test part" not in out
+    assert len(server.asked) == 1
     assert all(
         "pool-" in json.loads(line)["image"] for line in cache.splitlines()
     )  # the test pictures are not looked at
-    assert run(arguments) == 2 and "--replace" in capsys.readouterr().err
-    assert run([*arguments, "--replace", "--keep-all"]) == 0 and len(read_suffixes(tmp_path / "p.txt")) == 3
+    assert run(arguments) == 2
+    assert "--replace" in capsys.readouterr().err
+    assert run([*arguments, "--replace", "--keep-all"]) == 0
+    assert len(read_suffixes(tmp_path / "p.txt")) == 3
     assert (tmp_path / "p.captions.jsonl").read_text() == cache
 
 
@@ -938,10 +917,8 @@ def test_the_command_with_a_published_list(tmp_path, capsys, photos):
         run(["suffixes", str(photos), str(tmp_path / "a.txt"), "--published", "aircraft-10-shot", "--quiet"])
         == 0
     )
-    assert (
-        len(read_suffixes(tmp_path / "a.txt")) == 5
-        and "published list aircraft-10-shot" in (tmp_path / "a.txt").read_text()
-    )
+    assert len(read_suffixes(tmp_path / "a.txt")) == 5
+    assert "published list aircraft-10-shot" in (tmp_path / "a.txt").read_text()
 
 
 def test_the_command_explains_itself(capsys):
@@ -1007,12 +984,10 @@ def test_a_mistake_is_one_sentence(name, capsys, tmp_path, monkeypatch, photos):
         == 2
     )
     lines = capsys.readouterr().err.strip().splitlines()
-    assert (
-        len(lines) == 1
-        and lines[0].startswith("genaug: ")
-        and words in lines[0]
-        and lines[0].endswith((".", "?", ")"))
-    ), lines
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("genaug: "), lines
+    assert words in lines[0], lines
+    assert lines[0].endswith((".", "?", ")")), lines
     assert not list(tmp_path.iterdir())
 
 

@@ -23,13 +23,10 @@ def tokenizer():
 
 def test_files_are_those_of_the_card():
     card = tiny.tiny_card()
-    assert (
-        tiny.tiny_hash() == card["hash"] == tiny.folder_hash(tiny.tiny_folder()) and len(card["hash"]) == 64
-    )
-    assert (
-        set(card["losses"]) == {"autoencoder", "denoiser"}
-        and card["losses"]["denoiser"][-1] < 0.2 * card["losses"]["denoiser"][0]
-    )
+    assert tiny.tiny_hash() == card["hash"] == tiny.folder_hash(tiny.tiny_folder())
+    assert len(card["hash"]) == 64
+    assert set(card["losses"]) == {"autoencoder", "denoiser"}
+    assert card["losses"]["denoiser"][-1] < 0.2 * card["losses"]["denoiser"][0]
 
 
 def test_small_safe_and_without_paths():
@@ -39,7 +36,10 @@ def test_small_safe_and_without_paths():
     for path in paths:
         if path.suffix != ".safetensors":
             text = path.read_text(encoding="utf-8")
-            assert "/tmp/" not in text and "/work" not in text and "/root" not in text and "/home" not in text
+            assert "/tmp/" not in text
+            assert "/work" not in text
+            assert "/root" not in text
+            assert "/home" not in text
 
 
 def test_half_precision_and_loads_as_a_plain_pipeline():
@@ -50,11 +50,9 @@ def test_half_precision_and_loads_as_a_plain_pipeline():
         with safe_open(path, "pt") as file:  # it has keys() and cannot be iterated
             assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118
     pipeline = StableDiffusionPipeline.from_pretrained(tiny.tiny_folder(), local_files_only=True)
-    assert (
-        isinstance(pipeline.scheduler, DDIMScheduler)
-        and not pipeline.scheduler.config.clip_sample
-        and not pipeline.scheduler.config.set_alpha_to_one
-    )
+    assert isinstance(pipeline.scheduler, DDIMScheduler)
+    assert not pipeline.scheduler.config.clip_sample
+    assert not pipeline.scheduler.config.set_alpha_to_one
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline(
         "a photo of a seven on grass",
@@ -80,14 +78,17 @@ def test_every_word_of_a_caption_is_one_token(tokenizer):
 def test_printable_text_has_no_unknown_token(tokenizer):
     text = "".join(chr(number) for number in range(33, 127))
     ids = tokenizer(text, truncation=False).input_ids
-    assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids[-1] == tokenizer.eos_token_id
     assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(ids[1:-1])
 
 
 def test_corpus_is_a_function_of_seed_and_position():
     first, again, longer, other = tiny.corpus(6, 3), tiny.corpus(6, 3), tiny.corpus(9, 3), tiny.corpus(6, 4)
-    assert np.array_equal(first.images, again.images) and first.captions == again.captions
-    assert np.array_equal(longer.images[:6], first.images) and not np.array_equal(other.images, first.images)
+    assert np.array_equal(first.images, again.images)
+    assert first.captions == again.captions
+    assert np.array_equal(longer.images[:6], first.images)
+    assert not np.array_equal(other.images, first.images)
 
 
 def test_corpus_draws_what_was_asked_for():
@@ -97,10 +98,10 @@ def test_corpus_draws_what_was_asked_for():
         tiny.corpus(60, 1, clear=True),
     )
     assert all(len(glyphs) == 1 and glyphs in tiny.LETTERS for glyphs in letters.glyphs)
-    assert (
-        all(set(glyphs) <= set(tiny.DIGITS) for glyphs in digits.glyphs) and max(map(len, digits.glyphs)) > 1
-    )
-    assert max(map(len, clear.glyphs)) == 1 and 15 < clear.words.count("plain") < 45
+    assert all(set(glyphs) <= set(tiny.DIGITS) for glyphs in digits.glyphs)
+    assert max(map(len, digits.glyphs)) > 1
+    assert max(map(len, clear.glyphs)) == 1
+    assert 15 < clear.words.count("plain") < 45
     for corpus in (letters, digits, clear):
         for glyphs, caption in zip(corpus.glyphs, corpus.captions):
             assert all(tiny.glyph_name(glyph) in caption for glyph in glyphs)
@@ -114,7 +115,9 @@ def test_grey_captions_are_on_grey_images():
     drawn = tiny.corpus(300, seed=9)
     grey = np.array([np.ptp(image.astype(int), axis=2).max() == 0 for image in drawn.images])
     said = np.array(["grey" in caption for caption in drawn.captions])
-    assert said.sum() > 10 and grey[said].all() and grey[~said].mean() < 0.2
+    assert said.sum() > 10
+    assert grey[said].all()
+    assert grey[~said].mean() < 0.2
 
 
 def test_round_trip_of_unseen_scenes():
@@ -124,7 +127,8 @@ def test_round_trip_of_unseen_scenes():
     with torch.no_grad():
         copies = backbone.decode(backbone.encode(scenes.batch()))
         latents = backbone.encode(scenes.batch())
-    assert (copies - scenes.batch()).abs().mean() < 0.04 and 0.7 < latents.std() < 1.4
+    assert (copies - scenes.batch()).abs().mean() < 0.04
+    assert 0.7 < latents.std() < 1.4
 
 
 def test_caption_matters():
@@ -154,7 +158,8 @@ def test_caption_matters():
             )
 
         right, digit, background = loss(0, False), loss(3, False), loss(0, True)
-    assert digit > 1.01 * right and background > 1.1 * right
+    assert digit > 1.01 * right
+    assert background > 1.1 * right
 
 
 def test_recipe_in_miniature_resumes_and_loads(tmp_path):
@@ -170,18 +175,18 @@ def test_recipe_in_miniature_resumes_and_loads(tmp_path):
     }
     made = tiny.train_tiny(tmp_path / "run", **settings)
     card = json.loads((made / "card.json").read_text())
-    assert card["hash"] == tiny.folder_hash(made) and len(card["losses"]["denoiser"]) == 3
+    assert card["hash"] == tiny.folder_hash(made)
+    assert len(card["losses"]["denoiser"]) == 3
     # everything is already there: nothing is trained again
     again = tiny.train_tiny(tmp_path / "run", **settings)
     assert json.loads((again / "card.json").read_text()) == card
     pipeline = StableDiffusionPipeline.from_pretrained(made, local_files_only=True)
-    assert abs(pipeline.vae.config.scaling_factor - 1) < 20 and pipeline.unet.config.sample_size == 8
+    assert abs(pipeline.vae.config.scaling_factor - 1) < 20
+    assert pipeline.unet.config.sample_size == 8
 
 
 def test_thinned_keeps_the_mean():
     curve = list(np.linspace(1, 0, 1000))
-    assert (
-        len(tiny.thinned(curve)) == 100
-        and np.mean(tiny.thinned(curve)) == pytest.approx(0.5, abs=1e-3)
-        and tiny.thinned([2.0]) == [2.0]
-    )
+    assert len(tiny.thinned(curve)) == 100
+    assert np.mean(tiny.thinned(curve)) == pytest.approx(0.5, abs=1e-3)
+    assert tiny.thinned([2.0]) == [2.0]

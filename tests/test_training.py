@@ -91,10 +91,8 @@ def test_killed_run_ends_bit_equal(tmp_path):
             break
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    assert (
-        not (tmp_path / "killed" / "result.pt").exists()
-        and newest_checkpoint(tmp_path / "killed") is not None
-    )
+    assert not (tmp_path / "killed" / "result.pt").exists()
+    assert newest_checkpoint(tmp_path / "killed") is not None
     again = start(tmp_path / "killed", 0)
     output, problems = again.communicate(timeout=300)
     assert again.returncode == 0, problems
@@ -103,9 +101,8 @@ def test_killed_run_ends_bit_equal(tmp_path):
     first, second = (
         torch.load(tmp_path / name / "result.pt", weights_only=True) for name in ("whole", "killed")
     )
-    assert len(flat(first)) == len(flat(second)) > 60 and all(
-        torch.equal(one, two) for one, two in zip(flat(first), flat(second))
-    )
+    assert len(flat(first)) == len(flat(second)) > 60
+    assert all(torch.equal(one, two) for one, two in zip(flat(first), flat(second)))
 
 
 def quadratic():
@@ -117,9 +114,9 @@ def test_finds_the_minimum_and_leaves_global_randomness_alone():
     weight, loss_at = quadratic()
     before = torch.random.get_rng_state()
     losses = train_loop(loss_at, {"weight": weight}, LoopSettings(200, 0.1, schedule="linear"))
-    assert (
-        weight.abs().max() < 0.02 and len(losses) == 200 and torch.equal(before, torch.random.get_rng_state())
-    )
+    assert weight.abs().max() < 0.02
+    assert len(losses) == 200
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_not_a_number_is_a_sentence():
@@ -147,9 +144,8 @@ def test_finished_run_is_not_continued(tmp_path):
     losses = train_loop(loss_at, {"weight": weight}, LoopSettings(4, 0.1), tmp_path)
     kept = weight.detach().clone()
     fresh, loss_at = quadratic()
-    assert train_loop(loss_at, {"weight": fresh}, LoopSettings(4, 0.1), tmp_path) == losses and torch.equal(
-        fresh, kept
-    )
+    assert train_loop(loss_at, {"weight": fresh}, LoopSettings(4, 0.1), tmp_path) == losses
+    assert torch.equal(fresh, kept)
 
 
 def test_partial_checkpoint_is_ignored(tmp_path):
@@ -171,7 +167,8 @@ def test_learning_rates_belong_to_their_parts():
         for group in make_optimizer(trained, {"net": 0.1, "token": 0.2}).param_groups
         for member in group["params"]
     }
-    assert rates[id(first.weight)] == rates[id(first.bias)] == 0.1 and rates[id(second)] == 0.2
+    assert rates[id(first.weight)] == rates[id(first.bias)] == 0.1
+    assert rates[id(second)] == 0.2
     with pytest.raises(GenaugError, match="token"):
         make_optimizer(trained, {"net": 0.1})
 
@@ -192,7 +189,9 @@ def test_frozen_parameters_are_an_error():
 def test_schedule_limits():
     for schedule in ("constant", "linear", "cosine", "trapezoid"):
         factors = [learning_rate_factor(step, 50, schedule, warmup=10) for step in range(50)]
-        assert factors[:10] == sorted(factors[:10]) and max(factors) <= 1 and min(factors) > 0
+        assert factors[:10] == sorted(factors[:10])
+        assert max(factors) <= 1
+        assert min(factors) > 0
     assert not torch.equal(
         torch.rand(4, generator=generator_at(0, 1)), torch.rand(4, generator=generator_at(0, 1, "noise"))
     )
