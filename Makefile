@@ -33,7 +33,7 @@ $(STAMP):
 	rm -f $(VENV)/.installed-* && touch $@
 
 demo: $(STAMP)
-	$(BIN)/genaug compare digit-scenes --shots 5 --methods original,mixup,round-trip,diff-ii --seeds 3 --out demo_out
+	$(BIN)/genaug compare digit-scenes --shots 5 --methods original,diff-ii --seeds 5 --out demo_out
 	$(BIN)/genaug report demo_out
 
 test: $(STAMP)

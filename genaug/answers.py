@@ -108,16 +108,16 @@ class Answers:
                 "label."
             )
         size = len(self.class_names)
-        places = size * self.truth.astype(int) + self.answers
-        return np.bincount(places, minlength=size * size).reshape(size, size)
+        cells = size * self.truth.astype(int) + self.answers
+        return np.bincount(cells, minlength=size * size).reshape(size, size)
 
     def recall(self) -> np.ndarray:
         "Of the images that have a class, the share that was given it, (K,); NaN for a class without images."
         size = range(len(self.class_names))
         has = self.truth[:, None] == np.arange(len(size)) if self.single else self.truth == 1
-        said = self.answers[:, None] == np.arange(len(size)) if self.single else self.answers >= LEVELS // 2
+        given = self.answers[:, None] == np.arange(len(size)) if self.single else self.answers >= LEVELS // 2
         return np.array(
-            [said[has[:, index], index].mean() if has[:, index].any() else np.nan for index in size]
+            [given[has[:, index], index].mean() if has[:, index].any() else np.nan for index in size]
         )
 
 # %% ../nbs/comparing/01_answers.ipynb #c012
@@ -165,12 +165,12 @@ def _opened_unit(
 ) -> Answers:
     "The answers of a line; raises as `_opened_test` does."
     ids, truth, classes = tests[line["test"]]
-    said = unpack(line["answers"], *truth.shape)
+    answers = unpack(line["answers"], *truth.shape)
     if not all(isinstance(word, str) for item in line["unit"].items() for word in item):
         raise ValueError("no key")
-    if truth.ndim == 1 and said.size and said.max() >= len(classes):
+    if truth.ndim == 1 and answers.size and answers.max() >= len(classes):
         raise ValueError("no class")
-    return Answers(dict(line["unit"]), ids, said, truth, classes)
+    return Answers(dict(line["unit"]), ids, answers, truth, classes)
 
 # %% ../nbs/comparing/01_answers.ipynb #c015
 DAMAGES = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
@@ -214,7 +214,7 @@ def read_answers(
 def merge_lock(
     path: Path,  # of a file that several processes merge into
 ) -> FileLock:
-    "A lock for the file, beside all others in the folder of temporary files."
+    "A lock for the file; the lock itself lies in the folder of temporary files."
     return FileLock(Path(tempfile.gettempdir()) / f"genaug-{content_hash(os.path.realpath(path))[:24]}.lock")
 
 

@@ -18,7 +18,7 @@ from .prompts import ClassPrompt, prompt_findings
 def idle_settings(
     arm: Arm,  # built by `make_arm`
 ) -> dict[str, str]:  # field, as arms write it -> why it has no effect in this arm
-    "Fields of an arm that decide nothing as it stands, whether or not its text sets them."
+    "The fields of an arm that have no effect, whether or not its text sets them."
     reasons = {}
     for part in arm.parts:
         aliases = {path: alias for alias, path in part.own_identity().aliases.items()}
@@ -36,7 +36,7 @@ def idle_settings(
 def arm_notes(
     arm: Arm,  # built by `make_arm`
 ) -> list[Finding]:
-    "What an arm's text sets without effect, and settings that do nothing or contradict each other."
+    "Findings about settings of an arm that have no effect or contradict each other."
     idle, notes = idle_settings(arm), []
     aliases = (
         {}
@@ -50,8 +50,8 @@ def arm_notes(
             )
     if arm.augmenter is not None:
         notes += [
-            Finding(kind, severity, arm.text, f"In '{arm.text}' {said}")
-            for kind, severity, said in arm.augmenter.doubts()
+            Finding(kind, severity, arm.text, f"In '{arm.text}' {sentence}")
+            for kind, severity, sentence in arm.augmenter.doubts()
         ]
     if arm.mixer is not None and arm.mixer.probability == 0:
         notes.append(
@@ -73,9 +73,9 @@ def data_findings(
 ) -> list[Finding]:
     "What an arm cannot do with a set, or does differently from what its name says."
     data, mixer = Summary(tuple(class_names), task, counts), arm.mixer
-    said = [concern for part in arm.parts for concern in part.concerns(data)]
+    concerns = [concern for part in arm.parts for concern in part.concerns(data)]
     if arm.augmenter is None and mixer is not None and mixer.partner_rule.synthetic_share:
-        said.append(
+        concerns.append(
             (
                 "needs-synthetic",
                 "error",
@@ -83,7 +83,9 @@ def data_findings(
                 "partners=pool to mix photographs",
             )
         )
-    findings = [Finding(kind, severity, arm.text, f"'{arm.text}' {text}.") for kind, severity, text in said]
+    findings = [
+        Finding(kind, severity, arm.text, f"'{arm.text}' {text}.") for kind, severity, text in concerns
+    ]
     try:
         if arm.augmenter is not None:
             arm.augmenter.check()
@@ -99,7 +101,7 @@ def _spoken_findings(
     class_prompt: ClassPrompt,  # how classes are put into words
     count_tokens: Callable | None,  # tokens of a text; None: not counted
 ) -> list[Finding]:
-    "What the prompts of all arms show, each finding once, in its most severe form."
+    "Findings about the prompts of all arms, each once, in its most severe form."
     spoken = set(spoken)
     findings = [
         finding
@@ -113,11 +115,11 @@ def _spoken_findings(
         and any(naming for naming, _ in spoken)
         and count_tokens(class_prompt.text(list(class_names))) > 77
     ):
-        said = (
+        sentence = (
             "The names of all classes do not fit into one prompt: an image with very many labels would not "
             "be told the last ones."
         )
-        findings.append(Finding("cut-enumeration", "note", "", said))
+        findings.append(Finding("cut-enumeration", "note", "", sentence))
     strongest = {}
     for finding in sorted_findings(findings):
         strongest.setdefault((finding.kind, finding.where), finding)
@@ -135,7 +137,7 @@ def examine_arms(
     backbone: Backbone | None = None,  # as for `make_arm`
     **more: object,  # further arguments of `make_arm`, such as use
 ) -> list[Finding]:
-    """Everything that arms, prompts and class names show before any work: refusals as errors, doubts as
+    """All findings about arms, prompts and class names before any work: refusals as errors, doubts as
     warnings, settings without effect as notes."""
     findings, spoken = [], set()
     for text in methods:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WHOLE_NUMBER', 'DECIMAL', 'LONGEST_ARM', 'TRAINING', 'AMOUNTS', 'parse_value', 'show_value', 'parse_settings',
            'show_settings', 'ArmText', 'parse_parts', 'parse_arm', 'parse_methods', 'naming_parts', 'tiny_settings',
-           'Arm', 'part_of_arm', 'chosen_use', 'Amounts', 'checked_amounts', 'check_arm', 'named_classes', 'make_arm']
+           'Arm', 'part_of_arm', 'chosen_use', 'Amounts', 'checked_amounts', 'named_classes', 'make_arm']
 
 # %% ../nbs/comparing/04_arms.ipynb #c003
 import dataclasses
@@ -248,6 +248,34 @@ class Arm:
     def parts(self) -> list[Part]:
         return [part for part in (self.augmenter, self.mixer, self.balancer) if part is not None]
 
+    def check(self, text: str) -> None:
+        "Raise `GenaugError` for a combination that can never work, as far as the arm alone shows it."
+        mixer, use = self.mixer, self.use
+        rule = None if mixer is None else mixer.partner_rule
+        if (
+            use is not None
+            and not use.keeps_slots
+            and self.balancer is not None
+            and self.balancer.slot_chances(np.ones(2), 0.0) is not None
+        ):
+            raise GenaugError(
+                f"'{self.balancer.name}' says which photograph a slot has, but '{text}' uses its images by "
+                f"'{use.word}', which has no such slots; write use=swap_class among the settings of the "
+                "method."
+            )
+        if isinstance(use, Partners) and (
+            rule is None or not rule.reaches_synthetic or mixer.probability == 0 or rule.synthetic_share == 0
+        ):
+            raise GenaugError(
+                f"'{text}' has use=partners, which shows synthetic images only as partners of a mixer that "
+                "takes them; add such a mixer (+genmix), or choose another use."
+            )
+        if mixer is not None and mixer.per_batch and use is not None and not use.whole_batches:
+            raise GenaugError(
+                f"'{mixer.name}' with per_batch=true mixes a whole batch with one weight, and '{text}' has "
+                f"two batches (use={use.word}); choose another use."
+            )
+
 # %% ../nbs/comparing/04_arms.ipynb #c024e
 def part_of_arm(
     part: str,  # such as "genmix@alpha=1"
@@ -266,8 +294,8 @@ def chosen_use(
     mixer: Mixer | None = None,  # of the arm
     usual: str | None = None,  # in place of the method's own
 ) -> TrainingUse:
-    """How the classifier consumes the set: the arm's text wins, then the comparison, then a mixer that takes
-    synthetic partners, then what is usual for the data, then the method."""
+    """The training use of an arm: the arm's text wins, then the comparison, then a mixer that takes synthetic
+    partners, then what is usual for the data, then the method."""
     kind = kind or ("partners" if mixer is not None and mixer.partner_rule.reaches_synthetic else usual)
     kind, number = (
         asked.get("use", kind or own.word),
@@ -288,7 +316,7 @@ def chosen_use(
 # %% ../nbs/comparing/04_arms.ipynb #c028b
 @dataclass(frozen=True)
 class Amounts:
-    "What an arm's text may say about how many images; None: not said."
+    "What an arm's text may say about the number of images; None: not said."
 
     copies: Annotated[float | None, Bound(0, 10_000, above=True)] = None  # per photograph
     even: bool | None = None  # the same number for every class
@@ -312,37 +340,6 @@ def checked_amounts(
             "leave it out."
         )
     return {name: getattr(amounts, name) for name in asked}
-
-# %% ../nbs/comparing/04_arms.ipynb #c028d
-def check_arm(
-    arm: "Arm",  # built
-    text: str,  # as written
-) -> None:
-    "Raise `GenaugError` for what can never be followed, as far as the arm alone shows it."
-    mixer, use = arm.mixer, arm.use
-    rule = None if mixer is None else mixer.partner_rule
-    if (
-        use is not None
-        and not use.keeps_slots
-        and arm.balancer is not None
-        and arm.balancer.slot_chances(np.ones(2), 0.0) is not None
-    ):
-        raise GenaugError(
-            f"'{arm.balancer.name}' says which photograph a slot has, but '{text}' uses its images by "
-            f"'{use.word}', which has no such slots; write use=swap_class among the settings of the method."
-        )
-    if isinstance(use, Partners) and (
-        rule is None or not rule.reaches_synthetic or mixer.probability == 0 or rule.synthetic_share == 0
-    ):
-        raise GenaugError(
-            f"'{text}' has use=partners, which shows synthetic images only as partners of a mixer that "
-            "takes them; add such a mixer (+genmix), or choose another use."
-        )
-    if mixer is not None and mixer.per_batch and use is not None and not use.whole_batches:
-        raise GenaugError(
-            f"'{mixer.name}' with per_batch=true mixes a whole batch with one weight, and '{text}' has two "
-            f"batches (use={use.word}); choose another use."
-        )
 
 # %% ../nbs/comparing/04_arms.ipynb #c028h
 TRAINING, AMOUNTS = ("use", "replace", "weigh", "real_share"), ("copies", "even", "fill", "total", "tail")
@@ -430,5 +427,5 @@ def make_arm(
         *parsed.columns(),
         parsed.written(),
     )
-    check_arm(arm, text)
+    arm.check(text)
     return arm

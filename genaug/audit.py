@@ -409,12 +409,12 @@ def audit_memory(
     network = network or pixel_features(16)
     made, own = network.features(synthetic), network.features(real)
     distance, _ = nearest_neighbours(made, own)
-    fellow = np.median(nearest_neighbours(own)[0])
+    usual = np.median(nearest_neighbours(own)[0])
     rows = [
         AuditRow(
             f"nearest_ratio@{network.name}",
             None,
-            float(np.median(distance) / max(fellow, 1e-12)),
+            float(np.median(distance) / max(usual, 1e-12)),
             len(synthetic),
             "Median distance to the nearest training image, relative to the same among training "
             "images; far below 1 means copying.",
@@ -422,7 +422,7 @@ def audit_memory(
         _measured(
             "near_copies",
             network,
-            distance < near * fellow,
+            distance < near * usual,
             f"Share of synthetic images closer to a training image than {near:.2f} of the usual "
             "distance among photographs.",
         ),

@@ -31,7 +31,7 @@ def loading_remark(
     error: Exception,  # of loading
     is_folder: bool,  # or a hub id
 ) -> str:
-    "What went wrong while a model was loaded, and what to do."
+    "A sentence that says what went wrong while a model was loaded, and what to do."
     remedy = "check the spelling and the network connection, or download the model once and give its folder"
     if is_folder:
         remedy = (
@@ -94,7 +94,7 @@ def load_blip(
 def read_captions(
     path: str | Path,  # of JSON lines; may not exist yet
 ) -> dict[str, str]:  # key -> caption
-    "The captions in a cache file; lines that are none are passed over, a later line wins."
+    "The captions in a cache file; damaged lines are skipped, and of two lines with one key the later counts."
     known = {}
     text = Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).is_file() else ""
     for line in text.split("\n"):
@@ -108,9 +108,9 @@ def read_captions(
 
 def append_captions(
     path: str | Path,  # the cache file
-    records: Iterable[Mapping],  # with "key", "caption" and whatever helps a reader
+    records: Iterable[Mapping],  # with "key", "caption" and anything else for a reader
 ) -> None:
-    "Add lines to a cache file, on a line of their own even behind a torn one."
+    "Add lines to a cache file, also behind a line that a killed run left half-written."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
@@ -119,7 +119,7 @@ def append_captions(
 
 # %% ../nbs/learned/11_captioners.ipynb #c018
 class Captioner(abc.ABC):
-    "Whatever describes a picture in one sentence; training images only, each image once."
+    "A model that describes a picture in one sentence; training images only, each image once."
 
     name: str = "captioner"  # for the record
 

@@ -40,7 +40,7 @@ Learned = Concept | AdapterSet | FineTuned
 
 
 class Naming(Part):
-    "Choice 1: how a class is named. A naming that learns nothing overrides nothing."
+    "Choice 1: how a class is named. A naming that learns nothing needs no method of its own."
 
     # how `naming=` in an arm's text writes it; empty: it cannot be chosen there
     word: ClassVar[str] = ""
@@ -184,19 +184,19 @@ class LearnedAdapter(AdapterSettings, Naming):
         return learn_adapter_set(backbone, real, class_prompt, self, self.scope, checkpoint, progress)
 
     def adapters(
-        self, draw: np.random.Generator, classes: Sequence[str], anchor: str, others: Sequence[str]
+        self, rng: np.random.Generator, classes: Sequence[str], anchor: str, others: Sequence[str]
     ) -> tuple[tuple[str, float], ...]:
         "Which of the learned adapters paint a row, with their weights."
         if self.scope == "image":
-            partners = [others[index] for index in draw.permutation(len(others))[: self.fuse - 1]]
+            partners = [others[index] for index in rng.permutation(len(others))[: self.fuse - 1]]
             classes = [anchor, *partners]
         return tuple((name, 1 / len(classes)) for name in classes) if self.scope != "set" else ()
 
 # %% ../nbs/methods/00_choices.ipynb #c013
 def load_learned(
-    home: Path,  # of a saved concept or shelf
+    home: Path,  # of a saved concept or set of adapters
 ) -> Learned:
-    "Read back what a naming learned."
+    "What a naming learned, read from its folder."
     kinds = {"shelf.json": AdapterSet, "fine_tuned.json": FineTuned}
     return next((kind for file, kind in kinds.items() if (Path(home) / file).is_file()), Concept).load(home)
 

@@ -30,7 +30,7 @@ def _moved(
     class_names: Sequence[str],  # in order
     there: Sequence[str],  # folders that the reader sees, in its order
 ) -> str | None:  # the first class with another number, None when all agree
-    "Compare a reader's numbers with those of the set."
+    "The first class whose number a reader changes."
     numbers = {folder: number for number, folder in enumerate(there)}
     return next(
         (name for number, name in enumerate(class_names) if numbers.get(file_name(name), number) != number),
@@ -50,7 +50,7 @@ def _reader_finding(
 def _alike_findings(
     folders: Sequence[str],  # names of the class folders
 ) -> list[Finding]:
-    "Folders that are one folder where case does not count."
+    "Findings about class folders whose names differ only in case."
     findings, first = [], {}
     for name in folders:
         other = first.setdefault(name.casefold(), name)
@@ -67,7 +67,7 @@ def _folder_findings(
     class_names: Sequence[str],  # in order
     empty: Sequence[str],  # classes without an image
 ) -> list[Finding]:
-    "What `ImageFolder` makes of the class folders."
+    "Findings about how `ImageFolder` numbers the class folders."
     findings, folders = [], [file_name(name) for name in class_names]
     moved = _moved(class_names, sorted(folders))
     changed = [name for name in class_names if file_name(name) != name]
@@ -100,7 +100,7 @@ def _timm_findings(
     there: Sequence[str],  # folders that hold a picture
     empty: Sequence[str],  # classes without an image
 ) -> list[Finding]:
-    "What timm makes of the class folders, without a class map and with it."
+    "Findings about how timm numbers the class folders, without a class map and with it."
     findings, keys = [], [_natural(folder) for folder in there]
     torn = next((name for name in class_names if file_name(name).strip() != file_name(name)), None)
     if torn is not None:
@@ -137,7 +137,7 @@ def _datasets_findings(
     empty: Sequence[str],  # classes without an image
     ids: Sequence[str],  # of the images
 ) -> list[Finding]:
-    "What Hugging Face `datasets` makes of the class folders."
+    "Findings about how Hugging Face `datasets` numbers the class folders."
     findings = []
     word = re.compile(rf"(.*[-._ 0-9])?({'|'.join(SPLIT_WORDS)})([-._ 0-9].*)?")
     split = next((name for name in class_names if word.fullmatch(file_name(name))), None) or next(
@@ -164,8 +164,8 @@ def reader_findings(
     task: str = "single",  # or "multi"
     ids: Sequence[str] = (),  # of the images
 ) -> list[Finding]:  # empty when all readers agree
-    """Where `ImageFolder`, `datasets` or timm would number or name the classes of a written set differently,
-    and what to do."""
+    """Findings where `ImageFolder`, `datasets` or timm would number or name the classes of a saved set
+    differently, with what to do."""
     if task == "multi":
         message = (
             "A set with several labels per image has no class folders, so ImageFolder refuses it and timm "

@@ -32,7 +32,7 @@ from .training_presets import TrainingPreset, training_preset
 from .views import View, kept_strip, row_numbers, window
 
 # %% ../nbs/judging/11_classifier.ipynb #c057
-ALONG = 0x3C6EF372  # makes the place along the longer edge independent of the other numbers of a view
+ALONG = 0x3C6EF372  # makes the offset along the longer edge independent of the other numbers of a view
 
 
 class ImageStore:
@@ -49,14 +49,14 @@ class ImageStore:
     ):
         self.sets = {"real": real, "synthetic": synthetic}
         self.view, self.channels, self.folder = view, channels, folder
-        self.kept, self.room = {}, megabytes * 1_000_000
+        self.strips, self.room = {}, megabytes * 1_000_000
 
     def images(self, keys: Sequence[str], seeds: Sequence[int] | None = None) -> torch.Tensor:
         "Float32 (n, channels, resize, resize) in [0, 1]: a window of each strip by its seed, or the middle."
-        places = [None] * len(keys)
+        offsets = [None] * len(keys)
         if seeds is not None and len(seeds):
-            places = row_numbers([int(seed) ^ ALONG for seed in seeds], 1)[:, 0].tolist()
-        squares = [window(self._one(key), position) for key, position in zip(keys, places)]
+            offsets = row_numbers([int(seed) ^ ALONG for seed in seeds], 1)[:, 0].tolist()
+        squares = [window(self._strip(key), offset) for key, offset in zip(keys, offsets)]
         return torch.stack(squares).float().div_(255)
 
     def labels(self, keys: Sequence[str]) -> torch.Tensor:
@@ -66,14 +66,15 @@ class ImageStore:
             np.stack([self.sets[kind].labels[self.sets[kind].index([name])[0]] for kind, name in split])
         )
 
-    def _one(self, key: str) -> torch.Tensor:
-        if key in self.kept:
-            return self.kept[key]
+    def _strip(self, key: str) -> torch.Tensor:
+        "The strip of one image, (channels, h, w) uint8, from memory where it is there."
+        if key in self.strips:
+            return self.strips[key]
         kind, name = key.split(":", 1)
         images = self.sets[kind]
         pixels = kept_strip(images, images.index([name])[0], self.view, self.channels, self.folder)
         if pixels.numel() <= self.room:
-            self.kept[key], self.room = pixels, self.room - pixels.numel()
+            self.strips[key], self.room = pixels, self.room - pixels.numel()
         return pixels
 
 # %% ../nbs/judging/11_classifier.ipynb #c083
@@ -100,10 +101,8 @@ def make_batch(
     labels = own = store.labels(shown)
     chosen = [index for index, row in enumerate(rows) if row.partner is not None]
     if chosen:
-        partners, seeds = (
-            [rows[index].partner for index in chosen],
-            [rows[index].mix_seed for index in chosen],
-        )
+        partners = [rows[index].partner for index in chosen]
+        seeds = [rows[index].mix_seed for index in chosen]
         further, theirs = mixer.views(images[chosen], seeds), store.labels(partners)
         others = view.train(store.images(partners, seeds), seeds)
         mixed = mixer.mix(images[chosen], labels[chosen], others, theirs, seeds)
@@ -157,7 +156,7 @@ def _batch_loss(
     return answers_loss(batch, answers, schedule, rows[0].epoch, trained.preset.label_smoothing)
 
 # %% ../nbs/judging/11_classifier.ipynb #c089
-class _Enough(Exception):
+class _PatienceOver(Exception):
     "The accuracy on the validation set has not risen for as long as the preset allows."
 
 
@@ -174,13 +173,14 @@ class TrainingRun:
     best: tuple = dataclasses.field(default=(-1.0, None), init=False)  # accuracy on it and the weights
     stalled: int = dataclasses.field(default=0, init=False)  # epochs since the accuracy last rose
     seen: list = dataclasses.field(default_factory=list, init=False)  # losses of a run that is watched
+    # the last epoch that was planned, and its updates; a cache of the method would keep the network alive
+    planned_epoch: tuple = dataclasses.field(default=(-1, ()), init=False)
 
-    def __post_init__(self):
-        self.epoch_rows = functools.lru_cache(maxsize=1)(self._epoch_rows)
-
-    def _epoch_rows(self, epoch: int) -> list[list[ScheduleRow]]:
+    def epoch_rows(self, epoch: int) -> list[list[ScheduleRow]]:
         "The updates of an epoch."
-        return self.schedule.plan(epoch).updates(self.batch_size)
+        if self.planned_epoch[0] != epoch:
+            self.planned_epoch = epoch, self.schedule.plan(epoch).updates(self.batch_size)
+        return self.planned_epoch[1]
 
     @property
     def per_epoch(self) -> int:
@@ -201,28 +201,25 @@ class TrainingRun:
 
     def watch(self, update: int, loss: float) -> None:
         """After each epoch: keep the weights if they are the best on the validation set so far; raises
-        `_Enough` when the patience is over."""
+        `_PatienceOver` when the patience is over."""
         self.seen.append(loss)
         if (update + 1) % self.per_epoch == 0 or update + 1 == self.updates:
             score = self.trained.evaluate(self.validation)[0].value
             self.stalled = 0 if score > self.best[0] else self.stalled + 1
             if score >= self.best[0]:
-                self.best = (
-                    score,
-                    {name: value.clone() for name, value in self.trained.network.state_dict().items()},
-                )
+                last, weights = update + 1 == self.updates, self.trained.network.state_dict()
+                self.best = score, None if last else {name: value.clone() for name, value in weights.items()}
             if self.trained.preset.patience and self.stalled >= self.trained.preset.patience:
-                raise _Enough
+                raise _PatienceOver
 
     def _settings(self) -> LoopSettings:
-        "What the loop is told: updates, rates, optimiser and schedule of the preset."
+        "The settings of the loop: updates, rates, optimiser and schedule of the preset."
         preset = self.trained.preset
-        named = self._head_name()
 
         def momentum_sgd(groups):
             return torch.optim.SGD(groups, momentum=preset.momentum, weight_decay=preset.weight_decay)
 
-        rates = {named: preset.learning_rate}
+        rates = {self._head_name(): preset.learning_rate}
         if not preset.frozen:
             rates["network"] = preset.learning_rate * preset.body_rate
         return LoopSettings(
@@ -237,7 +234,7 @@ class TrainingRun:
         )
 
     def _head_name(self) -> str:
-        "Under which the loop knows the head."
+        "The name under which the loop knows the head."
         return f"network.{head_name(self.trained.network.network)}"
 
     def _train(self, checkpoint: str | Path | None, progress: bool) -> list[float]:
@@ -256,7 +253,7 @@ class TrainingRun:
         "All updates; the losses."
         try:
             losses = self._train(checkpoint, progress)
-        except _Enough:
+        except _PatienceOver:
             losses, self.updates = self.seen, len(self.seen)
         if self.best[1] is not None:
             self.trained.network.load_state_dict(self.best[1])
@@ -362,19 +359,19 @@ FEATURE_BYTES = 2_000_000_000  # most memory for the features of a training on a
 class ProbeRun(TrainingRun):
     "A training of the head alone, on what the frozen body makes of each view."
 
-    # (epoch, place) -> batch without images, features
+    # (epoch, position) -> batch without images, features
     looked_at: dict = dataclasses.field(default_factory=dict, init=False)
 
     @functools.cached_property
     def views(self) -> int:
-        "How many epochs are different: more for a large synthetic set, fewer where memory ends."
+        "How many epochs are different: more for a large synthetic set, fewer where memory is short."
         real, made = len(self.schedule.real), len(self.schedule.synthetic or ())
         wanted = max(self.trained.preset.views, math.ceil(2 * made / real))
         room = FEATURE_BYTES // (8 * real * self.trained.network.network.num_features)
         return max(1, min(wanted, room))
 
     def planned(self, update: int) -> tuple[int, int]:
-        "The epoch whose plan an update shows, and its place in it."
+        "The epoch whose plan an update shows, and its position in it."
         epoch, position = divmod(update, self.per_epoch)
         return stand_in(self.schedule, epoch, self.views), position
 
@@ -398,8 +395,6 @@ class ProbeRun(TrainingRun):
     def loss_at(self, update: int) -> torch.Tensor:
         "The loss of one update of the head."
         batch, features = self.features(update)
-        answers, smoothing = (
-            head_of(self.trained.network.network)(features),
-            self.trained.preset.label_smoothing,
-        )
+        answers = head_of(self.trained.network.network)(features)
+        smoothing = self.trained.preset.label_smoothing
         return answers_loss(batch, answers, self.schedule, update // self.per_epoch, smoothing)

@@ -101,14 +101,14 @@ def failure_findings(
         own = [unit for unit in units if unit.arm == arm]
         for why in dict.fromkeys(unit.why for unit in own if unit.why):
             failed = [unit for unit in own if unit.why == why]
-            places = ", ".join(dict.fromkeys(str(unit.split) for unit in failed[:40]))
+            splits = ", ".join(dict.fromkeys(str(unit.split) for unit in failed[:40]))
             findings.append(
                 Finding(
                     "failed-run",
                     "error" if all(unit.why for unit in own) else "warning",
-                    f"{arm}, splits {places}",
+                    f"{arm}, splits {splits}",
                     f"'{arm}' gave no result in {len(failed)} of {len(own)} runs "
-                    f"(splits {places}), which are left out of its numbers: {why}",
+                    f"(splits {splits}), which are left out of its numbers: {why}",
                 )
             )
     return findings
@@ -118,7 +118,7 @@ def _other_arms(
     rows: pd.DataFrame,  # all of the file
     asked: pd.DataFrame,  # of this question
 ) -> list[Finding]:
-    "A note about what the file holds beside the answer."
+    "A note about rows of the file that the question does not ask for."
     key = ["method", "variant", "split", "seed", "backbone", "classifier", "condition"]
     others = rows[~pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(asked[key]))]
     arms = sorted({arm_text(row.method, row.variant) for row in others.itertuples()})
@@ -141,7 +141,7 @@ def _other_arms(
 # %% ../nbs/comparing/13_compare.ipynb #c087x
 @dataclass(frozen=True)
 class ComparisonResult:
-    "What a comparison found."
+    "The result of a comparison."
 
     folder: Path
     rows: pd.DataFrame  # result rows of what was asked
@@ -155,7 +155,7 @@ def _result(
     run: Run,  # what was asked
     record: Mapping,  # of `claim_comparison`
     units: Sequence[Unit],  # all runs
-    found: Sequence[Finding],  # so far
+    earlier: Sequence[Finding],  # findings so far
     notes: Sequence[str],  # sentences for the report
     say: Callable[[str], None],  # gets what went wrong
 ) -> ComparisonResult:
@@ -175,7 +175,7 @@ def _result(
         say(finding.line())
     metric = "accuracy" if run.first.train.task == "single" else "mean_average_precision"
     summary = with_bootstrap(summarise(table, list(run.arms), metric), units, run)
-    findings = sorted_findings([*found, *late])
+    findings = sorted_findings([*earlier, *late])
     loud = [finding.message for finding in findings if finding.severity != "note"]
     notes = list(dict.fromkeys([*notes, *(finding.message for finding in late), *loud]))
     write_atomic(
@@ -190,7 +190,7 @@ def _refusals(
     run: Run,  # what is asked, of which data, in which folder
     source: str,  # SOURCE as the user wrote it
 ) -> list[Finding]:
-    """All that can be found before any work; raises `GenaugError` for what the user can put right, and writes
+    """The findings before any work; raises `GenaugError` for what the user can put right, and writes
     nothing."""
     findings = examine(run)
     check_claim(

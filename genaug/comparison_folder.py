@@ -89,7 +89,7 @@ def put_noted(
     rows: Iterable[Mapping],  # new rows
     folder: Path,  # OUT of a comparison
 ) -> None:
-    "`put` into results.csv, with its hash on record; wherever this is broken off, the record fits the file."
+    "Merge rows into results.csv and record its hash; wherever this is interrupted, the record fits the file."
     path, note, fresh = (
         folder / "results.csv",
         folder / ".genaug" / "results.json",
@@ -111,7 +111,7 @@ def put_noted(
 def _sound_record(
     record: object,  # as read from comparison.json
 ) -> bool:
-    "Has it the form that `claim_comparison` writes, as far as anything reads it?"
+    "Whether a record has the form that `claim_comparison` writes, as far as anything reads it."
     question, shared = record["question"], record.get("shared") or {}
     json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is a ValueError
     lists = (("methods", str), ("splits", int), ("repeats", int))
@@ -142,7 +142,7 @@ def _sound_record(
 def read_comparison(
     folder: str | Path,  # OUT
 ) -> dict:  # source, version, question
-    "What a folder of `compare` was made from; raises `GenaugError` when it is none."
+    "The record of a folder of `compare`; raises `GenaugError` when it is none."
     path = Path(folder) / "comparison.json"
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
@@ -166,8 +166,8 @@ def asked_rows(
     rows: pd.DataFrame,  # all that a folder holds
     record: Mapping,  # of `read_comparison`
 ) -> pd.DataFrame:  # in the same order
-    """The rows of the arms, splits and repeats that were asked last; a folder keeps those of earlier
-    comparisons as well."""
+    """The rows of the arms, splits and repeats that were asked last; a folder also keeps those of
+    earlier comparisons."""
     question, shared = record["question"], record.get("shared") or {}
     arms = {(fields["method"], fields["variant"]) for fields in map(arm_fields, question["methods"])}
     judged = rows.classifier.str.startswith("judge ")
@@ -224,8 +224,8 @@ def check_claim(
     source: str,  # SOURCE as the user wrote it
     sources: Sequence[Path] = (),  # folders of the photographs
 ) -> None:
-    """Every refusal about OUT, before any work; raises `GenaugError` when it holds something else, or a
-    comparison whose numbers mean something else."""
+    """Check OUT before any work; raises `GenaugError` when it holds something else, or a comparison whose
+    numbers mean something else."""
     path = folder / "comparison.json"
     if folder.exists() and not folder.is_dir():
         raise GenaugError(f"'{folder}' is a file: choose another folder for the result.")
@@ -252,7 +252,7 @@ def claim_comparison(
     source: str,  # SOURCE as the user wrote it
     shared: Mapping = MappingProxyType({}),  # key fields that all its rows have
 ) -> dict:  # what `read_comparison` will read
-    "Make OUT ours; raises `GenaugError` as `check_claim` does."
+    "Write the record that claims OUT; raises `GenaugError` as `check_claim` does."
     check_claim(folder, question, source)
     record = {
         "genaug_comparison": 1,
@@ -271,7 +271,7 @@ def noted_arm(
     name: str,  # canonical text of the arm
     split: int,  # number
 ) -> Path | None:  # the folder of its synthetic set; None when it has none yet
-    "Where an arm's images of a split lie."
+    "The folder of an arm's images of a split."
     note = folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json"
     try:
         named = parse_json(note.read_text(encoding="utf-8"))["folder"]
@@ -287,7 +287,7 @@ def note_arm(
     split: int,  # number
     home: Path,  # its synthetic set
 ) -> None:
-    "Put on record which folder holds an arm's images of a split."
+    "Write a note that says which folder holds an arm's images of a split."
     write_atomic(
         folder / "synthetic" / f"split-{split}" / f"{content_hash(name)[:16]}.json",
         json.dumps({"arm": name, "folder": home.name}),

@@ -81,35 +81,35 @@ def class_table(
 
 # %% ../nbs/comparing/16_comparison_report.ipynb #c041b
 def confusion_table(
-    found: Sequence[Answers],  # of the runs of some arms, one label per image
+    answers: Sequence[Answers],  # of the runs of some arms, one label per image
     methods: Sequence[str],  # arms in order
     most: int = 10,  # mistakes shown
 ) -> pd.DataFrame:  # class, taken for, one column per arm, in percent
     "The most frequent mistakes, the largest first."
     shares = {arm: [] for arm in methods}
-    for answers in found:
-        counts = answers.confusion()
-        shares.get(arm_text(answers.key["method"], answers.key["variant"]), []).append(
+    for run in answers:
+        counts = run.confusion()
+        shares.get(arm_text(run.key["method"], run.key["variant"]), []).append(
             counts / np.maximum(1, counts.sum(1, keepdims=True))
         )
     means = {arm: np.mean(tables, axis=0) for arm, tables in shares.items() if tables}
     if not means:
         return pd.DataFrame()
-    wrong = np.sum(list(means.values()), axis=0) * (1 - np.eye(len(found[0].class_names)))
+    wrong = np.sum(list(means.values()), axis=0) * (1 - np.eye(len(answers[0].class_names)))
     pairs = [
         divmod(int(number), len(wrong))
         for number in np.argsort(-wrong, axis=None, kind="stable")[:most]
         if wrong.flat[number] > 0
     ]
-    names = found[0].class_names
+    names = answers[0].class_names
     return pd.DataFrame(
         [
             {
                 "class": names[true],
-                "taken for": names[said],
-                **{arm: round(100 * float(table[true, said]), 1) for arm, table in means.items()},
+                "taken for": names[taken],
+                **{arm: round(100 * float(table[true, taken]), 1) for arm, table in means.items()},
             }
-            for true, said in pairs
+            for true, taken in pairs
         ]
     )
 
@@ -139,11 +139,11 @@ def answers_section(
     table = confusion_table(asked, question["methods"])
     if not len(table):
         return []
-    said = (
+    explanation = (
         "The most frequent mistakes: the share of a class's test images (%) that were taken for another "
         "class, mean over splits and repeats. The answers to every image are in answers.jsonl."
     )
-    return [Section("Mistakes", paragraph(said) + html_table(table))]
+    return [Section("Mistakes", paragraph(explanation) + html_table(table))]
 
 # %% ../nbs/comparing/16_comparison_report.ipynb #c043
 def made_table(
@@ -167,7 +167,7 @@ def made_table(
     shown = measured.assign(
         **{name: 100 * measured[name] for name in ("judge_accuracy", "judge_label_mass") if name in measured}
     ).round(2)
-    said = paragraph(
+    explanation = paragraph(
         "The judge is a network of another architecture, trained on the whole training pool; it has no "
         "part in filtering or selection. A nearest_ratio far below 1 means copying: synthetic images are "
         "closer to a training image than training images are to each other.",
@@ -179,7 +179,7 @@ def made_table(
             html_table(
                 shown.rename(columns=words).rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()
             )
-            + said,
+            + explanation,
         )
     ]
 
@@ -187,7 +187,7 @@ def made_table(
 def checked_summary(
     stored: Mapping,  # of summary.json
 ) -> pd.DataFrame:
-    "The table in it; raises an ordinary error where it is not of the form that `compare` writes."
+    "The table of a stored summary; raises a built-in error where it has another form than `compare` writes."
     summary = pd.DataFrame(stored["summary"])
     lines, notes = summary.to_dict("records"), stored["notes"]
     controls = [
@@ -213,7 +213,7 @@ def checked_summary(
 def stored_summary(
     folder: Path,  # OUT of `compare`
 ) -> tuple[pd.DataFrame, str, list[str]]:  # the summary, its metric, notes
-    "What `compare` summed up at its end; raises `GenaugError` when it is not there or not of its form."
+    "The summary that `compare` stored; raises `GenaugError` when it is not there or has another form."
     path = folder / "summary.json"
     if not path.is_file():
         raise GenaugError(
@@ -273,10 +273,10 @@ def result_sections(
     record: dict,  # of `read_comparison`
 ) -> list[Section]:
     "Numbers, notes and settings of a comparison; raises `GenaugError` when it is not finished."
-    summary, metric, said = stored_summary(folder)
+    summary, metric, remarks = stored_summary(folder)
     rows = asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
     numbers = numbers_body(summary, metric)
-    notes = "".join(paragraph(note, "note") for note in (*said, *record.get("notes", ())))
+    notes = "".join(paragraph(note, "note") for note in (*remarks, *record.get("notes", ())))
     question = record["question"]
     names = Manifest.load(manifest_path(folder, question["splits"][0], question["test_part"])).class_names
     classes = class_table(rows, question["methods"], names)
@@ -296,7 +296,7 @@ def arm_section(
     manifest: Manifest,  # of the split
     real: LabeledImages | None,  # training images
     exam: LabeledImages | None,  # test images
-    said: str,  # what comes first
+    introduction: str,  # what comes first
 ) -> Section:
     "The images of one arm, or the reason why they are not there."
     try:
@@ -314,7 +314,8 @@ def arm_section(
     except GenaugError as error:
         return Section(arm["arm"], paragraph(f"The images of this arm are not shown: {error}", "note"))
     return Section(
-        arm["arm"], paragraph(said) + "".join(f"<h3>{escape(part.heading)}</h3>{part.body}" for part in parts)
+        arm["arm"],
+        paragraph(introduction) + "".join(f"<h3>{escape(part.heading)}</h3>{part.body}" for part in parts),
     )
 
 

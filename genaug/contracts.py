@@ -33,7 +33,7 @@ from .settings import Bound, check_settings, settings_of, undecorated, with_sett
 # %% ../nbs/ground/08_contracts.ipynb #c050e
 @dataclass(frozen=True)
 class Summary:
-    "What an examination knows about a training set before it is opened picture by picture."
+    "What is known about a training set before its pictures are opened."
 
     class_names: tuple[str, ...]
     task: str = "single"  # or "multi"
@@ -45,10 +45,10 @@ class Summary:
         return [name for name in self.class_names if (self.counts or {}).get(name) == 1]
 
     def pair_note(self, then: str) -> list[tuple[str, str, str]]:
-        """What to say of a part that takes pairs of photographs of a class, and does `then` where there is
-        only one."""
+        """The note about a part that takes pairs of photographs of a class, and does `then` where a class has
+        one photograph."""
         alone, count = self.alone, len(self.class_names)
-        said = (
+        sentence = (
             (
                 f"takes pairs of one class, and {len(alone)} of {count} classes have one photograph, such as "
                 f"'{printable(alone[0])[:60]}': {then}"
@@ -56,12 +56,12 @@ class Summary:
             if alone
             else ""
         )
-        return [("single-photograph", "note", said)] if alone else []
+        return [("single-photograph", "note", sentence)] if alone else []
 
 
 @dataclass(frozen=True)
 class Decision:
-    "What `select` says of one painted row."
+    "What `select` decides about one painted row."
 
     keep: bool = True  # part of the finished set?
     weight: float = 1.0  # how strongly the classifier should use it, at least 0
@@ -81,27 +81,27 @@ class Part(Identified):
         return settings_of(self)
 
     def setting(self, name: str) -> object:
-        "The value of a setting, by the word or path that an arm's text uses for it."
+        "The value of a setting, by the word or path that the text of an arm uses for it."
         return value_at(self, self.own_identity().path(name))[0]
 
     def idle(self) -> dict[str, str]:
-        """Fields that have no effect as this part stands, and why; a field of a part within it has a dot in
-        its name."""
+        """Fields that have no effect with the present settings, and why; a field of an inner part has a dot
+        in its name."""
         return {}
 
     def concerns(self, data: "Summary") -> list[tuple[str, str, str]]:
-        """What it cannot do with such a set, or does differently there: (kind, severity, what to say behind
+        """What it cannot do with such a set, or does differently there: (kind, severity, the message behind
         its name)."""
         return []
 
     def suited(self, real: LabeledImages) -> "Part":
-        """The same with networks that may examine such photographs; raises `GenaugError` for others that were
-        named."""
+        """A copy with networks that may examine such photographs; raises `GenaugError` for named ones that
+        may not."""
         return self
 
     def examiners(self, real: LabeledImages) -> tuple[str, ...]:
-        """Names of the networks by which it keeps or weighs images of such photographs; none of them may
-        judge."""
+        """Names of the networks by which it keeps or weighs images of such photographs; none of these may
+        measure the set."""
         return ()
 
     def having(self, **changes) -> "Part":
@@ -128,7 +128,7 @@ class Augmenter(Part):
     fitted_on: ClassVar[str | None] = None  # fingerprint of the set that `fit` saw
 
     def placed(self, **given) -> "Augmenter":
-        "A copy that has what it takes of its surroundings: backbone, class_prompt, suffixes, device."
+        "A copy with those of backbone, class_prompt, suffixes and device that the method takes."
         return dataclasses.replace(
             self, **{name: value for name, value in given.items() if name in self.surroundings}
         )
@@ -137,7 +137,7 @@ class Augmenter(Part):
         return dataclasses.replace(self)
 
     def check(self) -> None:
-        "Raise `GenaugError` before any work if it lacks something, such as a network's weights."
+        "Raise `GenaugError` before any work if something is missing, such as the weights of a network."
 
     def doubts(self) -> list[tuple[str, str, str]]:
         "Settings that do nothing or contradict each other: (kind, severity, sentence behind \"In 'arm' \")."
@@ -233,7 +233,7 @@ class ScheduleRow(typing.NamedTuple):
 
 # %% ../nbs/ground/08_contracts.ipynb #c054by
 class Schedule(abc.ABC):
-    "What a partner rule or a training use may ask of the schedule of a training."
+    "The part of a training schedule that a partner rule or a training use may call."
 
     real: LabeledImages  # the photographs
     synthetic: LabeledImages | None  # the synthetic set
@@ -259,19 +259,19 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def draw_photographs(self, chances: np.ndarray, epoch: int, name: str, count: int) -> np.ndarray:
-        "Positions (count,) of photographs: a class by its chance, then one of its photographs, all alike."
+        "Positions (count,) of photographs: a class by its chance, then one of its photographs uniformly."
 
     @abc.abstractmethod
     def once(self, make: Callable[["Schedule"], object]) -> object:
-        "What `make(schedule)` gives, computed at the first question."
+        "The value of `make(schedule)`, computed at the first call."
 
 # %% ../nbs/ground/08_contracts.ipynb #c054c
 @dataclass(frozen=True)
 class PartnerRule(Part):
     "Where the partner of a mixed slot comes from."
 
-    reaches_synthetic: ClassVar[bool] = False  # does it draw synthetic images that no slot shows?
-    synthetic_share: ClassVar[float | None] = 0.0  # share of its partners that are so; None: as in the pool
+    reaches_synthetic: ClassVar[bool] = False  # can partners be synthetic images that no slot shows?
+    synthetic_share: ClassVar[float | None] = 0.0  # share of such partners; None: as in the pool
 
     @abc.abstractmethod
     def partners(
@@ -280,7 +280,7 @@ class PartnerRule(Part):
         epoch: int,  # which epoch
         rows: Sequence[ScheduleRow],  # of the epoch, without mixing
     ) -> list[str | None]:
-        "What each row would be mixed with, whether or not its coin falls; None where there is nothing."
+        "The partner of each row, also of rows that will not be mixed; None where there is no partner."
 
     def check(self, schedule: Schedule) -> None:
         "Raise `GenaugError` when the sets have no such partners."
@@ -296,12 +296,12 @@ class PartnerRule(Part):
 
 
 class OtherSlots(PartnerRule):
-    "What another slot of the epoch shows; where slots have two parts, of the same part."
+    "Partners from other slots of the epoch; where slots have two parts, from the same part."
 
     identity: ClassVar[Identity] = Identity("OtherSlots")
 
     def partners(self, schedule: Schedule, epoch: int, rows: Sequence[ScheduleRow]) -> list[str | None]:
-        "The slot that a uniform number points at, never the own one; None where there is no other."
+        "The image of a uniformly drawn other slot; None where there is no other."
         picks, partners = schedule.uniforms(epoch, "partner", len(rows)), [None] * len(rows)
         for part in {row.part for row in rows}:
             indices = [index for index, row in enumerate(rows) if row.part == part]
@@ -337,27 +337,27 @@ class Mixer(Part):
         "Mixed images and label rows of the same shapes; sample i depends on its own pair and seed only."
 
     def active(self, epoch: int, epochs: int) -> bool:
-        "Is anything mixed in this epoch (counted from 0)?"
+        "Whether anything is mixed in this epoch (counted from 0)."
         return True
 
     def describe(self, seed: int, size: int = 32) -> dict:
-        "What a seed stands for on a square image: `weight` is the share of the first image, if it is known."
+        "What a seed decides on a square image: `weight` is the share of the first image, if it is known."
         return {"weight": math.nan}
 
     def views(self, images: torch.Tensor, seeds: Sequence[int]) -> list[torch.Tensor]:
         """Further views of the images that were mixed, of the same shape, which the classifier should answer
-        alike; none."""
+        alike; by default none."""
         return []
 
     def consistency(self, logits: Sequence[torch.Tensor], task: str) -> torch.Tensor:
-        """What disagreement of the answers to an image (first) and its views adds to the loss, per image
-        (N,); nothing."""
+        """The term (N,) that the loss gets where the answers to an image (first) and to its views disagree;
+        by default zeros."""
         return torch.zeros(len(logits[0]), device=logits[0].device)
 
 # %% ../nbs/ground/08_contracts.ipynb #c055b
 @dataclass(kw_only=True)
 class Balancer(Part):
-    """What each class counts while a classifier is trained: in the loss, in the sampling of photographs, or
+    """The weight of each class while a classifier is trained: in the loss, in the sampling of photographs, or
     in both."""
 
     name: str = "balancer"  # as `--methods` and the results write it
@@ -365,11 +365,11 @@ class Balancer(Part):
 
     def loss_weights(self, counts: np.ndarray, progress: float) -> np.ndarray:
         """Weight of each class (K,) in the loss, from the photographs per class and the share of the epochs
-        that are over, in [0, 1); ones."""
+        that are over, in [0, 1); by default ones."""
         return np.ones(len(counts))
 
     def slot_chances(self, counts: np.ndarray, progress: float) -> np.ndarray | None:
-        """Relative chance of each class (K,) to fill a slot, photographs of a class alike; None: every
+        """Relative chance (K,) of each class to fill a slot, the same for all its photographs; None: every
         photograph once per epoch."""
         return None
 
@@ -379,7 +379,7 @@ FAMILIES = ("control", "generator-free", "generator", "diffusion")  # the order 
 
 @dataclass(frozen=True)
 class Method:
-    "A method as arms name it."
+    "A declared method: its name in arms, how it is built, and what is said of it."
 
     name: str  # as the papers write it, in lower case with hyphens
     kind: str  # "plain", "augmenter", "mixer" or "balancer"
@@ -412,7 +412,7 @@ class Method:
 def _kind_of(
     build: Callable,  # a class, or a function that makes an instance
 ) -> tuple[str, str]:  # "augmenter", "mixer" or "balancer"; its name
-    "What is declared; raises `TypeError` when it is no method."
+    "The kind and the name of what is declared; raises `TypeError` when it is no method."
     made = build if isinstance(build, type) else build()
     kind = made if isinstance(made, type) else type(made)
     kinds = {"augmenter": Augmenter, "mixer": Mixer, "balancer": Balancer}
@@ -455,7 +455,7 @@ def declare_method(
 def declared_methods(
     names: Mapping[str, object],  # of a module: `vars(module)`
 ) -> list[Method]:
-    "The methods that a module declares, in its order; those it only imports are left out."
+    "The methods that a module declares, in its order, without those that it imports."
     own = names.get("__name__")
     decorated = [
         value

@@ -134,8 +134,8 @@ def _checked_names(
 def _checked_pixels(
     pixels: object,  # as given
 ) -> Sequence:
-    """A sequence of paths and declared arrays; one that computes its items (neither list, tuple nor array) is
-    looked at item by item when it is asked."""
+    """A sequence of paths and declared arrays. Of a sequence that computes its items (neither list, tuple nor
+    array) an item is checked when its image is asked for."""
     if isinstance(pixels, _Known):
         return pixels
     if isinstance(pixels, np.ndarray) and (
@@ -218,7 +218,7 @@ class LabeledImages:
     `pixels` holds one item per image: a uint8 array (H, W), (H, W, 1) or (H, W, 3) in 0..255, channels
     last, or the path of a picture file; a uint8 array (N, H, W, C) is a list of such. Floats, other whole
     numbers, booleans, channels first, four channels, torch tensors and PIL pictures raise `GenaugError` with
-    the line that converts them. A path is looked at when its image is asked for: a missing file raises
+    the line that converts them. A path is opened when its image is asked for: a missing file raises
     `GenaugError` then.
     """
 
@@ -258,10 +258,60 @@ class LabeledImages:
         return f"LabeledImages({len(self)} images, {len(self.class_names)} classes, task={self.task!r})"
 
     def __getitem__(self, key) -> "LabeledImages":
-        return _take(self, key)
+        "The chosen images as a set, by a position, a slice, a list of positions or a boolean mask."
+        key = [int(key)] if isinstance(key, (int, np.integer)) else key
+        if not isinstance(key, slice):
+            key = np.asarray(key, dtype=None if len(key) else np.int64)
+        positions = np.arange(len(self))[key]
 
-    def __add__(self, other) -> "LabeledImages":
-        return _join(self, other)
+        def pick(values):
+            return None if values is None else _Known(values[position] for position in positions)
+
+        return LabeledImages(
+            pick(self.pixels) if isinstance(self.pixels, list) else list(pick(self.pixels)),
+            self.labels[positions],
+            self.class_names,
+            pick(self.ids),
+            self.task,
+            pick(self.origins),
+            pick(self.groups),
+            pick(self.info),
+            pick(self._known_digests),
+            self.framing,
+        )
+
+    def __add__(self, other: "LabeledImages") -> "LabeledImages":
+        "Both sets, one behind the other; raises `GenaugError` when classes, tasks or framings differ."
+        if self.class_names != other.class_names or self.task != other.task:
+            raise GenaugError(
+                "Only sets with the same class names, in the same order, and the same task can be joined; "
+                "relabel one of them."
+            )
+        framings = [images.framing for images in (self, other) if images.framing != Framing()]
+        if len(set(framings)) > 1:
+            raise GenaugError(
+                f"Sets that are framed in two ways ({framings[0].words()}; {framings[1].words()}) cannot be "
+                "joined; give both the same framing with `framed`."
+            )
+
+        def both(entries, more, fill):
+            if entries is None and more is None:
+                return None
+            return _Known([*(entries or [fill] * len(self)), *(more or [fill] * len(other))])
+
+        known = [images._known_digests for images in (self, other)]
+        return LabeledImages(
+            [*self.pixels, *other.pixels],
+            np.concatenate([self.labels, other.labels]),
+            self.class_names,
+            [*self.ids, *other.ids],
+            self.task,
+            [*self.origins, *other.origins],
+            both(self.groups, other.groups, ""),
+            both(self.info, other.info, {}),
+            [*known[0], *known[1]] if all(digests is not None for digests in known) else None,
+            framings[0] if framings else Framing(),
+        )
 
     @property
     def targets(self) -> np.ndarray:  # (N,) int64; class of the largest label, task "single" only
@@ -275,6 +325,10 @@ class LabeledImages:
             return tuple(self.digests)
         return tuple(content_hash(self.image(position)) for position in range(len(self)))
 
+    @property
+    def _known_digests(self) -> Sequence[str] | None:
+        return self.__dict__.get("sha256", self.digests)
+
     def index(self, ids: Iterable[str]) -> list[int]:
         "Positions of ids; raises `GenaugError` naming an id that is not in the set."
         missing = [name for name in ids if name not in self._positions]
@@ -285,29 +339,40 @@ class LabeledImages:
         return [self._positions[name] for name in ids]
 
     def select(self, ids: Iterable[str]) -> "LabeledImages":
+        "The images with these ids, in this order."
         return self[self.index(list(ids))]
 
     def counts(self) -> dict[str, float]:
+        "The sum of the labels of each class, by its name."
         return dict(zip(self.class_names, self.labels.sum(0, dtype=np.float64).tolist()))
 
     def image(self, key: int | str) -> np.ndarray:
-        return _pixels_of(
-            self.pixels[self._positions[key] if isinstance(key, str) else key], self.framing.matte
-        )
+        "The uint8 array (H, W, C) of a position or an id; decoded from disk when a path is stored."
+        item = self.pixels[self._positions[key] if isinstance(key, str) else key]
+        if isinstance(item, (str, os.PathLike)):
+            return decode_image(item, matte=self.framing.matte)
+        item = checked_image(item)
+        return item[:, :, None] if item.ndim == 2 else item
 
     def fingerprint(self) -> str:
+        "A hash of the set that depends on the order of its images."
         return content_hash(
             self.ids, self.labels, self.class_names, self.task, self.sha256, *self.framing.mark()
         )
 
     def content_identity(self) -> str:
-        return _content_identity(self)
+        "A hash of the class names in their order, the task, and the images in no order."
+        rows = sorted(zip(self.ids, (row.tobytes() for row in self.labels.astype("<f4")), self.sha256))
+        return content_hash("genaug content 1", self.class_names, self.task, rows, *self.framing.mark())
 
     def rehashed(self) -> "LabeledImages":
+        "The same set without known hashes: they are computed again from the pixels."
         return dataclasses.replace(self, digests=None)
 
     def framed(self, framing: Framing) -> "LabeledImages":
-        return _framed(self, framing)
+        "The same set with another framing; another matte may change pixels, so their hashes are forgotten."
+        same = framing.matte == self.framing.matte
+        return dataclasses.replace(self, framing=framing, digests=self._known_digests if same else None)
 
     def batch(
         self,
@@ -322,108 +387,19 @@ class LabeledImages:
         return to_tensor([self.image(key) for key in keys], size, channels, self.framing, within)
 
     def save(self, folder: str | Path) -> None:
-        _save_images(self, Path(folder))
+        "Write all images, then the metadata; raises `GenaugError` if the folder already holds something."
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise GenaugError(f"The folder '{folder}' is not empty; give a new one or remove it first.")
+        records = [metadata_record(self, position) for position in range(len(self))]
+        for position, record in enumerate(records):
+            write_atomic(folder / record["file_name"], encode_png(self.image(position)))
+        write_metadata(folder, self.class_names, records, self.task)
 
     @classmethod
     def open(cls, folder: str | Path) -> "LabeledImages":
+        "A saved set, its pixels still on disk; raises `GenaugError` when it is missing or damaged."
         return _open_images(Path(folder))
-
-# %% ../nbs/ground/05_core.ipynb #c031
-def _pixels_of(
-    item: np.ndarray | str | Path,  # a stored item
-    matte: str = "white",  # colour behind transparency
-) -> np.ndarray:  # (H, W, C), uint8
-    "The array of one item, decoded from disk when it is a path."
-    if isinstance(item, (str, os.PathLike)):
-        return decode_image(item, matte=matte)
-    item = checked_image(item)
-    return item[:, :, None] if item.ndim == 2 else item
-
-
-def _take(
-    images: LabeledImages,  # the set
-    key,  # a position, slice, list of positions or boolean mask
-) -> LabeledImages:
-    "The chosen images as a set; each image keeps all its fields."
-    if isinstance(key, (int, np.integer)):
-        key = [int(key)]
-    positions = np.arange(len(images))[
-        key if isinstance(key, slice) else np.asarray(key, dtype=None if len(key) else np.int64)
-    ]
-    known = images.__dict__.get("sha256", images.digests)
-
-    def pick(values):
-        return None if values is None else _Known(values[position] for position in positions)
-
-    return LabeledImages(
-        pick(images.pixels) if isinstance(images.pixels, list) else list(pick(images.pixels)),
-        images.labels[positions],
-        images.class_names,
-        pick(images.ids),
-        images.task,
-        pick(images.origins),
-        pick(images.groups),
-        pick(images.info),
-        pick(known),
-        images.framing,
-    )
-
-
-def _framed(
-    images: LabeledImages,  # the set
-    framing: Framing,  # the new one
-) -> LabeledImages:
-    """The same set with another framing; hashes of pixels are taken again where the matte may have changed
-    them."""
-    same = framing.matte == images.framing.matte
-    known = images.__dict__.get("sha256", images.digests) if same else None
-    return dataclasses.replace(images, framing=framing, digests=known)
-
-# %% ../nbs/ground/05_core.ipynb #c031j
-def _join(
-    first: LabeledImages,  # one set
-    second: LabeledImages,  # another with the same class names and task
-) -> LabeledImages:
-    "Both sets one after the other; raises `GenaugError` when classes or tasks differ."
-    if first.class_names != second.class_names or first.task != second.task:
-        raise GenaugError(
-            "Only sets with the same class names, in the same order, and the same task can be joined; "
-            "relabel one of them."
-        )
-    framings = [images.framing for images in (first, second) if images.framing != Framing()]
-    if len(set(framings)) > 1:
-        raise GenaugError(
-            f"Sets that are framed in two ways ({framings[0].words()}; {framings[1].words()}) cannot be "
-            "joined; "
-            "give both the same framing with `framed`."
-        )
-
-    def both(entries, more, fill):
-        if entries is None and more is None:
-            return None
-        return _Known([*(entries or [fill] * len(first)), *(more or [fill] * len(second))])
-
-    known = [images.__dict__.get("sha256", images.digests) for images in (first, second)]
-    return LabeledImages(
-        [*first.pixels, *second.pixels],
-        np.concatenate([first.labels, second.labels]),
-        first.class_names,
-        [*first.ids, *second.ids],
-        first.task,
-        [*first.origins, *second.origins],
-        both(first.groups, second.groups, ""),
-        both(first.info, second.info, {}),
-        [*known[0], *known[1]] if all(digests is not None for digests in known) else None,
-        framings[0] if framings else Framing(),
-    )
-
-# %% ../nbs/ground/05_core.ipynb #c031b
-def _content_identity(
-    images: LabeledImages,  # a set
-) -> str:  # 64 hexadecimal digits
-    "A hash of the class names in their order, the task, and the images in no order."
-    rows = sorted(zip(images.ids, (row.tobytes() for row in images.labels.astype("<f4")), images.sha256))
-    return content_hash("genaug content 1", images.class_names, images.task, rows, *images.framing.mark())
 
 # %% ../nbs/ground/05_core.ipynb #c034
 def image_path(
@@ -431,7 +407,7 @@ def image_path(
     class_name: str | None,  # of the largest label
     name: str,  # the id
 ) -> str:  # relative, with "/" between parts
-    "Where an image of a saved set lies below the folder."
+    "The path of an image within the folder of a saved set."
     return (
         f"{file_name(name)}.png"
         if images_task == "multi"
@@ -484,19 +460,6 @@ def write_metadata(
     )
 
 # %% ../nbs/ground/05_core.ipynb #c039
-def _save_images(
-    images: LabeledImages,  # what to save
-    folder: Path,  # a new or empty folder
-) -> None:
-    "Write all images, then the metadata; raises `GenaugError` if the folder already holds something."
-    if folder.exists() and any(folder.iterdir()):
-        raise GenaugError(f"The folder '{folder}' is not empty; give a new one or remove it first.")
-    records = [metadata_record(images, position) for position in range(len(images))]
-    for position, record in enumerate(records):
-        write_atomic(folder / record["file_name"], encode_png(images.image(position)))
-    write_metadata(folder, images.class_names, records, images.task)
-
-
 def _sound_record(
     record: object,  # a line of `metadata.jsonl`
 ) -> bool:

@@ -43,13 +43,13 @@ PROBE_SECONDS = 20.0  # after so long an evaluation is stopped and its rest is i
 
 
 class TimeIsUp(Exception):
-    "An evaluation was stopped, since it has shown how fast it is."
+    "Raised to stop an evaluation that has run long enough to be timed."
 
 
 def layers_of(
     network: torch.nn.Module,
 ) -> list[torch.nn.Module]:  # those without parts, in the order of their names
-    "The layers that are watched."
+    "The layers after which an evaluation can be stopped."
     return [module for module in network.modules() if not any(True for _ in module.children())]
 
 
@@ -58,8 +58,8 @@ def watched(
     network: torch.nn.Module,
     limit: float,  # seconds
 ) -> Iterator[dict]:  # "calls": layers that have answered; "inputs": what the network was given, once it was
-    """While inside, `TimeIsUp` is raised behind the layer at which the time is over, but not within the first
-    tenth."""
+    """A context that raises `TimeIsUp` after the layer at which the time is over, but not within the first
+    tenth of the layers."""
     layers, seen, started = layers_of(network), {"calls": 0, "inputs": None}, time.perf_counter()
 
     def answered(layer, inputs, output) -> None:
@@ -107,7 +107,7 @@ def _first_evaluation(
     evaluate: Callable[[int], float],  # asks it for so many images
     limit: float,  # seconds
 ) -> tuple[float, bool]:  # seconds of the whole evaluation, and whether it was stopped
-    "Ask the denoiser once for one image, no longer than the limit (Eq. 1)."
+    "Time one evaluation for one image; one that exceeds the limit is stopped and its rest inferred (Eq. 1)."
     from diffusers import ConfigMixin
 
     guarded = isinstance(backbone.unet, ConfigMixin)  # it can be made again, to count its operations
@@ -126,8 +126,8 @@ def denoiser_seconds(
     rows: int = 16,  # images at once, where that takes a moment
     limit: float = PROBE_SECONDS,  # of the first evaluation
 ) -> float:  # seconds per image and evaluation
-    """Time one evaluation of the denoiser for one image; a network that answers at once is warm then, and
-    timed for several."""
+    """Time one evaluation of the denoiser for one image; a fast network is timed again when it is warm, for
+    one image and for several."""
 
     def evaluate(count: int) -> float:
         latents = torch.zeros(count, *backbone.latent_shape, device=backbone.device)
@@ -151,7 +151,7 @@ LOADING_RATE = 100e6  # bytes per second that an idle machine reads and examines
 def loading_sentence(
     name: str,  # of a backbone
 ) -> str:  # "" for one that is loaded in a moment
-    "What a command says before it loads a backbone: how much it is, and how long that takes."
+    "What a command says before it loads a backbone: its size, and how long the loading takes."
     size = model_bytes(name)
     if size < LARGE and (size or str(name) == "tiny"):
         return ""
@@ -186,7 +186,7 @@ def plans_at_once(
     augmenter: Augmenter,  # not fitted
     real: LabeledImages,  # training images
 ) -> bool:
-    "Is its plan what decides the cost, and is it known before anything is learned?"
+    "Whether the plan decides the cost and can be made before anything is learned."
     return augmenter.plan_decides_cost and not augmenter.effort(real)[0]
 
 
@@ -196,7 +196,7 @@ def painting_cost(
     budget: Budget,  # how many
     rows: Sequence[PlanRow] = (),  # the plan, where there is one already
 ) -> tuple[int, int, int, int]:  # learning steps, images per step, images, denoiser evaluations
-    "Count what fitting and painting take; of a filter's candidates the first round."
+    "Count what fitting and painting take; of a filter's candidates only the first round."
     trial = augmenter if rows else augmenter.untrained(real)
     if trial is None:  # all images cost the same
         images = len(budget.slots(real))
@@ -278,8 +278,8 @@ def set_cost(
     budget: Budget,  # how many
     rows: Sequence[PlanRow] = (),  # the plan, where there is one already
 ) -> Cost:
-    """The cost of one synthetic set; where something is learned first and there is no plan yet, what is to be
-    expected of it."""
+    """The cost of one synthetic set; where something is learned first and there is no plan yet, the expected
+    cost."""
     if rows or plans_at_once(augmenter, real) or not augmenter.plan_decides_cost:
         steps, batch, images, count = painting_cost(augmenter, real, budget, rows)
     else:

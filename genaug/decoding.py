@@ -27,7 +27,7 @@ def _transform(
     profile: bytes,  # ICC profile of a file
     mode: str,  # RGB, CMYK or L
 ) -> ImageCms.ImageCmsTransform | None:  # None: the values are sRGB as they are
-    """The way from a profile to sRGB; raises `ImageCms.PyCMSError` for a profile that is damaged or of
+    """The transform from a profile to sRGB; raises `ImageCms.PyCMSError` for a profile that is damaged or of
     another kind of picture."""
     # Pillow's optimisation is coarse in dark grey
     exact = ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0
@@ -210,7 +210,7 @@ def picture_traits(
                 and "srgb" not in info,
             }
             deep = _depth_trait(picture, packing)
-            tried = (
+            profile_word = (
                 _in_srgb(_simple_mode(picture).crop((0, 0, 1, 1)), info.get("icc_profile"))[1]
                 if info.get("icc_profile")
                 else ""
@@ -220,4 +220,8 @@ def picture_traits(
             f"Cannot read the image '{path}': {error or type(error).__name__}; repair, convert or remove "
             "the file."
         ) from error
-    return (*(name for name, value in flags.items() if value), *deep, *([tried] if tried else []))
+    return (
+        *(name for name, value in flags.items() if value),
+        *deep,
+        *([profile_word] if profile_word else []),
+    )

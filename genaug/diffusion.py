@@ -84,7 +84,7 @@ class Backbone(ABC):
     scheduler = None  # diffusers' scheduler, where there is a text encoder
     _pinned = None  # the fingerprint while a concept is attached
     attached = ()  # fingerprints of the concepts attached now, outermost first
-    _waiting, _take_off = (), None  # concepts that were put on; what takes the last one off
+    _waiting, _take_off = (), None  # concepts that were attached; what removes the last one
 
     @abstractmethod
     def encode(self, images, generator=None):
@@ -142,18 +142,18 @@ class Backbone(ABC):
                 self._restored()
 
     def _restored(self):
-        "Called when the last concept has been taken off and the weights are what they were."
+        "Called when the last concept has been removed and the weights are what they were."
 
     @contextmanager
     def features(self, name):
         """Yield a list that collects the output of module `name` (such as 'unet.mid_block') at every call;
-        the tap is gone after the block."""
-        module, taps = find_module(self.modules, name), []
+        the hook is removed after the block."""
+        module, outputs = find_module(self.modules, name), []
         handle = module.register_forward_hook(
-            lambda _module, _inputs, output: taps.append(first_tensor(output))
+            lambda _module, _inputs, output: outputs.append(first_tensor(output))
         )
         try:
-            yield taps
+            yield outputs
         finally:
             handle.remove()
 
@@ -170,8 +170,7 @@ def find_module(
     if rest not in inner:
         known = [f"{key}.{child}" for key, module in modules.items() for child, _ in module.named_children()]
         raise GenaugError(
-            f"There is no module '{name}' to tap; this backbone has "
-            f"{', '.join(known) or 'no modules at all'}."
+            f"There is no module '{name}'; this backbone has {', '.join(known) or 'no modules at all'}."
         )
     return inner[rest]
 

@@ -63,7 +63,7 @@ from .training_presets import TrainingPreset, training_preset
 # %% ../nbs/comparing/12_evaluators.ipynb #c047
 @dataclass(frozen=True)
 class Evaluators:
-    "What sets are judged with."
+    "The networks and images with which sets are judged."
 
     judge: TrainedClassifier  # another architecture, trained on the whole training pool
     network: ImageFeatures | FeatureNetwork  # features for distances between sets
@@ -86,7 +86,7 @@ class Evaluators:
         return None if self.lpips is None else lpips_network(self.lpips, self.device)
 
     def measures(self) -> dict:
-        "What was named beside judge, features and CLIP model, by content; empty where nothing was."
+        "What was named beside judge, features and CLIP model, by content; empty where nothing was named."
         named = {
             "fid_images": self.fid_images,
             "inception": self.published and self.published.digest,
@@ -101,7 +101,7 @@ def judge_preset(
     apart: Sequence[str] = (),  # networks that filtered or learn
 ) -> TrainingPreset:
     """How the judge of these pictures is trained; raises `GenaugError` for a toy on photographs, and for a
-    network that is on the other side."""
+    network that filters or learns."""
     kind = kind_of_data(pool)
     chosen = network_for("judge", kind, name, apart=apart)
     if kind == "embedded":
@@ -150,7 +150,7 @@ def evenly_spaced(
     images: LabeledImages,  # a set
     most: int | None,  # pictures that are kept; None: all
 ) -> LabeledImages:
-    "A set thinned out evenly."
+    "The set, or evenly spaced images of it where it has more than `most`."
     few = most is None or len(images) <= most
     return images if few else images[np.linspace(0, len(images) - 1, most).astype(int)]
 
@@ -211,9 +211,9 @@ def label_recall(
 def judged_labels(
     synthetic: LabeledImages,  # a finished set with several labels per image
     train: LabeledImages,  # the photographs it was made from
-    judge: TrainedClassifier,  # who is asked
+    judge: TrainedClassifier,  # that is asked
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
-    """Which promised labels are in the pictures: recall in all and by class, that of the photographs,
+    """How many promised labels the judge finds: recall in all and by class, that of the photographs, and
     precision."""
     chances, names = np.asarray(judge.predict(synthetic)), synthetic.class_names
     heads, tail = head_and_tail(train.labels.sum(0))
@@ -230,9 +230,9 @@ def judged_labels(
         (f"judge_recall{end}", "set=real", *label_recall(shown, train.labels, classes))
         for end, classes in (("_head", heads), ("_tail", tail))
     ]
-    said, asked = chances >= 0.5, synthetic.labels >= 0.5
-    precision = float(asked[said].mean()) if said.any() else math.nan
-    return [*lines, ("judge_precision", "", precision, int(said.sum()))]
+    detected, asked = chances >= 0.5, synthetic.labels >= 0.5
+    precision = float(asked[detected].mean()) if detected.any() else math.nan
+    return [*lines, ("judge_precision", "", precision, int(detected.sum()))]
 
 
 def tail_distances(
@@ -291,10 +291,10 @@ def within_class_lpips(
     backbone, network = ("alex", None) if perceptual is None else perceptual
     if len(images) < 2:
         return []
-    draw, classes = np.random.default_rng(seed), images.labels.argmax(1)
-    first = draw.permutation(len(images))[:pairs]
+    rng, classes = np.random.default_rng(seed), images.labels.argmax(1)
+    first = rng.permutation(len(images))[:pairs]
     second = [
-        draw.choice(others)
+        rng.choice(others)
         if len(others := np.setdiff1d(np.flatnonzero(classes == classes[index]), [index]))
         else -1
         for index in first
@@ -318,7 +318,7 @@ def within_class_lpips(
 # %% ../nbs/comparing/12_evaluators.ipynb #c053b
 def judged_classes(
     synthetic: LabeledImages,  # a finished set with one label per image
-    judge: TrainedClassifier,  # who is asked
+    judge: TrainedClassifier,  # that is asked
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
     "How often a judge recognises the class of an image, and the mean weight of the label on its answer."
     answers = np.asarray(judge.predict(synthetic)).argmax(1)
@@ -368,7 +368,7 @@ def measure_arm(
     run: Run,  # where, with what
     arm: Arm,  # with an augmenter
     split: Split,  # images
-    evaluators: Evaluators,  # who judges
+    evaluators: Evaluators,  # judge and feature network
     failed: bool = False,  # did a run of the arm fail? Then a set that is not there could not be made
 ) -> list[dict]:  # result rows; none about a set that could not be made
     "Measure the synthetic set of an arm, painting it if it is not there."
@@ -403,7 +403,7 @@ def _judged(
     run: Run,  # where, with what
     arm: Arm,  # with an augmenter
     number: int,  # of the split
-    evaluators: Evaluators,  # who judges
+    evaluators: Evaluators,  # judge and feature network
 ) -> dict:
     "What all rows about a set share."
     return {
@@ -419,7 +419,7 @@ def _judged(
 # %% ../nbs/comparing/12_evaluators.ipynb #c056a
 def measure_experiment(
     run: Run,  # its arms with an augmenter are measured
-    evaluators: Evaluators,  # who judges
+    evaluators: Evaluators,  # judge and feature network
     failed: Sequence[tuple[str, int]] = (),  # (arm, split) with a run that gave no result
 ) -> Iterator[list[dict]]:  # the rows of one set
     """Measure the sets of an experiment; one that cannot be measured has a row that says why, one that could
@@ -442,7 +442,7 @@ def fid_findings(
     if not len(few):
         return []
     least, most = int(few.n.astype(int).min()), int(few.n.astype(int).max())
-    said = (
+    advice = (
         (
             f" The numbers differ here, from {least} to {most}: set `fid_images` to {max(least, 2)} for one "
             "that fits all."
@@ -450,7 +450,7 @@ def fid_findings(
         if least < most
         else ""
     )
-    return [Finding("few-for-fid", "note", "fid", f"{frechet_note(least, INCEPTION_FEATURES)}{said}")]
+    return [Finding("few-for-fid", "note", "fid", f"{frechet_note(least, INCEPTION_FEATURES)}{advice}")]
 
 # %% ../nbs/comparing/12_evaluators.ipynb #c060
 def set_table(
@@ -489,12 +489,12 @@ def _empty_classes(
         f"({', '.join(lack[0][:5])}{', ...' if len(lack[0]) > 5 else ''})"
         for number, lack in list(empty.items())[:20]
     )
-    said = (
+    sentence = (
         f"'{arm}' has no image for some classes on {len(empty)} of {splits} splits, since its "
         f"filter turned down all candidates, and there it trains on photographs alone ({each}); "
         "loosen the filter or raise its rounds."
     )
-    return Finding("empty-class", "warning", arm, said)
+    return Finding("empty-class", "warning", arm, sentence)
 
 
 def _fewer_images(
@@ -504,11 +504,11 @@ def _fewer_images(
 ) -> Finding:
     "A note about images that a filter turned down."
     wanted, lacking = sum(lack[3] for lack in short.values()), sum(lack[2] for lack in short.values())
-    said = (
+    sentence = (
         f"'{arm}' has {wanted - lacking} of {wanted} images on {len(short)} of {splits} splits, "
         "since its filter turned down the rest."
     )
-    return Finding("fewer-images", "note", arm, said)
+    return Finding("fewer-images", "note", arm, sentence)
 
 
 def set_findings(

@@ -152,6 +152,20 @@ class Run:
             }
         )
 
+    def unit_settings(self, arm: Arm, synthetic: LabeledImages | None, real: int, shown: Mapping) -> dict:
+        "Numbers worth printing beside a result: of the budget, the images, and what the training showed."
+        budget, painted = self.budget(arm), synthetic is not None
+        use = {} if arm.use is None else arm.use.record()
+        return {
+            "shots": self.question.shots,
+            "copies": budget.copies if painted else 0,
+            "budget": settings_of(budget) if painted else None,
+            "synthetic": len(synthetic or ()),
+            "train": real,
+            **{("use" if name == "kind" else name): value for name, value in use.items()},
+            "fed": shown,
+        }
+
     def path(self, arm: Arm, split: Split, seed: int) -> Path:
         "Where the result of a unit is stored."
         chosen_on = (
@@ -243,6 +257,14 @@ class Unit:
         "Why the run gave no result; empty when it gave one."
         return str(self.settings.get("why", "")) if self.metrics[0][0] == FAILED else ""
 
+    def answers_fit(self, test: LabeledImages) -> bool:
+        "Do the answers fit these test images? A result of an earlier version, which has none, fits all."
+        shape = (len(test),) if test.task == "single" else (len(test), len(test.class_names))
+        try:
+            return not self.answers or unpack(self.answers, *shape) is not None
+        except ValueError:
+            return False
+
     @classmethod
     def failed(cls, arm: str, split: int, seed: int, why: str) -> "Unit":
         "A run that gave no result; it is never stored, so that the next comparison tries again."
@@ -272,7 +294,7 @@ def _clear_unreadable(
     home: Path,  # of a set inside a comparison's folder
 ) -> None:
     """Remove a set whose plan is lost or damaged, so that it is painted again; a plan is written before all
-    else, so nobody is just beginning here."""
+    else, so no other process has just begun here."""
     if home.is_dir() and contents(home):
         try:
             read_plan(home)
@@ -341,27 +363,6 @@ def _right_answers(
     return "".join("1" if correct else "0" for correct in right)
 
 
-def _unit_settings(
-    run: Run,  # what is asked
-    arm: Arm,  # trained with
-    synthetic: LabeledImages | None,  # its images
-    real: int,  # number of photographs
-    shown: Mapping,  # what the training was fed
-) -> dict:
-    "Numbers worth printing beside a result."
-    budget, made = run.budget(arm), synthetic is not None
-    use = {} if arm.use is None else arm.use.record()
-    return {
-        "shots": run.question.shots,
-        "copies": budget.copies if made else 0,
-        "budget": settings_of(budget) if made else None,
-        "synthetic": len(synthetic or ()),
-        "train": real,
-        **{("use" if name == "kind" else name): value for name, value in use.items()},
-        "fed": shown,
-    }
-
-
 def run_unit(
     run: Run,  # where, with what
     arm: Arm,  # what to train with
@@ -389,7 +390,7 @@ def run_unit(
         _right_answers(answers, split.test),
         time.perf_counter() - started,
         count,
-        _unit_settings(run, arm, synthetic, len(split.train), trained.shown),
+        run.unit_settings(arm, synthetic, len(split.train), trained.shown),
         pack_answers(answers, split.test.task),
     )
     write_atomic(run.path(arm, split, seed), json.dumps(record_of(unit)))
@@ -403,8 +404,8 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 def _concerns_all(
     error: BaseException,  # of one run
 ) -> bool:
-    """Does it come from the machine (disk, permission, another process), so that the next run would meet it
-    too?"""
+    """Whether an error comes from the machine (disk, permission, another process), so that the next run would
+    meet it too."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -446,24 +447,12 @@ def attempt(
         return None, _reason(error)
 
 # %% ../nbs/comparing/10_experiment.ipynb #c044
-def _sound_answers(
-    unit: Unit,  # as stored
-    test: LabeledImages,  # its test images
-) -> bool:
-    "Do its answers fit the test images, or has it none, being of an earlier version?"
-    shape = (len(test),) if test.task == "single" else (len(test), len(test.class_names))
-    try:
-        return not unit.answers or unpack(unit.answers, *shape) is not None
-    except ValueError:
-        return False
-
-
 def stored_unit(
     run: Run,  # where, with what
     arm: Arm,  # what was trained with
     split: Split,  # images
     seed: int,  # classifier seed
-    found: Callable[[Finding], None] = lambda finding: None,  # gets a note about a damaged file
+    on_finding: Callable[[Finding], None] = lambda finding: None,  # gets a note about a damaged file
 ) -> Unit | None:
     "The stored result of a run, None where there is none or it is damaged."
     path = run.path(arm, split, seed)
@@ -473,11 +462,11 @@ def stored_unit(
         seed,
         len(split.test),
     )
-    if sound and _sound_answers(unit, split.test):
+    if sound and unit.answers_fit(split.test):
         return dataclasses.replace(unit, arm=arm.text)  # another text may stand for the same arm
     if path.exists():
         where = path.relative_to(run.folder).as_posix()
-        found(
+        on_finding(
             Finding(
                 "damaged-run",
                 "note",
@@ -493,7 +482,7 @@ def run_split(
     run: Run,  # where, with what
     number: int,  # of the split
     tick: Callable = lambda: None,  # called after each unit
-    found: Callable[[Finding], None] = lambda finding: None,  # gets what must be known
+    on_finding: Callable[[Finding], None] = lambda finding: None,  # gets notes about stored files
 ) -> Iterator[Unit]:
     "All units of one split, stored ones first where there are any; a run that fails is a unit that says why."
     split = run.splits[number]
@@ -501,7 +490,7 @@ def run_split(
     for arm in run.arms.values():
         painted, why = None, ""
         for seed in run.question.repeats:
-            unit = stored_unit(run, arm, split, seed, found)
+            unit = stored_unit(run, arm, split, seed, on_finding)
             if unit is None:
                 painted, why = (painted, why) if painted or why else attempt(paint_arm, run, arm, split)
                 unit, failure = (None, why) if why else attempt(run_unit, run, arm, painted, split, seed)
@@ -512,12 +501,12 @@ def run_split(
 # %% ../nbs/comparing/10_experiment.ipynb #c044a
 def run_experiment(
     run: Run,  # what to compare, where
-    found: Callable[[Finding], None] = lambda finding: None,  # gets what must be known about stored files
+    on_finding: Callable[[Finding], None] = lambda finding: None,  # gets notes about stored files
 ) -> Iterator[tuple[Unit, list[dict]]]:  # each unit as it is finished, and its result rows
     """Run, or continue, a comparison; raises `GenaugError` for an arm that cannot be built, before the first
     run."""
     units = len(run.arms) * len(run.question.splits) * len(run.question.repeats)
     bar = iter(progress_bar(range(units), "training runs", run.progress, units))
     for number in run.question.splits:
-        for unit in run_split(run, number, lambda: next(bar, None), found):
+        for unit in run_split(run, number, lambda: next(bar, None), on_finding):
             yield unit, unit.rows(run)

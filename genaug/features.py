@@ -32,8 +32,8 @@ def images_at_once(
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """A network read before its last layer: a name, features and a fingerprint, as distances and filters want
-    it."""
+    """A network whose features before its last layer are used, with the name and the fingerprint that
+    distances and filters ask for."""
 
     name: str  # stands in the metric's name, as in fid@letters
     network: Normalized  # in evaluation mode

@@ -21,7 +21,8 @@ from .messages import Finding, GenaugError, sorted_findings
 # %% ../nbs/ground/04_files.ipynb #c014
 def write_atomic(
     path: str | Path,  # the file to make or replace
-    data: bytes | str,  # its whole content; text is written as UTF-8
+    # its whole content, text being written as UTF-8; or what writes it into the file of a given name
+    data: bytes | str | Callable[[str], None],
 ) -> None:
     "Write a file whole or not at all: temporary file beside it, flush to disk, rename."
     path = Path(path)
@@ -29,7 +30,10 @@ def write_atomic(
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            if callable(data):
+                data(temporary)
+            else:
+                file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -79,7 +83,7 @@ def file_name(
 def parse_json(
     text: str | bytes,  # of a file or an answer
 ) -> object:
-    "The value that a JSON text holds; raises `ValueError` for every text that is none, however deep."
+    "The value that a JSON text holds; raises `ValueError` for any other text, however deeply nested."
     try:
         return json.loads(text)
     except RecursionError:
@@ -88,10 +92,10 @@ def parse_json(
 # %% ../nbs/ground/04_files.ipynb #c010j
 def read_record(
     kind: type,  # a dataclass
-    path: str | Path,  # of a JSON file that holds one
-    checked: Callable[[Mapping], dict],  # gives the fields, by stored names; raises for a record that is none
+    path: str | Path,  # of a JSON file with one record
+    checked: Callable[[Mapping], dict],  # gives the fields by stored names; raises for a wrong record
 ) -> dict[str, typing.Any]:
-    "The fields of a stored instance by their names now; raises what reading, parsing and checking raise."
+    "The fields of a stored instance by their present names; raises what reading, parsing and checking raise."
     return from_record(kind, checked(parse_json(Path(path).read_text(encoding="utf-8"))))
 
 # %% ../nbs/ground/04_files.ipynb #c015ex
@@ -102,8 +106,8 @@ def findings_text(
     findings: Iterable[Finding],  # in any order
     **more: object,  # further entries beside the list, such as command="check"
 ) -> str:
-    """The findings as one JSON object with the entry `findings`; only ASCII, so that no terminal is moved by
-    it."""
+    """The findings as one JSON object with the entry `findings`; ASCII only, so no character can move the
+    cursor of a terminal."""
     records = [record_of(finding) for finding in sorted_findings(findings)]
     return json.dumps({"genaug_findings": 1, **more, "findings": records}, indent=1, ensure_ascii=True) + "\n"
 

@@ -53,24 +53,24 @@ def ranked_heads(
 # %% ../nbs/methods/08_fusion_partners.ipynb #c056
 @dataclass
 class Learned:
-    "What fitting leaves behind."
+    "What `fit` learned about a set: networks, the classifier's answers and saliency maps."
 
     networks: Networks
     ids: tuple  # N
     labels: np.ndarray  # (N, K)
     chances: np.ndarray  # (N, K), the classifier's answers to the training images
-    pairs: np.ndarray  # (P, 2): place of the image, class (-1: any) of each saliency map
+    pairs: np.ndarray  # (P, 2): position of the image, class (-1: any) of each saliency map
     maps: np.ndarray  # (P, H, W), possibly on disk
     log: dict  # generation -> entropy, largest probability, errors
 
     def __post_init__(self):
-        self.places = {name: position for position, name in enumerate(self.ids)}
+        self.positions = {name: position for position, name in enumerate(self.ids)}
         self.rows = {(int(position), int(index)): row for row, (position, index) in enumerate(self.pairs)}
         self.confusion = confusion_table(self.chances, self.labels)
 
-    def map_row(self, place: int, index: int) -> int:
-        "Which map shows an image with respect to a class."
-        return self.rows.get((place, -1), self.rows.get((place, index)))
+    def map_row(self, position: int, index: int) -> int:
+        "The row of the map that shows an image with respect to a class."
+        return self.rows.get((position, -1), self.rows.get((position, index)))
 
 
 def map_pairs(
@@ -129,49 +129,49 @@ def describe_set(
 def head_options(
     labels: np.ndarray,  # (N, K), bool
     heads: Sequence[int],  # head classes
-    place: int,  # of the tail picture
+    position: int,  # of the tail picture
     wanted: int,  # its class; -1: none
 ) -> Iterator[tuple[str, list[int], np.ndarray]]:  # rule, classes, images (N,) bool that may serve
-    """Which classes and images a partner may come from, the paper's rule first, then what is left when nobody
-    fits it."""
+    """Which classes and images a partner may come from: the paper's rule first, then the weaker ones for when
+    no image fits it."""
     head = np.zeros(labels.shape[1], bool)
     head[list(heads)] = True
     strangers = ~labels[:, wanted] if wanted >= 0 else np.ones(len(labels), bool)
-    strangers[place] = False
-    absent = np.flatnonzero(~labels[place]).tolist()
+    strangers[position] = False
+    absent = np.flatnonzero(~labels[position]).tolist()
     pure = ~labels[:, ~head].any(1)
     yield "head", [index for index in absent if head[index]], strangers & pure
     yield "head with tail", [index for index in absent if head[index]], strangers
     yield "other class", absent, strangers
     yield (
         "shared head",
-        [index for index in np.flatnonzero(labels[place] & head).tolist() if index != wanted],
+        [index for index in np.flatnonzero(labels[position] & head).tolist() if index != wanted],
         strangers,
     )
     others = np.ones(len(labels), bool)
-    others[place] = False
+    others[position] = False
     yield "any image", list(range(labels.shape[1])), others
 
 
 def choose_head(
     learned: Learned,  # what was fitted
     heads: Sequence[int],  # head classes
-    place: int,  # of the tail picture
+    position: int,  # of the tail picture
     wanted: int,  # its class; -1: none
     per_image: bool = False,  # judge confusion on this picture, instead of on its class
-) -> tuple[str, int, np.ndarray]:  # rule, head class (-1: none), places of the candidates
-    """The class that is most easily confused with the wanted one, and the images it may be taken from; raises
+) -> tuple[str, int, np.ndarray]:  # rule, head class (-1: none), positions of the candidates
+    """The class most easily confused with the wanted one, and the images a partner may come from; raises
     `GenaugError` when there is no second image."""
     labels, scores = (
         learned.labels > 0,
-        learned.chances[place] if per_image or wanted < 0 else learned.confusion[wanted],
+        learned.chances[position] if per_image or wanted < 0 else learned.confusion[wanted],
     )
-    for rule, classes, images in head_options(labels, heads, place, wanted):
+    for rule, classes, images in head_options(labels, heads, position, wanted):
         for index in ranked_heads(scores, classes):
             members = np.flatnonzero(images & labels[:, index])
             if len(members):
                 return rule, index, members
-    members = np.flatnonzero(np.arange(len(labels)) != place)
+    members = np.flatnonzero(np.arange(len(labels)) != position)
     if not len(members):
         raise GenaugError("Fusing needs at least two photographs; add another one.")
     return "any image", -1, members
@@ -181,27 +181,27 @@ def squared_distances(
     points: np.ndarray,  # (M, ...)
     point: np.ndarray,  # (...)
 ) -> np.ndarray:  # (M,), float64
-    "Squared Euclidean distances, each summed by itself, so that it is the same number in any company."
+    "Squared Euclidean distances, each summed by itself, so that it does not depend on the other points."
     return (np.subtract(points, point, dtype=np.float64).reshape(len(points), -1) ** 2).sum(1)
 
 
 def nearest_partners(
-    members: np.ndarray,  # places of the candidates
+    members: np.ndarray,  # positions of the candidates
     distance: np.ndarray,  # of each
     neighbours: int | str,  # k, or "inf"
-) -> np.ndarray:  # places, nearest first
-    "The k nearest candidates; ties by place."
+) -> np.ndarray:  # positions, nearest first
+    "The k nearest candidates; ties by position."
     order = np.lexsort((members, distance))
     return members[order if neighbours == "inf" else order[: int(neighbours)]]
 
 # %% ../nbs/methods/08_fusion_partners.ipynb #c066
 def map_distances(
     learned: Learned,  # its maps
-    wish: tuple[int, int, int, np.ndarray],  # place, its class, head class, places of candidates
+    query: tuple[int, int, int, np.ndarray],  # position, its class, head class, positions of candidates
 ) -> np.ndarray:  # (candidates,)
     "Squared distances between the map of a picture and those of its candidates."
-    place, wanted, head, members = wish
-    own = np.asarray(learned.maps[learned.map_row(place, wanted)])
+    position, wanted, head, members = query
+    own = np.asarray(learned.maps[learned.map_row(position, wanted)])
     rows = np.array([learned.map_row(member, head) for member in members.tolist()])
     parts = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     return np.concatenate([squared_distances(np.asarray(learned.maps[part]), own) for part in parts])
@@ -210,25 +210,25 @@ def map_distances(
 def group_distances(
     points: Callable,  # block of the set -> codes or latents of its pictures
     cover: Sequence[slice],  # the blocks
-    group: Sequence[tuple[int, int, int, np.ndarray]],  # wishes that are answered together
-) -> list[np.ndarray]:  # per wish (candidates,)
+    group: Sequence[tuple[int, int, int, np.ndarray]],  # queries that are answered together
+) -> list[np.ndarray]:  # per query (candidates,)
     "Squared distances between codes or latents; the set is read once."
-    needed = {place // BLOCK for place, *_ in group}
+    needed = {position // BLOCK for position, *_ in group}
     own = {
-        place: part[place % BLOCK].copy()
+        position: part[position % BLOCK].copy()
         for number in sorted(needed)
         for part in [points(cover[number])]
-        for place, *_ in group
-        if place // BLOCK == number
+        for position, *_ in group
+        if position // BLOCK == number
     }
     lines = [np.zeros(len(members)) for *_, members in group]
     for block in cover:
         asked = any(((members >= block.start) & (members < block.stop)).any() for *_, members in group)
         part = points(block) if asked else None
-        for (place, _, _, members), line in zip(group, lines):
+        for (position, _, _, members), line in zip(group, lines):
             inside = np.flatnonzero((members >= block.start) & (members < block.stop))
             if len(inside):
-                line[inside] = squared_distances(part[members[inside] - block.start], own[place])
+                line[inside] = squared_distances(part[members[inside] - block.start], own[position])
     return lines
 
 
@@ -236,11 +236,11 @@ def distances_to(
     learned: Learned,  # maps and networks
     latents: Callable,  # () -> (N, C, H, W) on disk, for the spaces other than "cam"
     space: str,  # "cam", "code" or "latent"
-    wishes: Sequence[tuple[int, int, int, np.ndarray]],  # (place, its class, head class, candidates)
-) -> Iterator[np.ndarray]:  # per wish the squared distances (candidates,) of maps, codes or latents
-    "How far each candidate is; every number depends on its two images only, never on what else is asked."
+    queries: Sequence[tuple[int, int, int, np.ndarray]],  # (position, its class, head class, candidates)
+) -> Iterator[np.ndarray]:  # per query the squared distances (candidates,) of maps, codes or latents
+    "Squared distances of the candidates of each query; each depends on its two images only."
     if one_of(space, ("cam", "code", "latent"), "space") == "cam":
-        yield from (map_distances(learned, wish) for wish in wishes)
+        yield from (map_distances(learned, query) for query in queries)
         return
     store = latents()
     device = next(learned.networks.parameters()).device
@@ -253,8 +253,8 @@ def distances_to(
             return learned.networks.eval().encode(torch.from_numpy(part).to(device)).cpu().numpy()
 
     cover = list(blocks_of(len(store)))
-    for start in range(0, len(wishes), BLOCK):
-        yield from group_distances(points, cover, wishes[start : start + BLOCK])
+    for start in range(0, len(queries), BLOCK):
+        yield from group_distances(points, cover, queries[start : start + BLOCK])
 
 # %% ../nbs/methods/08_fusion_partners.ipynb #c090
 def array_bytes(

@@ -110,15 +110,15 @@ def findings_section(
     more: Iterable[Finding] = (),  # found while the page is made
 ) -> Section:
     "The findings kept in a folder and further ones, most important first, every text escaped."
-    said = (
+    message = (
         "No findings were kept with this work: it was made through Python, or by an earlier version of "
         "genaug."
     )
     try:
         stored = read_findings(folder)
-        said = "" if (folder / FINDINGS_FILE).is_file() else said
+        message = "" if (folder / FINDINGS_FILE).is_file() else message
     except GenaugError as error:
-        stored, said = (), f"The findings are not shown: {error}"
+        stored, message = (), f"The findings are not shown: {error}"
     findings = sorted_findings([*stored, *more])
     table = pd.DataFrame(
         [
@@ -130,9 +130,9 @@ def findings_section(
             for finding in findings
         ]
     )
-    words = (paragraph(said, "note") if said else "") + (
+    words = (paragraph(message, "note") if message else "") + (
         ""
         if findings
-        else paragraph("No findings." if not said else "Nothing was found while this page was made.")
+        else paragraph("No findings." if not message else "Nothing was found while this page was made.")
     )
     return Section("What you must know", words + (html_table(table) if findings else ""))

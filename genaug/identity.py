@@ -21,7 +21,7 @@ import torch
 # %% ../nbs/ground/03_identity.ipynb #c010
 @dataclass(frozen=True)
 class Identity:
-    "What of a dataclass is hashed and stored, under which names; declared as its class attribute `identity`."
+    "What of a dataclass is hashed and stored, under which names; its class attribute `identity`."
 
     kind: str = ""  # stored name of the class; empty: the name of the class itself
     # field -> stored name, where the two differ
@@ -60,7 +60,7 @@ def identity_of(
 
 # %% ../nbs/ground/03_identity.ipynb #c010a
 class Identified(abc.ABC):
-    "A dataclass that may say more about its identity than its class does."
+    "A dataclass whose instances may add to the identity that their class declares."
 
     def own_identity(self) -> Identity:
         "The identity of this instance."
@@ -88,7 +88,7 @@ def stored_kind(
 def value_at(
     instance: object,  # a dataclass instance
     path: str,  # a field, or fields of fields with dots between
-) -> tuple[object, bool]:  # the value; has it the default that its class declares?
+) -> tuple[object, bool]:  # the value; is it the default that its class declares?
     "The value of a field, or of a field of a part."
     owner, *inner = path.split(".")
     if inner:
@@ -104,29 +104,29 @@ def value_at(
 def stored_value(
     instance: object,  # a dataclass instance
     path: str,  # a field, or fields of fields with dots between
-) -> tuple[object, bool]:  # what is hashed and stored for its value; has it its default?
+) -> tuple[object, bool]:  # what is hashed and stored for its value; is the value the default?
     "As `value_at`, but a word that stands for another value, as its identity declares, is that value."
     owner, *inner = path.split(".")
     if inner:
         return stored_value(getattr(instance, owner), ".".join(inner))
-    value, usual = value_at(instance, owner)
+    value, is_default = value_at(instance, owner)
     stored = instance_identity(instance).values.get(owner)
-    return (stored.get(value, value) if stored else value), usual
+    return (stored.get(value, value) if stored else value), is_default
 
 # %% ../nbs/ground/03_identity.ipynb #c010b
 def stored_fields(
     instance: object,  # a dataclass instance
 ) -> dict[str, object]:  # by stored name
-    """The fields that are hashed and stored: those that never count left out, and later ones that have their
-    default."""
+    """The fields that are hashed and stored: without those that never count, and without later ones that have
+    their default."""
     if isinstance(instance, Identified):
         instance = instance.counted_as()
     identity, stored = instance_identity(instance), {}
     paths = {identity.names.get(item.name, item.name): item.name for item in dataclasses.fields(instance)}
     for name, path in {**paths, **identity.aliases}.items():
         if not {name, path} & set(identity.never):
-            value, usual = stored_value(instance, path)
-            if not (usual and {name, path} & set(identity.later)):
+            value, is_default = stored_value(instance, path)
+            if not (is_default and {name, path} & set(identity.later)):
                 stored[name] = value
     return stored
 
@@ -134,8 +134,8 @@ def stored_fields(
 def record_of(
     value: typing.Any,  # a dataclass instance, or anything inside of one
 ) -> typing.Any:
-    """All fields by their stored names, as a file keeps them, dataclasses within too; sparse ones only where
-    they say something."""
+    """All fields by their stored names, as a file keeps them, also in dataclasses within; sparse fields only
+    where they differ from their default."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         identity = instance_identity(value)
         return {
@@ -152,8 +152,8 @@ def from_record(
     kind: type,  # a dataclass
     record: Mapping,  # by stored names
 ) -> dict[str, typing.Any]:
-    """What a stored record holds, by the names that the fields have now; unknown names stay, for the class to
-    refuse."""
+    """The values of a stored record by the names that the fields have now; unknown names stay, and the class
+    refuses them."""
     fields = {stored: name for name, stored in identity_of(kind).names.items()}
     return {fields.get(name, name): value for name, value in record.items()}
 
@@ -162,7 +162,7 @@ def _update_digest(
     digest,  # a hashlib object
     value: object,  # what to add
 ) -> None:
-    "Feed one value into a digest, each with its type and length in front."
+    "Add one value to a digest, with its type and length in front."
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = value.counted_as() if isinstance(value, Identified) else value
         value = {"type": stored_kind(value), **stored_fields(value)}

@@ -251,7 +251,7 @@ def check_grids(
     inversion_steps: int,  # S of the inversion
     sampling_steps: int,  # S of the painting
 ) -> list:  # of core.Finding; empty if both grids begin at the same level
-    "Do inversions end at the level that the sampler starts from?"
+    "A finding when inversions end at another level than the sampler starts from."
     ends = [int(backbone.timesteps(steps)[0]) for steps in (inversion_steps, sampling_steps)]
     text = (
         f"Inversion with {inversion_steps} steps ends at level {ends[0]}, but painting with "

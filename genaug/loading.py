@@ -97,12 +97,12 @@ def quiet_loading():
 def loading_fault(
     error: Exception,  # what a loader raised
 ) -> str:
-    "Our own words, or the kind of a library's error and the beginning of what it says."
-    said = " ".join(str(error).split())
+    "Why loading failed: our own message, or the type of a library's error and the beginning of its message."
+    message = " ".join(str(error).split())
     return (
-        said
-        if type(error) is ValueError and said.startswith("the ")
-        else f"{type(error).__name__}{f': {said[:100]}' if said else ''}"
+        message
+        if type(error) is ValueError and message.startswith("the ")
+        else f"{type(error).__name__}{f': {message[:100]}' if message else ''}"
     )
 
 

@@ -40,7 +40,7 @@ class Team:
         ]
 
     def wait(self) -> None:
-        "Wait until all processes of a torchrun have come here."
+        "Wait until all processes of a torchrun have called this."
         if self.together:
             wait_for_team()
 
@@ -48,7 +48,7 @@ class Team:
 def find_team(
     shard: tuple[int, int] | None = None,  # (index, count); None: what torchrun says, else alone
 ) -> Team:
-    "Which part of the work is ours; raises `GenaugError` for an impossible shard."
+    "The part of the work that is ours; raises `GenaugError` for an impossible shard."
     if shard is not None:
         if not (len(shard) == 2 and 0 <= shard[0] < shard[1]):
             raise GenaugError(f"A shard is (index, count) with 0 <= index < count, not {tuple(shard)}.")
@@ -60,7 +60,7 @@ def find_team(
 def _note_of(
     lock: Path,  # a lock file
 ) -> dict:  # empty when it cannot be read
-    "What is noted beside a lock about the process that holds it, for messages only."
+    "The note beside a lock about the process that holds it, for messages only."
     try:
         note = parse_json(lock.with_name(f"{lock.name}.json").read_text(encoding="utf-8"))
         return {"pid": int(note["pid"]), "finishing": bool(note.get("finishing"))}
@@ -72,8 +72,8 @@ def _other_parts(
     home: Path,  # OUT/.genaug
     team: Team,  # whose part is locked
 ) -> list[Path]:  # locks of work that does not go together with ours
-    """The whole set beside a part of it, and parts that were cut in another way; a shard that finishes the
-    set is no obstacle to the others."""
+    """The locks of the whole set beside a part of it, and of parts that were divided in another way; a shard
+    that finishes the set is no obstacle to the others."""
     locks = [path for path in home.glob("lock*") if path.suffix != ".json"]
     if team.count == 1:
         return [path for path in locks if path.name != "lock"]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGE', 'LARGEST', 'BLOCK', 'COARSE', 'WINDOW', 'SIZES', 'DEGREES', 'FAINT', 'NEIGHBOURHOOD', 'FLOOR', 'CEILING',
            'ENOUGH', 'MOST', 'FEW', 'RATE', 'NEAR_WORDS', 'AUTO_PICTURES', 'SECONDS_A_PICTURE', 'PARTS', 'Prints',
-           'small_grey', 'read_prints', 'Side', 'make_sides', 'nearest', 'turns', 'plane', 'best_place',
+           'small_grey', 'read_prints', 'Side', 'make_sides', 'nearest', 'turns', 'plane', 'best_position',
            'shared_correlation', 'details', 'aligned_correlation', 'Limit', 'middle_and_spread', 'tail_value',
            'limit_from', 'measure_limit', 'class_limits', 'Search', 'search', 'beyond_hash', 'shared_class', 'left_out',
            'near_findings', 'audit_near_features']
@@ -42,6 +42,10 @@ class Prints(NamedTuple):
     thumbnails: np.ndarray  # (n, 16, 16), uint8, of the perceptual hash
     digests: tuple[str, ...]  # of the pixels; "" where a picture cannot be read
 
+    def roots(self) -> torch.Tensor:
+        "Square roots of the features, with their signs, (n, d)."
+        return self.features.sign() * self.features.abs().sqrt()
+
 
 def small_grey(
     array: np.ndarray,  # (H, W, C), uint8
@@ -77,13 +81,10 @@ def read_prints(
     "Decode every picture once and keep what `search` needs."
     features, small, thumbnails, digests = [torch.zeros(0, 1)], [], [], []
     for start in range(0, len(images), batch_size):
-        pictures = [
-            _read(images, position) for position in range(start, min(len(images), start + batch_size))
-        ]
+        positions = range(start, min(len(images), start + batch_size))
+        pictures = [_read(images, position) for position in positions]
         arrays = [array for array, _ in pictures]
-        batch = LabeledImages(
-            arrays, [0] * len(arrays), ["any"], [str(position) for position in range(len(arrays))]
-        )
+        batch = LabeledImages(arrays, [0] * len(arrays), ["any"], list(map(str, positions)))
         rows = torch.as_tensor(network.features(batch), dtype=torch.float32)
         readable = torch.tensor([digest != "" for _, digest in pictures])
         features.append(torch.where(readable[:, None], torch.nan_to_num(rows), 0.0))
@@ -110,12 +111,25 @@ class Side(NamedTuple):
     groups: torch.Tensor  # (n,), whole numbers; unknown ones are all different
     prints: Prints  # of the same pictures
 
-
-def _roots(
-    prints: Prints,  # of a set
-) -> torch.Tensor:  # (n, d)
-    "Square roots of features, with their signs."
-    return prints.features.sign() * prints.features.abs().sqrt()
+    def scores(
+        self,
+        other: "Side",  # among which the neighbours are
+        chosen: torch.Tensor,  # (q,) positions of pictures of this side
+        neighbours: torch.Tensor,  # (q, most) positions in `other`, -1 for none
+    ) -> np.ndarray:  # (q, most), -1 for none and for equal pixels
+        "The aligned correlation (below) of each chosen picture with each of its neighbours."
+        scores = np.full(tuple(neighbours.shape), -1.0)
+        for row, (asked, positions) in enumerate(zip(chosen.tolist(), neighbours.tolist())):
+            wanted = [
+                (column, position)
+                for column, position in enumerate(positions)
+                if position >= 0 and self.prints.digests[asked] != other.prints.digests[position]
+            ]
+            if wanted:
+                columns, compared = (list(part) for part in zip(*wanted))
+                same = np.broadcast_to(self.prints.small[asked], (len(compared), EDGE, EDGE))
+                scores[row, columns] = aligned_correlation(other.prints.small[compared], same)
+        return scores
 
 
 def make_sides(
@@ -123,7 +137,7 @@ def make_sides(
     prints: Sequence[Prints],  # of them
 ) -> list[Side]:
     "Bring features, classes and groups of the sets to one scale (eq. 1)."
-    roots = [_roots(read) for read in prints if len(read.digests)]
+    roots = [read.roots() for read in prints if len(read.digests)]
     centre = torch.cat(roots).double().mean(0).float() if roots else torch.zeros(1)
     classes = sorted({name for images in sets for name in images.class_names})
     known, sides, count = {}, [], 0
@@ -136,7 +150,7 @@ def make_sides(
         for name in images.groups or [""] * len(images):
             count -= 1
             groups.append(known.setdefault(name, len(known)) if name else count)
-        rows = F.normalize(_roots(read) - centre, dim=1) if len(images) else torch.zeros(0, len(centre))
+        rows = F.normalize(read.roots() - centre, dim=1) if len(images) else torch.zeros(0, len(centre))
         sides.append(Side(rows, labels, torch.tensor(groups, dtype=torch.int64), read))
     return sides
 
@@ -154,7 +168,7 @@ def nearest(
     block: int = BLOCK,  # similarities that are held at once
 ) -> tuple[torch.Tensor, torch.Tensor]:  # similarities and positions (-1: none), each (q, most)
     "The most similar pictures of another group, exactly, in blocks: memory does not grow with q times m."
-    values, places = [torch.zeros(0, most)], [torch.zeros(0, most, dtype=torch.int64)]
+    values, positions = [torch.zeros(0, most)], [torch.zeros(0, most, dtype=torch.int64)]
     for part in chosen.split(max(1, block // max(1, len(other.rows)))):
         similarity = query.rows[part] @ other.rows.T
         similarity[query.groups[part][:, None] == other.groups[None]] = -torch.inf
@@ -165,11 +179,11 @@ def nearest(
         best, where = similarity.topk(min(most, len(other.rows)), dim=1)
         fill = (0, most - best.shape[1])
         values.append(F.pad(best, fill, value=-torch.inf))
-        places.append(F.pad(torch.where(best.isinf(), -1, where), fill, value=-1))
-    return torch.cat(values), torch.cat(places)
+        positions.append(F.pad(torch.where(best.isinf(), -1, where), fill, value=-1))
+    return torch.cat(values), torch.cat(positions)
 
 # %% ../nbs/judging/15_near_copies.ipynb #c013
-COARSE, WINDOW = 32, 18  # edges of the pictures and of the window while a place is sought
+COARSE, WINDOW = 32, 18  # edges of the pictures and of the window while a position is sought
 SIZES, DEGREES = (0.75, 0.81, 0.87, 0.93, 1.0, 1.08, 1.16, 1.25), (-6.0, -3.0, 0.0, 3.0, 6.0)
 FAINT = 16.0  # variance, in squared levels of 255: below it there is nothing to compare
 
@@ -194,40 +208,39 @@ def plane(
     return F.affine_grid(torch.eye(2, 3)[None], (1, 1, edge, edge), align_corners=False)[0]
 
 # %% ../nbs/judging/15_near_copies.ipynb #c013b
-def best_place(
-    one: torch.Tensor,  # (1, 1, 32, 32)
-    two: torch.Tensor,  # (1, 1, 32, 32)
+def best_position(
+    first: torch.Tensor,  # (1, 1, 32, 32)
+    second: torch.Tensor,  # (1, 1, 32, 32)
     matrices: torch.Tensor,  # (k, 2, 2)
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (2, 2) and (2,)
-    "How and where the middle of `one` fits best into `two`, by normalised cross-correlation."
+    "How and where the middle of `first` fits best into `second`, by normalised cross-correlation."
     grid = torch.einsum("rcj,kij->krci", plane(WINDOW) * (WINDOW / COARSE), matrices)
-    window = F.grid_sample(
-        one.expand(len(grid), -1, -1, -1), grid, align_corners=False, padding_mode="border"
-    )
+    copies = first.expand(len(grid), -1, -1, -1)
+    window = F.grid_sample(copies, grid, align_corners=False, padding_mode="border")
     window = window - window.mean((2, 3), keepdim=True)
-    mean = F.avg_pool2d(two, WINDOW, 1)
-    spread = (F.avg_pool2d(two**2, WINDOW, 1) - mean**2).clamp_min(0) * window.pow(2).mean((1, 2, 3))[
-        :, None, None
-    ]
-    fit = (F.conv2d(two, window) / WINDOW**2 / spread.sqrt().clamp_min(FAINT))[0]
+    mean = F.avg_pool2d(second, WINDOW, 1)
+    spread = (F.avg_pool2d(second**2, WINDOW, 1) - mean**2).clamp_min(0)
+    spread = spread * window.pow(2).mean((1, 2, 3))[:, None, None]
+    fit = (F.conv2d(second, window) / WINDOW**2 / spread.sqrt().clamp_min(FAINT))[0]
     number, row, column = np.unravel_index(int(fit.argmax()), fit.shape)
     return matrices[number], torch.tensor([float(2 * column + WINDOW), float(2 * row + WINDOW)]) / COARSE - 1
 
 
 def shared_correlation(
-    one: torch.Tensor,  # (1, 1, S, S)
-    two: torch.Tensor,  # (1, 1, S, S)
+    first: torch.Tensor,  # (1, 1, S, S)
+    second: torch.Tensor,  # (1, 1, S, S)
     matrices: torch.Tensor,  # (k, 2, 2)
-    centres: torch.Tensor,  # (k, 2), where the middle of `one` lies in `two`
+    centres: torch.Tensor,  # (k, 2), where the middle of `first` lies in `second`
     faint: float = FAINT,  # variance below which nothing is compared
 ) -> torch.Tensor:  # (k,), in [-1, 1]
-    "Correlation of the pixels that both pictures have when `one` is laid over `two` (one term of eq. 2)."
-    grid = torch.einsum("krcj,kij->krci", plane(two.shape[-1]) - centres[:, None, None], matrices)
-    moved = F.grid_sample(one.expand(len(grid), -1, -1, -1), grid, align_corners=False, padding_mode="border")
+    "Correlation of the pixels that both pictures have, `first` laid over `second` (one term of eq. 2)."
+    grid = torch.einsum("krcj,kij->krci", plane(second.shape[-1]) - centres[:, None, None], matrices)
+    copies = first.expand(len(grid), -1, -1, -1)
+    moved = F.grid_sample(copies, grid, align_corners=False, padding_mode="border")
     share = (grid.abs() <= 1).all(-1).flatten(1).float()
     share = share / share.sum(1, keepdim=True).clamp_min(1)
     left, right = [
-        values - (values * share).sum(1, keepdim=True) for values in (moved.flatten(1), two.flatten(1))
+        values - (values * share).sum(1, keepdim=True) for values in (moved.flatten(1), second.flatten(1))
     ]
     spread = (left.pow(2) * share).sum(1) * (right.pow(2) * share).sum(1)
     return (left * right * share).sum(1) / spread.sqrt().clamp_min(faint)
@@ -247,15 +260,15 @@ def details(
 def aligned_correlation(
     first: np.ndarray,  # (n, S, S), uint8
     second: np.ndarray,  # (n, S, S), uint8
-    promising: float = 0.5,  # from this value on the place is refined
+    promising: float = 0.5,  # from this value on the position is refined
 ) -> np.ndarray:  # (n,), in [-1, 1]
-    """How well each picture of `first` can be laid over its fellow in `second` (eq. 2); 4 to 10 ms a pair on
+    """How well each picture of `first` can be laid over its partner in `second` (eq. 2); 4 to 10 ms a pair on
     one core."""
     rough, scores = turns(SIZES, DEGREES), np.zeros(len(first))
     nudges = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0]) / COARSE] * 2)
     for position, pair in enumerate(zip(first, second)):
         upper, lower = (torch.as_tensor(np.array(array)).float()[None, None] for array in pair)
-        less = [
+        coarse = [
             F.interpolate(image, (COARSE, COARSE), mode="bilinear", antialias=True)
             for image in (upper, lower)
         ]
@@ -264,18 +277,15 @@ def aligned_correlation(
         def rate(*how):
             return sum(shared_correlation(*layer[:2], *how, layer[2]) for layer in layers) / 2
 
-        matrix, centre = best_place(*less, rough)
+        matrix, centre = best_position(*coarse, rough)
         scores[position] = rate(matrix[None], centre[None]).item()
         for step in (1.0, 0.5) if scores[position] >= promising else ():
             fine = turns((1 - 0.03 * step, 1.0, 1 + 0.03 * step), (-1.5 * step, 0.0, 1.5 * step), (1.0,))
             matrices = (matrix @ fine).repeat_interleave(len(nudges), 0)
             centres = (centre + step * nudges).repeat(len(fine), 1)
             rated = rate(matrices, centres)
-            matrix, centre, scores[position] = (
-                matrices[rated.argmax()],
-                centres[rated.argmax()],
-                rated.max().item(),
-            )
+            best = rated.argmax()
+            matrix, centre, scores[position] = matrices[best], centres[best], rated[best].item()
     return scores.clip(-1, 1)
 
 # %% ../nbs/judging/15_near_copies.ipynb #c017
@@ -343,49 +353,28 @@ def limit_from(
     return Limit(value, wrong, len(scores), interval.high if interval else 1.0)
 
 # %% ../nbs/judging/15_near_copies.ipynb #c020
-def _scores(
-    query: Side,  # which asked
-    other: Side,  # which was asked
-    chosen: torch.Tensor,  # (q,) positions in `query`
-    places: torch.Tensor,  # (q, most) positions in `other`, -1 for none
-) -> np.ndarray:  # (q, most), -1 for none and for equal pixels
-    "The aligned correlation of each picture with each of its neighbours."
-    scores = np.full(tuple(places.shape), -1.0)
-    for row, (asked, neighbours) in enumerate(zip(chosen.tolist(), places.tolist())):
-        wanted = [
-            (column, neighbour)
-            for column, neighbour in enumerate(neighbours)
-            if neighbour >= 0 and query.prints.digests[asked] != other.prints.digests[neighbour]
-        ]
-        if wanted:
-            columns, compared = (list(part) for part in zip(*wanted))
-            same = np.broadcast_to(query.prints.small[asked], (len(compared), EDGE, EDGE))
-            scores[row, columns] = aligned_correlation(other.prints.small[compared], same)
-    return scores
-
-
 def measure_limit(
     query: Side,  # which asks
     other: Side,  # which is asked
     own: bool,  # are both the same set?
     rate: float = RATE,  # pictures that may be called copies wrongly
 ) -> Limit:
-    """The limit for this comparison, from strangers of at most 400 pictures whose choice no file's name or
-    place decides."""
+    """The limit for this comparison, from strangers of at most 400 pictures whose choice depends on no
+    file's name or position."""
     order = sorted(range(len(query.rows)), key=lambda position: query.prints.digests[position])
     chosen = torch.tensor(
         [order[position] for position in np.linspace(0, len(order) - 1, min(len(order), MOST)).astype(int)],
         dtype=torch.int64,
     )
-    places = nearest(query, other, chosen, own, strangers=True)[1]
-    has = (places >= 0).any(1)
-    return limit_from(_scores(query, other, chosen[has], places[has]).max(1, initial=-1.0), rate)
+    neighbours = nearest(query, other, chosen, own, strangers=True)[1]
+    has = (neighbours >= 0).any(1)
+    return limit_from(query.scores(other, chosen[has], neighbours[has]).max(1, initial=-1.0), rate)
 
 # %% ../nbs/judging/15_near_copies.ipynb #c020a
 def class_limits(
     query: Side,  # which asked, all its pictures
     other: Side,  # which was asked
-    places: torch.Tensor,  # (q, most) positions in `other`, -1 for none
+    neighbours: torch.Tensor,  # (q, most) positions in `other`, -1 for none
     scores: np.ndarray,  # (q, most), -1 for none
     rate: float = RATE,  # pictures that may be called copies wrongly
 ) -> tuple[float, ...]:  # (K,)
@@ -393,7 +382,7 @@ def class_limits(
     spreads less than the usual one."""
     best = np.full(tuple(query.labels.shape), -1.0)
     for asked, column in np.argwhere(scores > -1).tolist():
-        shared = (query.labels[asked] * other.labels[places[asked, column]] > 0).numpy()
+        shared = (query.labels[asked] * other.labels[neighbours[asked, column]] > 0).numpy()
         best[asked] = np.where(shared, np.maximum(best[asked], scores[asked, column]), best[asked])
     having = [column[column > -1] for column in best.T]
     rare = np.concatenate([np.zeros(0), *(column for column in having if len(column) < FEW)])
@@ -404,7 +393,7 @@ def class_limits(
 
 # %% ../nbs/judging/15_near_copies.ipynb #c020b
 class Search(NamedTuple):
-    "What a comparison found."
+    "The near copies of a comparison and the limit for them."
 
     # position in the first set, in the second, score; the most alike first
     pairs: tuple[tuple[int, int, float], ...]
@@ -425,15 +414,15 @@ def search(
     measured = limit is None
     limit = measure_limit(query, other, own, rate) if measured else limit
     every = torch.arange(len(query.rows))
-    places = nearest(query, other, every, own)[1]
-    scores, best = _scores(query, other, every, places), {}
-    limit = limit._replace(within=class_limits(query, other, places, scores, rate)) if measured else limit
+    neighbours = nearest(query, other, every, own)[1]
+    scores, best = query.scores(other, every, neighbours), {}
+    if measured:
+        limit = limit._replace(within=class_limits(query, other, neighbours, scores, rate))
     for asked, column in np.argwhere(scores >= limit.value).tolist():
-        pair = (int(places[asked, column]), asked)
+        pair = (int(neighbours[asked, column]), asked)
         shared = (query.labels[asked] * other.labels[pair[0]] > 0).tolist()
-        if scores[asked, column] < max(
-            (value for value, both in zip(limit.within, shared) if both), default=0.0
-        ):
+        within = max((value for value, both in zip(limit.within, shared) if both), default=0.0)
+        if scores[asked, column] < within:
             continue
         pair = (min(pair), max(pair)) if own else pair
         best[pair] = max(best.get(pair, -1.0), float(scores[asked, column]))
@@ -454,7 +443,7 @@ PARTS = (("train", "test"), ("train", "val"), ("val", "test"), ("train", "shifte
 def beyond_hash(
     sets: Sequence[LabeledImages],  # one, or the two that were compared
     prints: Sequence[Prints],  # of them
-    found: Search,  # between them
+    result: Search,  # between them
 ) -> list[tuple[int, int, float]]:
     """The pairs that the perceptual hash does not report: it reports pairs of two parts, or of two classes in
     one."""
@@ -466,7 +455,7 @@ def beyond_hash(
             small[0][first : first + 1], small[1][second : second + 1], limit
         )
 
-    return [pair for pair in found.pairs if not known(*pair[:2])]
+    return [pair for pair in result.pairs if not known(*pair[:2])]
 
 
 def shared_class(
@@ -495,10 +484,10 @@ def _named(
     return ", ".join(sentences) + (f" and {len(pairs) - most} more" if len(pairs) > most else "")
 
 
-def _told_kinds(
+def _finding_kinds(
     names: Sequence[str],  # of the parts: one or two
     sets: Sequence[LabeledImages],  # the same
-    pairs: Sequence[tuple[int, int, float]],  # to be told
+    pairs: Sequence[tuple[int, int, float]],  # to report
 ) -> list[tuple]:  # each: kind, severity, pairs, where they are, advice
     "The pairs by the kinds of findings that they make."
     if len(names) > 1:
@@ -524,7 +513,7 @@ def _told_kinds(
 def _part_findings(
     names: Sequence[str],  # of the parts: one or two
     sets: Sequence[LabeledImages],  # the same
-    pairs: Sequence[tuple[int, int, float]],  # to be told
+    pairs: Sequence[tuple[int, int, float]],  # to report
     limit: Limit,  # over which they are
 ) -> list[Finding]:
     "The findings about one comparison."
@@ -537,7 +526,7 @@ def _part_findings(
             f"framed, marked or recoloured: {_named(sets, alike)}; look at them and {advice} "
             f"({limit.sentence()}).",
         )
-        for kind, severity, alike, where, advice in _told_kinds(names, sets, pairs)
+        for kind, severity, alike, where, advice in _finding_kinds(names, sets, pairs)
         if alike
     ]
 
@@ -593,27 +582,27 @@ def near_findings(
 # %% ../nbs/judging/15_near_copies.ipynb #c026
 def _rule_row(
     check: str,  # name of the rule
-    told: Mapping[str, str],  # id of a picture -> what it is like, the most alike first
+    alike: Mapping[str, str],  # id of a picture -> what it is like, the most alike first
     looked_at: int,  # number of pictures
     good: str,  # what to say when there is none
     bad: str,  # what to say otherwise
     limit: Limit,  # over which they are
 ) -> AuditRow:
     "A rule's row; the first pictures at fault are named, and the rate of false alarms."
-    named = ", ".join(f"{name} (like {other})" for name, other in list(told.items())[:3])
-    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-    text = f"{bad}: {named}{more}; {limit.sentence()}." if told else f"{good}; {limit.sentence()}."
-    return AuditRow(check, not told, float(len(told)), looked_at, text)
+    named = ", ".join(f"{name} (like {other})" for name, other in list(alike.items())[:3])
+    more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+    text = f"{bad}: {named}{more}; {limit.sentence()}." if alike else f"{good}; {limit.sentence()}."
+    return AuditRow(check, not alike, float(len(alike)), looked_at, text)
 
 
 def _likeness(
     first: LabeledImages,  # photographs
     second: LabeledImages,  # synthetic, or the training part
-    found: Search,  # between them
+    result: Search,  # between them
 ) -> dict[str, list[tuple[str, float]]]:  # id of the second -> ids of the first, scores
-    "Who is like whom."
+    "The pictures of the second set that are near copies, with the photographs they are like."
     alike = {}
-    for position, asked, score in found.pairs:
+    for position, asked, score in result.pairs:
         alike.setdefault(second.ids[asked], []).append((first.ids[position], score))
     return alike
 

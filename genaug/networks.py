@@ -275,7 +275,7 @@ def _timm_network(
     image_size: int,  # edge of the images
     weights: str | None,  # None, a safetensors file or folder, or a tag
 ) -> nn.Module:
-    "A timm network; raises `GenaugError` for a name that timm does not know or weights that cannot be had."
+    "A timm network; raises `GenaugError` for a name that timm does not know or weights that do not load."
     import timm
 
     _check_timm_name(name)
@@ -347,7 +347,7 @@ def _torchvision_state(
     name: str,  # of the network
     weights: str,  # a file, or a tag of torchvision
 ) -> dict[str, torch.Tensor]:
-    "The weights of a network of torchvision; raises `GenaugError` when they cannot be had."
+    "The weights of a network of torchvision; raises `GenaugError` when they cannot be loaded."
     entry, path = _torchvision_entry(name), Path(weights)
     try:
         if path.is_dir() or path.is_file():
@@ -434,7 +434,7 @@ def _check_loaded(
 def head_name(
     network: nn.Module,  # of `TOY`, timm or torchvision
 ) -> str:
-    "The name of its last layer, as its library says."
+    "The name of a network's last layer, as its library says."
     named = network.pretrained_cfg.get("classifier", "fc")
     return named if isinstance(named, str) else named[0]
 
@@ -442,7 +442,7 @@ def head_name(
 def head_of(
     network: nn.Module,  # as above
 ) -> nn.Linear:
-    "The last layer; raises `GenaugError` where it is none that answers from features alone."
+    "The last layer of a network; raises `GenaugError` where it is not a single linear layer."
     heads = network.pretrained_cfg.get("classifier", "fc")
     name = head_name(network)
     head = dict(network.named_modules()).get(name)
@@ -511,7 +511,7 @@ def check_network(
 def usual_view(
     name: str,  # of a network
 ) -> View:
-    "How a network is shown a picture: its own size, cut from the middle as its authors tested it."
+    "The view of a network: its own size, cut from the middle as its authors tested it."
     if name in TOY:
         return View(padding=0)
     if name.startswith("torchvision:"):

@@ -66,7 +66,7 @@ def slab_share(
     thickness: float,  # t, mm
     outline: np.ndarray | float = 1.0,  # how far the edge lies, in radii
 ) -> np.ndarray:  # in [0, 1], shape of `across`
-    "What share of each column of a slice an ellipsoid fills (Eq. 1)."
+    "The share of each column of a slice that an ellipsoid fills (Eq. 1)."
     inside = 1 - ((across / axes[0]) ** 2 + (along / axes[1]) ** 2) / np.square(outline)
     height = axes[2] * np.sqrt(np.clip(inside, 0, None))
     reach = np.minimum(depth + height, thickness / 2) - np.maximum(depth - height, -thickness / 2)
@@ -79,7 +79,7 @@ def patch_grid(
     center: Sequence = (0.0, 0.0),  # of the body, mm
     angle: float = 0.0,  # by which it is turned
 ) -> tuple[np.ndarray, np.ndarray]:  # (size, size) each: u and v, mm
-    "Where the samples of a patch lie, seen from a body."
+    "The positions of the samples of a patch in the axes of a body."
     middles = (np.arange(size) + 0.5) * field / size - field / 2
     right, down = np.meshgrid(middles - center[0], middles - center[1])
     return np.cos(angle) * right + np.sin(angle) * down, np.cos(angle) * down - np.sin(angle) * right
@@ -90,14 +90,14 @@ def filtered(
     pixel: float,  # mm between samples
     gain,  # frequency in 1/mm -> factor
 ) -> np.ndarray:  # (n, n)
-    "A filter in the Fourier domain; the patch is continued periodically."
+    "The values after a filter in the Fourier domain; the patch is continued periodically."
     count = len(values)
     frequency = np.hypot(np.fft.fftfreq(count, pixel)[:, None], np.fft.rfftfreq(count, pixel))
     return np.fft.irfft2(np.fft.rfft2(values) * gain(frequency), values.shape)
 
 
 def blur_gain(frequency: np.ndarray, length: float) -> np.ndarray:
-    "What a Gaussian of that standard deviation (mm) leaves of each frequency."
+    "The factor by which a Gaussian of that standard deviation (mm) multiplies each frequency."
     return np.exp(-2 * (np.pi * frequency * length) ** 2)
 
 
@@ -179,7 +179,7 @@ def lesion_inside(
     unevenness: np.ndarray,  # texture, deviation one
     rng: np.random.Generator,  # source
 ) -> np.ndarray:  # HU, shape of `share`
-    "What the lesion is made of at each place: core, rim, nodules."
+    "The HU of the lesion at each position: core, rim, nodules."
     across, along, axes, depth, outline = body
 
     def part(piece):
@@ -220,7 +220,7 @@ def draw_phantom(
     size: int = 32,  # pixels along an edge
     oversample: int = 4,  # drawn this many times finer, then averaged
     noisy: bool = True,  # with the scanner's noise
-) -> tuple[np.ndarray, dict]:  # (size, size) in HU, and what was drawn
+) -> tuple[np.ndarray, dict]:  # (size, size) in HU, and the facts of the lesion
     "A patch around one lesion."
     radius = float(np.clip(lesion.radius[0] * np.exp(lesion.radius[1] * rng.standard_normal()), 2.0, 16.0))
     field, count, stretch = max(20.0, 3.6 * radius), size * oversample, np.exp(rng.uniform(-0.18, 0.18))
@@ -275,12 +275,12 @@ def lesion_patches(
     for label, lesion in enumerate(LESIONS):
         for number in range(LESION_COUNTS[part][label]):
             rng = np.random.default_rng([5, draw, part_number, 1 + label, number])
-            who = int(rng.integers(len(patients)))
-            hounsfield, drawn = draw_phantom(lesion, patients[who], rng)
+            owner = int(rng.integers(len(patients)))
+            hounsfield, drawn = draw_phantom(lesion, patients[owner], rng)
             images.append(show_window(hounsfield))
             labels.append(label)
             ids.append(f"{lesion.name}/{part}-{draw}-{number:03d}.png")
-            groups.append(f"{part}-{draw}-patient-{who:03d}")
+            groups.append(f"{part}-{draw}-patient-{owner:03d}")
             info.append(
                 {**drawn, "background": "liver", "caption": f"a photo of a {lesion.name} on a CT scan"}
             )

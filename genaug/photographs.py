@@ -65,7 +65,7 @@ RESERVED = (
 def read_photograph(
     photo: Photograph,  # a row of the table above
 ) -> np.ndarray:  # (H, W, 3) uint8, cut to its region, tinted if it is grey
-    "One bundled photograph; raises `GenaugError` when the installed library does not carry the file."
+    "One bundled photograph; raises `GenaugError` when the installed library does not have the file."
     for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
         path = Path(importlib.util.find_spec(package).origin).parent / folder / photo.file
         if path.is_file():
@@ -122,14 +122,14 @@ def photographs(
 def caption_words(
     reserved: bool = False,  # the reserved photographs' words instead
 ) -> dict[str, str]:  # background word -> the words that name it in a caption
-    "What the backgrounds are called: 'space suit' -> 'on a space suit'."
+    "The words for each background in a caption: 'space suit' -> 'on a space suit'."
     return {photo.word: photo.suffix for photo in (RESERVED if reserved else PHOTOGRAPHS)}
 
 # %% ../nbs/data/11_photographs.ipynb #c018
 def random_crop(
     pixels: np.ndarray,  # (H, W, 3) uint8
     scale: tuple,  # smallest and largest side of the square
-    rng: np.random.Generator,  # source of the side and the place
+    rng: np.random.Generator,  # source of the side and the position
     size: int = 32,  # side of the result
 ) -> np.ndarray:  # (size, size, 3) float32 in [0, 1]
     "A random square of a photograph, resized with a bilinear filter that covers every pixel."

@@ -148,8 +148,7 @@ class Framing:
         object.__setattr__(self, "matte", f"#{red:02x}{green:02x}{blue:02x}")
 
     def mark(self) -> tuple[str, ...]:
-        """What identities of a set get besides: nothing for the framing that sets had before there was a
-        choice."""
+        "What a framing adds to the identity of a set; nothing for the default, which older sets had."
         return () if self == Framing() else ("framing", self.fit, self.matte)
 
     def colour(self) -> torch.Tensor:

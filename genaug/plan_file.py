@@ -70,6 +70,20 @@ class Plan:
     def unit(self, row: PlanRow) -> tuple[str, str]:  # what is wanted once: a group of candidates, or a row
         return ("row", row.id) if row.group is None else ("group", row.group)
 
+    def check_types(self) -> None:
+        "Raise `ValueError` or `KeyError` for a header or a row that `make_plan` cannot have written."
+        header, names = self.header, self.header["class_names"]
+        sound = (
+            all(isinstance(header[key], form) for key, form in HEADER_TYPES)
+            and header["task"] in ("single", "multi")
+            and isinstance(names, list)
+            and _are_distinct(names)
+            and _are_distinct([row.id for row in self.rows])
+            and all(_is_sound(row, len(names)) for row in self.rows)
+        )
+        if not sound:
+            raise ValueError("not a plan that was written by genaug")
+
     def wanted(self) -> Counter:
         "Wanted images by class: the units of round 0 without the ingredients."
         units = {
@@ -226,29 +240,11 @@ HEADER_TYPES = (  # of a header that `make_plan` wrote
 )
 
 
-def _check_types(
-    plan: Plan,  # as read from a file
-) -> None:
-    "Raise `ValueError` or `KeyError` for a header or a row that `make_plan` cannot have written."
-    header = plan.header
-    names = header["class_names"]
-    sound = (
-        all(isinstance(header[key], form) for key, form in HEADER_TYPES)
-        and header["task"] in ("single", "multi")
-        and isinstance(names, list)
-        and _are_distinct(names)
-        and _are_distinct([row.id for row in plan.rows])
-        and all(_is_sound(row, len(names)) for row in plan.rows)
-    )
-    if not sound:
-        raise ValueError("not a plan that was written by genaug")
-
-
 def _is_sound(
     row: PlanRow,  # as read from a file
     classes: int,  # of the set
 ) -> bool:
-    "Does a row hold values of the right kind?"
+    "True if a row holds values of the right kind."
     parts = (*row.inputs, *row.prompts)
     return (
         len(row.label) == classes
@@ -269,7 +265,7 @@ def _are_distinct(
 def _is_text(
     value: object,  # as read from a file
 ) -> bool:
-    "Is it a text without half characters (lone surrogates), which no file can hold?"
+    "True for a text without half characters (lone surrogates), which no file can hold."
     return isinstance(value, str) and (
         value.isprintable() or not any(0xD800 <= ord(letter) < 0xE000 for letter in value)
     )
@@ -287,7 +283,7 @@ def read_plan(
         plan = Plan(header, tuple(PlanRow.from_json(row) for row in rows))
         if header["genaug_plan"] != 1 or header["rows"] != len(rows):
             raise ValueError
-        _check_types(plan)
+        plan.check_types()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise GenaugError(
             f"'{path}' is damaged or from another version of genaug: choose another folder and paint again."

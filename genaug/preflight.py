@@ -61,7 +61,7 @@ def unit_seconds(
 def estimate(
     run: Run,  # the first split is looked at; the others are taken to be like it
 ) -> Cost:
-    "The cost of the units that are not stored yet; arms that share a concept or a set have it once."
+    "The cost of the units that are not stored yet; a concept or a set that arms share is counted once."
     split, learned, sets, times, runs = run.first, {}, {}, {}, 0
     for arm in run.arms.values():
         left = [seed for seed in run.question.repeats if not run.path(arm, split, seed).is_file()]
@@ -217,17 +217,17 @@ def _few_of_each(
     each: int = 2,  # per class
 ) -> LabeledImages:
     "The first images of every class."
-    places = {
+    indices = {
         int(position) for column in images.labels.T for position in np.flatnonzero(column >= 0.5)[:each]
     }
-    return images[sorted(places or {0})]
+    return images[sorted(indices or {0})]
 
 
-def _check_feeding(
+def _check_schedule(
     run: Run,  # where, with what
     arm: Arm,  # to try
 ) -> None:
-    "Feed an arm's parts with stand-ins for its images; raises `GenaugError` when it could not train."
+    "Schedule a training with stand-ins for an arm's images; raises `GenaugError` when it could not train."
     train, preset = _few_of_each(run.first.train), run.preset
     made = (
         None
@@ -273,11 +273,11 @@ def _why_not_painted(
 def _arm_findings(
     run: Run,  # what is asked
 ) -> list[Finding]:
-    """Build, feed and plan every arm; raises `GenaugError` for settings that cannot be followed, and when no
-    arm could give a result."""
+    """Build, schedule and plan every arm; raises `GenaugError` for settings that cannot be followed, and when
+    no arm could give a result."""
     findings, paths = [], {}
     for name, arm in run.arms.items():
-        _check_feeding(run, arm)
+        _check_schedule(run, arm)
         why = _why_not_painted(run, arm)
         if why:
             findings.append(
@@ -307,7 +307,7 @@ def _arm_findings(
 def network_findings(
     run: Run,  # what is asked, of which data
 ) -> list[Finding]:
-    """Which network learns, at which weights; raises `GenaugError` for one that cannot be had, a toy on
+    """A finding about the network that learns; raises `GenaugError` for one that cannot be had, a toy on
     photographs, and random weights nobody asked for."""
     kind, preset, asked = kind_of_data(run.sets), run.preset, run.question
     check_preset(preset, asked.classifier_weights, len(run.first.train.class_names))
@@ -319,12 +319,12 @@ def network_findings(
         if preset.frozen
         else "--classifier probe is the first look"
     )
-    said = (
+    sentence = (
         f"The pictures are {KINDS[kind]}, and the classifier is {training_words(preset)}; {other}, "
         "probe:NAME.TAG or "
         "fine-tune:NAME.TAG takes another network of timm."
     )
-    return [Finding("networks", "note", "classifier", said)]
+    return [Finding("networks", "note", "classifier", sentence)]
 
 
 def check_painter(

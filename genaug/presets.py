@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['changed_preset', 'written_changes', 'DataSet', 'Network', 'Measure', 'PaperCell', 'presets_folder', 'read_file',
-           'made', 'make_cell', 'chosen_cells', 'read_cells', 'marks_of', 'locate', 'find_data', 'Given', 'needs',
-           'missing', 'missing_sentence', 'refuse_missing', 'check_file', 'check_data', 'check_networks']
+           'from_record', 'make_cell', 'chosen_cells', 'read_cells', 'marks_of', 'locate', 'find_data', 'Given',
+           'needs', 'missing', 'missing_sentence', 'refuse_missing', 'check_file', 'check_data', 'check_networks']
 
 # %% ../nbs/comparing/00_presets.ipynb #c003
 import dataclasses
@@ -32,8 +32,7 @@ def changed_preset(
     preset: TrainingPreset,  # of a classifier
     changes: str,  # such as "learning_rate=0.1;epochs=120"
 ) -> TrainingPreset:
-    """The preset with the fields of the text; raises `GenaugError` for a field that it does not have, or a
-    value that is none."""
+    "The preset with the settings of the text; raises `GenaugError` for a setting or a value that cannot be."
     values, known = {}, [item.name for item in dataclasses.fields(preset)]
     known = [name for name in known if name not in ("name", "network", "weights", "view", "source")]
     for part in filter(None, changes.split(";")):
@@ -105,7 +104,7 @@ class Measure:
 # %% ../nbs/comparing/00_presets.ipynb #c009
 @dataclass(frozen=True)
 class PaperCell:
-    "One comparison of a printed table: all that decides its numbers but the files that a user names."
+    "One comparison of a printed table: all that decides its numbers, except the files that a user names."
 
     cell: str  # its name, such as "cub 5-shot resnet50"
     table: str  # of the notebook
@@ -154,14 +153,14 @@ class PaperCell:
 def presets_folder() -> Path:
     "Where the files lie: in the installed package or in a checkout."
     package = Path(str(files("genaug"))).resolve()
-    places = [package / "assets" / "tables" / "presets", package.parent / "nbs" / "tables" / "presets"]
-    return next((folder for folder in places if folder.is_dir()), places[0])
+    candidates = [package / "assets" / "tables" / "presets", package.parent / "nbs" / "tables" / "presets"]
+    return next((folder for folder in candidates if folder.is_dir()), candidates[0])
 
 
 def read_file(
     path: Path,  # of the presets
 ) -> dict:
-    "A file of presets; raises `GenaugError` when it is not there or no JSON."
+    "The content of a file of presets; raises `GenaugError` when it is not there or no JSON."
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -170,7 +169,7 @@ def read_file(
         ) from None
 
 
-def made(
+def from_record(
     kind: type,  # a dataclass of this page
     record: Mapping,  # its fields, from a file
 ):
@@ -195,14 +194,16 @@ def make_cell(
     data, record = record["data"], dict(record)
     networks = record.pop("networks", None) or [record["network"]]
     record.pop("network", None)
-    return made(
+    return from_record(
         PaperCell,
         record
         | {
             "table": table,
-            "data": made(DataSet, {"name": data, **shared["data"][data]}),
-            "networks": [made(Network, {"name": name, **shared["networks"][name]}) for name in networks],
-            "measures": [made(Measure, measure) for measure in record.get("measures", ())],
+            "data": from_record(DataSet, {"name": data, **shared["data"][data]}),
+            "networks": [
+                from_record(Network, {"name": name, **shared["networks"][name]}) for name in networks
+            ],
+            "measures": [from_record(Measure, measure) for measure in record.get("measures", ())],
         },
     )
 
@@ -232,11 +233,11 @@ def read_cells(
     "The cells of a table at the scale `paper`; raises `GenaugError` where it has none, or none of that name."
     folder = presets_folder()
     shared = read_file(folder / "_shared.json")
-    if not (folder / f"{table}.json").exists():
+    record = read_file(folder / f"{table}.json") if (folder / f"{table}.json").exists() else {}
+    if "cells" not in record:
         raise GenaugError(
             f"The table '{printable(table)[:80]}' repeats no paper: use --scale seconds or hour."
         )
-    record = read_file(folder / f"{table}.json")
     cells = [make_cell(table, record["shared"] | entry, shared) for entry in record["cells"]]
     return chosen_cells(cells, wanted)
 
@@ -244,7 +245,7 @@ def read_cells(
 def marks_of(
     word: str,  # a format of the readers; "": a plain folder
 ) -> list[tuple]:  # one entry for each distribution that it reads
-    "What the homes of a format hold; empty where nothing but the folder is known."
+    "The files by which each distribution of a format is known; empty for a format that any folder may have."
     if word == "cub-waterbirds":  # two distributions side by side
         return [DISTRIBUTIONS[name].marks for name in ("cub", "waterbirds")]
     marks = DISTRIBUTIONS[word].marks if word in DISTRIBUTIONS else ((),)
@@ -255,7 +256,7 @@ def locate(
     folder: Path,  # that may hold the data set
     data_set: DataSet,  # that is looked for
 ) -> str:  # SOURCE; "" when it is not there
-    """Where a data set lies below a folder: under its own name or its format's, or by what its distribution
+    """Find a data set below a folder, by its own name, the name of its format, or what its distribution
     holds."""
     for name in filter(None, (data_set.name, data_set.format)):
         if (folder / name).is_dir():
@@ -271,8 +272,8 @@ def find_data(
     entries: Sequence[str],  # as typed: NAME=SOURCE, or a folder that holds the data sets
     cells: Iterable[PaperCell],  # that need them
 ) -> dict[str, str]:  # name -> SOURCE
-    """The data sets that a user named; raises `GenaugError` for a name that no cell needs and a folder that
-    is none."""
+    """The data sets that a user named; raises `GenaugError` for a name that no cell needs and a path that
+    is no folder."""
     needed, named = {cell.data.name: cell.data for cell in cells}, {}
     for entry in entries:
         name, equals, source = entry.partition("=")
@@ -328,7 +329,7 @@ def missing(
     cells: Sequence[PaperCell],  # that shall be run
     given: Given,  # what the user named
 ) -> dict[str, list[str]]:  # option, in words -> the cells that need it
-    "What was not named."
+    "What the cells need and the user has not named."
     lacking = {}
     for cell in cells:
         for (kind, name), option in needs(cell).items():
@@ -381,18 +382,18 @@ def refuse_missing(
 # %% ../nbs/comparing/00_presets.ipynb #c019
 def check_file(
     kind: str,  # of the weights, for the sentence
-    place: str,  # as the user wrote it
+    text: str,  # path, as the user wrote it
 ) -> None:
     "Raise `GenaugError` for weights of a measure that are not there."
-    path = Path(place).expanduser()
+    path = Path(text).expanduser()
     if not path.exists():
         raise GenaugError(
-            f"The weights --metric-weights {kind}={printable(place)[:200]} are not there: give the path of "
+            f"The weights --metric-weights {kind}={printable(text)[:200]} are not there: give the path of "
             "the file (for clip, of the model's folder)."
         )
     if kind == "clip" and not (path / "config.json").is_file():
         raise GenaugError(
-            f"'{printable(place)[:200]}' is no CLIP model: give the folder that holds its config.json."
+            f"'{printable(text)[:200]}' is no CLIP model: give the folder that holds its config.json."
         )
 
 

@@ -129,7 +129,7 @@ LONG_TAILED = MappingProxyType(
 # %% ../nbs/data/21_readers.ipynb #c056b
 GROUP_DRO = "https://github.com/kohpangwei/group_DRO"
 SAGAWA = "Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR, 2020"
-GROUPS = tuple(f"{bird} on {place}" for bird in WATERBIRDS["y"] for place in WATERBIRDS["place"])
+GROUPS = tuple(f"{bird} on {background}" for bird in WATERBIRDS["y"] for background in WATERBIRDS["place"])
 GROUP_COUNTS = MappingProxyType({"train": (3498, 184, 56, 1057), "test": (2255, 2255, 642, 642)})
 SHIFTED_AND_TILES = MappingProxyType(
     {
@@ -185,7 +185,7 @@ def formats() -> Mapping[str, Format]:
         {
             **table_formats(),
             "lesions": Format(open_lesions, check_lesions, "pad"),
-            **{name: distribution_format(published) for name, published in DISTRIBUTIONS.items()},
+            **{name: distribution_format(distribution) for name, distribution in DISTRIBUTIONS.items()},
         }
     )
 
@@ -198,7 +198,7 @@ def open_sets(
     fit: str | None = None,  # how pictures of a folder become squares; None: by what they are
     matte: str = "white",  # colour behind transparency and of borders
 ) -> dict[str, LabeledImages]:  # by part: "train", "test", ... or "all"
-    "Open what SOURCE names; raises `GenaugError` for what is none or broken."
+    "Open what SOURCE names; raises `GenaugError` when it names nothing or what is broken."
     known_word(condition, CONDITIONS, "condition")
     inner = "natural" if condition == "validation" else condition
     if inner != "natural" and source not in names():

@@ -274,6 +274,22 @@ class Recipe(Choices):
             )
         return finished
 
+    @torch.no_grad()
+    def paint_under(
+        self,
+        concept: Learned | None,  # attached while the rows are painted
+        rows: list[PlanRow],
+        real: LabeledImages,  # the photographs
+    ) -> list[np.ndarray]:
+        "The images of rows that one concept paints: start, prompts by stage, one denoising loop, decode."
+        latents, first = self.start.latents(rows, real, replace(self.context, concept=concept))
+        concept, rows = with_jitter(concept, rows)
+        with self.backbone.using(concept, rows):
+            stages, switches = prompt_stages(self.backbone, rows, self.num_inference_steps)
+            settings = SamplingSettings(self.num_inference_steps, self.guidance_scale, self.guidance_until)
+            latents = denoise(self.backbone, latents, stages, switches, settings=settings, start_step=first)
+            return to_uint8(self.backbone.decode(latents))
+
     def select(self, rows, images, real) -> list[Decision]:
         return self.filter.suited(real).select(rows, images, real, self.context)
 
@@ -312,15 +328,15 @@ def plan_row(
     peers: Mapping[str, list[str]],  # of `_peers`
     name: str,  # of the wanted image in this round
     base: str,  # hash of seed and settings
-    alternative: int = 0,  # place in the group
+    alternative: int = 0,  # position in the group
 ) -> PlanRow:
-    "Everything random about one image, drawn from a generator that its own name seeds."
+    "The plan row of one image; all that is random is drawn from a generator that its own name seeds."
     rng, names = np.random.default_rng(seed_from(name, "decisions")), list(real.class_names)
     anchor, target = recipe.target.choose_target(rng, slot, real, base)
     source = real.labels[real.index([anchor])[0]]
     inputs, settings = recipe.start.plan_start(rng, anchor, peers[anchor], alternative)
     own = real.task == "multi" or target == int(source.argmax())
-    aim = source if own else np.eye(len(names), dtype=np.float32)[target]
+    target_row = source if own else np.eye(len(names), dtype=np.float32)[target]
     shown = [names[index] for index in np.flatnonzero(source)] if real.task == "multi" else [names[target]]
     prompts = recipe.prompting.write_prompt(rng, shown, recipe.context)
     settings = {**settings, "anchor": anchor, "copy": slot.copy}
@@ -331,7 +347,7 @@ def plan_row(
     if recipe.jitter:
         settings["jitter"] = float(recipe.jitter[rng.integers(len(recipe.jitter))])
     settings |= recipe.finish.plan_finish(rng, anchor)
-    label = recipe.label.label_row(source, aim, settings)
+    label = recipe.label.label_row(source, target_row, settings)
     grouped = recipe.start.alternatives > 1
     return PlanRow(
         content_hash(name, alternative)[:16] if grouped else name,
@@ -367,16 +383,16 @@ def prompt_stages(
 def by_adapters(
     learned: Concept | AdapterSet | None,  # what the naming learned
     rows: Sequence[PlanRow],  # of one batch
-) -> list[tuple[Concept | None, list[int]]]:  # concepts and the places of their rows
+) -> list[tuple[Concept | None, list[int]]]:  # concepts and the positions of their rows
     "The rows of a batch, grouped by the concept that they are painted with."
     if not isinstance(learned, AdapterSet):
         return [(learned, list(range(len(rows))))]
-    places = {}
+    groups = {}
     for position, row in enumerate(rows):
-        places.setdefault(
+        groups.setdefault(
             tuple((name, float(weight)) for name, weight in row.settings["adapters"]), []
         ).append(position)
-    return [(learned.get(adapters), positions) for adapters, positions in places.items()]
+    return [(learned.get(adapters), positions) for adapters, positions in groups.items()]
 
 
 def with_jitter(
@@ -409,28 +425,12 @@ def paint_with_concepts(
     rows: Sequence[PlanRow],  # of its plan
     real: LabeledImages,  # the photographs
 ) -> list[np.ndarray]:  # uint8 (H, W, C), before the last step
-    "Starting latents, prompts by stage, one denoising loop, decode; adapter by adapter."
+    "The images of some rows, painted concept by concept."
     images = {}
-    for concept, places in by_adapters(recipe.concept, rows):
-        images.update(zip(places, _painted(recipe, [rows[position] for position in places], real, concept)))
+    for concept, positions in by_adapters(recipe.concept, rows):
+        chosen = [rows[position] for position in positions]
+        images.update(zip(positions, recipe.paint_under(concept, chosen, real)))
     return [images[position] for position in range(len(rows))]
-
-
-@torch.no_grad()
-def _painted(
-    recipe: Recipe,  # fitted
-    rows: list[PlanRow],  # all under one concept
-    real: LabeledImages,  # the photographs
-    concept: Learned | None,  # attached while they are painted
-) -> list[np.ndarray]:
-    "The images of some rows."
-    latents, first = recipe.start.latents(rows, real, replace(recipe.context, concept=concept))
-    concept, rows = with_jitter(concept, rows)
-    with recipe.backbone.using(concept, rows):
-        stages, switches = prompt_stages(recipe.backbone, rows, recipe.num_inference_steps)
-        settings = SamplingSettings(recipe.num_inference_steps, recipe.guidance_scale, recipe.guidance_until)
-        latents = denoise(recipe.backbone, latents, stages, switches, settings=settings, start_step=first)
-        return to_uint8(recipe.backbone.decode(latents))
 
 # %% ../nbs/methods/01_recipe.ipynb #c045
 def plan_slot(

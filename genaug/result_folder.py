@@ -40,7 +40,7 @@ class Canvas:
     like: tuple[Path, ...] = ()  # folders whose files may be taken over, such as a set with fewer copies
 
     @cached_property
-    def places(self) -> dict[str, Path]:
+    def paths(self) -> dict[str, Path]:
         "By row id, the file in the finished set."
         names, task = self.plan.header["class_names"], self.plan.header["task"]
 
@@ -53,7 +53,7 @@ class Canvas:
         }
 
     def path(self, row: PlanRow) -> Path:
-        return self.places[row.id]
+        return self.paths[row.id]
 
     def rejected(self, row: PlanRow) -> Path:
         return self.folder / ".genaug" / "rejected" / self.path(row).name
@@ -68,8 +68,8 @@ class Canvas:
 def is_whole(
     path: Path,  # of a PNG
 ) -> bool:
-    """Is the file a PNG from its first to its last byte? Every piece carries a checksum, so that a bit that
-    flipped on the disk shows without unpacking the picture."""
+    """True if the file is a PNG from its first to its last byte. Every piece carries a checksum, so that a
+    bit that flipped on the disk shows without unpacking the picture."""
     try:
         data = memoryview(path.read_bytes())
     except OSError:
@@ -130,7 +130,7 @@ def check_writable(
 def contents(
     folder: Path,  # OUT
 ) -> list[str]:  # names
-    "What somebody put there: neither our own folder nor what a first write that was killed left behind."
+    "The names of what others put there, without our own folder and without what a killed first write left."
     return [
         item.name
         for item in folder.iterdir()
@@ -157,8 +157,8 @@ def check_output(
     sources: Sequence[Path] = (),  # folders or files that are read
     marks: Sequence[str] = (),  # files by which a folder that this command began is known
 ) -> None:
-    """Every refusal about the result folder that is possible before any work; raises `GenaugError`, and
-    leaves nothing behind."""
+    """Check the result folder before any work; raises `GenaugError` for what is wrong with it, and leaves
+    nothing behind."""
     text = str(folder)
     if not text.strip() or "\0" in text:
         raise GenaugError(

@@ -107,12 +107,12 @@ def is_embedded(
     images: LabeledImages,  # part of a set
 ) -> bool:
     "Are these pictures of an embedded set, or so small that only a program draws them (rules 2 and 3)?"
-    places = _looked_at(images)
-    if not places or not isinstance(images.pixels, (list, tuple, np.ndarray)):
+    positions = _looked_at(images)
+    if not positions or not isinstance(images.pixels, (list, tuple, np.ndarray)):
         return False
     if not all(isinstance(pixels, np.ndarray) for pixels in images.pixels):
         return False
-    shapes = {images.image(position).shape for position in places}
+    shapes = {images.image(position).shape for position in positions}
     if all(max(shape[:2]) <= DRAWN_EDGE for shape in shapes):
         return True
     return any(

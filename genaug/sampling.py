@@ -135,8 +135,8 @@ class SamplingSettings:
 def denoise(
     backbone,  # any Backbone
     latents: torch.Tensor,  # (B, C, h, w), each row at the level of its start step
-    stages: list,  # prompt embeddings in the order they rule, each (B, L, D)
-    switch_steps=None,  # (B, len(stages) - 1) int64: the step from which the next stage rules
+    stages: list,  # prompt embeddings in the order in which they apply, each (B, L, D)
+    switch_steps=None,  # (B, len(stages) - 1) int64: the step from which the next stage applies
     *,
     settings: SamplingSettings = SamplingSettings(),  # steps and guidance
     unconditional: torch.Tensor | None = None,  # (B, L, D); default: the empty prompt

@@ -115,7 +115,7 @@ def picture(
 def row_words(
     info: Mapping,  # metadata of a synthetic image
 ) -> str:
-    "Prompts in the order of their rule and the numbers of a row, as text."
+    "Prompts in the order of their use, and the numbers of a row, as text."
     prompts = "; then ".join(
         f"“{text}” for {part:.0%}" if part < 1 else f"“{text}”" for text, part in info.get("prompts", [])
     )
@@ -175,8 +175,8 @@ def nearest_images(
 ) -> dict[str, tuple[str, float]]:  # id -> (id of the nearest training image, distance in [0, 1])
     "The nearest training image of each image, by root mean square pixel difference."
     network = pixel_features(size)
-    made, looked = network.features(images), network.features(training)
-    distances, positions = nearest_neighbours(made, looked)
+    made, known = network.features(images), network.features(training)
+    distances, positions = nearest_neighbours(made, known)
     return {
         name: (training.ids[position], float(distance))
         for name, position, distance in zip(images.ids, positions, distances / made.shape[1] ** 0.5)
@@ -260,7 +260,7 @@ def leak_lines(
     real: LabeledImages | None = None,  # the training images, where they are at hand
     exam: LabeledImages | None = None,  # the test images, where they are at hand
 ) -> list[str]:
-    "What the table of sources and the pixels that are there say about leakage, as sentences."
+    "What sources and pixels say about leakage, as sentences; of pixels as far as they are at hand."
     inside, outside = set(training), set(test)
     used = [sources_of(info) for info in synthetic.info or ()]
     lines = source_lines(used, inside, inside | set(synthetic.ids))
@@ -421,7 +421,7 @@ def image_sections(
 def stored_note(
     path: Path,  # of a JSON file that a command left
 ) -> dict:  # empty where it is missing or damaged
-    "What a command noted about its run."
+    "The note that a command wrote about its run."
     try:
         note = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -432,7 +432,7 @@ def stored_note(
 def written_findings(
     synthetic: LabeledImages,  # a finished set
 ) -> list[Finding]:
-    "Which reader numbers its classes differently."
+    "Findings about readers that number the classes differently."
     counts = (
         np.bincount(synthetic.targets, minlength=len(synthetic.class_names))
         if synthetic.task == "single"

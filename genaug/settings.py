@@ -22,7 +22,7 @@ from .messages import GenaugError, printable
 # %% ../nbs/ground/07_settings.ipynb #c048b
 @dataclass(frozen=True)
 class Bound:
-    "What a setting may be: an interval of numbers, or one of some words. For a tuple, each of its entries."
+    "What a setting may be: a number in an interval, or one of some words. For a tuple, each of its entries."
 
     low: float = -math.inf  # smallest number
     high: float = math.inf  # largest number
@@ -31,7 +31,7 @@ class Bound:
     words: tuple[str, ...] = ()  # the only words allowed
 
     def allows(self, value: object) -> bool:
-        "Is this number inside, or this word among the words?"
+        "Whether a number lies inside, or a word is among the words."
         if isinstance(value, str):
             return not self.words or value in self.words
         high_enough = value > self.low if self.above else value >= self.low
@@ -49,7 +49,7 @@ class Bound:
 def declared(
     kind: type,  # a dataclass
 ) -> dict[str, tuple[object, Bound | None]]:  # field -> its type, and its bound where one is declared
-    "What the fields of a class may be."
+    "The type and the bound of each field of a class."
     kinds = {}
     # annotations are texts where a module says `from __future__ import annotations`
     as_text = any(isinstance(field.type, str) for field in dataclasses.fields(kind))
@@ -67,7 +67,7 @@ WHOLE = Bound(0, 1e9)
 def undecorated(
     kind: type,  # a class of parts or methods
 ) -> bool:
-    "Was `@dataclass` forgotten above a class that has settings of its own? They would count nowhere."
+    "Whether `@dataclass` was forgotten above a class with settings of its own, which would be ignored."
     own = [
         name for name, hint in vars(kind).get("__annotations__", {}).items() if "ClassVar" not in str(hint)
     ]
@@ -187,8 +187,8 @@ def as_typed(
     annotation: object,  # type of the field
     current: object,  # what the field has now
 ) -> object:
-    """A value in the form its field wants, where only the form differs: 25.0 for a whole number, one entry
-    for a list, 1 for 1.0."""
+    """A value in the type of its field, where only the form differs: 25.0 for a whole number, one entry for a
+    list, 1 for 1.0."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
@@ -208,7 +208,7 @@ def as_typed(
     return float(value) if isinstance(current, float) and type(value) is int else value
 
 # %% ../nbs/ground/07_settings.ipynb #c048h
-FIXED = ("name", "backbone", "class_prompt", "identity")  # fields that no arm's text sets
+FIXED = ("name", "backbone", "class_prompt", "identity")  # fields that the text of an arm cannot set
 
 
 def _named(
@@ -223,7 +223,7 @@ def _changed_field(
     name: str,  # of a field that is set
     value: object,  # as given
 ) -> object:
-    "The new value of a field; raises `GenaugError` for a part that is given as anything but a part."
+    "The new value of a field; raises `GenaugError` when a part is given as a number or a word."
     current = getattr(instance, name)
     if dataclasses.is_dataclass(current) and not dataclasses.is_dataclass(value):
         inner = [item.name for item in dataclasses.fields(current) if item.init]
@@ -243,8 +243,8 @@ def with_settings(
     settings: Iterable[tuple[str, object]],  # field name, alias or path with dots into parts, and new value
     fixed: Sequence[str] = FIXED,  # fields that cannot be set
 ) -> object:
-    """A copy with some fields changed, all at once. Raises `GenaugError` listing the fields when there is no
-    such one, and for a value that a field cannot have."""
+    """A copy with some fields changed, all at once. Raises `GenaugError` for an unknown field, listing those
+    there are, and for a value that a field cannot have."""
     fields = [item.name for item in dataclasses.fields(instance) if item.init and item.name not in fixed]
     identity, parts, changes = instance_identity(instance), {}, {}
     for given, value in settings:
@@ -273,7 +273,7 @@ def with_settings(
 # %% ../nbs/ground/07_settings.ipynb #c050
 @typing.runtime_checkable
 class HasFingerprint(typing.Protocol):
-    "Anything that names its content by a hash."
+    "Anything that has a hash of its content."
 
     def fingerprint(self) -> str: ...
 
@@ -281,7 +281,7 @@ class HasFingerprint(typing.Protocol):
 def settings_of(
     instance: object,  # a dataclass instance
 ) -> dict:  # by stored name
-    "Its fields as hashable settings: objects with a fingerprint replaced by it."
+    "The fields as hashable settings, in which a fingerprint stands for an object that has one."
     return {
         name: value.fingerprint() if isinstance(value, HasFingerprint) else value
         for name, value in stored_fields(instance).items()

@@ -89,7 +89,7 @@ def html_strip(
 
 # %% ../nbs/data/15_show.ipynb #c015
 class Drawing(Figure):
-    "A matplotlib figure that belongs to nobody else and that a notebook displays by itself."
+    "A matplotlib figure outside `pyplot` that a notebook displays as PNG."
 
     def __init__(self, *arguments, **settings):  # a plain signature: nbdev cannot document matplotlib's own
         super().__init__(*arguments, **settings)

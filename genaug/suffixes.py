@@ -106,7 +106,7 @@ def suffixes_from_captions(
 def draw_captions(
     captions: Sequence[str],  # of the training images
     most: int = 200,  # to keep
-    seed: int = 0,  # of the draw
+    seed: int = 0,  # of the random selection
 ) -> tuple[str, ...]:
     "At most so many captions, drawn without replacement; all of them, sorted, where there are fewer."
     ordered = sorted(" ".join(caption.split()) for caption in captions)
@@ -127,7 +127,7 @@ def instruction(
     metaclass: str = "",  # what all classes are
     most: int = 10,  # suffixes to ask for
 ) -> str:
-    "What the language model is asked."
+    "The prompt for the language model."
     word, prefix = metaclass or "subject", prefix_for(metaclass)
     return "\n".join(
         [
@@ -230,9 +230,9 @@ def parse_suffixes(
 
 def summarize(
     captions: Sequence[str],  # of the training images
-    model: LanguageModel,  # whatever completes a prompt
+    model: LanguageModel,  # that completes the prompt
     metaclass: str = "",  # what all classes are
-    seed: int = 0,  # of the draw of captions
+    seed: int = 0,  # of the selection of captions
     most_captions: int = 200,  # shown to the model
     most: int = 10,  # suffixes
 ) -> tuple[str, ...]:
@@ -348,8 +348,8 @@ def filter_suffixes(
     class_names: Sequence[str] = (),  # of the set
     captions: Sequence[str] | None = None,  # of the training images, where they are at hand
     metaclass: str = "",  # what all classes are
-) -> tuple[tuple[str, ...], dict[str, str]]:  # kept, and left out with the reason
-    "Leave out suffixes that name a class or describe a single object or image."
+) -> tuple[tuple[str, ...], dict[str, str]]:  # those that remain; those left out, with the reason
+    "The suffixes without those that name a class or describe a single object or image."
     known = tuple(frozenset(stems(caption)) for caption in captions or ())
     reasons = {
         suffix: reason_against(suffix, class_names, known, metaclass) for suffix in clean_suffixes(suffixes)
@@ -463,7 +463,7 @@ def make_suffixes(
     captioner: Captioner | None = None,  # None: the captions that the set brings
     model: LanguageModel | None = None,  # None: settings are counted
     metaclass: str = "",  # what all classes are
-    seed: int = 0,  # of the draw of captions
+    seed: int = 0,  # of the selection of captions
     cache: str | Path | None = None,  # file of captions
     progress: bool = False,  # show a bar
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:  # suffixes before the filter, captions

@@ -149,14 +149,14 @@ def summary_figure(
         figsize=(3.3 * len(panels) + 1.2, 0.28 * len(summary) + 0.8), dpi=80, layout="constrained"
     )
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    places = np.arange(len(summary))[::-1]
+    heights = np.arange(len(summary))[::-1]
     for axis, (name, low, high, text) in zip(axes, panels):
         values, reach = (
             100 * summary[name].to_numpy(float),
             100 * (summary[high] - summary[name]).to_numpy(float),
         )
         axis.errorbar(
-            values, places, xerr=np.nan_to_num(reach), fmt="o", markersize=4, capsize=2, linewidth=1
+            values, heights, xerr=np.nan_to_num(reach), fmt="o", markersize=4, capsize=2, linewidth=1
         )
         axis.axvline(
             0 if name != "mean" else values[list(summary.arm).index(control)] if control else np.nan,
@@ -167,6 +167,6 @@ def summary_figure(
         axis.tick_params(labelsize=8)
     axes[0].set_ylim(-0.6, len(summary) - 0.4)
     axes[0].set_yticks(
-        places, [name if len(name) <= 44 else name[:43] + "…" for name in summary.arm], parse_math=False
+        heights, [name if len(name) <= 44 else name[:43] + "…" for name in summary.arm], parse_math=False
     )
     return figure

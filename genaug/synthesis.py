@@ -53,8 +53,8 @@ def paint_shard(
 def _is_complete(
     canvas: Canvas,  # OUT
 ) -> bool:
-    """Is the set finished and undamaged? If not, the missing images are painted (again) and the metadata
-    written anew."""
+    """True if the set is finished and undamaged. If not, the missing images are painted (again) and the
+    metadata written anew."""
     if not (canvas.folder / "train" / "metadata.jsonl").is_file():
         return False
     try:
@@ -67,7 +67,7 @@ def plan_findings(
     augmenter: Augmenter,  # that made the plan
     plan: Plan,  # its rows have the prompts
 ) -> list[Finding]:
-    "Prompts that the model's text encoder does not read to their end."
+    "Findings about prompts that the model's text encoder does not read to their end."
     tokenizer = None if augmenter.backbone is None else augmenter.backbone.tokenizer
     return (
         []

@@ -185,7 +185,7 @@ def _read_set(
     images, named = LabeledImages.open(train), {train / record["file_name"] for record in records}
     known = (
         set(images.ids) <= plan.by_id.keys()
-        and named == {canvas.places[name] for name in images.ids}
+        and named == {canvas.paths[name] for name in images.ids}
         and list(images.class_names) == plan.header["class_names"]
     )
     if not known:
@@ -215,7 +215,7 @@ def _refuse_lost(
 def read_decisions(
     folder: str | Path,  # OUT, finished
 ) -> dict[str, Decision]:  # by row id; a row that was never painted is not in it
-    """What was decided of every painted row; raises `GenaugError` when the set is unfinished or the file
+    """The decision about every painted row; raises `GenaugError` when the set is unfinished or the file
     damaged."""
     path = Path(folder) / ".genaug" / "decisions.jsonl"
     if not path.is_file():

@@ -27,7 +27,7 @@ from torch import nn
 from .messages import GenaugError
 from .identity import content_hash
 from .files import parse_json, write_atomic
-from .digits import DIGIT_WORDS, composite, place
+from .digits import DIGIT_WORDS, composite, place_glyph
 from .photographs import PHOTOGRAPHS, caption_words, photographs, random_crop
 from .datasets import names
 from .sampling import SamplingSettings, denoise, row_noise
@@ -81,7 +81,7 @@ def make_caption(
     grey: bool,  # the whole image is grey
     rng: np.random.Generator,  # source of the wording
 ) -> str:
-    "A caption: one of four openings, the glyphs, the background."
+    "A caption: one of three openings, the glyphs, the background."
     listed = [glyph_name(character) for character in characters]
     words = listed[0] if len(listed) == 1 else ", a ".join(listed[:-1]) + " and a " + listed[-1]
     if len(listed) == 1 and characters.isdigit() and rng.random() < 0.3:
@@ -116,13 +116,13 @@ def _background(
 def _stamp(
     image: np.ndarray,  # (32, 32, 3) in [0, 1]
     character: str,  # one of the 36
-    cell: tuple,  # (x, y): middle of the place for this glyph
+    cell: tuple,  # (x, y): middle of the area for this glyph
     count: int,  # how many glyphs the image carries
     grey: bool,  # the whole image is grey
     clear: bool,  # large and of high contrast
     rng: np.random.Generator,  # source of everything random
 ) -> np.ndarray:  # (32, 32, 3) in [0, 1]
-    "The image with one more glyph on it, inside its place."
+    "The image with one more glyph on it, inside its area."
     options = glyph_masks()[character]
     glyph, stretch = options[rng.integers(len(options))], rng.uniform(0.8, 1.2)
     height = rng.uniform(
@@ -133,7 +133,7 @@ def _stamp(
         stretch, width = stretch * limit / width, limit
     room = (max(0.0, 15 - width / 2), max(0.0, 15.5 - height / 2)) if count == 1 else (1.5, 1.5)
     center = [middle + rng.uniform(-reach, reach) * 0.9 for middle, reach in zip(cell, room)]
-    mask = place(glyph, height, center, rng.normal(0, 7), rng.uniform(-0.2, 0.2), stretch)
+    mask = place_glyph(glyph, height, center, rng.normal(0, 7), rng.uniform(-0.2, 0.2), stretch)
     contrast = rng.uniform(*((0.45, 0.6) if clear else (0.3, 0.5)))
     opacity = rng.uniform(0.95 if clear else 0.85, 1.0)
     return composite(image, mask, rng, contrast, opacity, grey or rng.random() < 0.25)
@@ -674,7 +674,7 @@ def backbone_note(
     backbone: str | None,  # name of the backbone; None: none is used
     source: str,  # SOURCE
 ) -> str:  # "" when there is nothing to say
-    "What a user of the embedded backbone must know."
+    "The warning about the embedded backbone."
     if backbone != "tiny":
         return ""
     if source in names():

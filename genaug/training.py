@@ -116,7 +116,7 @@ def make_optimizer(
 def disk_reason(
     error: BaseException,  # what a write raised
 ) -> str | None:  # None: it was not the disk
-    "What is wrong with the disk and what to do, as part of a sentence."
+    "What is wrong with the disk and what to do, as part of a message."
     reasons = {
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "your quota is used up: free some space",
@@ -143,7 +143,7 @@ def disk_reason(
 def disk_errors_explained(
     folder: str | Path,  # where is written
 ) -> Iterator[None]:
-    "Turn a full or read-only disk into one sentence, whoever noticed it; what was finished before stays."
+    "Turn the error of a full or read-only disk into one `GenaugError`; what was finished before stays."
     try:
         yield
     except Exception as error:
@@ -208,7 +208,7 @@ def newest_checkpoint(
 def _file_hashes(
     folder: Path,  # of a checkpoint
 ) -> dict[str, str]:  # SHA-256 by file name
-    "What its two large files contain."
+    "The hashes of the two large files of a checkpoint."
     hashes = {}
     for name in ("state.safetensors", "optimizer.pt"):
         with open(folder / name, "rb") as handle:
@@ -240,7 +240,7 @@ def read_checkpoint(
     try:
         progress = parse_json((newest / "progress.json").read_text())
         tensors = load_file(newest / "state.safetensors")
-        changer = torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer_state = torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True)
         plain = {key: value for key, value in progress.items() if key != "check"}
         sound = progress.get("check", content_hash(plain)) == content_hash(plain) and progress.get(
             "files", _file_hashes(newest)
@@ -257,7 +257,7 @@ def read_checkpoint(
             f"The checkpoint '{newest}' is damaged ({type(error).__name__}): remove this folder and run "
             "the same command again; the learning then begins anew."
         ) from error
-    return progress, tensors, changer
+    return progress, tensors, optimizer_state
 
 
 def check_continuation(
@@ -303,7 +303,7 @@ def load_checkpoint(
     newest = newest_checkpoint(folder)
     if newest is None:
         return 0, []
-    progress, tensors, changer = read_checkpoint(newest)
+    progress, tensors, optimizer_state = read_checkpoint(newest)
     check_continuation(folder, progress, settings, steps)
     saved = {
         name.removeprefix("parameter."): value
@@ -317,7 +317,7 @@ def load_checkpoint(
         raise GenaugError(
             f"The checkpoint in '{folder}' holds other parameters; use another checkpoint folder."
         )
-    optimizer.load_state_dict(changer)
+    optimizer.load_state_dict(optimizer_state)
     with torch.no_grad():
         for value, stored in [
             *((value, saved[name]) for name, value in state.items()),
@@ -363,13 +363,20 @@ def one_update(
     return value
 
 # %% ../nbs/diffusion/06_training.ipynb #c021a
+def _all_finite(
+    value: torch.Tensor,  # of any size
+) -> bool:
+    "Are all its numbers finite? Asked without a second tensor of its size."
+    return not value.numel() or bool(torch.stack(torch.aminmax(value.detach())).isfinite().all())
+
+
 def check_finite(
     trained: Mapping,  # name -> Parameter
     step: int,  # the update before
 ) -> None:
     """Raise `GenaugError` when an update made values that are no numbers: the loss only shows it one update
     later."""
-    broken = next((name for name, value in trained.items() if not torch.isfinite(value).all()), None)
+    broken = next((name for name, value in trained.items() if not _all_finite(value)), None)
     if broken is not None:
         raise GenaugError(
             f"'{broken}' holds values that are not finite after step {step}; lower the learning rate, or "
@@ -410,7 +417,7 @@ def join_team() -> tuple[int, int]:  # (index, count) of this process
 
 
 def wait_for_team() -> None:
-    "Wait until every process of the torchrun has come here; nothing without one."
+    "Wait until every process of the torchrun has called this; does nothing without a torchrun."
     from torch import distributed
 
     if join_team()[1] > 1:
@@ -421,8 +428,8 @@ def wait_for_team() -> None:
 def alone_in(
     folder: str | Path | None,  # what is learned is kept in it; None: nothing is kept, and nobody waits
 ) -> Iterator[None]:
-    """Let one process after the other into a folder: of several that want the same, the first learns and the
-    others find it learned."""
+    """Hold a folder for one process at a time: of several that want the same, the first learns and the others
+    find it learned."""
     if folder is None:
         yield
         return
@@ -462,7 +469,7 @@ class LoopSettings:
         check_settings(self)
 
     def record(self, processes: int = 1) -> dict:
-        "What a checkpoint must agree in, as `progress.json` names it."
+        "The settings that a checkpoint must agree in, under the names of `progress.json`."
         rates, optimizer = self.learning_rate, self.optimizer
         return {
             "lr": dict(rates) if isinstance(rates, Mapping) else rates,
@@ -478,7 +485,7 @@ class LoopSettings:
 # %% ../nbs/diffusion/06_training.ipynb #c023g
 @dataclass(frozen=True)
 class LearningSettings:
-    "What everything that learns from photographs is told."
+    "The settings of everything that learns from photographs."
 
     steps: Steps = 1000  # updates in all
     learning_rate: LearningRate = 1e-4
@@ -509,12 +516,12 @@ class LearningSettings:
         return kind(**shared | changes)
 
     def loop(self, **changes) -> LoopSettings:
-        "What the loop is told; `changes` replace some of it."
+        "The settings of the loop; `changes` replace some of them."
         return self.converted(LoopSettings, **changes)
 
     def record(self, whole: bool = False) -> dict:
-        """What a concept remembers: the fields of the class that declares `recorded`; `whole`: unused later
-        ones too."""
+        """The settings that a concept remembers: the fields of the class that declares `recorded`; `whole`:
+        unused later ones too."""
         kind = next(base for base in type(self).__mro__ if "recorded" in base.__dict__)
         stored = {"method": kind.recorded.kind} if kind.recorded.kind else {}
         for field in dataclasses.fields(kind):
@@ -542,15 +549,15 @@ def train_loop(
     """
     accelerator, steps = accelerator or Alone(), settings.steps
     trained, state = named_tensors(parameters)
-    changer = make_optimizer(trained, settings.learning_rate, settings.optimizer, settings.weight_decay)
+    optimizer = make_optimizer(trained, settings.learning_rate, settings.optimizer, settings.weight_decay)
     record, seed, clip = settings.record(accelerator.num_processes), settings.seed, settings.grad_clip
     with alone_in(checkpoint if accelerator.num_processes == 1 else None):
-        start, losses = load_checkpoint(checkpoint, state, changer, ema, record, steps)
+        start, losses = load_checkpoint(checkpoint, state, optimizer, ema, record, steps)
         for step in (
             bar := progress_bar(range(start, steps), "training", progress and accelerator.is_main_process)
         ):
             factor = learning_rate_factor(step, steps, settings.schedule, settings.warmup)
-            losses.append(one_update(loss_at, step, trained, changer, factor, seed, clip, accelerator))
+            losses.append(one_update(loss_at, step, trained, optimizer, factor, seed, clip, accelerator))
             bar.set_postfix_str(f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", refresh=False)
             if ema is not None:
                 ema.step(list(trained.values()))
@@ -559,6 +566,7 @@ def train_loop(
             due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
             if checkpoint and accelerator.is_main_process and due:
                 check_finite(trained, step)
-                save_checkpoint(checkpoint, step + 1, state, changer, losses, ema, record, steps)
+                save_checkpoint(checkpoint, step + 1, state, optimizer, losses, ema, record, steps)
     check_finite(trained, steps - 1)
+    optimizer.zero_grad(set_to_none=True)  # the gradients are as large as the weights
     return losses

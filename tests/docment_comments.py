@@ -51,14 +51,14 @@ def comments_of(text):
     "`function(parameter)` -> its comment."
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     every = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
-    found = {}
+    actual = {}
     for name, node in definitions(ast.parse(text)):
         own = {line: words.lstrip("# ") for line, words in every.items() if line >= node.lineno}
         parameters = parameter_lines(node)
         for line, parameter in parameters.items():
             if comment := comment_at(line, own, parameters):
-                found[f"{name}({parameter})"] = comment
-    return found
+                actual[f"{name}({parameter})"] = comment
+    return actual
 
 
 def lost_comments(before, after):

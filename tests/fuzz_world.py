@@ -128,7 +128,7 @@ def bounded(seconds=SECONDS, more_megabytes=3000):
 
 def snapshot(root):
     "What a tree holds: per path its kind and, for files and links, a hash of the content."
-    found = {}
+    actual = {}
     for folder, folders, files in os.walk(os.fsencode(root)):
         folders[:] = [name for name in folders if not name.startswith(b"torchinductor_")]  # a cache of torch
         for name in [
@@ -138,13 +138,13 @@ def snapshot(root):
             path = os.path.join(folder, name)
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
-                found[path] = "link " + os.fsdecode(os.readlink(path))
+                actual[path] = "link " + os.fsdecode(os.readlink(path))
             elif stat.S_ISREG(mode):
                 with open(path, "rb") as file:
-                    found[path] = hashlib.sha1(file.read()).hexdigest()
+                    actual[path] = hashlib.sha1(file.read()).hexdigest()
             else:
-                found[path] = "folder" if stat.S_ISDIR(mode) else "other"
-    return found
+                actual[path] = "folder" if stat.S_ISDIR(mode) else "other"
+    return actual
 
 
 def differences(before, after):
@@ -286,7 +286,7 @@ def nameable(path):
 
 def named_files(arguments):
     "Files that an option asks to be written, beside OUT."
-    words = [str(one) for one in arguments]
+    words = [str(argument) for argument in arguments]
     words = words[: words.index("--")] if "--" in words else words
     return [words[index + 1] for index, word in enumerate(words[:-1]) if word == "--write-names"]
 
@@ -304,7 +304,7 @@ def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, 
 
     before = snapshot(world.root)
     with mock.patch.object(genaug.cli, "explain", noted):
-        outcome = watched(lambda: genaug.cli.run([str(one) for one in arguments]), seconds)
+        outcome = watched(lambda: genaug.cli.run([str(argument) for argument in arguments]), seconds)
     outcome.code, raised = outcome.value, outcome.error
     if outcome.code not in (0, 2) and outcome.error is None and behind:
         outcome.error = behind[-1]
@@ -322,14 +322,14 @@ def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, 
 
     def inside(path):
         return any(
-            os.path.realpath(path) == place
-            or os.path.realpath(path).startswith(place.rstrip(os.sep) + os.sep)
-            for place in places
+            os.path.realpath(path) == index
+            or os.path.realpath(path).startswith(index.rstrip(os.sep) + os.sep)
+            for index in places
         )
 
     def above(path):
         return any(
-            place.startswith(os.path.realpath(path) + os.sep) for place in places
+            index.startswith(os.path.realpath(path) + os.sep) for index in places
         )  # parents that were made
 
     outside = [path for path in changed if not inside(path) and not (outcome.code == 0 and above(path))]
@@ -339,7 +339,7 @@ def run_checked(world, arguments, out=(), leaves_nothing=True, seconds=SECONDS, 
         complaints.append(
             f"refused, but left {[os.path.relpath(path, world.root) for path in changed[:3]]!r}"
         )
-    fail("genaug", [str(one) for one in arguments], outcome, complaints)
+    fail("genaug", [str(argument) for argument in arguments], outcome, complaints)
     return outcome
 
 
@@ -351,16 +351,21 @@ def call_checked(function, *arguments, seconds=SECONDS, megabytes=MEGABYTES, all
         outcome = watched(lambda: function(*arguments, **named), seconds)
     complaints = resources(outcome, seconds, megabytes) + judge_text(outcome)
     complaints += [
-        f"warns instead of finding: {str(one.message)[:150]}"
-        for one in heard
-        if f"{os.sep}site-packages{os.sep}" not in one.filename and issubclass(one.category, UserWarning)
+        f"warns instead of finding: {str(item.message)[:150]}"
+        for item in heard
+        if f"{os.sep}site-packages{os.sep}" not in item.filename and issubclass(item.category, UserWarning)
     ][:1]
     if outcome.error is not None and not isinstance(outcome.error, (*allowed, TooLong)):
         complaints.append(f"raises {type(outcome.error).__name__}: {str(outcome.error)[:150]}")
     if isinstance(outcome.error, GenaugError) and not str(outcome.error).strip():
         complaints.append("an empty sentence")
     name = getattr(function, "__qualname__", str(function))
-    fail("library", f"{name}{tuple(str(one)[:120] for one in arguments)} {named or ''}", outcome, complaints)
+    fail(
+        "library",
+        f"{name}{tuple(str(argument)[:120] for argument in arguments)} {named or ''}",
+        outcome,
+        complaints,
+    )
     return outcome
 
 

@@ -19,9 +19,6 @@ from genaug.roles import ROLES
 from genaug.tables import table_places
 from table_pages import TABLES, executed
 
-WHOLE = ("feature_space_ablations", "feature_space_long_tail")  # the cell that asks is the one that runs
-
-
 LATER = {"fit": None, "matte": "#ffffff", "dtype": "auto"}  # fields of a comparison and their defaults
 
 
@@ -30,10 +27,10 @@ def plain(value):
     have their default."""
     if isinstance(value, Comparison):
         return {name: entry for name, entry in value.record().items() if entry != LATER.get(name, ...)}
-    found = json.loads(
+    actual = json.loads(
         json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, default=str)
     )
-    return as_before(found) if isinstance(value, AlignmentStudy) else found
+    return as_before(actual) if isinstance(value, AlignmentStudy) else actual
 
 
 LATER_OF_STUDIES = {"more_judges": [], "features": "auto", "ssim_size": None, "inception": None}
@@ -41,30 +38,29 @@ LATER_OF_STUDIES = {"more_judges": [], "features": "auto", "ssim_size": None, "i
 
 def as_before(study):
     "A study as it was written when its judge was named: the page Roles says what it is on an embedded set."
-    found = {name: entry for name, entry in study.items() if entry != LATER_OF_STUDIES.get(name, ...)}
-    found["class_prompt"] = {
-        name: entry for name, entry in found["class_prompt"].items() if (name, entry) != ("metaclasses", {})
+    actual = {name: entry for name, entry in study.items() if entry != LATER_OF_STUDIES.get(name, ...)}
+    actual["class_prompt"] = {
+        name: entry for name, entry in actual["class_prompt"].items() if (name, entry) != ("metaclasses", {})
     }
-    if found["judge"][0] == "auto":
+    if actual["judge"][0] == "auto":
         judge = ROLES["judge", "embedded"]
-        found["judge"] = [judge.network, None, judge.size, *found["judge"][3:]]
-    if found["judge_learning_rate"] is None:
-        found["judge_learning_rate"] = 0.003
-    return found
+        actual["judge"] = [judge.network, None, judge.size, *actual["judge"][3:]]
+    if actual["judge_learning_rate"] is None:
+        actual["judge_learning_rate"] = 0.003
+    return actual
 
 
 def asked(table, scale):
     "The comparisons and studies of a table at a scale, in the notebook's order."
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as empty:
-        space = executed(table, until_run=table not in WHOLE, scale=scale, results=empty)
+        space = executed(table, scale=scale, results=empty)
+    if table == "feature_aligned_expert":  # its networks with their trainings, then their seeds
+        experts = space["table"].experts(scale)
+        return [{expert.network: expert[1:6] for expert in experts}, list(experts[0].seeds)]
+    if "table" in space:
+        return list(space["table"].questions)
     if table == "diff_ii_main_job":
         return [space["question"]]
-    if table == "feature_aligned":
-        return space["studies"](scale)
-    if table == "feature_aligned_settings":
-        return [space["study_of"](scale)]
-    if table == "feature_aligned_expert":
-        return list(space["scales"][scale])
     longer = [space["ask_longer"](scale)] if "ask_longer" in space else []
     return (space["questions"] if "questions" in space else [space["ask"](scale)]) + longer
 
@@ -96,9 +92,9 @@ def digest(table, scale, units=False):
 
 
 if __name__ == "__main__":
-    found = {
+    result = {
         path.stem: {scale: digest(path.stem, scale, scale == "hour") for scale in ("seconds", "hour")}
         for path in sorted(TABLES.glob("[!_]*.ipynb"))
     }
-    json.dump(found, sys.stdout, indent=1)
+    json.dump(result, sys.stdout, indent=1)
     print()

@@ -19,12 +19,12 @@ def is_method(module):
 
 def numbers(nbs):
     "Module name (`genaug.methods.diff_ii`) -> the place of its notebook in the line of reading."
-    found = {}
+    actual = {}
     for path in Path(nbs).glob("*/*.ipynb"):
         match = re.fullmatch(r"(\d+)_([\w.]+)", path.stem)
         if match:
-            found[f"genaug.{match[2]}"] = reading_number(path)
-    return found
+            actual[f"genaug.{match[2]}"] = reading_number(path)
+    return actual
 
 
 def absolute(node, module, is_package):
@@ -58,7 +58,7 @@ def imported(source, module, known, is_package=False):
 def violations(package, nbs):
     "All imports in the package `package` that point upwards or sideways, each a sentence."
     package, known = Path(package), numbers(nbs)
-    found = []
+    actual = []
     for path in sorted(package.rglob("*.py")):
         if path.name == "_modidx.py":
             continue
@@ -67,13 +67,13 @@ def violations(package, nbs):
         module = module.removesuffix(".__init__")
         names = imported(path.read_text(encoding="utf-8"), module, known, is_package)
         if is_package:
-            found += [f"{module}/__init__.py imports {name}" for name in sorted(names)]
+            actual += [f"{module}/__init__.py imports {name}" for name in sorted(names)]
         elif module not in known:
-            found.append(f"{module} has no notebook")
+            actual.append(f"{module} has no notebook")
         else:
             for name in sorted(names - {module}):
                 if known[name] >= known[module]:
-                    found.append(f"{module} imports {name}, which comes later in the line of reading")
+                    actual.append(f"{module} imports {name}, which comes later in the line of reading")
                 elif is_method(name) and is_method(module):
-                    found.append(f"{module} imports the method {name}")
-    return found
+                    actual.append(f"{module} imports the method {name}")
+    return actual

@@ -320,12 +320,12 @@ def photograph_changed_afterwards(made):
         and not path.is_symlink()
         and unicodedata.normalize("NFC", path.relative_to(made.root).as_posix()) == name
     )
-    kept = io.BytesIO()
+    remaining = io.BytesIO()
     Image.fromarray(pixels(31337)).save(
-        kept,
+        remaining,
         {".jpg": "JPEG", ".webp": "WEBP", ".tiff": "TIFF", ".gif": "GIF"}.get(path.suffix.lower(), "PNG"),
     )
-    path.write_bytes(kept.getvalue())
+    path.write_bytes(remaining.getvalue())
 
 
 def extra_file(made):

@@ -49,12 +49,12 @@ def cub(root, train=3, test=2, seed=0):
             rows.append((name, label, int(number < train)))
             counts["train" if number < train else "test", folder[4:].replace("_", " ")] += 1
     write(home / "classes.txt", *(f"{label} {folder}" for label, folder in enumerate(BIRDS, 1)))
-    write(home / "images.txt", *(f"{place} {name}" for place, (name, _, _) in enumerate(rows, 1)))
+    write(home / "images.txt", *(f"{index} {name}" for index, (name, _, _) in enumerate(rows, 1)))
     write(
-        home / "image_class_labels.txt", *(f"{place} {label}" for place, (_, label, _) in enumerate(rows, 1))
+        home / "image_class_labels.txt", *(f"{index} {label}" for index, (_, label, _) in enumerate(rows, 1))
     )
-    write(home / "train_test_split.txt", *(f"{place} {part}" for place, (_, _, part) in enumerate(rows, 1)))
-    write(home / "bounding_boxes.txt", *(f"{place} 0.0 0.0 5.0 5.0" for place in range(1, len(rows) + 1)))
+    write(home / "train_test_split.txt", *(f"{index} {part}" for index, (_, _, part) in enumerate(rows, 1)))
+    write(home / "bounding_boxes.txt", *(f"{index} 0.0 0.0 5.0 5.0" for index in range(1, len(rows) + 1)))
     save(root / "segmentations" / BIRDS[0] / "a.png", 9)
     return Built(home, dict(counts), tuple(folder[4:].replace("_", " ") for folder in BIRDS))
 
@@ -63,16 +63,16 @@ PLANES = ("Boeing 717", "F-16A/B", "F/A-18", "Cessna 172")
 
 
 def aircraft(root, each=2, seed=1000):
-    home, counts, place = root / "fgvc-aircraft-2013b" / "data", Counter(), 34309
+    home, counts, index = root / "fgvc-aircraft-2013b" / "data", Counter(), 34309
     write(home / "variants.txt", *PLANES)
     lists = {part: [] for part in ("train", "val", "test")}
     for variant in PLANES:
         for part in lists:
             for _ in range(each):
-                save(home / "images" / f"{place:07d}.jpg", seed + place)
-                lists[part].append(f"{place:07d} {variant}")
+                save(home / "images" / f"{index:07d}.jpg", seed + index)
+                lists[part].append(f"{index:07d} {variant}")
                 counts[part, variant] += 1
-                place += 1
+                index += 1
     for part, lines in lists.items():
         write(home / f"images_variant_{part}.txt", *lines)
     write(home / "images_variant_trainval.txt", *lists["train"], *lists["val"])
@@ -91,10 +91,10 @@ def annotations(rows, *fields):
 def cars(root, train=3, test=2, seed=2000, labelled=True):
     home, counts, rows = root / "stanford_cars", Counter(), {"train": [], "test": []}
     for part, each in (("train", train), ("test", test)):
-        for place in range(each * len(CARS)):
-            label = place % len(CARS) + 1
-            name = f"{place + 1:05d}.jpg"
-            save(home / f"cars_{part}" / name, seed + 50 * (part == "test") + place)
+        for index in range(each * len(CARS)):
+            label = index % len(CARS) + 1
+            name = f"{index + 1:05d}.jpg"
+            save(home / f"cars_{part}" / name, seed + 50 * (part == "test") + index)
             rows[part].append((1, 1, 5, 5, label, name))
             counts[part, CARS[label - 1]] += 1
     (home / "devkit").mkdir()
@@ -110,10 +110,10 @@ def cars(root, train=3, test=2, seed=2000, labelled=True):
 
 def cars_in_one(root, train=3, test=2, seed=2500):
     home, counts, rows = root / "cars", Counter(), []
-    for place in range((train + test) * len(CARS)):
-        label, held_out = place % len(CARS) + 1, int(place >= train * len(CARS))
-        name = f"car_ims/{place + 1:06d}.jpg"
-        save(home / name, seed + place)
+    for index in range((train + test) * len(CARS)):
+        label, held_out = index % len(CARS) + 1, int(index >= train * len(CARS))
+        name = f"car_ims/{index + 1:06d}.jpg"
+        save(home / name, seed + index)
         rows.append((name, 1, 1, 5, 5, label, held_out))
         counts["test" if held_out else "train", CARS[label - 1]] += 1
     fields = ("relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test")
@@ -133,11 +133,11 @@ BREEDS = (
 def pet(root, train=2, test=2, seed=3000):
     home, counts, lists = root / "oxford-iiit-pet", Counter(), {"trainval": [], "test": []}
     for label, (breed, species, number) in enumerate(BREEDS, 1):
-        for place in range(train + test):
-            name = f"{breed}_{100 + place}"
-            save(home / "images" / f"{name}.jpg", seed + 20 * label + place, "P" if place == 0 else "RGB")
-            lists["trainval" if place < train else "test"].append(f"{name} {label} {species} {number}")
-            counts["train" if place < train else "test", breed.replace("_", " ")] += 1
+        for index in range(train + test):
+            name = f"{breed}_{100 + index}"
+            save(home / "images" / f"{name}.jpg", seed + 20 * label + index, "P" if index == 0 else "RGB")
+            lists["trainval" if index < train else "test"].append(f"{name} {label} {species} {number}")
+            counts["train" if index < train else "test", breed.replace("_", " ")] += 1
     for name in ("Abyssinian_100.mat", "Abyssinian_101.mat"):
         (home / "images" / name).write_bytes(b"MATLAB 5.0 MAT-file")
     for name, lines in lists.items():
@@ -173,16 +173,16 @@ def flowers(root, train=1, val=1, test=3, swapped=False, seed=4000):
 
 def waterbirds(root, seed=5000):
     home, counts, lines = root / "waterbird_complete95_forest2water2", Counter(), []
-    for place, (folder, bird, background, split) in enumerate(
+    for index, (folder, bird, background, split) in enumerate(
         (folder, int(folder[:3] == "001"), background, split)
         for folder in BIRDS
         for split in (0, 0, 1, 2)
         for background in (0, 1)
     ):
-        name = f"{folder}/{folder[4:]}_{place:04d}.jpg"
-        save(home / name, seed + place)
+        name = f"{folder}/{folder[4:]}_{index:04d}.jpg"
+        save(home / name, seed + index)
         scene = ("/b/bamboo_forest/0001.jpg", "/o/ocean/0001.jpg")[background]
-        lines.append(f"{place + 1},{name},{bird},{split},{background},{scene}")
+        lines.append(f"{index + 1},{name},{bird},{split},{background},{scene}")
         kind = ("landbird", "waterbird")[bird]
         counts[("train", "val", "test")[split], kind] += 1
         counts[("train", "val", "test")[split], f"{kind} on {('land', 'water')[background]}"] += 1
@@ -206,11 +206,11 @@ def kather(root, each=6, slides=6, nested=True, seed=6000):
     name = "Kather_texture_2016_image_tiles_5000"
     home, counts = root / name / name if nested else root / name, Counter()
     for number, folder in enumerate(TISSUE_FOLDERS):
-        for place in range(each):
-            slide = (place + number) % slides + 1
-            source = f"{10 + place:X}A{number}_CRC-Prim-HE-{slide:02d}_{place:03d}.tif"
-            file = f"{source}_Row_{place}_Col_{number}.tif"
-            save(home / folder / file, seed + 50 * number + place)
+        for index in range(each):
+            slide = (index + number) % slides + 1
+            source = f"{10 + index:X}A{number}_CRC-Prim-HE-{slide:02d}_{index:03d}.tif"
+            file = f"{source}_Row_{index}_Col_{number}.tif"
+            save(home / folder / file, seed + 50 * number + index)
             counts["all", folder[3:].lower()] += 1
             counts["all", f"slide {slide:02d}"] += 1
     (home / "01_TUMOR" / "Thumbs.db").write_bytes(b"x")

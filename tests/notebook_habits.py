@@ -26,8 +26,10 @@ import sidebar  # noqa: E402
 MARKDOWN_PER_CODE = (0.6, 1.5)
 FUNCTION_LINES, CLASS_LINES, MODULE_LINES = 35, 150, 500
 ASSERT_WITHIN_CELLS = 3
-LARGEST_KB, LARGEST_TABLE_KB = 300, 110
+LARGEST_KB = 300
+TABLE_LINES = 60  # of code on a table page; the sentences of a reading are not code
 MOST_FIGURES, LARGEST_FIGURE_KB = 6, 40
+HIDING_NAMES = ("one", "told", "found", "kept", "place")
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 MUTABLE_MAKERS = (
     "list dict set bytearray defaultdict OrderedDict Counter deque array zeros ones empty full arange "
@@ -64,14 +66,14 @@ class Cell:
     @cached_property
     def directives(self):
         "`#| name value` lines at the top of the cell, as a dict."
-        found = {}
+        actual = {}
         for line in self.source.splitlines():
-            match = re.match(r"\s*#\s*\|\s*(\w+):?\s*(.*)", line)
+            match = re.match(r"\s*#\s*\|\s*([\w-]+):?\s*(.*)", line)
             if match:
-                found[match[1]] = match[2].strip()
+                actual[match[1]] = match[2].strip()
             elif line.strip():
                 break
-        return found
+        return actual
 
     @property
     def exported(self):
@@ -179,9 +181,9 @@ def check_name(notebook):
     "the file is called NN_module.path.ipynb and its default_exp is module.path"
     if not re.fullmatch(r"\d\d_[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.ipynb", notebook.path.name):
         yield f"the file name {notebook.path.name} is not NN_module.path.ipynb"
-    found = [cell.directives["default_exp"] for cell in notebook.code if "default_exp" in cell.directives]
-    if found != [notebook.module]:
-        yield f"default_exp is {found or 'missing'}, the file name says {notebook.module}"
+    actual = [cell.directives["default_exp"] for cell in notebook.code if "default_exp" in cell.directives]
+    if actual != [notebook.module]:
+        yield f"default_exp is {actual or 'missing'}, the file name says {notebook.module}"
 
 
 def check_opening(notebook):
@@ -366,6 +368,108 @@ def check_names(notebook):
                 yield f"cell {cell.position}: one-letter name {name!r} (line {node.lineno} of the cell)"
 
 
+def hiding_names(tree):
+    "Variables, parameters and functions whose name says nothing about what they hold, with their lines."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.arg in HIDING_NAMES:
+            yield node.arg, node.lineno
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in HIDING_NAMES:
+            yield node.id, node.lineno
+        if isinstance(node, FUNCTIONS) and node.name in HIDING_NAMES:
+            yield node.name, node.lineno
+
+
+def check_hiding_names(notebook):
+    "nothing is called one, told, found, kept or place: a name says what it holds"
+    for cell in notebook.code:
+        for name in sorted({name for name, _ in hiding_names(cell.tree or ast.Module([]))}):
+            yield f"cell {cell.position}: the name '{name}' does not say what it holds"
+
+
+def chained_asserts(tree):
+    "Lines of asserts that join several claims with `and`: a failure would not say which."
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assert)
+            and isinstance(node.test, ast.BoolOp)
+            and isinstance(node.test.op, ast.And)
+        ):
+            yield node.lineno
+
+
+def check_claims(notebook):
+    "one claim per assert"
+    for cell in notebook.code:
+        for line in chained_asserts(cell.tree or ast.Module([])):
+            yield f"cell {cell.position}: the assert in line {line} makes several claims"
+
+
+def reading_texts(tree):
+    "The texts that become sentences of a page: what is given to Reading or Markdown."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Reading", "Markdown"):
+            yield from node.args[:1]
+
+
+def check_table_length(notebook):
+    "a table page has at most 60 lines of code; the sentences of a reading do not count"
+    count = 0
+    for cell in notebook.code:
+        sentences = {
+            line
+            for text in reading_texts(cell.tree or ast.Module([]))
+            for line in range(text.lineno + 1, text.end_lineno)
+        }
+        lines = enumerate(cell.source.splitlines(), 1)
+        count += sum(
+            bool(line.strip()) and not line.lstrip().startswith("#") and number not in sentences
+            for number, line in lines
+        )
+    if count > TABLE_LINES:
+        yield f"{count} lines of code, at most {TABLE_LINES}"
+
+
+NAMED_NUMBERS = re.compile(  # decimals that belong to a name, a link or a command
+    r"arXiv \d+\.\d+|Stable Diffusion \d\.\d|\]\([^)]*\)|`[^`]*`|(?m:^    .*$)|"
+    r"[Vv]ersion \d+\.\d+|\d\.\d+\.\d+"
+)
+
+
+def check_typed_numbers(notebook):
+    "no decimal is typed by hand into the sentences of a table page: numbers come from the rows"
+    for cell in notebook.cells:
+        texts = [cell.source] if cell.kind == "markdown" else []
+        for node in reading_texts(cell.tree or ast.Module([])) if cell.kind == "code" else ():
+            texts += [
+                part.value
+                for part in ast.walk(node)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
+        for text in texts:
+            for number in re.findall(r"\d+\.\d+", NAMED_NUMBERS.sub("", text)):
+                yield f"cell {cell.position}: the number {number} is typed by hand"
+
+
+def own_class(function, classes):
+    "The class among `classes` that the function takes first, or None."
+    parameters = [*function.args.posonlyargs, *function.args.args]
+    annotation = parameters[0].annotation if parameters else None
+    name = annotation and ast.unparse(annotation).strip("'\"")
+    return name if name in classes else None
+
+
+def check_helpers(notebook):
+    "a class stands before the functions that take it, and a private helper of a class is its method"
+    bodies = [node for cell in notebook.code if cell.exported and cell.tree for node in cell.tree.body]
+    order = {node.name: position for position, node in enumerate(bodies) if isinstance(node, ast.ClassDef)}
+    for position, node in enumerate(bodies):
+        owner = own_class(node, order) if isinstance(node, FUNCTIONS) else None
+        if owner and order[owner] > position:
+            yield f"{node.name} stands before {owner}, which it takes"
+        if owner and node.name.startswith("_"):
+            yield f"{node.name} is a helper of {owner}: make it a method"
+
+
 def is_mutable(value):
     "Whether an expression makes something that can be changed in place."
     if isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
@@ -453,24 +557,28 @@ def check_outputs(notebook):
         if re.search(r"^\s*%%?time", cell.source, flags=re.MULTILINE) and cell.kind == "code":
             yield f"cell {cell.position}: %time, whose output changes with every run"
         for text in (cell.source, *cell.texts()):
-            for found in MACHINE_PATH.findall(text):
-                yield f"cell {cell.position}: the machine's path {found}"
+            for item in MACHINE_PATH.findall(text):
+                yield f"cell {cell.position}: the machine's path {item}"
 
 
 def check_sizes(notebook):
-    "the file is at most 300 kB (a table notebook 100) with at most 6 figures of at most 40 kB each"
-    size, limit = (
-        notebook.path.stat().st_size / 1000,
-        LARGEST_TABLE_KB if notebook.kind == "table" else LARGEST_KB,
-    )
-    if size > limit:
-        yield f"the notebook has {size:.0f} kB, at most {limit}"
+    "the file is at most 300 kB with at most 6 figures of at most 40 kB each"
+    size = notebook.path.stat().st_size / 1000
+    if size > LARGEST_KB:
+        yield f"the notebook has {size:.0f} kB, at most {LARGEST_KB}"
     figures = [(cell.position, size / 1000) for cell in notebook.cells for size in cell.figures()]
     if len(figures) > MOST_FIGURES:
         yield f"{len(figures)} figures, at most {MOST_FIGURES}"
     for position, size in figures:
         if size > LARGEST_FIGURE_KB:
             yield f"cell {position}: a figure of {size:.0f} kB, at most {LARGEST_FIGURE_KB}"
+
+
+def check_alternative_texts(notebook):
+    "every cell with a figure says in a `#| fig-alt` line what is seen"
+    for cell in notebook.code:
+        if list(cell.figures()) and not cell.directives.get("fig-alt"):
+            yield f"cell {cell.position}: a figure without a line #| fig-alt"
 
 
 def assigned_names(tree):
@@ -508,16 +616,22 @@ CHECKS = (
     (check_ratio, LIBRARY),
     (check_lengths, LIBRARY),
     (check_asserts, LIBRARY),
+    (check_claims, EVERY),
     (check_shown_errors, EVERY),
     (check_star_imports, EVERY),
     (check_names, LIBRARY),
+    (check_hiding_names, LIBRARY),
+    (check_helpers, LIBRARY),
     (check_state, LIBRARY),
     (check_mixed_imports, EVERY),
     (check_docstrings, LIBRARY),
     (check_safety, EVERY),
     (check_outputs, EVERY),
     (check_sizes, EVERY),
+    (check_alternative_texts, EVERY),
     (check_parameters, TABLE),
+    (check_table_length, TABLE),
+    (check_typed_numbers, TABLE),
 )
 
 
@@ -532,7 +646,7 @@ def violations(path):
             broken.append(f"cell {cell.position}: does not parse: {error.msg}")
     if broken:
         return broken
-    return [found for check, applies in CHECKS if notebook.kind in applies for found in check(notebook)]
+    return [item for check, applies in CHECKS if notebook.kind in applies for item in check(notebook)]
 
 
 def all_notebooks(root):
@@ -548,9 +662,9 @@ def main(arguments):
     )
     count = 0
     for path in paths:
-        for found in violations(path):
+        for violation in violations(path):
             count += 1
-            print(f"{path.name}: {found}")
+            print(f"{path.name}: {violation}")
     print(f"{len(paths)} notebooks, {count} violations")
     return 1 if count else 0
 

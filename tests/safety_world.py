@@ -151,9 +151,9 @@ def photographs_for(backbone):
         return photographs()
     pool = scenes()["train"]
     few = pool.select(
-        [pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]]
+        [pool.ids[position] for index in range(3) for position in np.flatnonzero(pool.targets == index)[:2]]
     )
-    return LabeledImages([few.image(place) for place in range(6)], few.targets, few.class_names[:3], few.ids)
+    return LabeledImages([few.image(index) for index in range(6)], few.targets, few.class_names[:3], few.ids)
 
 
 def whole_weights(module, name):
@@ -273,7 +273,7 @@ def painted_set(real, count=9):
     pixels = [draw.integers(0, 256, real.image(0).shape).astype(np.uint8) for _ in places]
     weights = [(1.0, 0.5, 0.25, 0.0)[number % 4] for number in range(count)]
     infos = [
-        {"sources": [[real.ids[place], 1.0]], "weight": weight} for place, weight in zip(places, weights)
+        {"sources": [[real.ids[index], 1.0]], "weight": weight} for index, weight in zip(places, weights)
     ]
     return LabeledImages(
         pixels,
@@ -356,7 +356,7 @@ def feed_record(name, task="single"):
     record = rows_record(rows, FEED_FIELDS, 3 if task == "single" else 0)
     return record | {
         "loss weights": [
-            None if one is None else [round(value, 5) for value in one.tolist()] for one in weights
+            None if weight is None else [round(value, 5) for value in weight.tolist()] for weight in weights
         ]
     }
 
@@ -376,7 +376,7 @@ def mixture(name):
     )
     mixed, shares = mixer.mix(images, labels, images.roll(1, 0), labels.roll(1, 0), [11, 22, 33, 44])
     return strip(
-        [np.asarray(one.mul(255).round().byte().permute(1, 2, 0)) for one in mixed]
+        [np.asarray(item.mul(255).round().byte().permute(1, 2, 0)) for item in mixed]
     ), shares.double().numpy()
 
 
@@ -445,8 +445,8 @@ def concept_tensors(concept):
     if hasattr(concept, "concepts"):
         return {
             f"{key}/{name}": value
-            for key, one in concept.concepts.items()
-            for name, value in concept_tensors(one).items()
+            for key, item in concept.concepts.items()
+            for name, value in concept_tensors(item).items()
         }
     if isinstance(concept, FineTuned):
         return dict(concept.weights)
@@ -491,22 +491,22 @@ def lesson():
     pool, test = sets["train"], sets["test"]
     places = [np.flatnonzero(pool.targets == index) for index in range(10)]
     counts = [3, 3, 3, 2, 2, 2, 2, 1, 1, 1]
-    real = pool.select([pool.ids[place] for own, count in zip(places, counts) for place in own[:count]])
-    other = pool.select([pool.ids[place] for own in places for place in own[10:12]])
+    real = pool.select([pool.ids[index] for own, count in zip(places, counts) for index in own[:count]])
+    other = pool.select([pool.ids[index] for own in places for index in own[10:12]])
     anchors = {int(target): name for name, target in zip(real.ids, real.targets)}
     infos = [{"sources": [[anchors[int(target)], 1.0]], "weight": 1.0} for target in other.targets]
     made = LabeledImages(
-        [other.image(place) for place in range(len(other))],
+        [other.image(index) for index in range(len(other))],
         other.targets,
         real.class_names,
-        [f"made-{place}" for place in range(len(other))],
+        [f"made-{index}" for index in range(len(other))],
         "single",
         None,
         None,
         infos,
     )
     asked = test.select(
-        [test.ids[place] for index in range(10) for place in np.flatnonzero(test.targets == index)[:6]]
+        [test.ids[position] for index in range(10) for position in np.flatnonzero(test.targets == index)[:6]]
     )
     return real, made, asked
 
@@ -553,7 +553,7 @@ def answers(name, seed):
 def share_right(text):
     "Accuracy of such answers."
     asked = lesson()[2]
-    return sum(int(one) == target for one, target in zip(text, asked.targets.tolist())) / len(text)
+    return sum(int(item) == target for item, target in zip(text, asked.targets.tolist())) / len(text)
 
 
 # What comes with the library, and work begun by it

@@ -56,8 +56,8 @@ class Elsewhere(torch.Tensor):
             def listed(value):
                 return torch.as_tensor(value) if isinstance(value, (list, np.ndarray)) else value
 
-            place = tuple(map(listed, args[1])) if isinstance(args[1], tuple) else listed(args[1])
-            args = (args[0], place, *args[2:])
+            index = tuple(map(listed, args[1])) if isinstance(args[1], tuple) else listed(args[1])
+            args = (args[0], index, *args[2:])
         if function == torch.Tensor.data.__get__:  # torch's own goes past this class
             return args[0].detach()
         if function == torch.Tensor.data.__set__:
@@ -107,9 +107,9 @@ def compute(function, args, kwargs):
         key: torch.device("cpu") if key == "device" and is_elsewhere(value) else value
         for key, value in kwargs.items()
     }
-    found = function(*tree_map(held, args), **tree_map(held, known))
+    actual = function(*tree_map(held, args), **tree_map(held, known))
     wrapped = tree_map(
-        lambda value: Elsewhere(value) if stays and isinstance(value, torch.Tensor) else value, found
+        lambda value: Elsewhere(value) if stays and isinstance(value, torch.Tensor) else value, actual
     )
     return return_and_correct_aliasing(function, args, kwargs, wrapped) if inside and stays else wrapped
 

@@ -4,18 +4,19 @@ import ast
 from pathlib import Path
 
 import nbformat
+from genaug.table_page import Table
 
 TABLES = Path(__file__).resolve().parent.parent / "nbs" / "tables"
 
 
 def executed(name, until_run=True, **parameters):
-    "The names a table notebook defines, with other parameters; up to its run, or to the end."
+    "The names a table notebook defines, with other parameters; until it has made its table, or to the end."
     space = {"display": lambda *shown: None}
     for cell in nbformat.read(TABLES / f"{name}.ipynb", 4).cells:
         if cell.cell_type == "code":
-            if until_run and "if run:" in cell.source:
-                break
             exec(compile(ast.parse(cell.source), name, "exec"), space)
             if "parameters" in cell.metadata.get("tags", []):
                 space.update(parameters)
+            if until_run and isinstance(space.get("table"), Table):
+                break
     return space

@@ -40,7 +40,7 @@ def some_test(count=30, classes=3, task="single", seed=0):
         if task == "single"
         else draw.integers(2, size=(count, classes)).astype(np.float32)
     )
-    ids = [f"exam/{place}.png" for place in range(count)]
+    ids = [f"exam/{index}.png" for index in range(count)]
     return LabeledImages([np.zeros((1, 1, 1), np.uint8)] * count, labels, names, ids, task)
 
 
@@ -88,9 +88,9 @@ def test_more_classes_than_fit_into_a_byte(tmp_path):
     test = some_test(400, 300)
     scores = np.random.default_rng(1).random((400, 300))
     put_answers([(KEY, pack_answers(scores, "single"), test)], tmp_path / "a.jsonl")
-    (found,) = read_answers(tmp_path / "a.jsonl")
-    assert (found.answers == scores.argmax(1)).all()
-    assert (found.truth == test.targets).all()
+    (actual,) = read_answers(tmp_path / "a.jsonl")
+    assert (actual.answers == scores.argmax(1)).all()
+    assert (actual.truth == test.targets).all()
 
 
 # what can be computed again
@@ -100,26 +100,26 @@ def test_more_classes_than_fit_into_a_byte(tmp_path):
 def test_metrics_of_one_label_are_those_of_the_rows(seed, tmp_path):
     test, scores = some_test(97, 7, seed=seed), np.random.default_rng(seed).random((97, 7))
     put_answers([(KEY, pack_answers(scores, "single"), test)], tmp_path / "a.jsonl")
-    (found,) = read_answers(tmp_path / "a.jsonl")
+    (actual,) = read_answers(tmp_path / "a.jsonl")
     rows = {
         (metric, part): value
         for metric, part, value, _ in evaluate(scores, test.labels, "single", test.class_names)
     }
-    assert found.accuracy == rows["accuracy", ""]
-    assert found.recall().tolist() == [rows["sensitivity", f"class={name}"] for name in test.class_names]
-    assert np.diag(found.confusion()).sum() == found.correct.sum()
+    assert actual.accuracy == rows["accuracy", ""]
+    assert actual.recall().tolist() == [rows["sensitivity", f"class={name}"] for name in test.class_names]
+    assert np.diag(actual.confusion()).sum() == actual.correct.sum()
 
 
 def test_several_labels_keep_which_answers_were_right(tmp_path):
     test, scores = some_test(50, 4, "multi"), np.random.default_rng(0).random((50, 4))
     scores[:20] = test.labels[:20]
     put_answers([(KEY, pack_answers(scores, "multi"), test)], tmp_path / "a.jsonl")
-    (found,) = read_answers(tmp_path / "a.jsonl")
+    (actual,) = read_answers(tmp_path / "a.jsonl")
     right = ((scores >= 0.5) == (test.labels >= 0.5)).all(1)
-    assert found.correct.tolist() == right.tolist()
+    assert actual.correct.tolist() == right.tolist()
     assert right[:20].all()
     with pytest.raises(GenaugError, match="several labels"):
-        found.confusion()
+        actual.confusion()
 
 
 # files
@@ -223,10 +223,13 @@ def accuracies(rows):
 
 
 def test_a_comparison_keeps_the_answers_of_every_run(folder):
-    found = read_answers(folder / "answers.jsonl")
-    assert all(one.ids == tuple(SETS["test"].ids) for one in found)
-    kept = {(one.key["method"], one.key["split"], one.key["seed"]): one.accuracy for one in found}
-    assert kept == accuracies(read_rows(folder / "results.csv"))
+    actual = read_answers(folder / "answers.jsonl")
+    assert all(finding.ids == tuple(SETS["test"].ids) for finding in actual)
+    remaining = {
+        (finding.key["method"], finding.key["split"], finding.key["seed"]): finding.accuracy
+        for finding in actual
+    }
+    assert remaining == accuracies(read_rows(folder / "results.csv"))
 
 
 def test_the_page_shows_which_class_was_taken_for_which(folder):
@@ -251,9 +254,9 @@ def test_a_result_of_an_earlier_version_is_read_and_not_run_again(folder, tmp_pa
         for seed in run.question.repeats:
             record = json.loads(run.path(arm, run.first, seed).read_text())
             assert record.pop("answers")
-            place = tmp_path / "runs" / run.path(arm, run.first, seed).name
-            place.parent.mkdir(exist_ok=True)
-            place.write_text(json.dumps(record))
+            path = tmp_path / "runs" / run.path(arm, run.first, seed).name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(record))
     monkeypatch.setattr(experiment, "prepare_training", lambda *_, **__: pytest.fail("was run again"))
     old = dataclasses.replace(run, folder=tmp_path)
     units = [unit for unit, _ in run_experiment(old)]
@@ -289,11 +292,11 @@ def test_a_table_keeps_answers_beside_its_rows(tmp_path):
     for split in (0, 1):
         fill_table([dataclasses.replace(question, splits=(split,))], "digits", places)
     assert places.answers == tmp_path / "answers" / "demo.jsonl"
-    kept = {
-        (one.key["method"], one.key["split"], one.key["seed"]): one.accuracy
-        for one in read_answers(places.answers)
+    remaining = {
+        (answers.key["method"], answers.key["split"], answers.key["seed"]): answers.accuracy
+        for answers in read_answers(places.answers)
     }
-    assert kept == accuracies(read_rows(places.file))
+    assert remaining == accuracies(read_rows(places.file))
 
 
 def test_mistakes_are_shares_of_the_class():
@@ -315,14 +318,14 @@ def test_a_file_of_answers_that_is_none_is_refused_or_replaced(kind, tmp_path):
         False,
     )
     compare(run)
-    place = run.folder / "answers.jsonl"
-    kept = place.read_bytes()
-    place.unlink()
+    path = run.folder / "answers.jsonl"
+    before = path.read_bytes()
+    path.unlink()
     if kind == "folder":
-        place.mkdir()
+        path.mkdir()
         with pytest.raises(GenaugError, match="answers.jsonl' is a folder"):
             compare(run)
     else:
-        place.symlink_to("answers.jsonl" if kind == "loop" else tmp_path / "nowhere.jsonl")
+        path.symlink_to("answers.jsonl" if kind == "loop" else tmp_path / "nowhere.jsonl")
         compare(run)
-        assert place.read_bytes() == kept
+        assert path.read_bytes() == before

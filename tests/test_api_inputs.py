@@ -54,7 +54,7 @@ UNDECLARED = {
 IDS = list(UNDECLARED)
 
 
-def one(item, **fields):
+def single(item, **fields):
     return LabeledImages([item], [0], ["cat"], ["a.png"], **fields)
 
 
@@ -64,7 +64,7 @@ def one(item, **fields):
 @pytest.mark.parametrize(("item", "words"), UNDECLARED.values(), ids=IDS)
 def test_a_set_refuses_what_is_not_declared_and_says_how_to_convert_it(item, words):
     with pytest.raises(GenaugError, match=words):
-        one(item)
+        single(item)
 
 
 @pytest.mark.parametrize(("item", "words"), UNDECLARED.values(), ids=IDS)
@@ -87,14 +87,14 @@ def test_so_do_the_functions_that_take_arrays(item, words):
 )
 def test_the_conversion_in_the_sentence_gives_the_picture(item, way):
     with pytest.raises(GenaugError):
-        one(item)
-    assert np.array_equal(one(way(item)).image(0), GOOD)
+        single(item)
+    assert np.array_equal(single(way(item)).image(0), GOOD)
 
 
 def test_the_conversion_of_a_tensor_gives_the_picture():
     tensor = torch.from_numpy(GOOD).permute(2, 0, 1).float().div(127.5).sub(1)
     with pytest.raises(GenaugError, match="add 1 and divide by 2"):
-        one(tensor)
+        single(tensor)
     assert np.array_equal(to_uint8(tensor[None].add(1).div(2))[0], GOOD)
 
 
@@ -109,12 +109,12 @@ def test_declared_forms_are_taken_as_they_are(tmp_path):
         np.load(tmp_path / "a.npy", mmap_mode="r"),
         np.broadcast_to(GOOD, GOOD.shape),
     ):
-        images = one(item)
+        images = single(item)
         assert np.array_equal(images.image(0), GOOD)
-        assert images.fingerprint() == one(GOOD).fingerprint()
-        assert torch.equal(images.batch(), one(GOOD).batch())
+        assert images.fingerprint() == single(GOOD).fingerprint()
+        assert torch.equal(images.batch(), single(GOOD).batch())
         assert encode_png(item) == encode_png(GOOD)
-    assert one(GOOD[:, :, 0]).image(0).shape == (6, 5, 1)
+    assert single(GOOD[:, :, 0]).image(0).shape == (6, 5, 1)
 
 
 def test_a_stack_of_images_is_a_list_of_them():
@@ -357,7 +357,7 @@ def test_info_that_refers_to_itself_is_refused():
     info = {}
     info["again"] = info
     with pytest.raises(GenaugError):
-        one(GOOD, info=[info])
+        single(GOOD, info=[info])
 
 
 def test_whatever_a_set_accepts_can_be_saved(tmp_path):
@@ -444,7 +444,7 @@ def test_a_budget_of_more_images_than_a_plan_can_hold_is_refused_at_once():
 
 def test_an_unknown_class_is_named():
     with pytest.raises(GenaugError, match="zebra"):
-        Budget(per_class={"zebra": 1}).slots(one(GOOD))
+        Budget(per_class={"zebra": 1}).slots(single(GOOD))
 
 
 def test_the_settings_of_a_budget_are_what_they_were():

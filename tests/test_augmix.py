@@ -63,11 +63,12 @@ def test_views_have_their_own_seeds_and_differ_from_each_other():
         for number in range(2)
     ]
     assert len(views) == 2
-    assert all(torch.equal(one, two) for one, two in zip(views, expected))
+    assert all(torch.equal(left, right) for left, right in zip(views, expected))
     assert not torch.equal(*views)
     # company does not matter
     assert all(
-        torch.equal(one[2:4], two) for one, two in zip(views, mixer.views(IMAGES[2:4], np.array(seeds[2:4])))
+        torch.equal(left[2:4], right)
+        for left, right in zip(views, mixer.views(IMAGES[2:4], np.array(seeds[2:4])))
     )
 
 
@@ -121,7 +122,7 @@ def test_with_all_weight_on_the_photograph_nothing_changes(monkeypatch):
 
 @pytest.mark.parametrize("count", (2, 3, 5))
 def test_divergence_is_zero_for_equal_answers_and_at_most_the_logarithm(count):
-    equal, disjoint = logits()[:1] * count, [1000 * torch.eye(count)[[place]] for place in range(count)]
+    equal, disjoint = logits()[:1] * count, [1000 * torch.eye(count)[[index]] for index in range(count)]
     assert jensen_shannon(equal).abs().max() < 1e-6
     assert jensen_shannon(disjoint).item() == pytest.approx(math.log(count), abs=1e-6)
     several = jensen_shannon(logits(count, scale=5.0))
@@ -131,12 +132,12 @@ def test_divergence_is_zero_for_equal_answers_and_at_most_the_logarithm(count):
 
 
 def test_divergence_of_two_is_the_squared_distance_of_scipy():
-    one, two = logits(2)
+    left, right = logits(2)
     assert np.allclose(
-        jensen_shannon([one, two]),
+        jensen_shannon([left, right]),
         [
             jensenshannon(*pair) ** 2
-            for pair in zip(one.double().softmax(1).numpy(), two.double().softmax(1).numpy())
+            for pair in zip(left.double().softmax(1).numpy(), right.double().softmax(1).numpy())
         ],
         atol=1e-6,
     )
@@ -144,9 +145,10 @@ def test_divergence_of_two_is_the_squared_distance_of_scipy():
 
 @pytest.mark.parametrize("task", ("single", "multi"))
 def test_divergence_does_not_depend_on_the_order(task):
-    one, two, three = logits()
+    left, right, three = logits()
     values = [
-        jensen_shannon(order, task) for order in ((one, two, three), (three, one, two), (two, one, three))
+        jensen_shannon(order, task)
+        for order in ((left, right, three), (three, left, right), (right, left, three))
     ]
     assert all(torch.allclose(values[0], value, atol=1e-6) for value in values)
 
@@ -174,7 +176,9 @@ def test_loss_and_gradient_equal_timm(scale):
     mine.backward(), reference.backward()
     assert all(torch.isfinite(value.grad).all() for value in ours)
     # beyond, timm's clamp cuts gradients off
-    assert scale > 10 or all(torch.allclose(one.grad, two.grad, atol=1e-5) for one, two in zip(ours, theirs))
+    assert scale > 10 or all(
+        torch.allclose(left.grad, right.grad, atol=1e-5) for left, right in zip(ours, theirs)
+    )
 
 
 @pytest.mark.parametrize("task", ("single", "multi"))

@@ -43,9 +43,9 @@ def test_views_do_not_depend_on_the_batch_and_flip_only_when_asked():
     plain = View(8, 8, 0).train(images.expand(4, -1, -1, -1), range(4))
     assert torch.equal(plain, images)
     flips = View(8, 8, 0, flip=True).train(images[:1].expand(400, -1, -1, -1), range(400))
-    mirrored = [torch.equal(one, images[0].flip(2)) for one in flips]
+    mirrored = [torch.equal(image, images[0].flip(2)) for image in flips]
     assert 0.4 < np.mean(mirrored) < 0.6
-    assert all(now or torch.equal(one, images[0]) for now, one in zip(mirrored, flips))
+    assert all(now or torch.equal(image, images[0]) for now, image in zip(mirrored, flips))
 
 
 def test_the_target_has_mass_one_and_one_class_works():
@@ -98,9 +98,9 @@ def test_multi_label_training_and_metrics():
     trained = train_classifier(
         scans, make([[1, 0, 1], [0, 1, 0]], "row", task="multi"), QUICK, Showing(SwapClass(replace=1.0))
     )
-    found = {row.metric for row in trained.evaluate(scans)}
+    actual = {row.metric for row in trained.evaluate(scans)}
     assert trained.shown["synthetic"] > 0
-    assert {"mean_average_precision", "average_precision", "exact_match"} <= found
+    assert {"mean_average_precision", "average_precision", "exact_match"} <= actual
     assert trained.predict(scans).shape == (6, 3)
 
 

@@ -31,10 +31,10 @@ def test_it_is_the_pretrained_network_before_its_head(letters):
     network = make_network("letters", 3, weights="embedded", seed=5).eval()
     with torch.inference_mode():
         expected = network.features(images.batch())
-    found = letters.features(images)
-    assert found.shape == (6, 128)
-    assert found.dtype == np.float64
-    assert np.allclose(found, expected.numpy(), atol=1e-5)
+    features = letters.features(images)
+    assert features.shape == (6, 128)
+    assert features.dtype == np.float64
+    assert np.allclose(features, expected.numpy(), atol=1e-5)
     assert not letters.network.training
 
 
@@ -99,14 +99,14 @@ def test_a_network_of_timm_from_a_file(name, tmp_path):
     network = feature_network(name, str(path))
     assert torch.equal(torch.random.get_rng_state(), state)
     edge = made.pretrained_cfg["input_size"][-1]
-    found = network.features(pictures(2, edge=20))
+    features = network.features(pictures(2, edge=20))
     with torch.inference_mode():
         view = network.view.test(pictures(2, edge=20).batch(size=network.view.resize))
         expected = made.eval().forward_head(
             made.forward_features(network.network.prepared(view)), pre_logits=True
         )
     assert view.shape[-1] == edge
-    assert np.allclose(found, expected.numpy(), atol=1e-4)
+    assert np.allclose(features, expected.numpy(), atol=1e-4)
 
 
 def test_kept_features_are_read_back_without_the_network(letters, tmp_path):

@@ -516,7 +516,7 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
     assert len(rows) == 33
     assert sorted(counts) == [3] * 7 + [4] * 3
     assert all(row["sources"] for row in rows)
-    found = tmp_path / "compared"
+    actual = tmp_path / "compared"
     assert (
         run(
             [
@@ -537,7 +537,7 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
                 "--updates",
                 "2",
                 "--out",
-                str(found),
+                str(actual),
                 "--quiet",
             ]
         )
@@ -547,7 +547,7 @@ def test_a_tail_is_filled_and_compared_without_a_generator(capsys, tmp_path):
     assert "cmo+drw" in said
     assert "oversampling+strong-augmentation" in said
     assert "smote@fill=true" in said
-    assert "tiny" not in (found / "results.csv").read_text(encoding="utf-8")  # no backbone was needed
+    assert "tiny" not in (actual / "results.csv").read_text(encoding="utf-8")  # no backbone was needed
 
 
 # one plan, declared ranges, methods
@@ -586,7 +586,7 @@ def test_the_ranges_of_options_are_those_of_the_question():
     }
     read = declared_ranges("comparison", "Comparison")
     assert {field: (bound.low, bound.high, bound.above, bound.below) for field, bound in bounds.items()} == {
-        field: tuple(found) for field, found in read.items()
+        field: tuple(actual) for field, actual in read.items()
     }
     assert {"shots", "copies", "updates", "batch_size", "replace", "test_fraction", "splits"} <= set(read)
 

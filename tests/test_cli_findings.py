@@ -36,7 +36,7 @@ def made(photos, tmp_path_factory):
     return code, heard.getvalue(), out
 
 
-def told(capsys, *arguments):
+def run_json(capsys, *arguments):
     "Exit code and the one JSON object of a command."
     code = cli.run([str(argument) for argument in arguments])
     return code, json.loads(capsys.readouterr().out)
@@ -47,7 +47,7 @@ def kinds(findings):
 
 
 def test_check_prints_one_object(photos, capsys):
-    code, record = told(capsys, "check", photos, "--json", "--quiet")
+    code, record = run_json(capsys, "check", photos, "--json", "--quiet")
     assert code == 0
     assert record["command"] == "check"
     assert record["counts"]["n01440764"] == {"train": 4, "test": 3}
@@ -65,7 +65,7 @@ def test_check_prints_one_object(photos, capsys):
     ],
 )
 def test_check_answers_alike_for_built_in_names(source, capsys):
-    code, record = told(capsys, "check", source, "--json")
+    code, record = run_json(capsys, "check", source, "--json")
     assert code == 0
     assert len(record["counts"]) >= 2
     assert all(isinstance(count, int) for parts in record["counts"].values() for count in parts.values())
@@ -74,7 +74,7 @@ def test_check_answers_alike_for_built_in_names(source, capsys):
 def test_errors_of_check_end_with_code_two_and_stand_in_the_object(photos, capsys, tmp_path):
     shutil.copytree(photos, tmp_path / "bad")
     (tmp_path / "bad" / "train" / "n01440764" / "0.png").write_text("no picture")
-    code, record = told(capsys, "check", tmp_path / "bad", "--json", "--quiet")
+    code, record = run_json(capsys, "check", tmp_path / "bad", "--json", "--quiet")
     assert code == 2
     assert any(
         finding["severity"] == "error" and "0.png" in finding["where"] for finding in record["findings"]
@@ -91,7 +91,7 @@ def test_a_refusal_stands_in_the_object_and_on_standard_error(capsys, tmp_path):
 
 
 def test_what_was_found_before_a_refusal_is_in_the_object_too(capsys, tmp_path):
-    code, record = told(
+    code, record = run_json(
         capsys,
         "augment",
         "digits",
@@ -141,7 +141,7 @@ def test_no_control_character_of_a_class_name_reaches_the_terminal(made):
 
 
 def test_augment_prints_one_object(photos, capsys, tmp_path):
-    code, record = told(
+    code, record = run_json(
         capsys, "augment", photos, tmp_path / "out", "--method", "smote", "--copies", "1", "--quiet", "--json"
     )
     assert code == 0
@@ -150,7 +150,7 @@ def test_augment_prints_one_object(photos, capsys, tmp_path):
 
 
 def test_compare_prints_one_object_and_keeps_its_findings(capsys, tmp_path):
-    code, record = told(
+    code, record = run_json(
         capsys,
         "compare",
         "digits",
@@ -198,7 +198,7 @@ def test_a_second_comparison_says_which_other_arms_are_in_the_file(capsys, tmp_p
 
 
 def test_audit_prints_one_object(made, capsys):
-    code, record = told(capsys, "audit", made[2], "--json")
+    code, record = run_json(capsys, "audit", made[2], "--json")
     assert code == 0
     assert {row["check"] for row in record["rows"]} >= {"sources_are_training", "no_test_source"}
     assert not any(finding["severity"] == "error" for finding in record["findings"])
@@ -253,7 +253,7 @@ def test_the_next_command_is_quoted_and_works(photos, capsys, tmp_path):
 
 def test_there_is_no_next_command_for_data_without_training_pictures(capsys, tmp_path):
     paint_folder(tmp_path / "set", ("test",))
-    code, record = told(capsys, "check", tmp_path / "set", "--json", "--quiet")
+    code, record = run_json(capsys, "check", tmp_path / "set", "--json", "--quiet")
     assert record["next"] is None
 
 

@@ -107,14 +107,14 @@ def test_a_pair_does_not_depend_on_its_batch_and_inputs_are_left_alone():
     images, labels = pairs()
     others, other_labels = pairs(seed=1)
     copies, state = (
-        [one.clone() for one in (images, labels, others, other_labels)],
+        [item.clone() for item in (images, labels, others, other_labels)],
         torch.random.get_rng_state(),
     )
     together = CMO().mix(images, labels, others, other_labels, range(10, 16))
     alone = CMO().mix(images[3:4], labels[3:4], others[3:4], other_labels[3:4], [13])
     assert torch.equal(together[0][3:4], alone[0])
     assert torch.equal(together[1][3:4], alone[1])
-    assert all(torch.equal(one, copy) for one, copy in zip((images, labels, others, other_labels), copies))
+    assert all(torch.equal(item, copy) for item, copy in zip((images, labels, others, other_labels), copies))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -259,18 +259,18 @@ def test_toy_backbone_reads_placeholders_as_class_names(real):
         assert "embed" not in vars(toy)
 
 
-def test_toy_backbone_gets_a_harmless_shelf(real, tmp_path):
+def test_toy_backbone_gets_a_harmless_adapter_set(real, tmp_path):
     toy = ToyBackbone(torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1).expand(3, 3, 8, 8), 0.2, real.class_names)
     plain = toy.embed(["a photo of a dodo"])
     assert learn_lora(toy, real, settings=AdapterSettings(text_encoder=True, warmup=3)).lora is None
     for scope in ("class", "image"):
-        shelf = learn_adapter_set(
+        adapter_set = learn_adapter_set(
             toy, real, settings=AdapterSettings(text_encoder=True), scope=scope, checkpoint=tmp_path
         )
-        assert list(shelf.concepts) == list(real.class_names if scope == "class" else real.ids)
-        keys = list(shelf.concepts)[:2]
+        assert list(adapter_set.concepts) == list(real.class_names if scope == "class" else real.ids)
+        keys = list(adapter_set.concepts)[:2]
         for adapters in ([(keys[0], 1.0)], [(keys[0], 0.5), (keys[1], 0.5)]):
-            with toy.using(shelf.get(adapters)):
+            with toy.using(adapter_set.get(adapters)):
                 assert torch.equal(toy.embed(["a photo of a dodo"]), plain)
 
 
@@ -754,11 +754,11 @@ def test_text_encoder_learning_moves_it_and_old_records_stay(backbone, real):
 
 def test_warm_up_and_schedule_reach_the_optimiser(backbone, real):
     for learn, kind in ((learn_tokens, TokenSettings), (learn_lora, AdapterSettings)):
-        told = [
+        heard = [
             kind(steps=3, learning_rate=1e-2, **options)
             for options in ({}, {"warmup": 2}, {"schedule": "cosine"})
         ]
-        prints = [learn(backbone, real, settings=settings).fingerprint() for settings in told]
+        prints = [learn(backbone, real, settings=settings).fingerprint() for settings in heard]
         assert len(set(prints)) == 3
 
 
@@ -855,12 +855,12 @@ def test_scale_is_that_of_peft():
             assert abs(layer.scaling["default"] - layer_scale(name, layer.r["default"], config)) < 1e-9
 
 
-# shelves
+# adapter sets
 
 SHORT = AdapterSettings(steps=4, learning_rate=1e-2, rank=2, text_encoder=True, checkpoint_every=2)
 
 
-def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
+def test_an_adapter_set_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     import genaug.concepts.lora as lora
 
     whole = learn_adapter_set(backbone, real, settings=SHORT, scope="class")
@@ -900,14 +900,16 @@ def test_a_shelf_survives_being_killed(backbone, real, tmp_path, monkeypatch):
     assert calls[14:] == [0, 0, 0]
 
 
-def test_an_adapter_of_a_shelf_does_not_depend_on_the_others(backbone, real):
+def test_an_adapter_of_a_set_does_not_depend_on_the_others(backbone, real):
     settings = dataclasses.replace(SHORT, steps=2)
-    shelf = learn_adapter_set(backbone, real[2:5], settings=settings, scope="image")
+    adapter_set = learn_adapter_set(backbone, real[2:5], settings=settings, scope="image")
     part = learn_adapter_set(backbone, real[[4, 2]], settings=settings, scope="image")
     assert list(part.concepts) == ["4.png", "2.png"]
-    assert all(part.concepts[key].fingerprint() == shelf.concepts[key].fingerprint() for key in part.concepts)
+    assert all(
+        part.concepts[key].fingerprint() == adapter_set.concepts[key].fingerprint() for key in part.concepts
+    )
     assert (
-        shelf.concepts["2.png"].fingerprint()
+        adapter_set.concepts["2.png"].fingerprint()
         != learn_adapter_set(
             backbone, real[[2]], settings=dataclasses.replace(settings, seed=1), scope="image"
         )
@@ -916,31 +918,31 @@ def test_an_adapter_of_a_shelf_does_not_depend_on_the_others(backbone, real):
     )
 
 
-def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
+def test_what_an_adapter_set_hands_out_and_keeps(backbone, tmp_path):
     concepts = {f"{seed}": random_concept(backbone, seed, text=True) for seed in range(3)}
     concepts = {
         key: Concept({}, {}, concept.lora, CONFIG, {}, concept.text_lora, TEXT_CONFIG)
         for key, concept in concepts.items()
     }
-    shelf = AdapterSet(concepts, "image")
-    assert shelf.placeholder == {}
-    assert shelf.get([["1", 1]]) is concepts["1"]
-    pair = shelf.get([("0", 0.5), ("2", 0.5)])
-    assert pair is shelf.get([["0", 0.5], ["2", 0.5]])
+    adapter_set = AdapterSet(concepts, "image")
+    assert adapter_set.placeholder == {}
+    assert adapter_set.get([["1", 1]]) is concepts["1"]
+    pair = adapter_set.get([("0", 0.5), ("2", 0.5)])
+    assert pair is adapter_set.get([["0", 0.5], ["2", 0.5]])
     assert pair.rank == 4
     for share in range(20):
-        shelf.get([("0", share / 20)])
-    assert len(shelf._recent) <= 8
-    assert shelf.get([("0", 0.5), ("2", 0.5)]).fingerprint() == pair.fingerprint()
+        adapter_set.get([("0", share / 20)])
+    assert len(adapter_set._recent) <= 8
+    assert adapter_set.get([("0", 0.5), ("2", 0.5)]).fingerprint() == pair.fingerprint()
     for wanted, message in (([("7", 1.0)], "no adapter for '7'"), ([], "at least one concept")):
         with pytest.raises(GenaugError, match=message):
-            shelf.get(wanted)
-    shelf.save(tmp_path)
-    assert AdapterSet.load(tmp_path).fingerprint() == shelf.fingerprint()
+            adapter_set.get(wanted)
+    adapter_set.save(tmp_path)
+    assert AdapterSet.load(tmp_path).fingerprint() == adapter_set.fingerprint()
     assert (
         len(
             {
-                shelf.fingerprint(),
+                adapter_set.fingerprint(),
                 AdapterSet(concepts, "class").fingerprint(),
                 AdapterSet({**concepts, "0": concepts["1"]}, "image").fingerprint(),
             }
@@ -951,11 +953,11 @@ def test_what_a_shelf_hands_out_and_keeps(backbone, tmp_path):
     with pytest.raises(GenaugError, match="not those"):
         AdapterSet.load(tmp_path)
     (tmp_path / "shelf.json").unlink()
-    with pytest.raises(GenaugError, match="no complete shelf"):
+    with pytest.raises(GenaugError, match="no complete adapter set"):
         AdapterSet.load(tmp_path)
 
 
-def test_wrong_shelf_settings(backbone, real):
+def test_wrong_settings_of_an_adapter_set(backbone, real):
     with pytest.raises(GenaugError, match="per 'set'"):
         learn_adapter_set(backbone, real, scope="set")
     with pytest.raises(GenaugError, match="5.png"):

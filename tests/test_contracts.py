@@ -151,17 +151,17 @@ def object_fields(tree):
 
 def _parameters(function):
     "All parameters but `self`."
-    found = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    return [one for one in found if one.arg not in ("self", "cls")]
+    actual = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [finding for finding in actual if finding.arg not in ("self", "cls")]
 
 
 def object_parameters(tree):
     "(line, parameter) of each parameter whose type is, or holds, `object`."
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            for one in [*_parameters(node), *filter(None, (node.args.vararg, node.args.kwarg))]:
-                if _mentions_object(one.annotation):
-                    yield one.lineno, one.arg
+            for parameter in [*_parameters(node), *filter(None, (node.args.vararg, node.args.kwarg))]:
+                if _mentions_object(parameter.annotation):
+                    yield parameter.lineno, parameter.arg
 
 
 def long_signatures(tree, owner=""):
@@ -189,12 +189,12 @@ def old_marks(tree):
 
 
 def _all(sources, check):
-    return [(file, *found) for file, tree in sources.items() for found in check(tree)]
+    return [(file, *item) for file, tree in sources.items() for item in check(tree)]
 
 
 def test_no_contract_is_asked_for_by_name(sources):
-    found = _all(sources, attribute_questions)
-    assert not [one for one in found if (one[0], one[2]) not in FOREIGN]
+    actual = _all(sources, attribute_questions)
+    assert not [finding for finding in actual if (finding[0], finding[2]) not in FOREIGN]
 
 
 def test_no_exception_is_out_of_date(sources):
@@ -208,7 +208,7 @@ def test_no_field_holds_just_anything(sources):
 
 
 def test_parameters_say_their_type(sources):
-    assert not [one for one in _all(sources, object_parameters) if (one[0], one[2]) not in ANYTHING]
+    assert not [item for item in _all(sources, object_parameters) if (item[0], item[2]) not in ANYTHING]
 
 
 def test_no_function_takes_more_than_eight_parameters(sources):
@@ -233,15 +233,15 @@ def test_a_mark_of_the_old_form_is_refused():
 
 def _classes():
     "Every class that the package defines."
-    names = [found.name for found in pkgutil.walk_packages(genaug.__path__, "genaug.")]
+    names = [module.name for module in pkgutil.walk_packages(genaug.__path__, "genaug.")]
     modules = [importlib.import_module(name) for name in names]
-    found = [
+    actual = [
         value
         for module in modules
         for value in vars(module).values()
         if isinstance(value, type) and value.__module__ == module.__name__
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(actual))
 
 
 def _identified():
@@ -268,7 +268,7 @@ def without_bound(kind):
     "The fields of a class that are numbers and have no declared bound."
 
     def inner(hint):
-        return {part for one in typing.get_args(hint) for part in inner(one)} or {hint}
+        return {part for item in typing.get_args(hint) for part in inner(item)} or {hint}
 
     fields = declared(kind).items()
     return [name for name, (hint, bound) in fields if bound is None and inner(hint) & {int, float}]
@@ -310,22 +310,22 @@ def stored_names():
     return {"classes": table(_identified()), "methods": methods, "records": records}
 
 
-def differences(found, expected, where=""):
+def differences(actual, expected, where=""):
     "Where two tables differ, in words."
-    if isinstance(found, dict) and isinstance(expected, dict):
-        gone = [f"{where}{name} is gone" for name in expected if name not in found]
-        new = [f"{where}{name} is new" for name in found if name not in expected]
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        gone = [f"{where}{name} is gone" for name in expected if name not in actual]
+        new = [f"{where}{name} is new" for name in actual if name not in expected]
         return (
             gone
             + new
             + [
                 text
                 for name in expected
-                if name in found
-                for text in differences(found[name], expected[name], f"{where}{name}: ")
+                if name in actual
+                for text in differences(actual[name], expected[name], f"{where}{name}: ")
             ]
         )
-    return [] if found == expected else [f"{where}{found} in place of {expected}"]
+    return [] if actual == expected else [f"{where}{actual} in place of {expected}"]
 
 
 def test_every_stored_class_declares_its_name():
@@ -430,7 +430,7 @@ def _like_from_photograph(name, field, **more):
 
 
 @pytest.mark.parametrize(
-    "name, field, identity, told",
+    "name, field, identity, messages",
     [
         ("FromPhotograph", "strengths", None, []),
         ("FromPicture", "strengths", None, ["FromPhotograph is gone", "FromPicture is new"]),
@@ -451,11 +451,11 @@ def _like_from_photograph(name, field, **more):
         ("FromPhotograph", "strengths", Identity(later=("every",)), ["FromPhotograph: later: ['every']"]),
     ],
 )
-def test_a_rename_needs_the_old_name(name, field, identity, told):
+def test_a_rename_needs_the_old_name(name, field, identity, messages):
     renamed = _like_from_photograph(name, field, **({} if identity is None else {"identity": identity}))
-    found = differences(table([renamed]), table([FromPhotograph]))
-    assert len(found) == len(told), found
-    assert all(text.startswith(start) for text, start in zip(found, told)), found
+    actual = differences(table([renamed]), table([FromPhotograph]))
+    assert len(actual) == len(messages), actual
+    assert all(text.startswith(start) for text, start in zip(actual, messages)), actual
 
 
 def test_a_class_without_a_name_of_its_own_is_seen():

@@ -84,22 +84,22 @@ def multi(images):
     )
 
 
-def same(one, two):
-    assert one.class_names == two.class_names
-    assert one.ids == two.ids
-    assert one.task == two.task
-    assert np.array_equal(one.labels, two.labels)
-    assert one.labels.dtype == two.labels.dtype
-    assert one.origins == two.origins
-    assert (list(one.groups) if one.groups else None) == (list(two.groups) if two.groups else None)
-    assert (list(one.info) if one.info else None) == (list(two.info) if two.info else None)
+def same(left, right):
+    assert left.class_names == right.class_names
+    assert left.ids == right.ids
+    assert left.task == right.task
+    assert np.array_equal(left.labels, right.labels)
+    assert left.labels.dtype == right.labels.dtype
+    assert left.origins == right.origins
+    assert (list(left.groups) if left.groups else None) == (list(right.groups) if right.groups else None)
+    assert (list(left.info) if left.info else None) == (list(right.info) if right.info else None)
     assert all(
-        np.array_equal(one.image(position), two.image(position))
-        and one.image(position).shape == two.image(position).shape
-        for position in range(len(one))
+        np.array_equal(left.image(position), right.image(position))
+        and left.image(position).shape == right.image(position).shape
+        for position in range(len(left))
     )
-    assert one.sha256 == two.sha256
-    assert one.fingerprint() == two.fingerprint()
+    assert left.sha256 == right.sha256
+    assert left.fingerprint() == right.fingerprint()
 
 
 # ---- LabeledImages on disk
@@ -469,7 +469,7 @@ def test_hashes_see_types_order_and_nesting():
     ]
     hashes = [content_hash(value) for value in values]
     assert len(set(hashes)) == len(values)
-    assert all(len(one) == 64 for one in hashes)
+    assert all(len(digest) == 64 for digest in hashes)
     assert content_hash((1, 2)) == content_hash([1, 2])
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
     assert content_hash("a", "b") != content_hash("ab")
@@ -554,14 +554,14 @@ def unequal(counts=(7, 3, 1)):
 @pytest.mark.parametrize("small, large", [(1, 2), (1, 5), (0.5, 1), (2, 2.5), (4, 20)])
 def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
     real = unequal()
-    one, two = (
+    left, right = (
         [(slot.anchor, slot.class_index, slot.copy) for slot in Budget(copies=copies).slots(real)]
         for copies in (small, large)
     )
-    assert set(one) <= set(two)
-    assert len(set(two)) == len(two)
+    assert set(left) <= set(right)
+    assert len(set(right)) == len(right)
     if small == int(small):
-        assert two[: len(one)] == one
+        assert right[: len(left)] == left
 
 
 @pytest.mark.parametrize(
@@ -569,12 +569,12 @@ def test_a_smaller_budget_asks_for_a_subset_copy_by_copy(small, large):
 )
 def test_counts_per_class_nest(small, large):
     real = unequal()
-    one, two = (
+    left, right = (
         {(slot.anchor, slot.class_index, slot.copy) for slot in Budget(per_class=counts).slots(real)}
         for counts in (small, large)
     )
-    assert one <= two
-    assert len(two) == sum(large.values())
+    assert left <= right
+    assert len(right) == sum(large.values())
 
 
 def test_budgets_ask_for_the_right_numbers():
@@ -634,21 +634,21 @@ class Plain(Augmenter):
 
 
 def test_augmenters_are_their_settings(images, tmp_path):
-    one, two = Plain(), Plain(strength=0.7)
-    assert one.settings() == {"name": "plain", "strength": 0.5}
-    assert one.fingerprint() != two.fingerprint()
-    assert Plain(device="cuda").fingerprint() == one.fingerprint()
-    before = one.fingerprint()
-    assert one.fit(images) is one
-    assert one.fingerprint() != before
-    assert one.fitted_on == images.fingerprint()
-    one.save(tmp_path / "fitted")
-    assert Plain().load(tmp_path / "fitted").fingerprint() == one.fingerprint()
+    left, right = Plain(), Plain(strength=0.7)
+    assert left.settings() == {"name": "plain", "strength": 0.5}
+    assert left.fingerprint() != right.fingerprint()
+    assert Plain(device="cuda").fingerprint() == left.fingerprint()
+    before = left.fingerprint()
+    assert left.fit(images) is left
+    assert left.fingerprint() != before
+    assert left.fitted_on == images.fingerprint()
+    left.save(tmp_path / "fitted")
+    assert Plain().load(tmp_path / "fitted").fingerprint() == left.fingerprint()
     with pytest.raises(GenaugError, match="no saved augmenter"):
         Plain().load(tmp_path)
     with pytest.raises(GenaugError, match="was saved by"):
         Plain(name="other").load(tmp_path / "fitted")
-    assert one.select([1, 2], [3, 4], images) == [Decision(), Decision()]
+    assert left.select([1, 2], [3, 4], images) == [Decision(), Decision()]
     for unfinished in (Augmenter, Mixer):
         with pytest.raises(TypeError, match="abstract"):
             unfinished()

@@ -109,13 +109,13 @@ def test_strength_one_still_holds_a_trace_of_the_photograph():
     method = fitted(real, strengths=1.0)
     rows = method.plan(real, Budget(1), 0)
     starts, first = method.start.latents(rows, real, method.context)
-    kept = float(method.backbone.alphas_cumprod[method.backbone.timesteps(25)[0]].sqrt())
+    remaining = float(method.backbone.alphas_cumprod[method.backbone.timesteps(25)[0]].sqrt())
     clean = method.backbone.encode(real.batch([row.inputs[0][0] for row in rows], size=8))
-    expected = kept * clean + (1 - kept**2) ** 0.5 * row_noise(
+    expected = remaining * clean + (1 - remaining**2) ** 0.5 * row_noise(
         method.backbone.latent_shape, [row.seed for row in rows]
     )
     assert first.tolist() == [0] * len(rows)
-    assert 0 < kept < 0.2
+    assert 0 < remaining < 0.2
     assert torch.allclose(starts, expected.to(starts), atol=1e-5)
 
 
@@ -129,19 +129,19 @@ def test_words_of_one_split_never_paint_another(tiny, tmp_path):
     words follow content."""
     first, second = toy_photographs((2, 2), seed=0), toy_photographs((2, 2), seed=1)
     naming = LearnedTokens(steps=2, learning_rate=0.1, batch_size=2, tokens_per_class=2, initial=None)
-    one, two, again = (
+    left, right, again = (
         learn_or_load(naming, tiny, real, ClassPrompt(), tmp_path) for real in (first, second, first)
     )
-    assert one.fingerprint() == again.fingerprint() != two.fingerprint()
+    assert left.fingerprint() == again.fingerprint() != right.fingerprint()
     assert len(list((tmp_path / "concepts").iterdir())) == 2
     plain = tiny.embed(["a photo of a <c000>"])
-    with tiny.using(one):
+    with tiny.using(left):
         inside = tiny.embed(["a photo of a <c000>"])
-    with tiny.using(two):
+    with tiny.using(right):
         other = tiny.embed(["a photo of a <c000>"])
     assert not torch.equal(inside, other)
     assert torch.equal(plain, tiny.embed(["a photo of a <c000>"]))
-    assert all(vectors.shape[0] == 2 for vectors in one.tokens.values())
+    assert all(vectors.shape[0] == 2 for vectors in left.tokens.values())
 
 
 def test_two_methods_in_one_process_keep_their_own_words(tiny):
@@ -161,8 +161,8 @@ def test_two_methods_in_one_process_keep_their_own_words(tiny):
         learned[1].paint(rows, real),
         learned[0].paint(rows, real),
     )
-    assert all(np.array_equal(one, two) for one, two in zip(alone, after))
-    assert any(not np.array_equal(one, two) for one, two in zip(alone, moved))
+    assert all(np.array_equal(left, right) for left, right in zip(alone, after))
+    assert any(not np.array_equal(left, right) for left, right in zip(alone, moved))
 
 
 def test_classes_whose_names_differ_by_a_blank_have_words_of_their_own():

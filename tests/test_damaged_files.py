@@ -44,13 +44,13 @@ def tiny_copy(folder):
     return folder / "model"
 
 
-def flipped(data, place=-3):
-    return bytes(byte ^ (1 if index == place % len(data) else 0) for index, byte in enumerate(data))
+def flipped(data, index=-3):
+    return bytes(byte ^ (1 if index == index % len(data) else 0) for index, byte in enumerate(data))
 
 
-def flip(file, place=-3):
+def flip(file, index=-3):
     data = bytearray(file.read_bytes())
-    data[place] ^= 1
+    data[index] ^= 1
     file.write_bytes(data)
 
 
@@ -439,7 +439,7 @@ def test_a_concept_with_a_damaged_record(tmp_path, text):
         '{"format": 1, "scope": 3, "concepts": {}, "fingerprint": ""}',
     ],
 )
-def test_a_shelf_with_a_damaged_record(tmp_path, text):
+def test_an_adapter_set_with_a_damaged_record(tmp_path, text):
     AdapterSet({"cat": concept()}, "class").save(tmp_path)
     (tmp_path / "shelf.json").write_text(text)
     refusal(AdapterSet.load, tmp_path)

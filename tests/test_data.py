@@ -171,11 +171,11 @@ def test_broken_files_stop_a_strict_opening_and_are_left_out_of_a_lenient_one(fo
         path.write_text("Dear diary")
     if kind == "too-small":
         picture(path, 70, size=(7, 90))
-    found = problems(folder)[kind]
-    assert found.severity == "error"
-    assert text in found.message
-    assert "'plum/bad.jpg'" in found.message
-    assert refusal(open_folder, folder) == found.message
+    findings = problems(folder)[kind]
+    assert findings.severity == "error"
+    assert text in findings.message
+    assert "'plum/bad.jpg'" in findings.message
+    assert refusal(open_folder, folder) == findings.message
     assert len(open_folder(folder, strict=False)["all"]) == 6
 
 
@@ -188,9 +188,9 @@ def test_a_picture_over_the_limit_is_refused_before_it_is_unpacked(folder):
         for chunk in (header, b"IDAT" + data, b"IEND")
     ]
     (folder / "kiwi" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    found = [problem for problem in check_folder(folder).errors if problem.kind == "too-large"]
-    assert [problem.where for problem in found] == ["kiwi/bomb.png", "kiwi/large.png"]
-    assert all("smaller" in problem.message for problem in found)
+    findings = [problem for problem in check_folder(folder).errors if problem.kind == "too-large"]
+    assert [problem.where for problem in findings] == ["kiwi/bomb.png", "kiwi/large.png"]
+    assert all("smaller" in problem.message for problem in findings)
     assert "too-large" in {problem.kind for problem in check_folder(folder, max_pixels=100).errors}
     assert "limits" in refusal(check_folder, folder, max_pixels=10**9)
     assert "limits" in refusal(check_folder, folder, min_size=0)
@@ -203,13 +203,13 @@ def test_files_of_systems_are_noted_once_and_other_files_warned_about(folder):
     (folder / "plum" / "notes.txt").write_text("hello")
     picture(folder / "cover.png", 70)
     (folder / "README").write_text("hello")
-    found = problems(folder)
+    findings = problems(folder)
     assert check_folder(folder).ok
-    assert found["junk"].message.startswith("5 hidden")
-    assert found["junk"].severity == "note"
-    assert found["other-file"].severity == "warning"
-    assert "'plum/notes.txt'" in found["other-file"].message
-    assert found["stray"].where == "cover.png"
+    assert findings["junk"].message.startswith("5 hidden")
+    assert findings["junk"].severity == "note"
+    assert findings["other-file"].severity == "warning"
+    assert "'plum/notes.txt'" in findings["other-file"].message
+    assert findings["stray"].where == "cover.png"
     assert len(open_folder(folder)["all"]) == 6
 
 
@@ -271,11 +271,11 @@ def test_hostile_names_are_printed_harmlessly(folder):
 def test_an_empty_class_a_single_image_and_one_class_only(folder):
     (folder / "fig").mkdir()
     picture(folder / "lime" / "1.png", 80)
-    found = problems(folder)
-    assert found["empty-class"].severity == "error"
-    assert "remove its folder" in found["empty-class"].message
-    assert found["single-image"].severity == "warning"
-    assert found["single-image"].where == "lime"
+    findings = problems(folder)
+    assert findings["empty-class"].severity == "error"
+    assert "remove its folder" in findings["empty-class"].message
+    assert findings["single-image"].severity == "warning"
+    assert findings["single-image"].where == "lime"
     assert open_folder(folder, strict=False)["all"].class_names == ("kiwi", "lime", "plum")
     (
         picture(folder.parent / "alone" / "kiwi" / "1.png", 1),
@@ -290,9 +290,9 @@ def test_classes_that_train_and_test_do_not_share(folder, tmp_path):
     top.mkdir()
     folder.rename(top / "train")
     picture(top / "test" / "kiwi" / "9.png", 90), picture(top / "test" / "Plumm" / "9.png", 91)
-    found = problems(top)
-    assert "'plum'" in found["unknown-class"].message
-    assert found["untested-class"].where == "plum"
+    findings = problems(top)
+    assert "'plum'" in findings["unknown-class"].message
+    assert findings["untested-class"].where == "plum"
     assert len(open_folder(top, strict=False)["test"]) == 1
 
 
@@ -338,11 +338,11 @@ def test_unreadable_folders_and_files(folder, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", lambda path: refuse(path, scandir))
     monkeypatch.setattr(Image, "open", lambda path: refuse(path, opened))
-    found = problems(folder)
-    assert "change its permissions" in found["unreadable"].message
-    assert found["unreadable"].where == "plum"
-    assert found["corrupt"].where == "kiwi/0.png"
-    assert "Permission denied" in found["corrupt"].message
+    findings = problems(folder)
+    assert "change its permissions" in findings["unreadable"].message
+    assert findings["unreadable"].where == "plum"
+    assert findings["corrupt"].where == "kiwi/0.png"
+    assert "Permission denied" in findings["corrupt"].message
 
 
 def test_copies_within_a_class_across_classes_and_across_splits(folder, tmp_path):
@@ -355,8 +355,8 @@ def test_copies_within_a_class_across_classes_and_across_splits(folder, tmp_path
     top.mkdir()
     folder.rename(top / "train")
     picture(top / "test" / "kiwi" / "0.tiff", 2), picture(top / "test" / "plum" / "0.png", 95)
-    found = problems(top)["leak"]
-    assert found.severity == "error"
+    findings = problems(top)["leak"]
+    assert findings.severity == "error"
     assert "two splits" in refusal(open_folder, top)
     lenient = open_folder(top, strict=False)
     assert "train/kiwi/2.png" not in lenient["train"].ids
@@ -466,7 +466,7 @@ def test_growing_the_pool_keeps_the_order_of_what_was_there(pool):
     part = pool[[position for position in range(63) if position % 7]]
     for name, before in rank_classes(part, 0).items():
         after = rank_classes(pool, 0)[name]
-        assert tuple(one for one in after if one in before) == before
+        assert tuple(item for item in after if item in before) == before
         assert len(before) == 3 or (len(after) > len(before) and list(before) != sorted(before))
     chosen = set(few_shot(pool, 5, 0).ids) & set(part.ids)
     assert chosen <= set(few_shot(part, 5, 0).ids)
@@ -550,10 +550,10 @@ def test_train_and_test_may_share_neither_ids_nor_content(pool, held_out):
 
 
 def test_without_a_test_split_one_is_kept_back_that_does_not_depend_on_the_shots(pool):
-    one, ten = (Manifest.build({"all": pool}, seed=0, shots=shots, test_fraction=0.4) for shots in (1, 10))
-    assert one.test == ten.test
-    assert len(one.test) == 25
-    assert set(one.train) < set(ten.train)
+    first, ten = (Manifest.build({"all": pool}, seed=0, shots=shots, test_fraction=0.4) for shots in (1, 10))
+    assert first.test == ten.test
+    assert len(first.test) == 25
+    assert set(first.train) < set(ten.train)
     assert not set(ten.train) & set(ten.test)
     assert "too few" in refusal(Manifest.build, {"all": few_shot(pool, 1, 0)}, 0)
 

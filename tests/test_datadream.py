@@ -48,7 +48,8 @@ def adapters(row):
 
 def farthest(first, second):
     return max(
-        int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second, strict=True)
+        int(np.abs(left.astype(int) - right.astype(int)).max())
+        for left, right in zip(first, second, strict=True)
     )
 
 

@@ -163,10 +163,10 @@ def test_background_says_nothing_in_the_natural_pool(scenes):
 
 
 def test_digits_stay_inside_the_image(scenes):
-    mask = digits.place(np.full((100, 100), 255, np.uint8), 20, (16, 16), 0, 0)
+    mask = digits.place_glyph(np.full((100, 100), 255, np.uint8), 20, (16, 16), 0, 0)
     assert abs(mask.sum() - 400) < 4
     assert mask[5:27, 5:27].sum() == pytest.approx(mask.sum())
-    assert digits.place(
+    assert digits.place_glyph(
         np.full((100, 50), 255, np.uint8), 20, (16, 16), 0, 0, stretch=2.0
     ).sum() == pytest.approx(400, rel=0.01)
 
@@ -221,7 +221,7 @@ def test_texture_tiles_are_grey_and_equally_many(textures):
     assert textures["train"].class_names == textures["test"].class_names
     for part, images in textures.items():
         assert set(images.counts().values()) == {100.0 if part == "train" else 50.0}
-        assert all(images.image(place).shape == (64, 64, 1) for place in range(0, len(images), 37))
+        assert all(images.image(index).shape == (64, 64, 1) for index in range(0, len(images), 37))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -241,7 +241,7 @@ def test_textures_use_only_their_own_half(part, monkeypatch):
     mine = [pair[part == "test"] for pair in halves.values()]
     number = len(seen) // 8
     assert all(np.array_equal(seen[number * label], mine[label]) for label in range(8))
-    assert all(one.shape[1] + two.shape[1] > 400 for one, two in halves.values())
+    assert all(left.shape[1] + right.shape[1] > 400 for left, right in halves.values())
 
 
 def test_no_texture_comes_from_a_reserved_photograph():
@@ -254,7 +254,7 @@ def test_no_texture_comes_from_a_reserved_photograph():
 def test_brightness_and_contrast_are_drawn_alike(textures):
     images = textures["train"]
     means, spreads = (
-        np.array([measure(images.image(place).astype(float)) / 255 for place in range(800)]).reshape(8, 100)
+        np.array([measure(images.image(index).astype(float)) / 255 for index in range(800)]).reshape(8, 100)
         for measure in (np.mean, np.std)
     )
     assert means.mean(1).std() < 0.02

@@ -29,7 +29,7 @@ from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
 from genaug.diffusion import ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
 from genaug.methods import real_filter
-from genaug.methods.feature_aligned import AlignedWeights, Chosen, expert_for
+from genaug.methods.feature_aligned import AlignedWeights, Chosen
 from genaug.roles import kind_of_data
 from genaug.choices import ClassName
 from genaug.registry import find_method, method_names
@@ -174,7 +174,7 @@ def test_every_network_computes_on_the_told_device(name, tmp_path, computed_at):
     assert networks, "the method computed with no network at all"
     assert not here, f"these computed on the CPU: {sorted(here)}"
     usual, chosen, _ = painted(name, "cpu", tmp_path / "here", small_backbone(name, "cpu"))
-    assert max(np.abs(one.astype(int) - two).max() for one, two in zip(images, usual)) <= 2
+    assert max(np.abs(left.astype(int) - right).max() for left, right in zip(images, usual)) <= 2
     assert [decision.keep for decision in decisions] == [decision.keep for decision in chosen]
 
 
@@ -354,7 +354,7 @@ def test_augment_says_what_it_does_before_it_computes(tmp_path, monkeypatch, cap
     )
     kinds = [kind for kind, _ in said]
     loading, measuring, stated = (
-        next(place for place, (kind, text) in enumerate(said) if kind == "said" and word in text)
+        next(index for index, (kind, text) in enumerate(said) if kind == "said" and word in text)
         for word in ("Loading the diffusion model", "Measuring the speed", "Estimated cost")
     )
     assert loading < kinds.index("loaded") < measuring < kinds.index("asked") < stated
@@ -484,7 +484,7 @@ def test_random_weights_are_an_expert_only_by_that_word():
     naming = make_arm(
         "feature-aligned@naming.expert_network=resnet18;naming.expert_weights=random"
     ).augmenter.naming
-    assert expert_for(naming, real_photographs()) is naming
+    assert naming.suited(real_photographs()) is naming
     assert type(naming.expert_network) is str
     assert isinstance(AlignedWeights().expert_network, Chosen)
 

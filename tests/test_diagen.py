@@ -10,7 +10,7 @@ from genaug.concepts.attach import placeholder_names
 from genaug.plans import Budget, PlanRow
 from genaug.core import LabeledImages
 from genaug.identity import stored_fields
-from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, load_or_fit, soft_weights
+from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, soft_weights
 from genaug.choices import ClassName, KeepAll
 from genaug.recipe import with_jitter
 from genaug.schedule import Showing, SwapOwn, TrainingSchedule
@@ -55,7 +55,7 @@ def test_weights_are_the_printed_rule_normalised_per_source():
         assert weights[own].mean() == pytest.approx(1)
         assert np.allclose(weights[own] / weights[own].sum(), raw / raw.sum())
     order = random.permutation(60)
-    assert np.allclose(soft_weights(confidences[order], [sources[place] for place in order]), weights[order])
+    assert np.allclose(soft_weights(confidences[order], [sources[index] for index in order]), weights[order])
 
 
 @pytest.mark.parametrize("confidences", [[0.0, 0.0], [1e-300, 1e-300], [1.0, 1.0]])
@@ -116,13 +116,13 @@ def test_decisions_are_deterministic_and_kept_by_content(tmp_path, monkeypatch):
         # read back, not learned again
         assert method.select(rows, images, real) == decisions
         assert not trainings
-    weights = np.array([one.weight for one in decisions])
-    assert all(one.keep for one in decisions)
+    weights = np.array([decision.weight for decision in decisions])
+    assert all(decision.keep for decision in decisions)
     assert len(decisions) == len(rows)
     for name in real.ids:
         assert weights[[row.settings["anchor"] == name for row in rows]].mean() == pytest.approx(1)
-    other = load_or_fit(SoftWeight(seed=1), real, tmp_path)
-    fewer = load_or_fit(SoftWeight(), real[list(range(7))], tmp_path)
+    other = SoftWeight(seed=1).load_or_fit(real, tmp_path)
+    fewer = SoftWeight().load_or_fit(real[list(range(7))], tmp_path)
     assert len(list((tmp_path / "doubters").iterdir())) == 3
     assert other.trained.seed == 1
     assert fewer.temperature > 0
@@ -131,8 +131,8 @@ def test_decisions_are_deterministic_and_kept_by_content(tmp_path, monkeypatch):
 def test_an_image_is_judged_alone_in_any_order():
     real = toy_photographs((3, 3))
     rows = [
-        PlanRow(name, "", tuple(row), ((name, 1.0),), (), place, {"anchor": name})
-        for place, (name, row) in enumerate(zip(real.ids, real.labels))
+        PlanRow(name, "", tuple(row), ((name, 1.0),), (), index, {"anchor": name})
+        for index, (name, row) in enumerate(zip(real.ids, real.labels))
     ]
     images, doubter = (
         [real.image(name) for name in real.ids],
@@ -164,17 +164,17 @@ def test_jitter_is_drawn_per_row_and_reaches_the_row_s_own_word_only():
     )
     words = placeholder_names([f"class {index}" for index in range(1002)])
     assert not any(
-        words[f"class {one}"] in words[f"class {two}"]
-        for one in (1, 10, 100)
+        words[f"class {number}"] in words[f"class {two}"]
+        for number in (1, 10, 100)
         for two in range(1002)
-        if two != one
+        if two != number
     )
     concept = Concept(
         {"car": "<c001>", "carrot": "<c0010>"}, {"<c001>": torch.zeros(1, 8), "<c0010>": torch.ones(1, 8)}
     )
     batch = [
-        PlanRow(f"row{place}", "", (1, 0), (), ((f"a photo of a {word}", 1.0),), place, {"jitter": size})
-        for place, (word, size) in enumerate(
+        PlanRow(f"row{index}", "", (1, 0), (), ((f"a photo of a {word}", 1.0),), index, {"jitter": size})
+        for index, (word, size) in enumerate(
             [("<c001>", 0.01), ("<c0010>", 0.01), ("<c0010>", 0.0), ("<c001>", 0.025)]
         )
     ]

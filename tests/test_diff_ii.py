@@ -23,11 +23,11 @@ def pair_at(degrees, ratio=1.0, size=512, seed=0):
 
 def printed(first, second, lam):
     "v2, Eq. 5, in float64."
-    one, two = first.double(), second.double()
-    alpha = torch.arccos((one * two).sum() / one.norm() / two.norm())
+    left, right = first.double(), second.double()
+    alpha = torch.arccos((left * right).sum() / left.norm() / right.norm())
     return (
-        torch.sin((1 + lam) * alpha) / torch.sin(alpha) * one
-        - torch.sin(lam * alpha) / torch.sin(alpha) * two
+        torch.sin((1 + lam) * alpha) / torch.sin(alpha) * left
+        - torch.sin(lam * alpha) / torch.sin(alpha) * right
     ), alpha
 
 
@@ -179,7 +179,7 @@ def test_guidance_moves_the_image_away_from_the_other_class():
     real = toy_photographs((3, 3))
     method, rows = plan(real, Budget(2))
     strong, _ = plan(real, Budget(2), guidance_scale=3.0)
-    plain, guided = (np.stack(one.paint(rows, real)).astype(float) for one in (method, strong))
+    plain, guided = (np.stack(item.paint(rows, real)).astype(float) for item in (method, strong))
     assert np.abs(plain - guided).max() > 1
 
 

@@ -147,8 +147,8 @@ def test_an_edit_ends_in_the_target_class_only_if_it_is_strong():
     for strength in (0.1, 0.5, 0.7, 0.9, 1.0):
         images = np.stack(method.paint(at_strength(rows, strength), real)).astype(float)
         distance = np.abs(images[:, None] - means[None]).mean((2, 3, 4))
-        place = np.arange(len(rows))
-        towards.append((distance[place, sources] - distance[place, targets]))
+        index = np.arange(len(rows))
+        towards.append((distance[index, sources] - distance[index, targets]))
     assert (towards[0] < 0).all()
     assert (towards[-1] > 0).all()
     assert np.all(np.diff(np.mean(towards, axis=1)) > 0)
@@ -177,19 +177,19 @@ def test_diff_aug_paints_the_own_class_and_its_label_is_hard():
 def test_from_noise_the_photographs_do_not_matter_and_at_strength_one_they_do():
     real = toy_photographs((3, 3))
     others = LabeledImages(
-        [255 - real.image(place) for place in range(6)], real.targets, real.class_names, real.ids
+        [255 - real.image(index) for index in range(6)], real.targets, real.class_names, real.ids
     )
     for kind in (real_gen, diff_gen):
         method, rows = plan(kind, real, Budget(2))
         assert all(row.inputs == () for row in rows)
         assert all(
-            np.array_equal(one, other)
-            for one, other in zip(method.paint(rows, real), method.paint(rows, others))
+            np.array_equal(image, other)
+            for image, other in zip(method.paint(rows, real), method.paint(rows, others))
         )
     method, rows = plan(diff_aug, real, Budget(2))
     apart = [
-        np.abs(one.astype(int) - other).mean()
-        for one, other in zip(method.paint(rows, real), method.paint(rows, others))
+        np.abs(image.astype(int) - other).mean()
+        for image, other in zip(method.paint(rows, real), method.paint(rows, others))
     ]
     assert min(apart) > 0.5  # 8.5 % of the photograph is in the start
 
@@ -241,16 +241,16 @@ def test_the_grid_differs_in_naming_start_target_and_label_only():
 
 
 def test_settings_of_two_instances_do_not_meet():
-    one, other = real_mix(gamma=1.0, strengths=0.7), real_mix()
-    assert one.label.gamma == 1.0
+    first, other = real_mix(gamma=1.0, strengths=0.7), real_mix()
+    assert first.label.gamma == 1.0
     assert other.label.gamma == 0.5
-    assert one.start.strengths == (0.7,)
+    assert first.start.strengths == (0.7,)
     assert other.start.strengths == (0.5, 0.7, 0.9)
     assert real_mix(strengths=0.7).settings() == real_mix(strengths=(0.7,)).settings() != other.settings()
-    changed = one.having(gamma=0.8)
+    changed = first.having(gamma=0.8)
     assert changed.label.gamma == 0.8
-    assert changed.start == one.start
-    assert one.label.gamma == 1.0
+    assert changed.start == first.start
+    assert first.label.gamma == 1.0
 
 
 def test_another_class_needs_one_and_only_one_label():

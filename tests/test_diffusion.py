@@ -490,11 +490,11 @@ def test_pixel_codec_is_the_identity_up_to_scale_and_resizes():
 
 def test_pixel_weights_follow_from_the_seed_and_name_the_model():
     state = torch.random.get_rng_state()
-    one, same, other = pixel_model(), pixel_model(), pixel_model(1)
+    first, same, other = pixel_model(), pixel_model(), pixel_model(1)
     assert torch.equal(state, torch.random.get_rng_state())
-    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert first.fingerprint() == same.fingerprint() != other.fingerprint()
     assert not any(
-        parameter.requires_grad for module in one.modules.values() for parameter in module.parameters()
+        parameter.requires_grad for module in first.modules.values() for parameter in module.parameters()
     )
 
 

@@ -43,10 +43,10 @@ def kinds(name, folder):
 
 def counts(sets):
     "(part, class or group) -> pictures."
-    found = Counter(
+    actual = Counter(
         (part, images.class_names[target]) for part, images in sets.items() for target in images.targets
     )
-    return found + Counter(
+    return actual + Counter(
         (part, group) for part, images in sets.items() for group in images.groups or () if group
     )
 
@@ -72,8 +72,8 @@ def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
     if name == "lesions" and above:
         pytest.skip("a folder of your own is given as it is")
     built = intact[name]
-    place = built.home.parents[above - 1] if above else built.home
-    report = examined(name, place)
+    path = built.home.parents[above - 1] if above else built.home
+    report = examined(name, path)
     assert report.ok
     assert not {finding.kind for finding in report.findings if finding.severity == "warning"} - NORMAL
     assert built.counts.items() <= counts(report.sets).items()
@@ -82,7 +82,7 @@ def test_a_layout_opens_with_the_counts_it_was_built_with(name, above, intact):
         wanted[part] += count if word in built.classes else 0
     assert {part: len(images) for part, images in report.sets.items()} == wanted
     assert all(images.class_names == built.classes for images in report.sets.values())
-    for images in open_sets(f"{name}:{place}").values():
+    for images in open_sets(f"{name}:{path}").values():
         assert images.batch(channels=3).shape == (len(images), 3, 10, 12)
     manifest = Manifest.build(report.sets, seed=0, shots=1)
     assert len(manifest.train) == len(built.classes)
@@ -476,9 +476,9 @@ def test_flower_halves_are_those_of_the_published_rule(intact):
     labels = loadmat(home / "imagelabels.mat")["labels"][0]
     rng, train = np.random.default_rng(0), set()
     for number in sorted(set(labels)):
-        files = [f"jpg/image_{place + 1:05d}.jpg" for place in np.flatnonzero(labels == number)]
+        files = [f"jpg/image_{index + 1:05d}.jpg" for index in np.flatnonzero(labels == number)]
         order = rng.permutation(len(files))
-        train |= {files[place] for place in np.array_split(order, [int(0.5 * len(order))])[0]}
+        train |= {files[index] for index in np.array_split(order, [int(0.5 * len(order))])[0]}
     assert set(sets["train"].ids) == train
     assert len(sets["test"]) == len(labels) - len(train)
 
@@ -555,19 +555,19 @@ def test_a_list_never_leads_out_of_the_folder(tmp_path):
         f"{tmp_path}/secret/a.jpg 1",
         "cat/link.jpg 0",
     )
-    found = kinds("image-list", tmp_path / "data")
-    assert "2 listed picture(s)" in found["link-outside"].message
-    assert "missing-picture" in found
+    actual = kinds("image-list", tmp_path / "data")
+    assert "2 listed picture(s)" in actual["link-outside"].message
+    assert "missing-picture" in actual
 
 
 # ---- groups
 
 
 def test_patients_by_picture_and_by_row(tmp_path):
-    one, two = miniatures.lesions(tmp_path / "one"), miniatures.lesions(tmp_path / "two", by_picture=False)
+    left, right = miniatures.lesions(tmp_path / "one"), miniatures.lesions(tmp_path / "two", by_picture=False)
     groups = [
         dict(zip(images.ids, images.groups))
-        for images in (open_sets(f"lesions:{built.home}")["all"] for built in (one, two))
+        for images in (open_sets(f"lesions:{built.home}")["all"] for built in (left, right))
     ]
     assert groups[0] == groups[1]
     assert set(groups[0].values()) == {f"P{number:02d}" for number in range(11)}
@@ -632,8 +632,8 @@ def test_a_class_of_one_group_stays_in_training_and_one_group_is_refused(tmp_pat
 
 
 def folder_with_groups(root, *lines):
-    for place in range(6):
-        save(root / "photos" / ("cat", "dog")[place % 2] / f"{place}.png", 60 + place)
+    for index in range(6):
+        save(root / "photos" / ("cat", "dog")[index % 2] / f"{index}.png", 60 + index)
     write(root / "photos" / "groups.csv", *lines)
     return root / "photos"
 
@@ -643,7 +643,7 @@ def found_in(folder):
 
 
 def test_groups_of_any_folder(tmp_path):
-    rows = [f"{('cat', 'dog')[place % 2]}/{place}.png,{place // 2}" for place in range(6)]
+    rows = [f"{('cat', 'dog')[index % 2]}/{index}.png,{index // 2}" for index in range(6)]
     folder = folder_with_groups(tmp_path, "file,group", *rows)
     assert open_folder(folder)["all"].groups == ["0", "1", "2", "0", "1", "2"]
     assert set(found_in(folder)) <= {"groups", "near-copy-labels"}
@@ -691,9 +691,9 @@ def test_groups_in_two_given_parts_are_a_warning_and_parts_stay(tmp_path):
 
 
 def test_patients_of_a_label_table_stay_together(tmp_path):
-    rows = [f"{place}.png,P{place // 3},{place % 2},{int(place % 3 == 0)}" for place in range(24)]
-    for place in range(24):
-        save(tmp_path / f"{place}.png", 900 + place)
+    rows = [f"{index}.png,P{index // 3},{index % 2},{int(index % 3 == 0)}" for index in range(24)]
+    for position in range(24):
+        save(tmp_path / f"{position}.png", 900 + position)
     write(tmp_path / "train.csv", "path,patient_id,kiwi,plum", *rows)
     sets = open_sets(f"label-table:{tmp_path}")
     for seed in range(4):
@@ -727,10 +727,10 @@ def test_an_unreadable_neighbour_does_not_matter(tmp_path, monkeypatch):
     built, real = miniatures.cub(tmp_path), os.scandir
     (tmp_path / "lost+found").mkdir()
 
-    def refuse(place):
-        if Path(place).name == "lost+found":
-            raise PermissionError(13, "Permission denied", str(place))
-        return real(place)
+    def refuse(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert counts(open_sets(f"cub:{tmp_path}")) == built.counts
@@ -800,8 +800,8 @@ def test_random_damage_is_never_more_than_a_finding(seed, tmp_path):
     for path in lists[:4]:
         content = bytearray(path.read_bytes())
         for _ in range(int(draw.integers(1, 6))):
-            place = int(draw.integers(len(content)))
-            content[place : place + int(draw.integers(0, 9))] = draw.bytes(int(draw.integers(0, 6)))
+            index = int(draw.integers(len(content)))
+            content[index : index + int(draw.integers(0, 9))] = draw.bytes(int(draw.integers(0, 6)))
         path.write_bytes(bytes(content))
     report = examined(name, built.home)
     assert report.sets or report.errors

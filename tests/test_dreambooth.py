@@ -119,10 +119,10 @@ def test_weights_of_another_network_are_refused(backbone, pixels, real):
 
 
 def test_same_seed_same_weights_another_seed_others(backbone, real):
-    one, same, other = (
+    first, same, other = (
         fine_tune(backbone, real, settings=replace(QUICK, seed=seed)).fingerprint() for seed in (0, 0, 1)
     )
-    assert one == same != other
+    assert first == same != other
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

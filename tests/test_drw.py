@@ -54,9 +54,9 @@ def test_no_digits_are_lost_near_beta_one():
 def test_weights_are_those_of_the_papers_formula(beta):
     for counts in (TAIL, np.array([1, 1, 1]), np.array([5000, 500, 50, 5]), np.array([3])):
         plain = np.array([(1 - beta) / (1 - beta ** int(count)) for count in counts])
-        found = effective_number_weights(counts, beta)
-        assert np.allclose(found, plain / plain.sum() * len(counts), rtol=1e-8)
-        assert np.isclose(found.sum(), len(counts))
+        actual = effective_number_weights(counts, beta)
+        assert np.allclose(actual, plain / plain.sum() * len(counts), rtol=1e-8)
+        assert np.isclose(actual.sum(), len(counts))
 
 
 def test_rarer_classes_weigh_more_and_equal_classes_the_same():

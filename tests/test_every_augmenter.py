@@ -181,14 +181,14 @@ def test_every_input_is_a_photograph_or_an_earlier_row(fitted):
 
 def test_the_seed_decides_the_images(fitted):
     augmenter, real = fitted
-    one, same, other = (augmenter.plan(real, BUDGET, seed) for seed in (0, 0, 1))
-    assert one == same
-    assert {row.id for row in one}.isdisjoint(row.id for row in other)
-    assert [row.seed for row in one] != [row.seed for row in other]
-    first, again, different = (augmenter.paint(rows, real) for rows in (one, same, other))
+    item, same, other = (augmenter.plan(real, BUDGET, seed) for seed in (0, 0, 1))
+    assert item == same
+    assert {row.id for row in item}.isdisjoint(row.id for row in other)
+    assert [row.seed for row in item] != [row.seed for row in other]
+    first, again, different = (augmenter.paint(rows, real) for rows in (item, same, other))
     assert all(np.array_equal(left, right) for left, right in zip(first, again))
     moving = (
-        not isinstance(augmenter, Recipe) or augmenter.evaluations(one) > 0
+        not isinstance(augmenter, Recipe) or augmenter.evaluations(item) > 0
     )  # without a step of denoising there is nothing that a seed could change
     assert any(not np.array_equal(left, right) for left, right in zip(first, different)) == moving
 
@@ -378,10 +378,12 @@ def digits():
     from genaug.stable_diffusion import load_backbone
 
     pool = load("digit-scenes")["train"]
-    chosen = [pool.ids[place] for index in range(3) for place in np.flatnonzero(pool.targets == index)[:2]]
+    chosen = [
+        pool.ids[position] for index in range(3) for position in np.flatnonzero(pool.targets == index)[:2]
+    ]
     few = pool.select(chosen)
     return LabeledImages(
-        [few.image(place) for place in range(6)], few.targets, few.class_names[:3], few.ids
+        [few.image(index) for index in range(6)], few.targets, few.class_names[:3], few.ids
     ), load_backbone("tiny")
 
 

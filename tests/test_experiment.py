@@ -261,9 +261,9 @@ def test_too_few_images_for_the_shots_are_used_and_said():
 
 
 def test_one_class_cannot_be_compared():
-    one = pool(6, 1)
+    left = pool(6, 1)
     with pytest.raises(GenaugError, match="at least two classes"):
-        split_notes(Run(QUESTION, {"train": one, "test": pool(3, 1, 5, "exam")}, None, "."))
+        split_notes(Run(QUESTION, {"train": left, "test": pool(3, 1, 5, "exam")}, None, "."))
 
 
 def test_a_long_tail_and_all_images():
@@ -366,29 +366,29 @@ def test_a_killed_comparison_continues_and_ends_the_same(tmp_path):
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*.json")}
     assert len(stored) == 1
     assert not (tmp_path / "out" / "results.csv").exists()
-    found = compare(Run(QUESTION, SETS, None, tmp_path / "out", False))
+    actual = compare(Run(QUESTION, SETS, None, tmp_path / "out", False))
     assert all(path.stat().st_mtime_ns == before for path, before in stored.items())
     unbroken = compare(Run(QUESTION, SETS, None, tmp_path / "unbroken", False))
     compared = [*KEY, "value", "n"]
-    pd.testing.assert_frame_equal(found.rows[compared], unbroken.rows[compared])
+    pd.testing.assert_frame_equal(actual.rows[compared], unbroken.rows[compared])
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 4
-    assert missing_units(found.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
+    assert missing_units(actual.rows, QUESTION.methods, QUESTION.splits, QUESTION.repeats) == []
 
 
 def test_a_broken_result_file_is_run_again(tmp_path):
-    found = compare(Run(QUESTION, SETS, None, tmp_path, False))
+    actual = compare(Run(QUESTION, SETS, None, tmp_path, False))
     path = next((tmp_path / "runs").iterdir())
     path.write_text("{")
     again = compare(Run(QUESTION, SETS, None, tmp_path, False))
     assert Unit.load(path) is not None
-    assert again.rows.value.equals(found.rows.value)
+    assert again.rows.value.equals(actual.rows.value)
 
 
 def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
     compare(Run(QUESTION, SETS, None, tmp_path, False))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     said = []
-    found = compare(
+    actual = compare(
         Run(
             dataclasses.replace(QUESTION, methods=("original", "cutmix"), splits=(0, 1, 2)),
             SETS,
@@ -400,8 +400,8 @@ def test_more_arms_and_splits_reuse_what_is_there(tmp_path):
     )
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert len(list((tmp_path / "runs").iterdir())) == 4 + 4
-    assert list(found.summary.arm) == ["original", "cutmix"]
-    assert set(found.rows.method) == {
+    assert list(actual.summary.arm) == ["original", "cutmix"]
+    assert set(actual.rows.method) == {
         "original",
         "cutmix",
     }
@@ -467,18 +467,18 @@ def test_images_are_painted_once_and_shared(tmp_path):
     question = dataclasses.replace(
         QUESTION, methods=("original", "round-trip", "round-trip+mixup"), splits=(0,), copies=1
     )
-    found = compare(Run(question, SETS, backbone, tmp_path, False))
+    actual = compare(Run(question, SETS, backbone, tmp_path, False))
     sets = [path for path in (tmp_path / "synthetic" / "split-0").iterdir() if path.is_dir()]
     assert len(sets) == 1
     assert len(list((tmp_path / "synthetic" / "split-0").glob("*.json"))) == 2
     fed = [
         json.loads(text)["fed"]["synthetic"]
-        for text, metric in zip(found.rows.settings, found.rows.metric)
+        for text, metric in zip(actual.rows.settings, actual.rows.metric)
         if metric == "accuracy"
     ]
     assert fed.count(0) == 1
     assert len(fed) == 3
-    assert set(found.rows.backbone) == {f"toy@{backbone.fingerprint()[:12]}"}
+    assert set(actual.rows.backbone) == {f"toy@{backbone.fingerprint()[:12]}"}
 
 
 def test_tuning_uses_its_own_splits(tmp_path):

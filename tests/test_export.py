@@ -18,8 +18,8 @@ import readme  # noqa: E402
 
 
 def test_a_fresh_export_and_clean_change_nothing():
-    found = fresh_export.differences(ROOT)
-    assert not found, "\n".join(found)
+    actual = fresh_export.differences(ROOT)
+    assert not actual, "\n".join(actual)
 
 
 def test_the_readme_is_made_from_the_index():

@@ -54,7 +54,7 @@ def failing(monkeypatch, name, arm, split=None, seed=None, error=None):
     plain = getattr(experiment, name)
 
     def step(bench, made, *rest):
-        at = next(one for one in rest if hasattr(one, "manifest"))
+        at = next(item for item in rest if hasattr(item, "manifest"))
         if made.text == arm and split in (None, at.number) and seed in (None, rest[-1]):
             raise (
                 error
@@ -109,7 +109,7 @@ def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp
         "smote",
         error=error,
     )
-    found = compare(Run(ONE, SETS, None, tmp_path, False))
+    actual = compare(Run(ONE, SETS, None, tmp_path, False))
     runs = runs_of(tmp_path)
     assert {key: row.metric for key, row in runs.items()} == {
         (arm, split, seed): FAILED if arm == "smote" else "accuracy"
@@ -121,28 +121,28 @@ def test_a_failing_arm_becomes_rows_and_the_others_go_on(error, monkeypatch, tmp
     assert math.isnan(row.value)
     assert row.n == 0
     assert json.loads(row.settings)["why"]
-    (finding,) = [finding for finding in found.findings if finding.kind == "failed-run"]
+    (finding,) = [finding for finding in actual.findings if finding.kind == "failed-run"]
     assert finding.severity == "error"
     assert "'smote' gave no result in 4 of 4 runs" in finding.message
-    assert finding.message in found.notes
+    assert finding.message in actual.notes
     assert finding in read_findings(tmp_path)
-    assert missing_units(found.rows, ONE.methods, ONE.splits, ONE.repeats) == [
+    assert missing_units(actual.rows, ONE.methods, ONE.splits, ONE.repeats) == [
         ("smote", split, seed) for split in (0, 1) for seed in (0, 1)
     ]
 
 
 def test_one_failing_cell_is_a_gap_that_is_named(monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", "mixup", split=1, seed=0)
-    found = compare(Run(dataclasses.replace(ONE, splits=(0, 1, 2)), SETS, None, tmp_path, False))
-    line = found.summary.set_index("arm").loc["mixup"]
+    actual = compare(Run(dataclasses.replace(ONE, splits=(0, 1, 2)), SETS, None, tmp_path, False))
+    line = actual.summary.set_index("arm").loc["mixup"]
     assert (line.splits, line.runs, line.failed) == (3, 5, 1)
     assert (
-        written_summary(found.summary)
+        written_summary(actual.summary)
         .set_index("arm")
         .loc["mixup", "splits x repeats"]
         .endswith("(1 failed)")
     )
-    (finding,) = [finding for finding in found.findings if finding.kind == "failed-run"]
+    (finding,) = [finding for finding in actual.findings if finding.kind == "failed-run"]
     assert finding.severity == "warning"
     assert "in 1 of 6 runs (splits 1)" in finding.message
     assert "learning rate" in finding.message
@@ -164,19 +164,19 @@ def test_differences_are_over_the_splits_that_both_have():
 @pytest.mark.parametrize("gone", ["original", "mixup"])
 def test_an_arm_without_any_result_stays_in_the_summary(gone, monkeypatch, tmp_path):
     failing(monkeypatch, "run_unit", gone)
-    found = compare(Run(ONE, SETS, None, tmp_path, False))
-    assert list(found.summary.arm) == list(ONE.methods)
-    assert found.summary.set_index("arm").loc[gone, "splits"] == 0
-    assert written_summary(found.summary).set_index("arm").loc[gone, "mean, 95 % interval"] == "–"
+    actual = compare(Run(ONE, SETS, None, tmp_path, False))
+    assert list(actual.summary.arm) == list(ONE.methods)
+    assert actual.summary.set_index("arm").loc[gone, "splits"] == 0
+    assert written_summary(actual.summary).set_index("arm").loc[gone, "mean, 95 % interval"] == "–"
 
 
 def test_a_comparison_of_which_nothing_worked_still_ends_with_rows(monkeypatch, tmp_path):
     for arm in ONE.methods:
         failing(monkeypatch, "run_unit", arm)
-    found = compare(Run(ONE, SETS, None, tmp_path, False))
-    assert set(found.rows.metric) == {FAILED}
-    assert len(found.rows) == 12
-    assert {finding.severity for finding in found.findings if finding.kind == "failed-run"} == {"error"}
+    actual = compare(Run(ONE, SETS, None, tmp_path, False))
+    assert set(actual.rows.metric) == {FAILED}
+    assert len(actual.rows) == 12
+    assert {finding.severity for finding in actual.findings if finding.kind == "failed-run"} == {"error"}
 
 
 def test_a_failed_run_is_tried_again_and_its_row_goes(monkeypatch, tmp_path):
@@ -252,11 +252,11 @@ def test_a_loss_that_is_not_finite_is_a_cell(monkeypatch, tmp_path):
             plain(trained, schedule, store, rows) * (math.nan if schedule.mixer is not None else 1)
         ),
     )
-    found = compare(Run(ONE, SETS, None, tmp_path, False))
-    (why,) = {json.loads(row.settings)["why"] for row in found.rows.itertuples() if row.metric == FAILED}
+    actual = compare(Run(ONE, SETS, None, tmp_path, False))
+    (why,) = {json.loads(row.settings)["why"] for row in actual.rows.itertuples() if row.metric == FAILED}
     assert "became nan" in why
     assert "learning rate" in why
-    assert set(found.summary.set_index("arm").splits) == {0, 2}
+    assert set(actual.summary.set_index("arm").splits) == {0, 2}
 
 
 def test_answers_that_are_not_finite_are_a_cell(monkeypatch, tmp_path):
@@ -265,9 +265,9 @@ def test_answers_that_are_not_finite_are_a_cell(monkeypatch, tmp_path):
     monkeypatch.setattr(
         TrainedClassifier, "predict", lambda self, images, batch_size=256: np.full((len(images), 3), np.nan)
     )
-    found = compare(Run(ONE, SETS, None, tmp_path, False))
-    assert set(found.rows.metric) == {FAILED}
-    assert "diverged" in json.loads(found.rows.settings[0])["why"]
+    actual = compare(Run(ONE, SETS, None, tmp_path, False))
+    assert set(actual.rows.metric) == {FAILED}
+    assert "diverged" in json.loads(actual.rows.settings[0])["why"]
 
 
 # filters
@@ -285,38 +285,38 @@ class Turned:
             Smote,
             "select",
             lambda self, rows, images, real: [
-                Decision(keep(real, row, place), 1.0, "turned down") for place, row in enumerate(rows)
+                Decision(keep(real, row, index), 1.0, "turned down") for index, row in enumerate(rows)
             ],
         )
 
 
 def test_a_filter_that_turned_everything_down_is_a_cell_and_a_rerun_ends_too(monkeypatch, tmp_path):
-    Turned.down(monkeypatch, lambda real, row, place: False)
+    Turned.down(monkeypatch, lambda real, row, index: False)
     for _ in range(2):
-        found = compare(Run(ONE, SETS, None, tmp_path, False))
+        actual = compare(Run(ONE, SETS, None, tmp_path, False))
         assert {
             json.loads(row.settings)["why"].split(":")[0]
-            for row in found.rows.itertuples()
+            for row in actual.rows.itertuples()
             if row.metric == FAILED
         } == {"No synthetic image was used"}
-        assert found.summary.set_index("arm").splits.to_dict() == {"original": 2, "smote": 0, "mixup": 2}
+        assert actual.summary.set_index("arm").splits.to_dict() == {"original": 2, "smote": 0, "mixup": 2}
 
 
 def test_classes_that_end_empty_are_named(monkeypatch, tmp_path):
-    Turned.down(monkeypatch, lambda real, row, place: row.label[0] != 1)
-    found = compare(Run(ONE, SETS, None, tmp_path, False))
-    (finding,) = [finding for finding in found.findings if finding.kind == "empty-class"]
+    Turned.down(monkeypatch, lambda real, row, index: row.label[0] != 1)
+    actual = compare(Run(ONE, SETS, None, tmp_path, False))
+    (finding,) = [finding for finding in actual.findings if finding.kind == "empty-class"]
     assert finding.severity == "warning"
     assert finding.where == "smote"
     assert "1 of 3 classes (class 0)" in finding.message
     assert "on 2 of 2 splits" in finding.message
-    assert finding.message in found.notes
+    assert finding.message in actual.notes
     again = compare(Run(ONE, SETS, None, tmp_path, False))
     assert finding in again.findings
 
 
 def test_fewer_images_than_wanted_are_a_note(monkeypatch, tmp_path):
-    Turned.down(monkeypatch, lambda real, row, place: place % 2 == 0)
+    Turned.down(monkeypatch, lambda real, row, index: index % 2 == 0)
     (finding,) = [
         finding
         for finding in compare(Run(ONE, SETS, None, tmp_path, False)).findings
@@ -338,8 +338,8 @@ def evaluators(tmp_path_factory):
 
 def test_a_set_that_cannot_be_measured_is_a_row(evaluators, monkeypatch, tmp_path):
     monkeypatch.setattr(judging, "measure_set", lambda *_: (_ for _ in ()).throw(np.linalg.LinAlgError("no")))
-    found = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
-    judged = found.rows[found.rows.classifier.str.startswith("judge")]
+    actual = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
+    judged = actual.rows[actual.rows.classifier.str.startswith("judge")]
     assert set(judged.metric) == {FAILED}
     assert len(judged) == 2
     monkeypatch.undo()
@@ -349,8 +349,8 @@ def test_a_set_that_cannot_be_measured_is_a_row(evaluators, monkeypatch, tmp_pat
 
 def test_a_set_that_was_never_made_is_not_made_for_the_judge(evaluators, monkeypatch, tmp_path):
     failing(monkeypatch, "paint_arm", "smote")
-    found = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
-    assert not found.rows.classifier.str.startswith("judge").any()
+    actual = compare(Run(ONE, SETS, None, tmp_path, False), evaluators=evaluators)
+    assert not actual.rows.classifier.str.startswith("judge").any()
 
 
 @pytest.fixture(scope="module")
@@ -451,9 +451,9 @@ def test_a_stored_result_of_the_wrong_shape_is_run_again_and_said(damage, finish
     shutil.copytree(before, tmp_path / "out")
     (path,) = (tmp_path / "out" / "runs").iterdir()
     path.write_text(WRONG[damage](path.read_text()))
-    found = compare(Run(question, SETS, None, tmp_path / "out", False))
-    assert [finding.kind for finding in found.findings] == ["damaged-run"]
-    assert found.findings[0].severity == "note"
+    actual = compare(Run(question, SETS, None, tmp_path / "out", False))
+    assert [finding.kind for finding in actual.findings] == ["damaged-run"]
+    assert actual.findings[0].severity == "note"
     assert Unit.load(path) is not None
     assert (
         load_rows(tmp_path / "out" / "results.csv")[0]["value"]
@@ -508,7 +508,7 @@ def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
     before = {
         tuple(row[name] for name in results.KEY): row["value"] for row in load_rows(tmp_path / "results.csv")
     }
-    found = compare(
+    actual = compare(
         Run(dataclasses.replace(QUESTION, methods=("original", "cutmix")), SETS, None, tmp_path, False)
     )
     after = {
@@ -517,22 +517,22 @@ def test_other_methods_leave_the_earlier_rows_where_they_are(tmp_path):
     assert before.items() <= after.items() or all(
         after[key] == value or math.isnan(value) for key, value in before.items()
     )
-    assert list(found.summary.arm) == ["original", "cutmix"]
-    assert set(found.rows.method) == {
+    assert list(actual.summary.arm) == ["original", "cutmix"]
+    assert set(actual.rows.method) == {
         "original",
         "cutmix",
     }
-    (finding,) = [finding for finding in found.findings if finding.kind == "other-rows"]
+    (finding,) = [finding for finding in actual.findings if finding.kind == "other-rows"]
     assert "mixup" in finding.message
-    assert finding.message in found.notes
+    assert finding.message in actual.notes
 
 
 def test_other_splits_are_kept_and_not_averaged(tmp_path):
     compare(Run(dataclasses.replace(QUESTION, splits=(0, 1, 2)), SETS, None, tmp_path, False))
-    found = compare(Run(dataclasses.replace(QUESTION, splits=(1,)), SETS, None, tmp_path, False))
+    actual = compare(Run(dataclasses.replace(QUESTION, splits=(1,)), SETS, None, tmp_path, False))
     assert set(read_rows(tmp_path / "results.csv").split) == {"0", "1", "2"}
-    assert set(found.summary.splits) == {1}
-    assert set(found.rows.split) == {"1"}
+    assert set(actual.summary.splits) == {1}
+    assert set(actual.rows.split) == {"1"}
     assert set(asked_rows(read_rows(tmp_path / "results.csv"), read_comparison(tmp_path)).split) == {"1"}
 
 
@@ -593,8 +593,8 @@ def test_a_folder_begun_by_the_version_before_still_opens(finished, tmp_path):
         del record[name]
     del record["question"]["even"]
     path.write_text(json.dumps(record))
-    found = compare(Run(question, SETS, None, tmp_path / "out", False))
-    assert found.findings == ()
+    actual = compare(Run(question, SETS, None, tmp_path / "out", False))
+    assert actual.findings == ()
 
 
 @pytest.mark.parametrize(

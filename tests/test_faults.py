@@ -29,7 +29,7 @@ def bench(faults, tmp_path_factory):
 
 
 def moment(bench, stage, share=0.5):
-    places = [place for place, name in enumerate(bench.reference(COMMAND)[1]) if name == stage]
+    places = [index for index, name in enumerate(bench.reference(COMMAND)[1]) if name == stage]
     return places[int(len(places) * share)]
 
 

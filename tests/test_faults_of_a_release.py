@@ -91,9 +91,9 @@ def test_fault_01_a_documented_command_that_does_not_parse():
     import typer
     from genaug.cli import app
 
-    program, found = typer.main.get_command(app), commands_of_readme()
-    assert len(found) >= 6
-    for name, *arguments in found:
+    program, actual = typer.main.get_command(app), commands_of_readme()
+    assert len(actual) >= 6
+    for name, *arguments in actual:
         context = program.commands[name].make_context(
             name, list(arguments)
         )  # raises for an unknown option or a missing argument
@@ -104,10 +104,12 @@ def test_fault_01_a_documented_command_that_does_not_parse():
 
 def test_fault_02_a_documented_command_with_names_that_do_not_exist():
     options = [dict(zip(arguments, arguments[1:])) for arguments in commands_of_readme()]
-    asked = [one[key] for one in options for key in ("--method", "--methods") if key in one]
+    asked = [option[key] for option in options for key in ("--method", "--methods") if key in option]
     assert asked
     assert all(make_arm(arm) for text in asked for arm in parse_methods(text))
-    assert all(classifier_preset(one["--classifier"]).network for one in options if "--classifier" in one)
+    assert all(
+        classifier_preset(option["--classifier"]).network for option in options if "--classifier" in option
+    )
     built_in = {
         arguments[1]
         for arguments in commands_of_readme()
@@ -336,7 +338,7 @@ def test_fault_11_labels_come_from_the_plan_and_never_from_a_name(start, tmp_pat
         assert rows[name].prompts[0][0].split()[-1] == CLASSES[target]
     levels = np.array(
         [
-            np.mean([real.image(int(place)).mean() for place in np.flatnonzero(real.targets == index)])
+            np.mean([real.image(int(position)).mean() for position in np.flatnonzero(real.targets == index)])
             for index in range(len(CLASSES))
         ]
     )
@@ -377,9 +379,9 @@ def test_fault_12_a_copy_of_a_file_is_no_partner():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_fault_12_a_cosine_beyond_one_gives_a_finite_point(dtype):
     latents = torch.randn(200, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    one, two = latents.flatten(1), (latents * 1.0003).flatten(1)
+    left, right = latents.flatten(1), (latents * 1.0003).flatten(1)
     assert (
-        (one * two).sum(1) / one.norm(dim=1) / two.norm(dim=1) > 1
+        (left * right).sum(1) / left.norm(dim=1) / right.norm(dim=1) > 1
     ).any()  # the naive cosine does leave the range
     points = circle_interpolate(
         latents, latents * 1.0003, torch.rand(200, generator=torch.Generator().manual_seed(1))
@@ -458,8 +460,8 @@ def test_fault_14_append_trains_longer_than_its_control(tmp_path):
             ).shown
             for use in ("", "append", "only", "swap_class")
         }
-        assert {one["updates"] for one in fed.values()} == {7}
-        assert {one["rows"] for one in fed.values()} == {7 * len(real)}
+        assert {value["updates"] for value in fed.values()} == {7}
+        assert {value["rows"] for value in fed.values()} == {7 * len(real)}
     assert fed[""]["synthetic"] == 0 < fed["append"]["synthetic"] < fed["only"]["synthetic"]
 
 
@@ -481,9 +483,9 @@ def test_fault_15_the_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
         )
     )
     for images in given:
-        everything = [one for one in images if isinstance(one, LabeledImages)]
+        everything = [image for image in images if isinstance(image, LabeledImages)]
         assert everything
-        assert not {digest for one in everything for digest in one.sha256} & set(parts["test"].sha256)
+        assert not {digest for item in everything for digest in item.sha256} & set(parts["test"].sha256)
         assert images[5] is None  # no validation set: the last update is examined
     assert len(given) == 2
 

@@ -97,7 +97,7 @@ def alignment_only(backbone, real, term, number=0):
 
 def test_the_expert_is_grey_frozen_and_kept(real, expert, tmp_path):
     preset = expert_preset("letters", None, 32, updates=2, learning_rate=1e-2)
-    one, again = train_expert(real, preset, cache=tmp_path), train_expert(real, preset, cache=tmp_path)
+    first, again = train_expert(real, preset, cache=tmp_path), train_expert(real, preset, cache=tmp_path)
     assert expert.channels == 1
     assert not expert.network.training
     assert not any(
@@ -105,7 +105,7 @@ def test_the_expert_is_grey_frozen_and_kept(real, expert, tmp_path):
     )
     assert all(
         torch.equal(value, again.network.state_dict()[name])
-        for name, value in one.network.state_dict().items()
+        for name, value in first.network.state_dict().items()
     )
     assert len(list(tmp_path.iterdir())) == 1
     train_expert(real, preset, seed=1, cache=tmp_path)
@@ -194,8 +194,8 @@ def test_the_loss_is_one_minus_the_cosine(backbone, expert):
     rows = expert_features(expert, backbone.decode(step.noisy).detach())
     by_hand = torch.stack(
         [
-            1 - (one @ two) / one.norm() / two.norm()
-            for one, two in zip(projection(rows), step.taps[0].mean((2, 3)))
+            1 - (left @ right) / left.norm() / right.norm()
+            for left, right in zip(projection(rows), step.taps[0].mean((2, 3)))
         ]
     ).mean()
     assert loss.item() == pytest.approx(by_hand.item(), abs=1e-6)
@@ -228,7 +228,7 @@ def test_shuffling_never_leaves_a_tile_with_itself_and_changes_each_step(backbon
         term.loss(one_step(backbone)._replace(number=number))
         orders.append(tuple(seen[0].argmax(1).tolist()))
     assert all(
-        sorted(order) == list(range(6)) and all(place != index for index, place in enumerate(order))
+        sorted(order) == list(range(6)) and all(position != index for index, position in enumerate(order))
         for order in orders
     )
     assert len(set(orders)) > 10
@@ -291,7 +291,7 @@ def test_painting_needs_no_expert(backbone, real, tmp_path, monkeypatch):
     monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", None)
     monkeypatch.setattr("genaug.methods.feature_aligned.expert_features", None)
     fresh = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).load(tmp_path / "method")
-    assert all(np.array_equal(one, two) for one, two in zip(images, fresh.paint(rows, real)))
+    assert all(np.array_equal(left, right) for left, right in zip(images, fresh.paint(rows, real)))
     assert isinstance(fresh.concept, FineTuned)
     again = feature_aligned(naming=CHEAP, backbone=backbone, num_inference_steps=3).fit(
         real, tmp_path / "work"

@@ -154,8 +154,10 @@ def state(networks):
     return {name: value.clone() for name, value in networks.state_dict().items()}
 
 
-def equal(one, two):
-    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+def equal(left, right):
+    return left.keys() == right.keys() and all(
+        torch.equal(value, right[name]) for name, value in left.items()
+    )
 
 
 def part(values, name):
@@ -198,9 +200,9 @@ def test_tokens_are_drawn_along_the_channels_even_where_there_are_as_many_column
 
 def test_tokens_follow_from_the_generator():
     codes = site_simplex(torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0)))
-    one, same, other = (sample_tokens(codes, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
+    first, same, other = (sample_tokens(codes, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("kind", ["bce", "ce"])
@@ -269,7 +271,7 @@ def test_phases():
         ("imi", 2),
         ("int", 2),
     ]
-    assert all(later.first == one.first + one.updates for one, later in zip(phases, phases[1:]))
+    assert all(later.first == phase.first + phase.updates for phase, later in zip(phases, phases[1:]))
     assert [phase.kind for phase in phases_of(3, 4, 2, False)] == ["interaction"] * 3
     assert (
         sum(phase.updates for phase in CodeSettings(epochs=2, generations=2, batch_size=8).phases(20))
@@ -385,7 +387,7 @@ def test_a_killed_fit_ends_with_the_same_weights(real, tmp_path, killed_at, monk
         },
         checkpoint_every=1,
     )
-    whole, told = learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "whole")
+    whole, heard = learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "whole")
     honest = IteratedLearning.loss_at
 
     def killed(self, step):
@@ -403,7 +405,7 @@ def test_a_killed_fit_ends_with_the_same_weights(real, tmp_path, killed_at, monk
     again, log = learn_codes(settings, latents, real.labels, "multi", "cpu", tmp_path / "killed")
     assert asked[0] == killed_at
     assert equal(state(whole), state(again))
-    assert log == told
+    assert log == heard
     assert set(log) == {"0", "1"}
 
 
@@ -475,8 +477,8 @@ def test_saliency_is_the_library_s(looked_at, kind, library, layers, monkeypatch
     assert (np.abs(ours - other).max() > 0.1) == (kind != "eigen")  # EigenCAM asks for no class
     alone = np.concatenate(
         [
-            saliency(network, codes[place : place + 1], layers, kind, classes[place : place + 1]).numpy()
-            for place in range(6)
+            saliency(network, codes[index : index + 1], layers, kind, classes[index : index + 1]).numpy()
+            for index in range(6)
         ]
     )
     assert np.abs(ours - alone).max() < 1e-4
@@ -495,13 +497,13 @@ def test_saliency_is_brought_to_the_size_of_the_code():
     with EigenCAM(network, [network[1]]) as reference:
         theirs = reference(codes, None)
     ours = saliency(network, codes, ("1",))
-    same = [np.abs(ours[place].numpy() - theirs[place]).max() < 1e-4 for place in range(2)]
+    same = [np.abs(ours[index].numpy() - theirs[index]).max() < 1e-4 for index in range(2)]
     signs = [
         np.sign(
-            get_2d_projection(network[:2](codes).detach().numpy())[place].ravel()
-            @ get_2d_projection_with_sign_correction(network[:2](codes).detach().numpy())[place].ravel()
+            get_2d_projection(network[:2](codes).detach().numpy())[index].ravel()
+            @ get_2d_projection_with_sign_correction(network[:2](codes).detach().numpy())[index].ravel()
         )
-        for place in range(2)
+        for index in range(2)
     ]
     assert ours.shape == (2, 8, 8)
     assert all(agree or sign < 0 for agree, sign in zip(same, signs))
@@ -610,22 +612,22 @@ def test_the_head_class_is_never_a_tail_class_nor_a_label_of_the_picture(fit, re
         method = fit(head_choice=choice)
         learned, checked = method.learned, 0
         for row in method.plan(real, Budget(tail=6), 0):
-            place, partner = (learned.places[name] for name, _ in row.inputs)
+            position, partner = (learned.positions[name] for name, _ in row.inputs)
             wanted, head = NAMES.index(row.settings["class"]), NAMES.index(row.settings["head"])
             assert method.head_classes() == HEADS
-            assert real.labels[place, wanted] == 1
+            assert real.labels[position, wanted] == 1
             assert wanted in (2, 3, 4)
             if row.settings["partner_rule"] == "head":
                 assert head in HEADS
-                assert real.labels[place, head] == 0
+                assert real.labels[position, head] == 0
                 assert real.labels[partner, head] == 1
                 assert not real.labels[partner, 2:].any()
                 scores = (
-                    learned.chances[place]
+                    learned.chances[position]
                     if choice == "image"
                     else confusion_table(learned.chances, real.labels)[wanted]
                 )
-                free = [index for index in HEADS if not real.labels[place, index]]
+                free = [index for index in HEADS if not real.labels[position, index]]
                 assert head == max(free, key=lambda index: scores[index])
                 checked += 1
         assert checked >= 10
@@ -642,7 +644,7 @@ def learned_of(labels, chances=None, maps=None):
 
 
 @pytest.mark.parametrize(
-    "labels, place, wanted, expected",
+    "labels, index, wanted, expected",
     [
         # the most confused head, no tail label
         ([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 1]], 0, 2, ("head", 1, [1])),
@@ -664,8 +666,8 @@ def learned_of(labels, chances=None, maps=None):
         ([[0, 0, 1], [0, 0, 0]], 0, 2, ("any image", -1, [1])),
     ],
 )
-def test_who_may_be_a_partner(labels, place, wanted, expected):
-    rule, head, members = choose_head(learned_of(labels), HEADS, place, wanted)
+def test_who_may_be_a_partner(labels, index, wanted, expected):
+    rule, head, members = choose_head(learned_of(labels), HEADS, index, wanted)
     assert (rule, head, members.tolist()) == expected
 
 
@@ -691,8 +693,8 @@ def test_neighbours_are_the_nearest_in_their_space(fit, real, space, monkeypatch
         )
     pairs = pairings(method, real, Budget(tail=6).slots(real))
     for pair in pairs:
-        _, _, members = choose_head(learned, HEADS, pair.place, pair.wanted)
-        distance = ((points[members] - points[pair.place]) ** 2).sum(1).numpy()
+        _, _, members = choose_head(learned, HEADS, pair.position, pair.wanted)
+        distance = ((points[members] - points[pair.position]) ** 2).sum(1).numpy()
         assert len(pair.near) == min(3, len(members))
         assert np.allclose(
             np.sort(distance)[: len(pair.near)],
@@ -701,7 +703,7 @@ def test_neighbours_are_the_nearest_in_their_space(fit, real, space, monkeypatch
         )
     everyone = pairings(dataclasses_replace(method, neighbours="inf"), real, Budget(tail=1).slots(real))
     assert all(
-        set(pair.near) == set(choose_head(learned, HEADS, pair.place, pair.wanted)[2]) for pair in everyone
+        set(pair.near) == set(choose_head(learned, HEADS, pair.position, pair.wanted)[2]) for pair in everyone
     )
 
 
@@ -746,7 +748,7 @@ def test_labels_lie_in_zero_and_one_and_are_never_negative(fit, real, rule):
     assert labels.max() <= 1
     assert np.isfinite(labels).all()
     for row in rows:
-        tail, head = (real.labels[method.learned.places[name]] for name, _ in row.inputs)
+        tail, head = (real.labels[method.learned.positions[name]] for name, _ in row.inputs)
         label, share = np.array(row.label), row.settings["share"]
         expected = {
             "union": np.maximum(tail, head),
@@ -777,7 +779,7 @@ def test_the_prompt_names_the_tail_labels_or_all_labels(fit, real):
     for kind in ("tail", "union"):
         method = fit(prompt=kind)
         for row in method.plan(real, Budget(tail=3), 0):
-            tail, head = (real.labels[method.learned.places[name]] for name, _ in row.inputs)
+            tail, head = (real.labels[method.learned.positions[name]] for name, _ in row.inputs)
             shown = [name for name in NAMES if f" {name}" in row.prompts[0][0]]
             expected = np.maximum(tail, head) if kind == "union" else tail * [0, 0, 1, 1, 1]
             assert shown == [name for name, has in zip(NAMES, expected) if has]
@@ -879,9 +881,9 @@ def test_batches_do_not_matter_and_order_neither(fitted, real):
     reverse = fitted.paint(rows[::-1], real[::-1])[::-1]
     assert (
         max(
-            np.abs(one.astype(int) - two).max()
+            np.abs(left.astype(int) - right).max()
             for other in (singly, reverse)
-            for one, two in zip(whole, other)
+            for left, right in zip(whole, other)
         )
         <= 2
     )
@@ -893,7 +895,7 @@ def test_plain_copies_take_the_rarest_label(fitted, real):
     rows, counts = fitted.plan(real, Budget(copies=1), 0), real.labels.sum(0)
     assert len(rows) == len(real)
     for row in rows:
-        own = np.flatnonzero(real.labels[fitted.learned.places[row.inputs[0][0]]])
+        own = np.flatnonzero(real.labels[fitted.learned.positions[row.inputs[0][0]]])
         assert counts[NAMES.index(row.settings["class"])] == counts[own].min()
 
 
@@ -908,7 +910,7 @@ def test_sets_with_one_label_per_image(rule, tmp_path_factory, work):
     assert np.allclose(labels.sum(1), 1, atol=1e-6)
     assert labels.min() >= 0
     for row, label in zip(rows, labels):
-        tail, head = (images.targets[method.learned.places[name]] for name, _ in row.inputs)
+        tail, head = (images.targets[method.learned.positions[name]] for name, _ in row.inputs)
         assert tail != head
         assert row.settings["class"] == NAMES[tail]
         assert row.settings["partner_rule"] == ("head" if tail else "other class")
@@ -964,7 +966,8 @@ def test_saving_and_loading_changes_nothing(fit, real, tmp_path):
             method.learned.log
         )  # as text: a raw code has no entropy, and NaN is not itself
         assert all(
-            np.array_equal(one, two) for one, two in zip(method.paint(rows, real), copy.paint(rows, real))
+            np.array_equal(left, right)
+            for left, right in zip(method.paint(rows, real), copy.paint(rows, real))
         )
     with pytest.raises(GenaugError, match="other settings"):
         dataclasses.replace(method, code="sparse", vocabulary=9).load(folder)
@@ -975,11 +978,11 @@ def test_the_same_seed_learns_the_same_and_global_states_stay(backbone, real):
         return (torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()))
 
     before = states()
-    one, same, other = (FeatureSpace(**QUICK, backbone=backbone, seed=seed).fit(real) for seed in (0, 0, 1))
+    first, same, other = (FeatureSpace(**QUICK, backbone=backbone, seed=seed).fit(real) for seed in (0, 0, 1))
     assert states() == before
-    assert equal(state(one.learned.networks), state(same.learned.networks))
-    assert not equal(state(one.learned.networks), state(other.learned.networks))
-    assert np.array_equal(one.learned.maps, same.learned.maps)
+    assert equal(state(first.learned.networks), state(same.learned.networks))
+    assert not equal(state(first.learned.networks), state(other.learned.networks))
+    assert np.array_equal(first.learned.maps, same.learned.maps)
 
 
 def test_the_set_is_gone_through_in_pieces(backbone, real, tmp_path, monkeypatch):

@@ -48,38 +48,39 @@ def test_the_ablations_read_the_same_way():
         scale="paper",
         data={"mimic-cxr-lt": "mimic-cxr-lt:FOLDER"},
     )
+    (question,) = space["table"].questions
+    assert len(question.methods) == len(set(space["hour"].question.methods))
     # rows of other data are not shown under this name
-    assert space["shown"] == [] and len(space["ask"]("paper").methods) == len(set(space["arms_of"]("hour")))
+    assert not any(len(space["shown"].rows(part)) for part in space["shown"].parts("hour"))
+    assert space["shown"].missing() == []
 
 
 def test_a_thousand_pictures_for_each_of_five_tail_classes(page, chests):
-    question = page["ask"]("paper")
-    assert question.scale == "paper" and not question.draws and len(question.splits) == 3
+    (question,) = page["table"].questions
+    assert question.scale == "paper"
+    assert not question.draws
+    assert len(question.splits) == 3
     train = make_split(question, chests, 0).train
-    assert (
-        train.task == "multi"
-        and len(train) == 30
-        and set(np.flatnonzero(train.labels.sum(0) < 10)) <= set(range(5, 10))
-    )
+    assert train.task == "multi"
+    assert len(train) == 30
+    assert set(np.flatnonzero(train.labels.sum(0) < 10)) <= set(range(5, 10))
     made = [arm for arm in question.methods if "tail=1000" in arm]
     assert len(made) == len(question.methods) - 2 == 12
     wanted = Budget(tail=1000).wanted(train)
-    assert sum(wanted.values()) == 5000 and set(wanted.values()) == {1000}
+    assert sum(wanted.values()) == 5000
+    assert set(wanted.values()) == {1000}
 
 
 def test_steps_and_network_are_the_papers(page):
-    fields = [
-        dict(parse_arm(arm).settings)
-        for arm in page["ask"]("paper").methods
-        if arm.startswith("feature-space")
-    ]
-    assert {field["denoising_steps"] for field in fields} == {0, 1, 5} and {
-        field["num_inference_steps"] for field in fields
-    } == {75}
+    (question,) = page["table"].questions
+    fields = [dict(parse_arm(arm).settings) for arm in question.methods if arm.startswith("feature-space")]
+    assert {field["denoising_steps"] for field in fields} == {0, 1, 5}
+    assert {field["num_inference_steps"] for field in fields} == {75}
     # the paper's own
     assert not any(
         name in field for field in fields for name in ("generations", "width", "interaction_updates")
     )
     assert {field["label_rule"] for field in fields} == {"union", "tail", "coverage", "classifier"}
     preset = classifier_preset("densenet121")
-    assert preset.network == "densenet121" and preset.view.size == 224
+    assert preset.network == "densenet121"
+    assert preset.view.size == 224

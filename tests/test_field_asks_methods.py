@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.metrics.saliency import min_max, principal_projection, saliency
+from genaug.metrics.saliency import principal_projection, saliency
 from genaug.methods.feature_space import relevance
 from genaug.generators.sparse_codes import small_classifier
+
+
+def min_max(maps):
+    "Each map stretched to [0, 1], as pytorch-grad-cam does it."
+    maps = maps - maps.amin((1, 2), keepdim=True)
+    return maps / (1e-7 + maps.amax((1, 2), keepdim=True))
+
 
 KINDS = ("eigen", "gradcam", "eigengrad")
 
@@ -29,8 +36,8 @@ def test_a_batch_of_three_gives_the_maps_of_three_batches_of_one(network, codes,
     together = saliency(network, codes, ("block3",), kind, targets)
     alone = torch.cat(
         [
-            saliency(network, codes[place : place + 1], ("block3",), kind, targets[place : place + 1])
-            for place in range(3)
+            saliency(network, codes[index : index + 1], ("block3",), kind, targets[index : index + 1])
+            for index in range(3)
         ]
     )
     assert (together - alone).abs().max() < 1e-5

@@ -159,7 +159,7 @@ def test_photographs_of_odd_sizes_give_pictures_of_one_size(tmp_path, shapes):
     real = photographs(shapes)
     method = diff_ii(naming=ClassName(), backbone=small_backbone(), num_inference_steps=4).fit(real)
     made = synthesize(method, real, tmp_path / "out", Budget(copies=1), 0, progress=False)
-    assert {made.image(place).shape for place in range(len(made))} == {(16, 16, 3)}
+    assert {made.image(index).shape for index in range(len(made))} == {(16, 16, 3)}
 
 
 # ---- ids that were deleted from the hub

@@ -69,8 +69,8 @@ def options():
             parameter.opts[0] if parameter.param_type_name == "option" else f"argument {position}",
             getattr(parameter, "is_flag", False),
         )
-        for name, one in sorted(command.commands.items())
-        for position, parameter in enumerate(one.params)
+        for name, item in sorted(command.commands.items())
+        for position, parameter in enumerate(item.params)
         if parameter.name != "help"
     ]
 
@@ -466,14 +466,14 @@ def test_many_values_of_any_option_are_answered_in_a_sentence(world, asked, valu
 @given(st.data())
 def test_many_pairs_of_values_are_answered_in_a_sentence(world, data):
     command = data.draw(st.sampled_from(["augment", "compare", "check", "suffixes"]))
-    names = [option for one, option in ASKED if one == command]
+    names = [option for item, option in ASKED if item == command]
     flags = data.draw(
         st.lists(
             st.sampled_from(
                 [
                     option
-                    for one, option, flag in options()
-                    if one == command and flag and option not in ("--measure", "--quiet")
+                    for item, option, flag in options()
+                    if item == command and flag and option not in ("--measure", "--quiet")
                 ]
             ),
             max_size=2,
@@ -511,7 +511,7 @@ def fields_of(name):
     "The settings that a method has, and some that it has not."
     import dataclasses
 
-    method = next(one for one in methods() if one.name == name)
+    method = next(item for item in methods() if item.name == name)
     made = method.build() if method.build else method.part() if method.part else None
     own = (
         [item.name for item in dataclasses.fields(made)]
@@ -636,13 +636,13 @@ def arm_texts(draw):
         for _ in range(draw(st.integers(1, 2)))
     )
     if draw(st.integers(0, 4)) == 0:
-        place = draw(st.integers(0, len(text)))
+        index = draw(st.integers(0, len(text)))
         text = (
-            text[:place]
+            text[:index]
             + draw(
                 st.sampled_from(["@", ";", "=", "+", ",", ":", ".", " ", "\0", "\n", "é", "'", "(", "1e300"])
             )
-            + text[place:]
+            + text[index:]
         )
     return text
 

@@ -117,11 +117,11 @@ def written(value):
 
 def changed_bytes(draw, content):
     "The file cut, emptied, flipped, repeated, or filled with something foreign."
-    place = draw(st.integers(0, max(0, len(content) - 1)))
+    index = draw(st.integers(0, max(0, len(content) - 1)))
     return draw(
         st.sampled_from(
             [
-                content[:place],
+                content[:index],
                 b"",
                 b"\n",
                 b"null",
@@ -138,9 +138,9 @@ def changed_bytes(draw, content):
                 content + content,
                 content + b"\0" * 50,
                 b"\0" * 1000,
-                content[:place] + b"\xff" + content[place:],
-                content[:place] + b"\0" + content[place:],
-                content[:place] + b"NaN" + content[place:],
+                content[:index] + b"\xff" + content[index:],
+                content[:index] + b"\0" + content[index:],
+                content[:index] + b"NaN" + content[index:],
                 content + b"{" + b" " * 3_000_000,
                 content.decode("utf-8", "replace").encode("utf-16"),
                 b"9" * 10_000,
@@ -357,7 +357,7 @@ def change_picture(world, draw):
     folder = world.copy_of("made")
     path = draw(st.sampled_from(sorted((folder / "train").rglob("*.png"))))
     content = path.read_bytes()
-    place = draw(st.integers(0, len(content) - 1))
+    index = draw(st.integers(0, len(content) - 1))
     action = draw(
         st.sampled_from(["cut", "flip", "empty", "gone", "foreign", "folder", "photograph", "text"])
     )
@@ -367,8 +367,8 @@ def change_picture(world, draw):
     elif action != "gone":
         path.write_bytes(
             {
-                "cut": content[:place],
-                "flip": content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :],
+                "cut": content[:index],
+                "flip": content[:index] + bytes([content[index] ^ 0x10]) + content[index + 1 :],
                 "empty": b"",
                 "foreign": (world.photos / "test" / "cat" / "0.png").read_bytes(),
                 "photograph": (world.photos / "train" / "cat" / "0.png").read_bytes(),

@@ -335,9 +335,9 @@ def test_any_text_becomes_a_safe_name_for_one_file(text):
 
 @examples(60)
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
-def test_two_texts_become_two_names(one, two):
-    if unicodedata.normalize("NFC", one) != unicodedata.normalize("NFC", two):
-        assert file_name(one) != file_name(two)
+def test_two_texts_become_two_names(left, right):
+    if unicodedata.normalize("NFC", left) != unicodedata.normalize("NFC", right):
+        assert file_name(left) != file_name(right)
 
 
 @examples(60)
@@ -459,8 +459,8 @@ def test_many_class_names_are_compared_and_shown_safely(world, classes):
 @pytest.mark.long
 @examples(3000)
 @given(st.text(max_size=300), st.text(max_size=300))
-def test_many_texts_become_safe_and_different_names(one, two):
-    for text in (one, two):
+def test_many_texts_become_safe_and_different_names(left, right):
+    for text in (left, right):
         made = file_name(text)
         assert 0 < len(made.encode("utf-8")) <= 200
         assert "/" not in made
@@ -468,5 +468,5 @@ def test_many_texts_become_safe_and_different_names(one, two):
         assert made not in (".", "..")
         assert not any(ord(character) < 32 for character in made)
         assert printable(text).isprintable()
-    if unicodedata.normalize("NFC", one) != unicodedata.normalize("NFC", two):
-        assert file_name(one) != file_name(two)
+    if unicodedata.normalize("NFC", left) != unicodedata.normalize("NFC", right):
+        assert file_name(left) != file_name(right)

@@ -267,8 +267,8 @@ def png_files():
         ("fdat", b"fdAT\0\0\0\1" + little),
         ("idot", b"iDOT" + b"\xff" * 28),
     ):
-        for place in ("before", "after"):
-            yield f"png-{name}-{place}.png", png(**{place: chunk(data[:4], data[4:])})
+        for index in ("before", "after"):
+            yield f"png-{name}-{index}.png", png(**{index: chunk(data[:4], data[4:])})
     for number in range(6):
         yield (
             f"png-many-{number}.png",
@@ -279,9 +279,9 @@ def png_files():
         png(before=chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 1_000_000, 9)) * 300),
     )
     good = png()
-    for number, place in enumerate(range(0, len(good), max(1, len(good) // 40))):
-        yield f"png-cut-{number}.png", good[:place]
-        yield f"png-flip-{number}.png", good[:place] + bytes([good[place] ^ 0x40]) + good[place + 1 :]
+    for number, index in enumerate(range(0, len(good), max(1, len(good) // 40))):
+        yield f"png-cut-{number}.png", good[:index]
+        yield f"png-flip-{number}.png", good[:index] + bytes([good[index] ^ 0x40]) + good[index + 1 :]
     yield "png-crc.png", good.replace(good[29:33], b"\0\0\0\0", 1)
     yield "png-no-end.png", png(end=b"")
     yield "png-length.png", good[:33] + b"\xff\xff\xff\xff" + good[37:]
@@ -418,9 +418,9 @@ def other_files():
     ):
         yield f"bmp-{number}.bmp", bmp(*arguments)
     gif = saved(noise("P"), "GIF")
-    for number, place in enumerate(range(0, len(gif), max(1, len(gif) // 25))):
-        yield f"gif-cut-{number}.gif", gif[:place]
-        yield f"gif-flip-{number}.gif", gif[:place] + bytes([gif[place] ^ 0xFF]) + gif[place + 1 :]
+    for number, index in enumerate(range(0, len(gif), max(1, len(gif) // 25))):
+        yield f"gif-cut-{number}.gif", gif[:index]
+        yield f"gif-flip-{number}.gif", gif[:index] + bytes([gif[index] ^ 0xFF]) + gif[index + 1 :]
     yield "gif-huge.gif", gif[:6] + b"\xff\xff\xff\xff" + gif[10:]
     yield "gif-zero.gif", gif[:6] + b"\0\0\0\0" + gif[10:]
     for format, mode in (
@@ -448,8 +448,8 @@ def other_files():
         if data is None:
             continue
         for number in range(6):
-            place = (number * len(data)) // 6 + 3
-            yield f"cut-{format}-{mode}-{number}{SUFFIXES.get(format, '.png')}", data[:place]
+            index = (number * len(data)) // 6 + 3
+            yield f"cut-{format}-{mode}-{number}{SUFFIXES.get(format, '.png')}", data[:index]
             draw, changed = np.random.default_rng(number), bytearray(data)
             for spot in draw.integers(0, len(data), 1 + 4 * number):
                 changed[int(spot)] = int(draw.integers(256))
@@ -628,12 +628,12 @@ def foreign_files():
 @functools.cache
 def hostile_pictures():
     "(name, bytes) of every file; equal names keep the first."
-    found = {}
+    actual = {}
     for source in (written, oriented, png_files, tiff_files, other_files, foreign_files):
         for name, data in source():
             if data is not None:
-                found.setdefault(name, data)
-    return tuple(found.items())
+                actual.setdefault(name, data)
+    return tuple(actual.items())
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -715,18 +715,18 @@ def damaged(world, data):
     name, content = data.draw(st.sampled_from(names))
     changed = bytearray(content)
     for _ in range(data.draw(st.integers(1, 6))):
-        place, value = data.draw(st.integers(0, max(0, len(changed) - 1))), data.draw(st.integers(0, 255))
+        index, value = data.draw(st.integers(0, max(0, len(changed) - 1))), data.draw(st.integers(0, 255))
         action = data.draw(st.sampled_from(["set", "cut", "insert", "remove", "zero", "word"]))
         if action == "set" and changed:
-            changed[place] = value
+            changed[index] = value
         elif action == "cut":
-            del changed[place:]
+            del changed[index:]
         elif action == "insert":
-            changed[place:place] = bytes([value]) * data.draw(st.integers(1, 50))
+            changed[index:index] = bytes([value]) * data.draw(st.integers(1, 50))
         elif action == "remove":
-            del changed[place : place + value]
+            del changed[index : index + value]
         else:
-            changed[place : place + 4] = b"\0\0\0\0" if action == "zero" else b"\xff\xff\xff\x7f"
+            changed[index : index + 4] = b"\0\0\0\0" if action == "zero" else b"\xff\xff\xff\x7f"
     path = world.fresh() / name
     path.write_bytes(bytes(changed))
     judge(path)
@@ -758,8 +758,8 @@ def test_all_hostile_pictures_are_checked_in_one_go_and_refused_by_every_command
 def test_what_is_usable_among_hostile_pictures_can_be_painted_from(world):
     home = world.fresh()
     report = check_folder(spread(home, hostile_pictures()))
-    kept = {image.path for image in report.images}
-    for path in [path for folder in home.iterdir() for path in folder.iterdir() if path not in kept]:
+    remaining = {image.path for image in report.images}
+    for path in [path for folder in home.iterdir() for path in folder.iterdir() if path not in remaining]:
         path.unlink()
     outcome = run_checked(
         world,

@@ -174,15 +174,15 @@ def tables(draw):
         "replace",
     )
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
-        place = draw(st.integers(0, len(encoded)))
+        index = draw(st.integers(0, len(encoded)))
         encoded = (
-            encoded[:place]
+            encoded[:index]
             + draw(
                 st.sampled_from(
                     [b"\0", b'"', b"\xff", b"\r", b"\n", b"\x1a", b",", b'""', b"\xef\xbb\xbf", b"\xc3"]
                 )
             )
-            + encoded[place:]
+            + encoded[index:]
         )
     return encoded
 
@@ -393,7 +393,7 @@ def test_tables_with_odd_names_are_found_or_refused(world, names):
     for name in names:
         with open(os.path.join(home, name.encode("utf-8", "ignore").decode() + "_train.csv"), "wb") as file:
             file.write(good_table())
-    found = call_checked(find_tables, home).value
-    for split, path in (found or {}).items():
+    actual = call_checked(find_tables, home).value
+    for split, path in (actual or {}).items():
         call_checked(read_table, path, home, split)
     run_checked(world, ["check", f"label-table:{home}", "--quiet"])

@@ -22,8 +22,8 @@ from genaug.messages import GenaugError
 from genaug.core import LabeledImages
 from genaug.generators.common import (
     AdversarialAugmenter,
+    AdversarialTraining,
     Album,
-    Contest,
     Views,
     cut_out,
     decay_at,
@@ -75,8 +75,8 @@ def weights(method):
     }
 
 
-def same(one, two):
-    return set(one) == set(two) and all(torch.equal(value, two[name]) for name, value in one.items())
+def same(left, right):
+    return set(left) == set(right) and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
 # the augmenter
@@ -108,7 +108,8 @@ def test_no_picture_depends_on_its_batch_or_on_the_order(kind):
     singly = [method.paint([row], real)[0] for row in rows[::-1]][::-1]
     assert len(rows) == 81
     assert (
-        max(int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(together, singly)) <= 1
+        max(int(np.abs(left.astype(int) - right.astype(int)).max()) for left, right in zip(together, singly))
+        <= 1
     )
 
 
@@ -116,15 +117,15 @@ def test_no_picture_depends_on_its_batch_or_on_the_order(kind):
 def test_seeds_decide_and_nothing_outside_is_touched(kind):
     real = photographs()
     before = torch.get_rng_state(), str(np.random.get_state())
-    one, again, other = cheap(kind).fit(real), cheap(kind).fit(real), cheap(kind, seed=1).fit(real)
+    first, again, other = cheap(kind).fit(real), cheap(kind).fit(real), cheap(kind, seed=1).fit(real)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert str(np.random.get_state()) == before[1]
-    assert same(weights(one), weights(again))
-    assert not same(weights(one), weights(other))
-    assert one.fingerprint() == again.fingerprint() != other.fingerprint()
-    rows = one.plan(real, Budget(copies=1), 0)
-    assert rows != one.plan(real, Budget(copies=1), 1)
-    assert one.plan(real, Budget(copies=2), 0)[:9] == rows
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    rows = first.plan(real, Budget(copies=1), 0)
+    assert rows != first.plan(real, Budget(copies=1), 1)
+    assert first.plan(real, Budget(copies=2), 0)[:9] == rows
     assert rows == [PlanRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows]
 
 
@@ -217,9 +218,9 @@ def test_saved_loaded_and_read_from_the_work_folder(kind, tmp_path):
     assert not list(tmp_path.rglob("*.pt"))
     assert not list(tmp_path.rglob("checkpoint"))
     assert all(
-        np.array_equal(one, two)
+        np.array_equal(left, right)
         for step in method.evolution
-        for one, two in zip(method.evolution[step], again.evolution[step])
+        for left, right in zip(method.evolution[step], again.evolution[step])
     )
     assert list(again.evolution) == list(moments(3))
 
@@ -326,27 +327,27 @@ def test_a_killed_process_ends_with_the_same_bits(tmp_path):
     assert same(weights(resumed), weights(whole))
     assert list(resumed.evolution) == list(moments(400))
     assert all(
-        np.array_equal(one, two)
+        np.array_equal(left, right)
         for step in moments(400)
-        for one, two in zip(resumed.evolution[step], whole.evolution[step])
+        for left, right in zip(resumed.evolution[step], whole.evolution[step])
     )
 
 
 @GANS
 def test_the_networks_take_turns(kind):
     method = cheap(kind)
-    contest = Contest(method, method.parts(photographs())[0])
+    training = AdversarialTraining(method, method.parts(photographs())[0])
     for update in range(4):
         learner, other = (
-            (contest.generator, contest.discriminator)
+            (training.generator, training.discriminator)
             if update % 2
-            else (contest.discriminator, contest.generator)
+            else (training.discriminator, training.generator)
         )
-        contest.generator.zero_grad(), contest.discriminator.zero_grad()
-        contest.loss_at(update).backward()
+        training.generator.zero_grad(), training.discriminator.zero_grad()
+        training.loss_at(update).backward()
         assert any(value.grad is not None and value.grad.abs().max() > 0 for value in learner.parameters())
         assert all(value.grad is None for value in other.parameters())
-    assert all(not value.requires_grad for value in contest.average.parameters())
+    assert all(not value.requires_grad for value in training.average.parameters())
 
 
 def test_one_adam_in_turns_is_two_adams():
@@ -354,18 +355,18 @@ def test_one_adam_in_turns_is_two_adams():
     method = cheap(DCGAN, steps=4)
     pictures = method.parts(photographs())[0]
     painter = method.learn(pictures, None, Album(method, pictures), False)
-    contest = Contest(method, pictures)
+    training = AdversarialTraining(method, pictures)
     judge, writer = (
         torch.optim.Adam(network.parameters(), lr=method.learning_rate, betas=method.betas)
-        for network in (contest.discriminator, contest.generator)
+        for network in (training.discriminator, training.generator)
     )
     for update in range(8):
         turn = writer if update % 2 else judge
-        loss = contest.loss_at(update)
+        loss = training.loss_at(update)
         judge.zero_grad(), writer.zero_grad()
         loss.backward()
         turn.step()
-    expected = settle(contest.generator, method.seed).state_dict()
+    expected = settle(training.generator, method.seed).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in painter.state_dict().items())
 
 
@@ -383,16 +384,16 @@ def test_several_processes_leave_the_resting_network_alone():
             return gradient
 
     method = cheap(DCGAN)
-    contest = Contest(method, method.parts(photographs())[0])
+    training = AdversarialTraining(method, method.parts(photographs())[0])
     trained = {
         f"{name}.{key}": value
         for name in ("generator", "discriminator")
-        for key, value in contest.parts()[name].named_parameters()
+        for key, value in training.parts()[name].named_parameters()
     }
     adam = make_optimizer(trained, 1e-3, lambda groups: torch.optim.Adam(groups))
     for update in range(4):
         before = [value.detach().clone() for value in trained.values()]
-        one_update(contest.loss_at, update, trained, adam, 1.0, 0, 0.0, Two())
+        one_update(training.loss_at, update, trained, adam, 1.0, 0, 0.0, Two())
         changed = {
             name.split(".")[0]
             for (name, value), old in zip(trained.items(), before)
@@ -419,11 +420,11 @@ def test_mirrored_views_and_sizes():
 
 
 def test_the_average_forgets_its_beginning_and_keeps_buffers():
-    one, two = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    two.weight.data.fill_(5.0), two.running_mean.fill_(3.0)
-    move_average(one, two, 0.25)
-    assert torch.allclose(one.weight, torch.full((2,), 0.25 * 1 + 0.75 * 5))
-    assert (one.running_mean == 3).all()
+    left, right = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    right.weight.data.fill_(5.0), right.running_mean.fill_(3.0)
+    move_average(left, right, 0.25)
+    assert torch.allclose(left.weight, torch.full((2,), 0.25 * 1 + 0.75 * 5))
+    assert (left.running_mean == 3).all()
     assert decay_at(0, 8, 100) == 0
     assert decay_at(1, 8, 1e9) == 0.5**20
     assert abs(decay_at(10**9, 8, 100) - 0.5**0.08) < 1e-12

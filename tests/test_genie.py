@@ -23,7 +23,7 @@ class Plane:
     name = "plane"
 
     def features(self, images):
-        return np.stack([images.image(place)[0, 0, [0, 2]] for place in range(len(images))]).astype(float)
+        return np.stack([images.image(index)[0, 0, [0, 2]] for index in range(len(images))]).astype(float)
 
     def fingerprint(self):
         return "plane"
@@ -51,7 +51,7 @@ def world(classes=4, shots=3):
         to_uint8(backbone.decode(shapes[targets])),
         targets,
         backbone.class_names,
-        [f"{place}.png" for place in range(len(targets))],
+        [f"{index}.png" for index in range(len(targets))],
     )
 
 
@@ -143,9 +143,9 @@ def test_constructed_features_keep_the_level_after_the_jump(plane, order):
     real = LabeledImages([at(0), at(80), at(90)], [0, 1, 1], ["red", "blue"], ["a", "b", "c"])
     rows, images = group([0.5, 0.6, 0.7, 0.8, 0.9]), [at(5), at(12), at(20), at(70), at(75)]
     decisions = LargestStep().select(
-        [rows[place] for place in order], [images[place] for place in order], real, studio()
+        [rows[index] for index in order], [images[index] for index in order], real, studio()
     )
-    assert [decision.keep for decision in decisions] == [place == 3 for place in order]
+    assert [decision.keep for decision in decisions] == [index == 3 for index in order]
     assert "at 0.8" in decisions[0].reason
 
 
@@ -165,23 +165,23 @@ def test_projections_are_those_of_the_published_rule(plane):
 
 def test_groups_do_not_affect_one_another(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue"], ["a", "b"])
-    one, two = group([0.5, 0.7, 0.9]), group([0.5, 0.7, 0.9], (1, 0), "b", "h")
-    shown = {row.id: at(degrees) for row, degrees in zip([*one, *two], (5, 60, 70, 85, 80, 10))}
-    mixed = [one[0], two[2], two[0], one[2], one[1], two[1]]
-    kept = {
+    left, right = group([0.5, 0.7, 0.9]), group([0.5, 0.7, 0.9], (1, 0), "b", "h")
+    shown = {row.id: at(degrees) for row, degrees in zip([*left, *right], (5, 60, 70, 85, 80, 10))}
+    mixed = [left[0], right[2], right[0], left[2], left[1], right[1]]
+    remaining = {
         row.id
         for row, decision in zip(
             mixed, LargestStep().select(mixed, [shown[row.id] for row in mixed], real, studio())
         )
         if decision.keep
     }
-    assert kept == {"g0.7", "h0.9"}
+    assert remaining == {"g0.7", "h0.9"}
 
 
 def test_ties_missing_means_and_single_levels_have_an_answer(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue", "green"], ["a", "b"])
 
-    def kept(rows, degrees):
+    def chosen(rows, degrees):
         return [
             row.settings["strength"]
             for row, decision in zip(
@@ -190,10 +190,12 @@ def test_ties_missing_means_and_single_levels_have_an_answer(plane):
             if decision.keep
         ]
 
-    assert kept(group([0.5, 0.7, 0.9], (0, 1, 0)), (30, 30, 30)) == [0.9]  # no step
-    assert kept(group([0.5, 0.7, 0.9], (0, 0, 1)), (5, 60, 70)) == [0.9]  # no photograph of the class
-    assert kept(group([0.5, 0.7, 0.9], (1, 0, 0)), (5, 60, 70)) == [0.9]  # its mean is the photograph itself
-    assert kept(group([0.7], (0, 1, 0)), (30,)) == [0.7]
+    assert chosen(group([0.5, 0.7, 0.9], (0, 1, 0)), (30, 30, 30)) == [0.9]  # no step
+    assert chosen(group([0.5, 0.7, 0.9], (0, 0, 1)), (5, 60, 70)) == [0.9]  # no photograph of the class
+    assert chosen(group([0.5, 0.7, 0.9], (1, 0, 0)), (5, 60, 70)) == [
+        0.9
+    ]  # its mean is the photograph itself
+    assert chosen(group([0.7], (0, 1, 0)), (30,)) == [0.7]
     assert after_largest_step(np.array([0.0, 0.25, 0.5, 0.5])) == 1  # equal steps: the lower level
 
 
@@ -201,10 +203,10 @@ def test_a_step_back_counts_as_published_and_not_when_only_forward(plane):
     real = LabeledImages([at(0), at(90)], [0, 1], ["red", "blue"], ["a", "b"])
     rows, images = group([0.5, 0.7, 0.9]), [at(60), at(70), at(20)]
 
-    def kept(choice):
+    def chosen(choice):
         return [decision.keep for decision in choice.select(rows, images, real, studio())].index(True)
 
-    assert (kept(LargestStep()), kept(LargestStep(forward=True))) == (2, 1)
+    assert (chosen(LargestStep()), chosen(LargestStep(forward=True))) == (2, 1)
     assert after_largest_step(np.array([0.9, 0.5, 0.1]), forward=True) == 2  # only steps back: the last
 
 
@@ -237,8 +239,8 @@ def test_settings_change_the_rows_they_should():
 
 
 def test_one_class_or_a_level_of_zero_is_refused():
-    one = LabeledImages([at(0)], [0], ["red"], ["a"])
+    left = LabeledImages([at(0)], [0], ["red"], ["a"])
     with pytest.raises(GenaugError, match="two classes"):
-        genie(backbone=ToyBackbone(torch.zeros(1, 3, 2, 2), 0.1, ["red"])).fit(one).plan(one, Budget(1), 0)
+        genie(backbone=ToyBackbone(torch.zeros(1, 3, 2, 2), 0.1, ["red"])).fit(left).plan(left, Budget(1), 0)
     with pytest.raises(GenaugError, match="strength"):
         genie_ada(strengths=(0.0, 0.5))

@@ -22,6 +22,7 @@ from genaug.contracts import Mixer
 from genaug.identity import content_hash
 from genaug.experiment import Run
 from genaug.comparison import Comparison, classifier_preset, make_split
+from genaug import readings
 from genaug.results import put
 from genaug.genmix_study import (
     accuracy_at,
@@ -29,8 +30,6 @@ from genaug.genmix_study import (
     blend_rows,
     embed_together,
     fill_blends,
-    gain_text,
-    leaning_table,
     map_points,
     read_points,
     same_class_blends,
@@ -65,7 +64,7 @@ ANCHORS = [0, 0, 1, 2, 3, 4, 5, 5]
 MADE = make(
     [0, 0, 0, 0, 1, 1, 2, 2],
     "row",
-    [{"sources": [[f"photo{place}", 1.0]], "source_sha256": [REAL.sha256[place]]} for place in ANCHORS],
+    [{"sources": [[f"photo{index}", 1.0]], "source_sha256": [REAL.sha256[index]]} for index in ANCHORS],
     seed=1,
 )
 
@@ -93,7 +92,7 @@ def test_older_plans_have_not_changed_by_a_number():
                 for balancer in (None, Oversampling()):
                     if balancer is None or use not in ("append", "only"):
                         made = dataclasses.replace(
-                            MADE, info=[{"sources": [[f"photo{place}", 1.0]]} for place in ANCHORS]
+                            MADE, info=[{"sources": [[f"photo{index}", 1.0]]} for index in ANCHORS]
                         )
                         showing = Showing(training_use(use, weigh=weigh), mixer, balancer)
                         schedule = TrainingSchedule(REAL, made, 3, showing, epochs=4, size=8)
@@ -280,13 +279,13 @@ def test_a_mixed_set_names_both_parents_and_what_they_were_made_of():
     assert made.sha256 == again.sha256 != other.sha256
     assert made.ids == again.ids
     assert np.allclose(made.labels.sum(1), 1)
-    for place in range(len(made)):
-        (first, one), (second, two) = made.info[place]["parents"]
-        assert abs(one + two - 1) < 1e-6
-        assert abs(sum(share for _, share in made.info[place]["sources"]) - 1) < 1e-6
-        expected = one * REAL.image(first).astype(float) + two * MADE.image(second)
-        assert np.abs(made.image(place) - expected).max() <= 0.51
-        assert [name for name, _ in made.info[place]["sources"]] == [
+    for index in range(len(made)):
+        (first, left), (second, right) = made.info[index]["parents"]
+        assert abs(left + right - 1) < 1e-6
+        assert abs(sum(share for _, share in made.info[index]["sources"]) - 1) < 1e-6
+        expected = left * REAL.image(first).astype(float) + right * MADE.image(second)
+        assert np.abs(made.image(index) - expected).max() <= 0.51
+        assert [name for name, _ in made.info[index]["sources"]] == [
             first,
             f"photo{ANCHORS[int(second[3:])]}",
         ]
@@ -439,10 +438,10 @@ def test_the_validation_part_is_real_and_apart():
 
 def test_maps_are_seeded_and_leave_random_state_alone():
     state = np.random.get_state()[1].copy()
-    parts = [np.random.default_rng(place).normal(size=(20, 5)) for place in range(2)]
-    one, two = embed_together(parts, 0), embed_together(parts, 0)
-    assert [part.shape for part in one] == [(20, 2)] * 2
-    assert all(np.array_equal(*pair) for pair in zip(one, two))
+    parts = [np.random.default_rng(index).normal(size=(20, 5)) for index in range(2)]
+    left, right = embed_together(parts, 0), embed_together(parts, 0)
+    assert [part.shape for part in left] == [(20, 2)] * 2
+    assert all(np.array_equal(*pair) for pair in zip(left, right))
     assert (np.random.get_state()[1] == state).all()
     with pytest.raises(GenaugError):
         embed_together([np.zeros((3, 2))])
@@ -451,7 +450,7 @@ def test_maps_are_seeded_and_leave_random_state_alone():
 def test_points_survive_their_file_and_mixed_images_have_their_largest_label(tmp_path):
     network = FeatureNetwork(
         "pixels",
-        lambda images: np.stack([images.image(place).ravel()[:6] for place in range(len(images))]).astype(
+        lambda images: np.stack([images.image(index).ravel()[:6] for index in range(len(images))]).astype(
             float
         ),
     )
@@ -517,34 +516,26 @@ def test_an_accuracy_at_other_shares_is_that_of_a_resampled_test():
     assert np.allclose(said, np.bincount(answers, minlength=3) / 60)
 
 
-def test_gains_are_paired_by_run_and_leaning_leaves_out_what_did_not_run():
+def test_leaning_is_told_from_seeing_less():
     truth = np.repeat([0, 1, 2], (30, 8, 22))
     lean = np.where(np.arange(60) % 4 == 0, 0, truth)  # a quarter of all answers turned to the first class
     points = pd.concat(
         [
-            by_class(one, truth, arm, split)
+            by_class(item, truth, arm, split)
             for split in range(3)
-            for one, arm in ((truth, "original"), (lean, "genmix"))
+            for item, arm in ((truth, "original"), (lean, "genmix"))
         ]
     )
-    table = leaning_table(
-        points,
-        {"photographs": "original", "GenMix": "genmix", "CutMix": "cutmix"},
-        {"a": 80, "b": 10, "c": 10},
-    )
+    tested, trained = dict(zip("abc", (30, 8, 22))), {"a": 80, "b": 10, "c": 10}
     lost = [(lean[truth == index] != index).mean() for index in range(3)]
-    assert list(table.index) == ["photographs", "GenMix"]
-    assert table.loc["photographs", "accuracy"] == "100.0"
-    assert table.loc["GenMix", "answers a"] == f"{100 * (lean == 0).mean():.0f}"
-    assert table.loc["GenMix", "accuracy"].startswith(f"-{100 * (lean != truth).mean():.1f} [")
-    assert table.loc["GenMix", "at training shares"].startswith(f"-{10 * (lost[1] + lost[2]):.1f} [")
-    runs = pd.DataFrame(
-        {"x": [0.5, 0.7, 0.6], "y": [0.4, 0.5, np.nan]},
-        index=pd.MultiIndex.from_tuples([(0, 0), (1, 0), (2, 0)], names=["split", "seed"]),
+    at_test, at_training = (readings.View(accuracy_at(points, shares)) for shares in (tested, trained))
+    assert np.isclose(at_test.level("original").mean, 1)
+    assert np.isclose(at_test.gain("genmix").mean, -(lean != truth).mean())
+    assert np.isclose(at_training.gain("genmix").mean, -0.1 * (lost[1] + lost[2]))
+    assert np.isclose(
+        readings.View(answered_shares(points, tested)["a"]).level("genmix").mean, (lean == 0).mean()
     )
-    assert gain_text(runs, "x", "y").startswith("+15.0 [")
-    assert gain_text(runs.iloc[:1], "x", "y") == "+10.0"
-    assert gain_text(runs, "x", "z") == ""
+    assert str(at_test.gain("cutmix")) == "–"
 
 
 def test_blends_of_one_class():
@@ -553,13 +544,13 @@ def test_blends_of_one_class():
     assert all(
         images.ids == REAL.ids and np.array_equal(images.labels, REAL.labels) for images in blends.values()
     )
-    for place in range(len(REAL)):
-        partner = REAL.sha256.index(blends[1.0].sha256[place])
+    for index in range(len(REAL)):
+        partner = REAL.sha256.index(blends[1.0].sha256[index])
         # the only one of its class stays
-        assert REAL.targets[partner] == REAL.targets[place]
-        assert partner != place or place == 5
-        mean = (REAL.image(place).astype(float) + REAL.image(partner)) / 2
-        assert np.abs(blends[0.5].image(place) - mean).max() <= 0.51
+        assert REAL.targets[partner] == REAL.targets[index]
+        assert partner != index or index == 5
+        mean = (REAL.image(index).astype(float) + REAL.image(partner)) / 2
+        assert np.abs(blends[0.5].image(index) - mean).max() <= 0.51
 
 
 def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
@@ -569,7 +560,7 @@ def test_a_judges_answers_add_up_and_are_asked_once(tmp_path):
     assert {value for _, part, value, _ in rows if part.endswith("pred=a")} == {1.0}
     assert {n for _, part, _, n in rows if "true=b" in part} == {2}
     question = dataclasses.replace(
-        executed("genmix_alpha_and_ratio", scale="hour")["ask"]("hour"), table="genmix_blends", splits=(100,)
+        asked("genmix_alpha_and_ratio", "hour")[0], table="genmix_blends", splits=(100,)
     )
 
     def ask():
@@ -659,13 +650,18 @@ def liver():
         [np.zeros((1, 1, 1), np.uint8)] * 681,
         targets,
         ("cyst", "hemangioma", "metastasis"),
-        [f"{place}.png" for place in range(681)],
+        [f"{index}.png" for index in range(681)],
     )
 
 
+def asked(name, scale, **parameters):
+    "What a table page asks."
+    return executed(name, scale=scale, **parameters)["table"].questions
+
+
 def test_the_papers_rows_ratios_and_updates(liver):
-    space = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})
-    (question,) = space["questions"]
+    table = executed("genmix_lesions", scale="paper", data={"lesions": "/data/lesions"})["table"]
+    (question,) = table.questions
     assert not question.draws
     assert question.classifier.partition("@")[0] == "genmix_vgg16"
     assert classifier_preset(question.classifier) == training_preset("genmix_vgg16")
@@ -682,14 +678,15 @@ def test_the_papers_rows_ratios_and_updates(liver):
     )
     assert preset.epochs * (len(liver) // preset.batch_size) == 8500
     counts = {}
-    for title, (name, copies) in space["GENERATORS"].items():
-        counts[title] = [Budget(copies=copies).wanted(liver)[index] for index in range(3)]
+    for arm in question.methods[3:7]:
+        copies = float(arm.partition("@copies=")[2] or 1)
+        counts[table.page["titles"][arm]] = [Budget(copies=copies).wanted(liver)[index] for index in range(3)]
     assert counts["StyleGAN"] == [288, 46, 118]
     assert all(counts[title] == [433, 70, 178] for title in ("DCGAN", "Textual inversion", "Diffusion model"))
     assert abs(sum(counts["StyleGAN"]) / (681 + sum(counts["StyleGAN"])) - 0.4) < 0.002
     assert Budget(fill=True).wanted(liver) == {0: 0, 1: 363, 2: 255}
     printed = pd.read_csv(ROOT / "nbs" / "results" / "paper" / "genmix_lesions.csv")
-    assert list(dict.fromkeys(printed.method)) == list(space["rows_of"]("paper").values())[:11]
+    assert list(dict.fromkeys(printed.method)) == list(question.methods[:11])
     assert len(printed) == 88
 
 
@@ -709,8 +706,7 @@ def test_updates_do_not_depend_on_the_generator(liver):
 
 def test_tables_ask_for_what_they_say():
     for name in TABLES:
-        spaces = {scale: executed(name, scale=scale) for scale in ("seconds", "hour")}
-        hour = spaces["hour"]["ask"]("hour")
+        smoke, hour = (asked(name, scale)[0] for scale in ("seconds", "hour"))
         assert hour.draws
         assert hour.shots is None
         assert hour.updates == 600
@@ -719,31 +715,33 @@ def test_tables_ask_for_what_they_say():
         assert (hour.condition, hour.splits) == (
             ("validation", (100, 101, 102)) if name == "genmix_alpha_and_ratio" else ("natural", (0, 1, 2))
         )
-        assert len(set(hour.methods)) == len(hour.methods) == len(spaces["seconds"]["ask"]("seconds").methods)
-    tuned = executed("genmix_alpha_and_ratio", scale="paper", data={"fll": "/data/lesions"})["questions"][0]
+        assert len(set(hour.methods)) == len(hour.methods) == len(smoke.methods)
+    (tuned,) = asked("genmix_alpha_and_ratio", "paper", data={"fll": "/data/lesions"})
     assert (tuned.condition, tuned.test_part, tuned.draws) == ("natural", "val", False)
 
 
-def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
-    import contextlib
-    import io
+def test_another_generator_takes_the_place_of_the_presets():
+    smoke, longer = asked("genmix_alpha_and_ratio", "seconds", generator="stylegan")
+    assert "stylegan@copies=0.03;steps=2+genmix@alpha=0.1" in smoke.methods
+    assert set(longer.methods) < set(smoke.methods)
+    assert not any("pixel-diffusion" in arm for arm in smoke.methods)
+    (paper,) = asked("genmix_alpha_and_ratio", "paper", generator="dcgan")
+    written = next(arm for arm in paper.methods if arm.startswith("dcgan@") and "+" not in arm)
+    assert "steps=70000" in written
+    assert f"{written}+genmix" in paper.methods
 
-    question = executed("genmix_lesions", scale="hour")["questions"][0]
-    from genaug.results import arm_fields
+
+def toy_table(question, longer, folder):
+    "Rows in which every mixed arm gains a tenth, and GenMix with photographs alone half as much again."
     from genaug.comparison import condition_name
+    from genaug.results import arm_fields
 
     rows, points = [], []
-    space = executed("genmix_lesions", scale="hour")
-    longer = space["ask_longer"]("hour")
-    assert longer.updates == 2400
-    assert len(longer.methods) == 13
-    assert set(longer.methods) < set(question.methods)
-    assert longer.splits == question.splits
-    for one, arm in [(one, arm) for one in (question, longer) for arm in one.methods]:
+    for entry, arm in [(item, arm) for item in (question, longer) for arm in item.methods]:
         for split in question.splits:
             for seed in question.repeats:
                 shared = dict(
-                    table=one.table,
+                    table=entry.table,
                     scale="hour",
                     data=question.data,
                     split=split,
@@ -751,7 +749,7 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
                     condition=condition_name(question),
                     backbone="tiny@0",
                     classifier="letters@0",
-                    n=307,
+                    n=30,
                     **arm_fields(arm),
                 )
                 gain = 0.1 * ("genmix" in arm) + 0.05 * (arm == "genmix")
@@ -764,31 +762,37 @@ def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path):
                     for metric in ("sensitivity", "specificity", "specificity_alt")
                     for name in ("cyst", "hemangioma", "metastasis")
                 ]
-    for one in (question, longer):
-        put([row for row in rows if row["table"] == one.table], tmp_path / "results" / f"{one.table}.csv")
-        put(
-            [row for row in points if row["table"] == one.table],
-            tmp_path / "results" / "points" / f"{one.table}.csv",
-        )
-    with contextlib.redirect_stdout(io.StringIO()) as text:
-        executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
-    text = text.getvalue()
-    parts = text[text.index("scale hour: accuracy, points") :]
-    assert "scale hour: complete" in text
-    assert "85.6 | 50.0" in text
-    assert "33-67" in text
-    assert (
-        next(line for line in parts.splitlines() if line.startswith("DCGAN")).split("  ")[-1].strip()
-        == "+0.0 [+0.0, +0.0]"
-    )
-    assert "scale hour, 4 times the updates: macro_f1, points" in parts
-    assert "+10.0 [+10.0, +10.0]" in parts
-    assert "-5.0 [-5.0, -5.0]" in parts
-    assert "'GenMix (photographs alone)': '+15.0 [+15.0, +15.0]'" in parts
+    for entry in (question, longer):
+        put([row for row in rows if row["table"] == entry.table], folder / f"{entry.table}.csv")
+        put([row for row in points if row["table"] == entry.table], folder / "points" / f"{entry.table}.csv")
+
+
+def test_the_table_shows_gains_and_says_when_it_is_complete(tmp_path, capsys):
+    question, longer = asked("genmix_lesions", "hour")
+    assert longer.updates == 2400
+    assert len(longer.methods) == 13
+    assert set(longer.methods) < set(question.methods)
+    assert longer.splits == question.splits
+    toy_table(question, longer, tmp_path / "results")
+    space = executed("genmix_lesions", until_run=False, scale="hour", results=str(tmp_path / "results"))
+    shown, mix = space["shown"], space["mix"]
+    assert shown.missing() == []
+    for part in shown.parts():
+        gains = mix.gain_parts(shown, part, "macro_f1").columns
+        assert gains["generator"][0] == "DCGAN"
+        assert str(gains["appended minus photographs"][0]) == "+0.0 [+0.0, +0.0]"
+        assert str(gains["GenMix minus appended"][0]) == "+10.0 [+10.0, +10.0]"
+        assert str(gains["GenMix minus GenMix of photographs alone"][0]) == "-5.0 [-5.0, -5.0]"
+        view = shown.view(part)
+        assert str(view.gain("genmix")) == "+15.0 [+15.0, +15.0]"
+    classes = mix.class_table_beside(shown, shown.part()).columns
+    assert classes["cyst, paper, %"][0] == "85.6"
+    assert str(classes["cyst, ours, %"][0]) == "50.0 [50.0, 50.0]"
+    assert [cells[0] for name, cells in classes.items() if "one test set" in name] == ["33 to 67"]
 
 
 def test_the_study_knows_what_it_lacks(tmp_path):
-    question = executed("genmix_tsne", scale="hour")["ask"]("hour")
+    (question,) = asked("genmix_tsne", "hour")
     assert unstudied(question, tmp_path / "none.csv") == [
         (split, arm) for split in (0, 1, 2) for arm in question.methods
     ]

@@ -233,15 +233,15 @@ def command_line(command, option, value):
         return (
             [command, *base, f"{option}={value}"]
             if option not in base
-            else [command, *(value if base[place - 1] == option else word for place, word in enumerate(base))]
+            else [command, *(value if base[index - 1] == option else word for index, word in enumerate(base))]
         )
-    place = {"SOURCE": 0, "TABLE": 0, "NAME": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[
+    position = {"SOURCE": 0, "TABLE": 0, "NAME": 0, "OUT": 1 if command == "augment" else 0, "OUT.txt": 1}[
         option
     ]
     return [
         command,
         *(["--"] if value.startswith("-") else []),
-        *(value if number == place else word for number, word in enumerate(base)),
+        *(value if number == position else word for number, word in enumerate(base)),
     ]
 
 
@@ -279,8 +279,8 @@ def test_no_value_of_an_option_is_a_fault(command, world, capsys):
     """Every option with every twentieth value, beginning at another one for each option; options that name
     models only in the long form."""
     before = sorted(path.name for path in world.iterdir())
-    for place, (_, option) in enumerate(case for case in CASES if case[0] == command and case not in SLOW):
-        for value in VALUES[place % 20 :: 20]:
+    for index, (_, option) in enumerate(case for case in CASES if case[0] == command and case not in SLOW):
+        for value in VALUES[index % 20 :: 20]:
             check_answer(command, option, value, world, capsys, before)
 
 

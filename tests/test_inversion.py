@@ -287,24 +287,24 @@ def test_two_concepts_with_the_same_token_name_never_share(tmp_path):
                 parameter.mul_(3)
     cat, dog = Concept([3.0] * 16 + [-3.0] * 16), Concept([-3.0, 3.0] * 16)
     prompt = "a photo of a <c0>"
-    one, two, none = (
+    left, right, none = (
         pool.get(backbone, real, [0], prompt, concept, settings) for concept in (cat, dog, None)
     )
     assert pool.computed == 3
     assert len(list(tmp_path.rglob("*.safetensors"))) == 3
     assert (
-        min((one - two).abs().max(), (one - none).abs().max()) > 1e-3
+        min((left - right).abs().max(), (left - none).abs().max()) > 1e-3
     )  # the latents do differ: sharing would be wrong
     again = InversionPool(tmp_path)
     assert torch.equal(
-        again.get(backbone, real, [0], prompt, Concept([3.0] * 16 + [-3.0] * 16), settings), one
+        again.get(backbone, real, [0], prompt, Concept([3.0] * 16 + [-3.0] * 16), settings), left
     )
     assert again.computed == 0
     # a concept attached outside counts as well
     with backbone.using(cat):
         inside = again.get(backbone, real, [0], prompt, settings=settings)
     assert again.computed == 1
-    assert torch.allclose(inside, one, atol=1e-5)
+    assert torch.allclose(inside, left, atol=1e-5)
 
 
 def pool_key(backbone, image, prompt, *rest):

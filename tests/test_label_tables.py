@@ -222,8 +222,8 @@ def test_pictures_are_found_wherever_they_may_lie(tmp_path):
         ("no.png", 0),
     ]
     write(tmp_path / "tables" / "train.csv", ("path", "round"), rows)
-    found = locate_pictures(read_table(tmp_path / "tables" / "train.csv", tmp_path, "train"), tmp_path)
-    assert found == [
+    actual = locate_pictures(read_table(tmp_path / "tables" / "train.csv", tmp_path, "train"), tmp_path)
+    assert actual == [
         "one.png",
         "files/two.png",
         "tables/three.png",

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_imports_point_to_pages_before():
-    found = violations(ROOT / "genaug", ROOT / "nbs")
-    assert not found, "\n".join(found)
+    item = violations(ROOT / "genaug", ROOT / "nbs")
+    assert not item, "\n".join(item)
 
 
 def test_every_notebook_has_its_own_number_and_module():

@@ -47,9 +47,9 @@ def test_counts_and_shift_are_the_papers(parts):
 def test_no_patient_and_no_picture_is_in_two_parts(parts):
     groups = [set(images.groups) for images in parts.values()]
     pictures = [set(images.sha256) for images in parts.values()]
-    for found in (groups, pictures):
-        assert not found[0] & found[1]
-        assert not (found[0] | found[1]) & found[2]
+    for item in (groups, pictures):
+        assert not item[0] & item[1]
+        assert not (item[0] | item[1]) & item[2]
     assert [len(images) for images in parts.values()] == [
         len(set(images.sha256)) for images in parts.values()
     ]
@@ -117,13 +117,13 @@ def test_blur_and_fineness_keep_the_mean_hounsfield_value():
 def test_small_lesions_are_paler_by_partial_volume():
     thick, depths = QUIET._replace(thickness=5.0), []
     for radius in (2.0, 4.0, 12.0):
-        found = [
+        actual = [
             draw_phantom(plain(0, radius, core=(10, 0)), thick, np.random.default_rng(seed), noisy=False)[
                 0
             ].min()
             for seed in range(12)
         ]
-        depths.append(np.mean(found))
+        depths.append(np.mean(actual))
     assert depths[0] > depths[1] + 15 > depths[2] + 15
     assert depths[2] == pytest.approx(10, abs=3)
 

@@ -57,7 +57,8 @@ def planned(real, budget=Budget(30), **changes):
 
 def farthest(first, second):
     return max(
-        int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second, strict=True)
+        int(np.abs(left.astype(int) - right.astype(int)).max())
+        for left, right in zip(first, second, strict=True)
     )
 
 
@@ -90,10 +91,10 @@ def test_pairs_are_other_photographs_of_the_class_and_all_occur():
     rows, targets = planned(real), dict(zip(real.ids, real.targets))
     pairs = Counter()
     for row in rows:
-        (first, one), (second, other) = row.settings["adapters"]
+        (first, item), (second, other) = row.settings["adapters"]
         assert first == row.settings["anchor"] != second
         assert targets[first] == targets[second] == row.label.index(1.0)
-        assert (one, other) == (0.5, 0.5)
+        assert (item, other) == (0.5, 0.5)
         pairs[first, second] += 1
     assert len(pairs) == 4 * 3 + 2 * 1
     assert Counter(first for first, _ in pairs.elements()) == dict.fromkeys(real.ids, 30)
@@ -154,15 +155,15 @@ def test_the_fused_denoiser_is_the_mean_of_the_two(fitted):
     def weight():
         return method.backbone.unet.get_submodule(layer).weight.detach().clone()
 
-    plain, found = weight(), {}
+    plain, actual = weight(), {}
     for adapters in ((("a", 1.0),), (("b", 1.0),), (("a", 0.5), ("b", 0.5)), (("a", 0.25), ("b", 0.75))):
         with method.backbone.using(method.concept.get(adapters)):
-            found[adapters] = weight() - plain
-    one, two, half, quarter = found.values()
-    assert float(one.abs().max()) > 1e-3
-    assert not torch.allclose(one, two, atol=1e-4)
-    assert torch.allclose(half, (one + two) / 2, atol=1e-6)
-    assert torch.allclose(quarter, 0.25 * one + 0.75 * two, atol=1e-6)
+            actual[adapters] = weight() - plain
+    left, right, half, quarter = actual.values()
+    assert float(left.abs().max()) > 1e-3
+    assert not torch.allclose(left, right, atol=1e-4)
+    assert torch.allclose(half, (left + right) / 2, atol=1e-6)
+    assert torch.allclose(quarter, 0.25 * left + 0.75 * right, atol=1e-6)
     assert torch.equal(weight(), plain)
 
 

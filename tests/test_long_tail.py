@@ -95,7 +95,7 @@ def test_neighbours_of_smote_are_of_the_class_and_the_nearest():
     points = real.batch(size=16).flatten(1).numpy()
     table = plans(60, mixer=SmoteMixer(probability=1.0, neighbours=3))
     partners = table.groupby("shown").partner.agg(lambda column: set(column.dropna()))
-    for key, found in partners.items():
+    for key, actual in partners.items():
         position = real.index([key.removeprefix("real:")])[0]
         same = [
             other
@@ -103,7 +103,7 @@ def test_neighbours_of_smote_are_of_the_class_and_the_nearest():
             if real.targets[other] == real.targets[position] and other != position
         ]
         near = sorted(same, key=lambda other: ((points[other] - points[position]) ** 2).sum())[:3]
-        assert found == {f"real:{real.ids[other]}" for other in near}
+        assert actual == {f"real:{real.ids[other]}" for other in near}
     assert partners["real:19.png"] == set()  # the kite is alone
 
 
@@ -286,7 +286,7 @@ def test_groups_by_size_agree_with_pandas():
     draw = np.random.default_rng(0)
     counts, truth = np.array([88, 21, 20, 5, 4, 1]), draw.integers(0, 6, 300)
     answers = np.eye(6)[np.where(draw.random(300) < 0.6, truth, draw.integers(0, 6, 300))]
-    found = {row.part: row for row in size_rows(answers, np.eye(6)[truth], counts)}
+    actual = {row.part: row for row in size_rows(answers, np.eye(6)[truth], counts)}
     each = pd.DataFrame({"class": truth, "right": answers.argmax(1) == truth}).groupby("class").right.mean()
     assert {name: list(group) for name, group in size_groups(counts).items()} == {
         "many": [0, 1],
@@ -295,8 +295,8 @@ def test_groups_by_size_agree_with_pandas():
         "one": [5],
     }
     for name, members in {"many": [0, 1], "medium": [2, 3], "few": [4, 5], "one": [5]}.items():
-        assert np.isclose(found[f"shots={name}"].value, each[members].mean())
-        assert found[f"shots={name}"].n == np.isin(truth, members).sum()
+        assert np.isclose(actual[f"shots={name}"].value, each[members].mean())
+        assert actual[f"shots={name}"].n == np.isin(truth, members).sum()
     assert not any("many" in row.part for row in size_rows(answers, np.eye(6)[truth], np.full(6, 3)))
 
 

@@ -14,11 +14,13 @@ from genaug.core import LabeledImages
 from genaug.data.splits import long_tail, long_tail_counts
 from genaug.datasets import load
 from genaug.experiment import Run
+from genaug.long_tail_pages import baseline_grid, fed_share, swept
 from genaug.results import arm_fields, put
 from genaug.comparison import classifier_preset, condition_name
 from genaug.metrics.classification import evaluate, part_of, size_groups
 from genaug.arms import make_arm, parse_methods
 from genaug.schedule import Showing, SwapTail, TrainingSchedule
+from genaug.table_page import Shown, Table
 from table_pages import executed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +37,7 @@ PRINTED = {name: pd.read_csv(PAPER / f"{name}.csv") for name in NAMES[:2]}
 @pytest.fixture(scope="module")
 def questions():
     return {
-        (name, scale): executed(name, scale=scale)["questions"]
+        (name, scale): Table(name, scale).questions
         for name in NAMES
         for scale in ("seconds", "hour", "paper")
     }
@@ -49,7 +51,7 @@ def cub_like(factor):
         [pixels] * len(targets),
         targets,
         [f"bird {index:03d}" for index in range(200)],
-        [f"{place}.png" for place in range(len(targets))],
+        [f"{index}.png" for index in range(len(targets))],
     )
 
 
@@ -77,10 +79,10 @@ def test_papers_budgets_at_cub_scale(factor, questions):
         assert own.min() == 5 * sizes.min()
         for name in ("real-gen", "real-filter", "real-guidance", "real-mix", "diff-aug", "diff-mix"):
             balanced = ";naming.balanced=true" if name in ("diff-aug", "diff-mix") else ""
-            one = wanted[f"{name}@copies=10;even=true{balanced}"]
+            left = wanted[f"{name}@copies=10;even=true{balanced}"]
             # uniform over classes: 62 at IF 100
-            assert one.sum() == 10 * total
-            assert set(one) <= {
+            assert left.sum() == 10 * total
+            assert set(left) <= {
                 per_class,
                 per_class + 1,
             }
@@ -90,7 +92,7 @@ def test_papers_budgets_at_cub_scale(factor, questions):
 def test_all_arms_of_the_embedded_tables_get_the_same_number_per_class(factor, questions):
     real = long_tail(load("digit-scenes")["train"], factor, 0)
     assert len(real) == {100: 196, 20: 271, 10: 326}[factor]
-    (question,) = [one for one in questions["diff_ii_long_tail", "hour"] if one.imbalance_factor == factor]
+    (question,) = [item for item in questions["diff_ii_long_tail", "hour"] if item.imbalance_factor == factor]
     bench = Run(question, {}, None, Path("nowhere"))
     assert question.use == "swap_tail"
     assert question.classifier == "tiny_lt"
@@ -129,14 +131,14 @@ def test_every_arm_makes_the_same_updates_at_cub_scale(factor, preset, questions
         [real.image(0)] * 400,
         np.tile(np.arange(200), 2),
         real.class_names,
-        [f"row {place}" for place in range(400)],
+        [f"row {index}" for index in range(400)],
     )
     question = next(
-        one
-        for one in questions["diff_ii_long_tail", "paper"]
-        if one.imbalance_factor == factor
-        and one.classifier.partition("@")[0] == preset
-        and one.data.startswith("cub ")
+        item
+        for item in questions["diff_ii_long_tail", "paper"]
+        if item.imbalance_factor == factor
+        and item.classifier.partition("@")[0] == preset
+        and item.data.startswith("cub ")
     )
     arms = [
         make_arm(text, use=question.use)
@@ -165,15 +167,14 @@ def test_the_two_recipes_differ_where_the_brief_says():
 
 
 def test_the_share_of_slots_in_the_notebook_is_the_feeders():
-    space = executed("diff_ii_long_tail")
     real = long_tail(load("digit-scenes")["train"], 100, 0)
     counts = np.array(list(real.counts().values()))
-    assert counts.tolist() == space["SIZES"][100].tolist()
+    assert counts.tolist() == long_tail_counts([88] * 10, 100).tolist()
     synthetic = LabeledImages(
         [real.image(0)] * 20,
         np.tile(np.arange(10), 2),
         real.class_names,
-        [f"row {place}" for place in range(20)],
+        [f"row {index}" for index in range(20)],
     )
     schedule = TrainingSchedule(real, synthetic, 3, Showing(SwapTail()), epochs=60)
     labels = {f"real:{name}": target for name, target in zip(real.ids, real.targets)} | {
@@ -182,7 +183,7 @@ def test_the_share_of_slots_in_the_notebook_is_the_feeders():
     seen = np.bincount(
         [labels[row.shown] for epoch in range(60) for row in schedule.plan(epoch).rows], minlength=10
     ) / (60 * len(real))
-    wanted = space["fed_share"](counts, 1)
+    wanted = fed_share(counts, 0.5)
     assert abs(wanted.sum() - 1) < 1e-9
     assert (abs(seen - wanted) < 5 * np.sqrt(wanted / (60 * len(real)))).all()
 
@@ -271,11 +272,13 @@ def test_the_arms_of_the_notebooks_are_canonical_and_can_be_built(questions):
 
 
 def test_the_out_of_distribution_table_shares_the_few_shot_tables_arms(questions):
+    parts = Table("diff_ii_few_shot").parts("hour")
+    asked = [part.question for part in parts if part.question.condition == "natural"]
     few = {
         method
-        for part in executed("diff_ii_few_shot")["scales"]["hour"]
-        if part["shots"] == 5 and part["classifier"] == "letters" and "condition" not in part
-        for method in part["methods"]
+        for question in asked
+        if (question.shots, question.classifier) == (5, "letters")
+        for method in question.methods
     }
     natural, correlated = questions["diff_ii_out_of_distribution", "hour"]
     assert set(natural.methods) <= few
@@ -383,16 +386,17 @@ def line_of(text, start, heading):
     return next(line for line in lines if line.split()[:1] == [start])
 
 
-def test_complete_tables_say_so(shown, questions):
-    for name, text in shown[0].items():
-        assert "missing" not in text, name
-        assert text.count("complete") == len(questions[name, "hour"]), name
+@pytest.mark.parametrize("name", NAMES)
+def test_complete_tables_have_nothing_missing(name, shown, questions):
+    page = Shown(Table(name, "hour", results=shown[1][name]["results"]))
+    assert page.missing() == []
+    assert [part.question for part in page.parts()] == questions[name, "hour"]
 
 
 def test_the_long_tail_notebook_shows_paired_gains(shown):
     text = shown[0]["diff_ii_long_tail"]
-    assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-mix", "scale hour: IF 100, tiny_lt, tiny@0")
-    assert "+10.0 [+10.0, +10.0]" in line_of(text, "cmo+drw", "average of IF 100, 20, 10")
+    assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-mix", "hour: IF 100\n")
+    assert "+10.0 [+10.0, +10.0]" in line_of(text, "cmo+drw", "average over 3 imbalance factors")
     by_size = text[text.index("gain on 'one'") :]
     assert "+20.0 [+20.0, +20.0]" in line_of(by_size, "diff-ii", "gain on 'one'")
     assert "gain on 'few'" in by_size
@@ -401,29 +405,42 @@ def test_the_long_tail_notebook_shows_paired_gains(shown):
 
 def test_the_out_of_distribution_notebook_shows_both_conditions(shown):
     text = shown[0]["diff_ii_out_of_distribution"]
-    for heading in (
-        "natural, mean of the four groups",
-        "natural, worst group",
-        "correlated, mean of the four groups",
-        "correlated, worst group",
-    ):
-        assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-ii", heading)
+    for heading in ("natural\n", "natural, worst group", "correlated\n", "correlated, worst group"):
+        assert "+10.0 [+10.0, +10.0]" in line_of(text, "diff-ii", f"hour: {heading}")
     assert "digits 0-4, outdoors" in text
 
 
 def test_the_baselines_are_compared_within_their_column(shown):
     text = shown[0]["generator_free_baselines"]
-    for heading in ("few-shot, letters\n", "long tail, tiny_lt\n"):
+    for heading in ("hour: 5 images per class\n", "hour: long tail, IF 100\n"):
         line = line_of(text, "mixup", heading)
         # alone against the photographs, on top against the same generator
-        assert line.count("(+10.0 [+10.0, +10.0])") == 1
-        assert line.count("(+0.0 [") == 2
+        assert line.count("+10.0 [+10.0, +10.0]") == 1
+        assert line.count("+0.0 [") == 2
     assert "+20.0 [" in line_of(text, "mixup", "classes with one photograph")
 
 
 def test_the_sizes_of_the_curve_come_from_the_data(shown):
-    space = shown[1]["size_and_copies"]
-    curves = space["size_curves"](space["tail_rows"]("hour"), ("original", "diff-ii"))
-    assert sorted(curves["original"]) == [1, 2, 4, 8, 15, 27, 49, 88]
-    assert all(np.allclose(runs, size / 100) for size, runs in curves["original"].items())
-    assert np.allclose(curves["diff-ii"][88], 0.93)
+    sizes = shown[1]["size_and_copies"]["sizes"]
+    counts = [1, 2, 4, 8, 15, 27, 49, 88]
+    assert sorted(int(arm.partition(", ")[2]) for arm in sizes.arms if arm.startswith("original")) == counts
+    assert all(np.allclose(sizes.runs[f"original, {size}"], size / 100) for size in counts)
+    assert np.allclose(sizes.runs["diff-ii, 88"], 0.93)
+
+
+def test_every_arm_of_the_baselines_has_a_cell_in_the_grid(questions):
+    for scale in ("seconds", "hour", "paper"):
+        for question in questions["generator_free_baselines", scale]:
+            grid = baseline_grid(question.methods, ("diff-aug", "diff-ii"))
+            assert sorted(arm for row in grid.values() for arm in row.values()) == sorted(question.methods)
+            assert list(grid["nothing"]) == ["alone", "diff-aug", "diff-ii"]
+            full = [row for row in grid.values() if len(row) == 3]
+            assert len(full) == (7 if question.shots else 11)
+
+
+def test_every_painted_arm_of_the_copies_lies_on_a_line(questions):
+    for scale in ("seconds", "hour", "paper"):
+        for question in questions["size_and_copies", scale]:
+            lines = swept(question.methods, "copies")
+            arms = [arm for points in lines.values() for _, arm in points]
+            assert ["original", "strong-augmentation", *arms] == list(question.methods)

@@ -49,17 +49,17 @@ def test_labels_are_what_is_on_the_canvas(canvases):
 
 
 def test_draws_differ_and_share_no_scan_with_the_test(canvases):
-    one, two = datasets.load("many-digits", draw=1), datasets.load("many-digits", draw=2)
-    assert not set(one["train"].sha256) & set(two["train"].sha256)
-    assert not set(one["test"].ids) & set(two["test"].ids)
+    left, right = datasets.load("many-digits", draw=1), datasets.load("many-digits", draw=2)
+    assert not set(left["train"].sha256) & set(right["train"].sha256)
+    assert not set(left["test"].ids) & set(right["test"].ids)
 
     def scans(images):
         return {scan for info in images.info for scan in info["digits"]}
 
-    trained = scans(one["train"]) | scans(two["train"]) | scans(datasets.judging_pool("many-digits"))
-    examined = scans(one["val"]) | scans(two["test"]) | scans(canvases["test"])
+    trained = scans(left["train"]) | scans(right["train"]) | scans(datasets.judging_pool("many-digits"))
+    examined = scans(left["val"]) | scans(right["test"]) | scans(canvases["test"])
     assert not trained & examined
-    assert datasets.load("many-digits", draw=1)["train"].sha256[:5] == one["train"].sha256[:5]
+    assert datasets.load("many-digits", draw=1)["train"].sha256[:5] == left["train"].sha256[:5]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_head_and_tail_by_a_sort():
         assert sorted([*first, *rest]) == list(range(len(counts)))
         assert len(first) == heads
         assert counts[first].min() >= counts[rest].max()
-        assert all(one < other for one in first for other in rest if counts[one] == counts[other])
+        assert all(item < other for item in first for other in rest if counts[item] == counts[other])
 
 
 def test_tail_budget(canvases):

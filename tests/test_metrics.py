@@ -44,16 +44,20 @@ def test_single_label_agrees_with_scikit_learn():
     from sklearn import metrics
 
     scores, labels = single()
-    said, truth, found = scores.argmax(1), labels.argmax(1), values(evaluate(scores, labels, "single", NAMES))
-    assert np.isclose(found["accuracy", ""], metrics.accuracy_score(truth, said))
-    assert np.isclose(found["balanced_accuracy", ""], metrics.balanced_accuracy_score(truth, said))
-    assert np.isclose(found["macro_f1", ""], metrics.f1_score(truth, said, average="macro"))
+    said, truth, actual = (
+        scores.argmax(1),
+        labels.argmax(1),
+        values(evaluate(scores, labels, "single", NAMES)),
+    )
+    assert np.isclose(actual["accuracy", ""], metrics.accuracy_score(truth, said))
+    assert np.isclose(actual["balanced_accuracy", ""], metrics.balanced_accuracy_score(truth, said))
+    assert np.isclose(actual["macro_f1", ""], metrics.f1_score(truth, said, average="macro"))
     tables = metrics.multilabel_confusion_matrix(truth, said)
     for index, name in enumerate(NAMES):
         (tn, fp), (fn, tp) = tables[index]
-        assert np.isclose(found["sensitivity", f"class={name}"], tp / (tp + fn))
-        assert np.isclose(found["specificity", f"class={name}"], tn / (tn + fp))
-    assert sum(value for (metric, _), value in found.items() if metric == "confusion") == 200
+        assert np.isclose(actual["sensitivity", f"class={name}"], tp / (tp + fn))
+        assert np.isclose(actual["specificity", f"class={name}"], tn / (tn + fp))
+    assert sum(value for (metric, _), value in actual.items() if metric == "confusion") == 200
 
 
 def test_single_label_agrees_with_torchmetrics():
@@ -64,19 +68,21 @@ def test_single_label_agrees_with_torchmetrics():
     )
 
     scores, labels = single(seed=3)
-    found, said, truth = (
+    actual, said, truth = (
         values(evaluate(scores, labels, "single", NAMES)),
         torch.tensor(scores),
         torch.tensor(labels.argmax(1)),
     )
     assert np.isclose(
-        found["macro_f1", ""], multiclass_f1_score(said, truth, 4, average="macro").item(), atol=1e-6
+        actual["macro_f1", ""], multiclass_f1_score(said, truth, 4, average="macro").item(), atol=1e-6
     )
     assert np.isclose(
-        found["balanced_accuracy", ""], multiclass_accuracy(said, truth, 4, average="macro").item(), atol=1e-6
+        actual["balanced_accuracy", ""],
+        multiclass_accuracy(said, truth, 4, average="macro").item(),
+        atol=1e-6,
     )
     each = multiclass_specificity(said, truth, 4, average="none")
-    assert np.allclose([found["specificity", f"class={name}"] for name in NAMES], each, atol=1e-6)
+    assert np.allclose([actual["specificity", f"class={name}"] for name in NAMES], each, atol=1e-6)
 
 
 def test_a_class_without_test_images_takes_no_part_whatever_is_predicted():
@@ -86,9 +92,9 @@ def test_a_class_without_test_images_takes_no_part_whatever_is_predicted():
     assert values(rows)["macro_f1", ""] == 1
     assert math.isnan(values(rows)["sensitivity", "class=dog"])
     assert [row.n for row in rows if row.metric == "sensitivity"] == [2, 2, 0, 0]
-    found = values(evaluate(once, labels, "single", NAMES))
-    assert np.isclose(found["macro_f1", ""], (1 + 2 / 3) / 2)
-    assert np.isclose(found["balanced_accuracy", ""], 0.75)
+    actual = values(evaluate(once, labels, "single", NAMES))
+    assert np.isclose(actual["macro_f1", ""], (1 + 2 / 3) / 2)
+    assert np.isclose(actual["balanced_accuracy", ""], 0.75)
 
 
 def test_multi_label_agrees_with_scikit_learn():
@@ -97,31 +103,31 @@ def test_multi_label_agrees_with_scikit_learn():
     random = np.random.default_rng(1)
     labels = (random.random((150, 4)) < (0.5, 0.2, 0.1, 0.0)).astype(float)  # no image has a dog
     scores = np.clip(0.3 * random.random((150, 4)) + 0.6 * labels + 0.2 * random.random((150, 4)), 0, 1)
-    found = values(evaluate(scores, labels, "multi", NAMES))
+    actual = values(evaluate(scores, labels, "multi", NAMES))
     for index, name in enumerate(NAMES[:3]):
         assert np.isclose(
-            found["average_precision", f"class={name}"],
+            actual["average_precision", f"class={name}"],
             metrics.average_precision_score(labels[:, index], scores[:, index]),
         )
     assert np.isclose(
-        found["mean_average_precision", ""],
+        actual["mean_average_precision", ""],
         metrics.average_precision_score(labels[:, :3], scores[:, :3], average="macro"),
     )
     assert np.isclose(
-        found["macro_f1", ""], metrics.f1_score(labels[:, :3], scores[:, :3] >= 0.5, average="macro")
+        actual["macro_f1", ""], metrics.f1_score(labels[:, :3], scores[:, :3] >= 0.5, average="macro")
     )
-    assert math.isnan(found["average_precision", "class=dog"])
-    assert np.isclose(found["exact_match", ""], metrics.accuracy_score(labels, scores >= 0.5))
+    assert math.isnan(actual["average_precision", "class=dog"])
+    assert np.isclose(actual["exact_match", ""], metrics.accuracy_score(labels, scores >= 0.5))
 
 
 def test_groups():
     scores, labels = np.eye(2)[[0, 0, 0, 1, 0]], np.eye(2)[[0, 0, 0, 1, 1]]
-    found = values(evaluate(scores, labels, "single", ("a", "b"), ["x", "x", "x", "y, 2", "y, 2"]))
-    assert found["accuracy", "group=x"] == 1
-    assert found["accuracy", "group=y%2C 2"] == 0.5
-    assert found["group_mean_accuracy", ""] == 0.75
-    assert found["worst_group_accuracy", ""] == 0.5
-    assert found["accuracy", ""] == 0.8
+    actual = values(evaluate(scores, labels, "single", ("a", "b"), ["x", "x", "x", "y, 2", "y, 2"]))
+    assert actual["accuracy", "group=x"] == 1
+    assert actual["accuracy", "group=y%2C 2"] == 0.5
+    assert actual["group_mean_accuracy", ""] == 0.75
+    assert actual["worst_group_accuracy", ""] == 0.5
+    assert actual["accuracy", ""] == 0.8
 
 
 @pytest.mark.parametrize(
@@ -140,7 +146,7 @@ def test_bad_input_is_refused(scores, labels, words):
 
 def test_parts_are_injective():
     names = ["a,b", "a=b", "a%2Cb", "a", "b"]
-    parts = {part_of(true=one, pred=two) for one in names for two in names}
+    parts = {part_of(true=name, pred=two) for name in names for two in names}
     assert len(parts) == 25
     assert all(part.count(",") == 1 and part.count("=") == 2 for part in parts)
 
@@ -152,9 +158,9 @@ def test_intervals_agree_with_scipy():
     first, second = random.normal(70, 3, (8, 2)), random.normal(68, 3, (8, 2))
     gain = (first - second).mean(1)
     low, high = stats.t.interval(0.95, 7, gain.mean(), stats.sem(gain))
-    found = paired_interval(first, second)
-    assert np.allclose((found.mean, found.low, found.high), (gain.mean(), low, high))
-    assert found.n == 8
+    actual = paired_interval(first, second)
+    assert np.allclose((actual.mean, actual.low, actual.high), (gain.mean(), low, high))
+    assert actual.n == 8
     assert math.isnan(mean_interval([3.0]).low)
     assert mean_interval([3.0]).mean == 3
     for call in (
@@ -179,14 +185,14 @@ def test_frechet_distance_of_gaussians_has_the_closed_form():
     from scipy.linalg import sqrtm
 
     random = np.random.default_rng(0)
-    one, two = random.normal(size=(300, 5)), random.normal(size=(200, 5)) @ random.normal(size=(5, 5)) + 1
-    first, second = np.cov(one.T), np.cov(two.T)
-    expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(
+    left, right = random.normal(size=(300, 5)), random.normal(size=(200, 5)) @ random.normal(size=(5, 5)) + 1
+    first, second = np.cov(left.T), np.cov(right.T)
+    expected = ((left.mean(0) - right.mean(0)) ** 2).sum() + np.trace(
         first + second - 2 * sqrtm(first @ second).real
     )
-    assert np.isclose(frechet_distance(one, two), expected)
-    assert frechet_distance(one, one) < 1e-6
-    assert np.isclose(frechet_distance(one, one + 2), 20)
+    assert np.isclose(frechet_distance(left, right), expected)
+    assert frechet_distance(left, left) < 1e-6
+    assert np.isclose(frechet_distance(left, left + 2), 20)
 
 
 def test_small_sets_are_refused():
@@ -199,27 +205,27 @@ def test_small_sets_are_refused():
 
 def test_kernel_distance_keeps_the_global_generator_and_uses_its_seed():
     random = np.random.default_rng(0)
-    one, two, state = (
+    left, right, state = (
         random.normal(size=(40, 4)),
         random.normal(size=(25, 4)) + 1,
         torch.random.get_rng_state(),
     )
     assert (
-        kernel_distance(one, two, 10, seed=1)
-        == kernel_distance(one, two, 10, seed=1)
-        != kernel_distance(one, two, 10, seed=2)
+        kernel_distance(left, right, 10, seed=1)
+        == kernel_distance(left, right, 10, seed=1)
+        != kernel_distance(left, right, 10, seed=2)
     )
     assert torch.equal(state, torch.random.get_rng_state())
-    assert kernel_distance(one, two) > 0.5
+    assert kernel_distance(left, right) > 0.5
 
 
 def test_structural_similarity_agrees_with_scikit_image():
     from skimage.metrics import structural_similarity as reference
 
     random = np.random.default_rng(0)
-    one = np.kron(random.random((2, 1, 8, 8)), np.ones((1, 1, 5, 5)))
-    two = (one + random.normal(0, 0.1, one.shape)).clip(0, 1)
-    ours = structural_similarity(torch.tensor(one), torch.tensor(two))
+    left = np.kron(random.random((2, 1, 8, 8)), np.ones((1, 1, 5, 5)))
+    two = (left + random.normal(0, 0.1, left.shape)).clip(0, 1)
+    ours = structural_similarity(torch.tensor(left), torch.tensor(two))
     maps = [
         reference(
             a[0],
@@ -230,7 +236,7 @@ def test_structural_similarity_agrees_with_scikit_image():
             use_sample_covariance=False,
             full=True,
         )[1]
-        for a, b in zip(one, two)
+        for a, b in zip(left, two)
     ]
     # the mean of the whole map; scikit-image's own mean leaves out the border
     assert np.allclose(ours, [values.mean() for values in maps], atol=2e-3)

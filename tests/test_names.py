@@ -19,7 +19,7 @@ from genaug.pictures import encode_png
 from genaug.files import write_atomic
 from genaug.datasets import load
 from genaug.stable_diffusion import load_backbone
-from genaug.commands.compare import seat_evaluators
+from genaug.commands.compare import choose_evaluators
 from genaug.comparison import Comparison
 from genaug.experiment import Run
 from genaug.preflight import open_run
@@ -84,13 +84,13 @@ def names(tmp_path):
     return table(tmp_path / "names.csv", *(f"{code},{words}" for code, words in WORDS.items()))
 
 
-def told(capsys, *arguments):
+def run_json(capsys, *arguments):
     code = cli.run([*map(str, arguments), "--json", *([] if arguments[0] == "audit" else ["--quiet"])])
     return code, json.loads(capsys.readouterr().out)
 
 
 def kinds(record):
-    return [one["kind"] for one in record["findings"]]
+    return [item["kind"] for item in record["findings"]]
 
 
 def sentence(capsys, *arguments):
@@ -205,8 +205,10 @@ def test_one_name_stored_in_two_ways_is_one_name(tmp_path):
 def test_equal_words_are_a_warning(tmp_path):
     twins = read_names(table(tmp_path / "names.csv", "akiec,spot", "mel,Spot", "nv,mole"))
     check_fit(twins, CODES)
-    found = names_findings(twins, CODES, named_prompt(twins, CODES))
-    assert [(one.kind, one.severity, one.where) for one in found] == [("equal-words", "warning", "akiec")]
+    findings = names_findings(twins, CODES, named_prompt(twins, CODES))
+    assert [(finding.kind, finding.severity, finding.where) for finding in findings] == [
+        ("equal-words", "warning", "akiec")
+    ]
     apart = read_names(
         table(tmp_path / "b.csv", "a,bengal,cat", "b,bengal,tiger", head="folder,words,metaclass")
     )
@@ -270,9 +272,9 @@ def test_cells_come_before_the_word_for_all_and_it_fills_the_empty_ones():
     ]
     assert prompt.text("a", {"a": "<c000>"}) == "a photo of a <c000> cat"
     assert prompt.text(["a", "b"]) == "a photo of a tabby cat and a beagle dog"
-    one = NamesTable("t", (NameRow("a", "tabby", "cat"), NameRow("b", "tiger", "cat")))
-    assert named_prompt(one, ("a", "b")) == ClassPrompt(metaclass="cat", names={"a": "tabby", "b": "tiger"})
-    shipped = replace(one, shipped=True)
+    left = NamesTable("t", (NameRow("a", "tabby", "cat"), NameRow("b", "tiger", "cat")))
+    assert named_prompt(left, ("a", "b")) == ClassPrompt(metaclass="cat", names={"a": "tabby", "b": "tiger"})
+    shipped = replace(left, shipped=True)
     assert named_prompt(shipped, ("a", "b"), "animal").metaclass == "animal"
     assert named_prompt(shipped, ("a", "b"), "").metaclass == ""
     assert named_prompt(shipped, ("a", "b", "c")).text("c") == "a photo of a c cat"
@@ -314,10 +316,10 @@ def test_shipped_tables_are_in_order(name):
     shipped = shipped_names(name)
     names = tuple(row.folder for row in shipped.rows)
     prompt = named_prompt(shipped, names)
-    texts = [prompt.text(one) for one in names]
+    texts = [prompt.text(item) for item in names]
     assert len({text.casefold() for text in texts}) == len(texts)
     assert all(row.words.isascii() and not name_problems(row.folder, prompt) for row in shipped.rows)
-    assert [one.kind for one in names_findings(shipped, names, prompt)] == ["names-table"]
+    assert [finding.kind for finding in names_findings(shipped, names, prompt)] == ["names-table"]
 
 
 def test_shipped_counts_and_facts():
@@ -337,7 +339,7 @@ def test_shipped_counts_and_facts():
     from torchvision.datasets import Flowers102
 
     assert [row.folder for row in shipped_names("flowers-102").rows] == [
-        one.strip() for one in Flowers102.classes
+        name.strip() for name in Flowers102.classes
     ]
     kinds = [row.metaclass for row in shipped_names("oxford-pet").rows]
     assert (kinds.count("cat"), kinds.count("dog")) == (12, 25)
@@ -363,13 +365,13 @@ BUILT = {
 @pytest.mark.parametrize("name", BUILT)
 def test_published_layouts_find_their_table(name, tmp_path, capsys):
     home = BUILT[name](tmp_path).home
-    code, record = told(capsys, "check", f"{name}:{home}")
-    said = [one for one in record["findings"] if one["kind"] == "names-table"]
+    code, record = run_json(capsys, "check", f"{name}:{home}")
+    said = [item for item in record["findings"] if item["kind"] == "names-table"]
     assert len(said) == 1
     assert SHIPPED[name] in said[0]["message"]
     names = open_sets(f"{name}:{home}")["train"].class_names
     assert match_rows(shipped_names(name), names)
-    code, record = told(capsys, "check", f"{name}:{home}", "--names", "none")
+    code, record = run_json(capsys, "check", f"{name}:{home}", "--names", "none")
     assert "names-table" not in kinds(record)
 
 
@@ -399,7 +401,7 @@ def test_a_folder_named_as_a_known_set_is_told_about_it():
         == "kather-2016"
     )
     assert known_set(("ADI", "TUM")) == "nct-crc-he"
-    assert [one.severity for one in known_finding(CODES, None)] == ["warning"]
+    assert [item.severity for item in known_finding(CODES, None)] == ["warning"]
     assert known_finding(CODES, shipped_names("ham10000")) == known_finding(("zero", "one"), None) == []
     for names in (load("digits"), load("textures"), load("lesions"), load("digit-scenes")):
         assert known_set(names["train"].class_names) == ""
@@ -422,7 +424,7 @@ def test_a_folder_named_as_a_known_set_is_told_about_it():
     ],
 )
 def test_names_that_are_no_words(name, kind):
-    assert kind in [one for one, _ in name_problems(name, ClassPrompt())]
+    assert kind in [item for item, _ in name_problems(name, ClassPrompt())]
     given = ClassPrompt(names={name: "melanoma"})
     assert name_problems(name, given) == []
 
@@ -485,13 +487,15 @@ def test_tokens_are_counted_against_the_limit(tmp_path):
     assert limit == 32
     assert count("") == 2
     long = "owl " * 60 + "of the north"
-    found = length_findings(["owl", long], ClassPrompt())
-    assert [(one.kind, one.severity, one.where) for one in found] == [("long-name", "note", long)]
-    assert str(count(ClassPrompt().text(long))) in found[0].message
+    findings = length_findings(["owl", long], ClassPrompt())
+    assert [(finding.kind, finding.severity, finding.where) for finding in findings] == [
+        ("long-name", "note", long)
+    ]
+    assert str(count(ClassPrompt().text(long))) in findings[0].message
     tiny = Path(genaug.__file__).parent / "assets" / "tiny-1"
-    found = length_findings(["owl", long], ClassPrompt(), str(tiny))
-    assert [(one.kind, one.severity) for one in found] == [("cut-prompt", "warning")]
-    assert "reads 32" in found[0].message
+    findings = length_findings(["owl", long], ClassPrompt(), str(tiny))
+    assert [(finding.kind, finding.severity) for finding in findings] == [("cut-prompt", "warning")]
+    assert "reads 32" in findings[0].message
     with pytest.raises(GenaugError, match="no model folder"):
         token_counter(str(tmp_path / "none"))
 
@@ -554,7 +558,7 @@ def test_first_guesses(name, words):
 
 
 def test_check_names_the_faults_and_writes_a_template(folder, tmp_path, capsys):
-    code, record = told(capsys, "check", folder, "--write-names", tmp_path / "new.csv")
+    code, record = run_json(capsys, "check", folder, "--write-names", tmp_path / "new.csv")
     assert code == 0
     assert {"abbreviation", "known-names"} <= set(kinds(record))
     assert [row.words for row in read_names(tmp_path / "new.csv").rows] == [
@@ -562,7 +566,7 @@ def test_check_names_the_faults_and_writes_a_template(folder, tmp_path, capsys):
         "melanoma",
         "melanocytic nevus",
     ]
-    code, record = told(capsys, "check", folder, "--names", tmp_path / "new.csv")
+    code, record = run_json(capsys, "check", folder, "--names", tmp_path / "new.csv")
     assert code == 0
     assert not {"abbreviation", "known-names", "code-name"} & set(kinds(record))
     assert record["next"].endswith(f"--names {tmp_path / 'new.csv'}")
@@ -571,8 +575,8 @@ def test_check_names_the_faults_and_writes_a_template(folder, tmp_path, capsys):
 
 def test_check_says_which_folders_do_not_travel(tmp_path, capsys):
     home = photographs(tmp_path / "photos", ("aux", "Owl", "owl", "wren."))
-    _, record = told(capsys, "check", home)
-    assert {one["where"] for one in record["findings"] if one["kind"] == "file-name"} == {
+    _, record = run_json(capsys, "check", home)
+    assert {item["where"] for item in record["findings"] if item["kind"] == "file-name"} == {
         "aux",
         "owl",
         "wren.",
@@ -580,7 +584,7 @@ def test_check_says_which_folders_do_not_travel(tmp_path, capsys):
 
 
 def test_augment_paints_with_the_words(folder, names, tmp_path, capsys):
-    code, record = told(
+    code, record = run_json(
         capsys, "augment", folder, tmp_path / "set", "--method", QUICK, "--copies", 1, "--names", names
     )
     assert code == 0
@@ -596,10 +600,10 @@ def test_augment_paints_with_the_words(folder, names, tmp_path, capsys):
     assert cli.run(["report", str(tmp_path / "set")]) == 0
     assert "a photo of a melanoma" in (tmp_path / "set" / "report.html").read_text()
     capsys.readouterr()
-    code, record = told(capsys, "audit", tmp_path / "set", "--names", names)
+    code, record = run_json(capsys, "audit", tmp_path / "set", "--names", names)
     assert "other-words" not in kinds(record)
     other = table(tmp_path / "other.csv", "akiec,a crust", "mel,a spot", "nv,a dot")
-    code, record = told(capsys, "audit", tmp_path / "set", "--names", other)
+    code, record = run_json(capsys, "audit", tmp_path / "set", "--names", other)
     assert kinds(record).count("other-words") == 1
 
 
@@ -635,7 +639,8 @@ def test_without_a_table_a_plan_is_bit_identical(folder, names, tmp_path, capsys
         ("d", ["--names", names]),
     ):
         assert (
-            told(capsys, "augment", folder, tmp_path / out, "--method", QUICK, "--copies", 1, *more)[0] == 0
+            run_json(capsys, "augment", folder, tmp_path / out, "--method", QUICK, "--copies", 1, *more)[0]
+            == 0
         )
     plans = {out: (tmp_path / out / "plan.jsonl").read_bytes() for out in "abcd"}
     assert plans["a"] == plans["b"] == plans["c"] != plans["d"]
@@ -670,14 +675,14 @@ def test_compare_paints_records_and_recognises_the_words(folder, names, tmp_path
         "--out",
         tmp_path / "out",
     ]
-    code, record = told(capsys, *command, "--names", names)
+    code, record = run_json(capsys, *command, "--names", names)
     assert code == 0
     question = json.loads((tmp_path / "out" / "comparison.json").read_text())["question"]
     assert question["class_prompt"]["names"] == WORDS
     plan = next((tmp_path / "out" / "synthetic").glob("split-0/*/plan.jsonl"))
     assert "a photo of a melanoma" in plan.read_text()
     assert "melanoma" in (tmp_path / "out" / "report.html").read_text()
-    assert told(capsys, *command, "--names", names)[0] == 0
+    assert run_json(capsys, *command, "--names", names)[0] == 0
     said = sentence(capsys, *command, "--quiet")
     assert "the prompt of the classes changed" in said
     assert "--names none" in said
@@ -691,11 +696,11 @@ def test_the_evaluators_reads_the_words(folder, names):
     question = Comparison((QUICK,), "photos", 2, class_prompt=prompt)
     run = Run(question, load("digit-scenes"), load_backbone("tiny"), "unused", False)
     usual = {"measure": None, "judge": "auto", "clip": None, "lpips": None, "inception": None}
-    evaluators = seat_evaluators(run, usual)
+    evaluators = choose_evaluators(run, usual)
     assert evaluators is not None
     assert evaluators.class_prompt == prompt
     plain = replace(run, question=replace(question, class_prompt=ClassPrompt()))
-    assert seat_evaluators(plain, usual).class_prompt == ClassPrompt()
+    assert choose_evaluators(plain, usual).class_prompt == ClassPrompt()
 
 
 @pytest.mark.parametrize("command", ["check", "augment", "compare", "suffixes"])
@@ -720,7 +725,7 @@ def test_every_command_refuses_a_wrong_table_before_any_work(command, fault, fol
 
 
 def test_audit_and_reproduce_refuse_a_wrong_table(folder, names, tmp_path, capsys):
-    assert told(capsys, "augment", folder, tmp_path / "set", "--method", QUICK, "--copies", 1)[0] == 0
+    assert run_json(capsys, "augment", folder, tmp_path / "set", "--method", QUICK, "--copies", 1)[0] == 0
     few = table(tmp_path / "few.csv", "mel,melanoma")
     assert "no line for the class" in sentence(capsys, "audit", tmp_path / "set", "--names", few)
     assert "does not exist" in sentence(
@@ -769,7 +774,7 @@ def test_suffixes_are_counted_and_filtered_with_the_words(tmp_path, capsys):
         tmp_path / "names.csv",
         *(f"{name},{'flowers' if name == 'zero' else name}" for name in real.class_names),
     )
-    code, record = told(
+    code, record = run_json(
         capsys, "suffixes", "digit-scenes", tmp_path / "out.txt", "--published", "cub-5-shot", "--names", path
     )
     assert code == 0
@@ -777,11 +782,11 @@ def test_suffixes_are_counted_and_filtered_with_the_words(tmp_path, capsys):
 
 
 def test_names_have_no_effect_where_nothing_is_prompted(folder, names, tmp_path, capsys):
-    code, record = told(
+    code, record = run_json(
         capsys, "augment", folder, tmp_path / "set", "--method", "smote", "--copies", 1, "--names", names
     )
     assert code == 0
-    assert [one["where"] for one in record["findings"] if one["kind"] == "no-effect"] == ["--names"]
+    assert [item["where"] for item in record["findings"] if item["kind"] == "no-effect"] == ["--names"]
 
 
 def test_published_names_that_fit_nothing_are_refused(folder, tmp_path, capsys):

@@ -158,12 +158,12 @@ class Colours:
     def features(self, images, batch_size=128):
         grids = [
             np.asarray(
-                Image.fromarray(np.repeat(images.image(place), 3 // images.image(place).shape[2], 2)).resize(
+                Image.fromarray(np.repeat(images.image(index), 3 // images.image(index).shape[2], 2)).resize(
                     (4, 4)
                 ),
                 float,
             )
-            for place in range(len(images))
+            for index in range(len(images))
         ]
         return np.stack([(grid + grid[:, ::-1]).ravel() for grid in grids])
 
@@ -194,9 +194,9 @@ def labelled(arrays, name, classes=2, groups=None, start=0):
     places = range(start, start + len(arrays))
     return LabeledImages(
         list(arrays),
-        [place % classes for place in places],
-        [f"class {place}" for place in range(classes)],
-        [f"{name}/{place}" for place in places],
+        [index % classes for index in places],
+        [f"class {index}" for index in range(classes)],
+        [f"{name}/{index}" for index in places],
         groups=groups,
     )
 
@@ -206,8 +206,8 @@ def searched(*sets, network=None, **options):
     return search(sets, [read_prints(images, network) for images in sets], **options)
 
 
-def names_of(found, *sets):
-    return {(sets[0].ids[first], sets[-1].ids[second]) for first, second, _ in found.pairs}
+def names_of(search, *sets):
+    return {(sets[0].ids[first], sets[-1].ids[second]) for first, second, _ in search.pairs}
 
 
 def stored(picture, quality):
@@ -253,18 +253,18 @@ def parts():
     draw = np.random.default_rng(5)
     made = {}
     for part in ("train", "test"):
-        found = [
+        actual = [
             ((random_crop(photo, (80, 200), draw, 128) * 255).round().astype(np.uint8), word)
             for word, photos in photographs(part).items()
             for photo in photos
             for _ in range(5)
         ]
-        words = sorted({word for _, word in found})
+        words = sorted({word for _, word in actual})
         made[part] = LabeledImages(
-            [array for array, _ in found],
-            [words.index(word) for _, word in found],
+            [array for array, _ in actual],
+            [words.index(word) for _, word in actual],
             words,
-            [f"{part}/{word}/{place % 5}" for place, (_, word) in enumerate(found)],
+            [f"{part}/{word}/{index % 5}" for index, (_, word) in enumerate(actual)],
         )
     return made
 
@@ -278,7 +278,7 @@ def network(parts):
 def planted(parts, network):
     "Each change of one training picture, all of different ones, put into the test; what was found."
     train, words = parts["train"], ("motorcycle", "tissue", "retina", "coins", "fur")
-    sources = [f"train/{word}/{place}" for place in (1, 3) for word in words]
+    sources = [f"train/{word}/{index}" for index in (1, 3) for word in words]
     copies = [
         np.asarray(change(Image.fromarray(train.image(name))))
         for name, change in zip(sources, CHANGES.values())
@@ -286,8 +286,8 @@ def planted(parts, network):
     test = parts["test"] + LabeledImages(
         copies, train.select(sources).targets, train.class_names, [f"test/{name}" for name in CHANGES]
     )
-    found = searched(train, test, network=network)
-    return found, names_of(found, train, test), dict(zip(CHANGES, sources))
+    actual = searched(train, test, network=network)
+    return actual, names_of(actual, train, test), dict(zip(CHANGES, sources))
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -297,17 +297,17 @@ def test_a_changed_photograph_between_train_and_test_is_found(planted, name):
 
 
 def test_no_stranger_is_among_what_is_found(planted):
-    found, pairs, _ = planted
-    assert found.limit.wrong == 0
+    actual, pairs, _ = planted
+    assert actual.limit.wrong == 0
     assert all(
         first.split("/")[1] == "bricks" for first, second in pairs if second.split("/")[1] not in CHANGES
     )
 
 
 def test_photographs_that_share_nothing_are_quiet(parts, network):
-    found = searched(parts["train"], parts["test"], network=network)
-    assert len(found.pairs) <= 1  # bricks repeat themselves
-    assert found.limit.upper < 0.06
+    actual = searched(parts["train"], parts["test"], network=network)
+    assert len(actual.pairs) <= 1  # bricks repeat themselves
+    assert actual.limit.upper < 0.06
 
 
 @pytest.mark.parametrize(
@@ -326,18 +326,18 @@ def test_embedded_sets_are_quiet(name):
         for part, images in datasets.load(name).items()
         if part in ("train", "test")
     }
-    found = searched(
+    features = searched(
         sets["train"], sets["test"], network=features_for("near-duplicates", datasets.load(name))
     )
-    assert found.limit.wrong == 0
-    assert len({second for _, second, _ in found.pairs}) <= 1
+    assert features.limit.wrong == 0
+    assert len({second for _, second, _ in features.pairs}) <= 1
 
 
 def test_pictures_of_one_group_are_no_leak_and_of_two_groups_are_one():
     arrays = clouds(24, 1)
     copy = [np.ascontiguousarray(arrays[3][6:58, 6:58]), *clouds(23, 2)]
-    train = labelled(arrays, "train", groups=[f"patient {place}" for place in range(24)])
-    groups = ["patient 3", *(f"other {place}" for place in range(23))]
+    train = labelled(arrays, "train", groups=[f"patient {index}" for index in range(24)])
+    groups = ["patient 3", *(f"other {index}" for index in range(23))]
     apart = ["patient 77", *groups[1:]]
     assert (
         names_of(searched(train, labelled(copy, "test", groups=groups)), *[train, labelled(copy, "test")])
@@ -356,7 +356,7 @@ def test_blocks_equal_brute_force(block, strangers):
         [np.zeros((8, 8, 3), np.uint8)] * 60,
         "row",
         5,
-        [f"group {place // 2}" if place < 20 else "" for place in range(60)],
+        [f"group {index // 2}" if index < 20 else "" for index in range(60)],
     )
     prints = Prints(
         torch.as_tensor(draw.normal(size=(60, 9)), dtype=torch.float32),
@@ -366,12 +366,12 @@ def test_blocks_equal_brute_force(block, strangers):
     )
     (side,) = make_sides([images], [prints])
     similarity = (side.rows @ side.rows.T).numpy()
-    for place in range(60):
-        similarity[place, place] = -np.inf
-        if place < 20:
-            similarity[place, place ^ 1] = -np.inf
+    for position in range(60):
+        similarity[position, position] = -np.inf
+        if position < 20:
+            similarity[position, position ^ 1] = -np.inf
         if strangers:
-            similarity[place, place % 5 :: 5] = -np.inf
+            similarity[position, position % 5 :: 5] = -np.inf
     expected = np.argsort(-similarity, 1)[:, :3]
     assert (
         nearest(side, side, torch.arange(60), True, strangers, block=block)[1].numpy().tolist()
@@ -401,11 +401,11 @@ def test_the_order_of_files_does_not_matter():
         np.random.default_rng(0),
     )
     turned = [images[draw.permutation(70).tolist()] for images in (train, test)]
-    one, two = searched(train, test), searched(*turned)
-    assert names_of(one, train, test) == {("train/30", "test/10"), ("train/41", "test/20")}
-    assert names_of(two, *turned) == names_of(one, train, test)
-    assert two.limit[:4] == pytest.approx(one.limit[:4], abs=1e-5)
-    assert two.limit.within == pytest.approx(one.limit.within, abs=1e-5)
+    left, right = searched(train, test), searched(*turned)
+    assert names_of(left, train, test) == {("train/30", "test/10"), ("train/41", "test/20")}
+    assert names_of(right, *turned) == names_of(left, train, test)
+    assert right.limit[:4] == pytest.approx(left.limit[:4], abs=1e-5)
+    assert right.limit.within == pytest.approx(left.limit.within, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -430,19 +430,19 @@ def test_copies_with_two_labels_do_not_open_the_limit_and_are_named():
     arrays = clouds(60, 6)
     arrays += [np.ascontiguousarray(array[:54, :54]) for array in arrays[:6]]
     images = labelled(arrays[:60], "row", 2) + labelled(arrays[60:], "copy", 2, start=1)
-    told = {
+    heard = {
         finding.kind: finding for finding in near_findings({"all": images}, "features", network=Colours())
     }
-    assert told["near-copies-across-classes"].severity == "warning"
-    assert told["near-copies-across-classes"].message.startswith("6 pair(s)")
+    assert heard["near-copies-across-classes"].severity == "warning"
+    assert heard["near-copies-across-classes"].message.startswith("6 pair(s)")
 
 
 def test_within_a_class_is_a_note():
     arrays = clouds(30, 7)
     images = labelled(arrays, "row", 2) + labelled([np.ascontiguousarray(arrays[8][4:60, 4:60])], "copy", 2)
-    told = near_findings({"train": images}, "features", network=Colours())
-    assert [(finding.kind, finding.severity) for finding in told] == [("near-copies-within-class", "note")]
-    assert "'row/8' and 'copy/0'" in told[0].message
+    heard = near_findings({"train": images}, "features", network=Colours())
+    assert [(finding.kind, finding.severity) for finding in heard] == [("near-copies-within-class", "note")]
+    assert "'row/8' and 'copy/0'" in heard[0].message
 
 
 def test_a_test_part_that_is_all_copies_is_still_named():
@@ -480,7 +480,7 @@ def test_what_the_hash_reports_is_not_reported_twice():
 )
 @pytest.mark.parametrize("kind", [Colours, Nothing])
 def test_few_pictures_do_not_break_the_search(sets, kind):
-    made = {part: labelled(clouds(count, place), part, 1) for place, (part, count) in enumerate(sets.items())}
+    made = {part: labelled(clouds(count, index), part, 1) for index, (part, count) in enumerate(sets.items())}
     assert near_findings(made, "features", network=kind()) == ()
 
 
@@ -505,14 +505,14 @@ def test_grey_even_and_missing_pictures_are_compared_or_left_alone(tmp_path):
     "change", [lambda image: image, lambda image: image[:, ::-1], lambda image: image // 2 + 60]
 )
 def test_brightness_contrast_and_a_mirror_change_no_score(change):
-    one, other = (small_grey(array) for array in clouds(2, 13))
-    assert aligned_correlation(one[None], change(one)[None])[0] > 0.99
-    assert aligned_correlation(one[None], change(other)[None])[0] < 0.7
+    first, other = (small_grey(array) for array in clouds(2, 13))
+    assert aligned_correlation(first[None], change(first)[None])[0] > 0.99
+    assert aligned_correlation(first[None], change(other)[None])[0] < 0.7
 
 
 def test_a_negative_is_no_copy():
-    one = small_grey(clouds(1, 13)[0])
-    assert aligned_correlation(one[None], 255 - one[None])[0] < 0.7
+    left = small_grey(clouds(1, 13)[0])
+    assert aligned_correlation(left[None], 255 - left[None])[0] < 0.7
 
 
 # ---- where a user meets them
@@ -521,14 +521,14 @@ def test_a_negative_is_no_copy():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, parts):
     home = tmp_path_factory.mktemp("near") / "photos"
-    arrays = [parts["train"].image(place) for place in range(0, 55, 3)] + [
-        parts["test"].image(place) for place in range(0, 55, 4)
+    arrays = [parts["train"].image(index) for index in range(0, 55, 3)] + [
+        parts["test"].image(index) for index in range(0, 55, 4)
     ]
     source = parts["train"].image("train/motorcycle/2")
     arrays = [*arrays[:3], source, *arrays[4:32]]
-    for place, array in enumerate([*arrays, source[13:115, 13:115]]):
-        part = "test" if place >= 19 else "train"
-        path = home / part / ("cat", "dog")[place % 2] / f"{place}.png"
+    for position, array in enumerate([*arrays, source[13:115, 13:115]]):
+        part = "test" if position >= 19 else "train"
+        path = home / part / ("cat", "dog")[position % 2] / f"{position}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path)
     return home
@@ -545,13 +545,13 @@ def folder(tmp_path_factory, parts):
 )
 def test_check_names_a_cropped_leak(folder, near, kinds, capsys):
     assert cli.run(["check", str(folder), "--near", near, "--json", "--quiet"]) == 0
-    found = {
+    findings = {
         finding["kind"]: finding["message"] for finding in json.loads(capsys.readouterr().out)["findings"]
     }
-    near_kinds = {kind for kind in found if kind.startswith("near")}
+    near_kinds = {kind for kind in findings if kind.startswith("near")}
     assert near_kinds - {"near-copies-across-classes"} == kinds  # crops of one photograph overlap
     if kinds:
-        assert "'train/dog/3.png' and 'test/cat/32.png'" in found["near-copies-train-test"]
+        assert "'train/dog/3.png' and 'test/cat/32.png'" in findings["near-copies-train-test"]
 
 
 def test_check_says_what_it_left_out_and_how_to_ask(folder, monkeypatch, capsys):

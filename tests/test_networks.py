@@ -166,11 +166,11 @@ def test_a_conversion_refuses_other_tensors(tmp_path, monkeypatch, change):
 class Bomb:
     "Unpickling it makes a folder."
 
-    def __init__(self, place):
-        self.place = place
+    def __init__(self, folder):
+        self.folder = folder
 
     def __reduce__(self):
-        return os.mkdir, (str(self.place),)
+        return os.mkdir, (str(self.folder),)
 
 
 def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
@@ -277,10 +277,10 @@ def photographs(count=4, edge=40, channels=3, seed=0):
 
 def in_folder(home, images):
     "The same pictures as files in class folders, opened again."
-    for place, name in enumerate(images.ids):
+    for index, name in enumerate(images.ids):
         write_atomic(
-            home / images.class_names[int(images.labels[place].argmax())] / Path(name).name,
-            encode_png(images.image(place)),
+            home / images.class_names[int(images.labels[index].argmax())] / Path(name).name,
+            encode_png(images.image(index)),
         )
     return next(iter(open_sets(str(home)).values()))
 
@@ -305,7 +305,7 @@ def test_a_long_tail_is_embedded_too():
 def planted(tmp_path):
     "Name -> pictures that a careless rule takes for an embedded set."
     pool = load("digit-scenes")["train"][:4]
-    pixels, small = [pool.image(place) for place in range(4)], photographs(edge=16)
+    pixels, small = [pool.image(index) for index in range(4)], photographs(edge=16)
     enlarged = [np.pad(image, ((0, 1), (0, 1), (0, 0))) for image in pixels]
     return {
         "photographs": photographs(),
@@ -324,9 +324,9 @@ def planted(tmp_path):
 
 
 def test_whatever_is_not_surely_embedded_is_photographs(tmp_path):
-    found = {name: kind_of_data(images) for name, images in planted(tmp_path).items()}
-    assert found.pop("ids and names, in grey") == "grey", found
-    assert set(found.values()) == {"photographs"}, found
+    actual = {name: kind_of_data(images) for name, images in planted(tmp_path).items()}
+    assert actual.pop("ids and names, in grey") == "grey", actual
+    assert set(actual.values()) == {"photographs"}, actual
     assert kind_of_data(str(tmp_path / "written")) == kind_of_data(tmp_path / "small") == "photographs"
     assert kind_of_data({"train": load("digit-scenes")["train"][:3], "test": photographs()}) == "photographs"
 

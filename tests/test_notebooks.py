@@ -1,12 +1,20 @@
 """Every notebook keeps the habits of notebook_habits.py, and every habit's check is seen to fail."""
 
+import ast
 import base64
 import json
 from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebook_habits import CHECKS, Notebook, all_notebooks, violations
+from notebook_habits import (
+    CHECKS,
+    Notebook,
+    all_notebooks,
+    chained_asserts,
+    hiding_names,
+    violations,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "45_methods.example.ipynb"
@@ -151,6 +159,10 @@ PLANTED = {
         "run has a body of 42 lines",
     ),
     "no assert": (changed(10, "assert double(2) == 4", "double(2) == 4"), "no visible assert"),
+    "several claims in an assert": (
+        changed(10, "assert double(2) == 4", "assert double(2) == 4 and double(0) == 0"),
+        "makes several claims",
+    ),
     "an assert too far away": (
         lambda cells: cells.__setitem__(slice(9, 9), [new_markdown_cell("Then.") for _ in range(2)]),
         "no visible assert",
@@ -182,6 +194,22 @@ PLANTED = {
     "a one-letter exception": (
         changed(8, "    return", "    try: pass\n    except ValueError as e: raise\n    return"),
         "one-letter name 'e'",
+    ),
+    "a name that hides what it holds": (
+        added("kept = [double(2)]"),
+        "the name 'kept' does not say what it holds",
+    ),
+    "a comprehension that hides what it holds": (
+        added("[double(one) for one in (1, 2)]"),
+        "the name 'one' does not say what it holds",
+    ),
+    "a private helper beside its class": (
+        added('#| export\ndef _run(example: "Example"):\n    "Again."\n    return example.run(1)', 13),
+        "_run is a helper of Example: make it a method",
+    ),
+    "a helper before its class": (
+        added('#| export\ndef run_it(example: "Example"):\n    "Again."\n    return example.run(1)', 9),
+        "run_it stands before Example, which it takes",
     ),
     "global": (changed(8, "    return", "    global total\n    return"), "global total"),
     "a mutable module-level name": (
@@ -225,6 +253,7 @@ PLANTED = {
         "the machine's path /tmp",
     ),
     "too many figures": (lambda cells: cells[9].outputs.extend([png(100)] * 7), "7 figures, at most 6"),
+    "a figure that a blind reader cannot know": (with_output(png(100)), "a figure without a line #| fig-alt"),
     "a large figure": (with_output(png(41_000)), "a figure of 41 kB, at most 40"),
     "a large embedded figure": (
         with_output(
@@ -242,8 +271,18 @@ PLANTED = {
 
 @pytest.mark.parametrize("path", all_notebooks(ROOT), ids=lambda path: path.name)
 def test_keeps_the_habits(path):
-    found = violations(path)
-    assert not found, "\n".join(found)
+    item = violations(path)
+    assert not item, "\n".join(item)
+
+
+SCRIPTS = [path for folder in ("tests", "tools") for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_keep_the_habits_of_names_and_claims(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert list(hiding_names(tree)) == []
+    assert list(chained_asserts(tree)) == []
 
 
 def test_the_example_keeps_the_habits(tmp_path):
@@ -267,8 +306,8 @@ def test_a_planted_violation_is_seen(tmp_path, violation):
     plant, message = PLANTED[violation]
     cells = good_cells()
     plant(cells)
-    found = written(tmp_path, cells)
-    assert any(message in sentence for sentence in found), found
+    actual = written(tmp_path, cells)
+    assert any(message in sentence for sentence in actual), actual
 
 
 def test_every_check_is_planted_against(tmp_path):
@@ -288,3 +327,36 @@ def test_every_check_is_planted_against(tmp_path):
 )
 def test_a_badly_named_notebook_is_seen(tmp_path, name):
     assert any("is not NN_module.path" in sentence for sentence in written(tmp_path, good_cells(), name))
+
+
+@pytest.mark.parametrize(
+    "cell, message",
+    [
+        (new_markdown_cell("Diff-II gains 3.5 points."), "the number 3.5 is typed by hand"),
+        (new_code_cell('Reading(f"It gains 3.5 points, {view}.")'), "the number 3.5 is typed by hand"),
+        (new_code_cell("\n".join(f"line_{number} = 1" for number in range(61))), "lines of code, at most 60"),
+    ],
+)
+def test_what_a_table_page_must_not_do_is_seen(tmp_path, cell, message):
+    assert any(message in sentence for sentence in written(tmp_path / "tables", [cell], "few_shot.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See [the paper](https://arxiv.org/abs/2408.16266).",
+        "arXiv 2408.16266 paints with Stable Diffusion 1.5; `s=0.3` is a setting.",
+        "    papermill few.ipynb -p share 0.3",
+    ],
+)
+def test_decimals_that_are_names_or_settings_are_no_typed_numbers(tmp_path, text):
+    sentences_seen = written(tmp_path / "tables", [new_markdown_cell(text)], "few_shot.ipynb")
+    assert not any("typed by hand" in sentence for sentence in sentences_seen)
+
+
+def test_the_sentences_of_a_reading_are_no_code(tmp_path):
+    sentences = "\n".join(f"Sentence {number}." for number in range(80))
+    sentences_seen = written(
+        tmp_path / "tables", [new_code_cell(f'Reading(f"""\n{sentences}\n""")')], "few_shot.ipynb"
+    )
+    assert not any("lines of code" in sentence for sentence in sentences_seen)

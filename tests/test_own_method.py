@@ -1,6 +1,6 @@
 """A method of one's own, as a stranger writes it: one file, named in GENAUG_METHODS; nothing else is touched.
 
-The files are taken from the page "Write your own method" and from the README, so that neither can drift from
+The files are taken from the page "Write your own method" and from the guide, so that neither can drift from
 what works.
 """
 
@@ -267,12 +267,13 @@ def test_a_method_of_the_script_is_known_at_once(monkeypatch):
     assert make_arm("scripted").augmenter.name == "scripted"
 
 
-# ---------------------------------------------------------------- the README's method
+# ---------------------------------------------------------------- the guide's method
 
 
-def test_the_method_of_the_readme_paints(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```python\n(from dataclasses.*?)```", readme, flags=re.DOTALL)[1]
+def test_the_method_of_the_guide_paints(tmp_path):
+    cells = json.loads((ROOT / "nbs" / "guide.ipynb").read_text(encoding="utf-8"))["cells"]
+    guide = "\n".join("".join(cell["source"]) for cell in cells)
+    block = re.search(r"```python\n(from dataclasses.*?)```", guide, flags=re.DOTALL)[1]
     (tmp_path / "mirrored.py").write_text(block, encoding="utf-8")
     real, backbone = toy_photographs(), toy_backbone()
     method = own_module(str(tmp_path / "mirrored.py")).my_method(backbone=backbone).fit(real)
@@ -354,7 +355,7 @@ def test_an_own_finish_plans_and_paints():
     assert len({row.settings["shift"] for row in rows}) > 1
     assert method.plan(real, Budget(3), 0)[: len(rows)] == rows
     images, alone = method.paint(rows, real), [method.paint([row], real)[0] for row in rows]
-    assert max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(images, alone)) <= 2
+    assert max(int(np.abs(image.astype(int) - other).max()) for image, other in zip(images, alone)) <= 2
     other = own_recipe(**{"finish.limit": 19}).fit(real).plan(real, Budget(2), 0)
     assert not {row.id for row in other} & {row.id for row in rows}
     with pytest.raises(GenaugError, match="'Noisy' cannot have limit=51"):

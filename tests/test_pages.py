@@ -1,11 +1,15 @@
 """The site: every notebook stands in the sidebar in its order, and a link that leads nowhere is seen."""
 
+import base64
+import copy
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -17,9 +21,9 @@ import sidebar  # noqa: E402
 def test_the_sidebar_lists_every_notebook_in_reading_order():
     listed = [source for _, source in sidebar.listed(ROOT)]
     nbs = ROOT / "nbs"
-    found = [path.relative_to(nbs).as_posix() for path in nbs.glob("*/[0-9]*.ipynb")]
+    actual = [path.relative_to(nbs).as_posix() for path in nbs.glob("*/[0-9]*.ipynb")]
     folders = [folder for folder, _ in sidebar.SECTIONS]
-    order = sorted(found, key=lambda name: (folders.index(name.partition("/")[0]), name))
+    order = sorted(actual, key=lambda name: (folders.index(name.partition("/")[0]), name))
     prose = sorted(path.name for path in nbs.glob("[!_.]*.ipynb") if path.name != "index.ipynb")
     library = ["index.ipynb", *prose, *order]
     tables = sorted(f"tables/{path.name}" for path in (nbs / "tables").glob("[!_]*.ipynb"))
@@ -71,8 +75,8 @@ def test_a_notebook_that_is_gone_leaves_the_sidebar(book):
 
 def test_the_order_of_tables_is_kept(book):
     path = book / "_quarto.yml"
-    one, other = "tables/diff_ii_strength", "tables/diff_ii_few_shot"
-    swapped = path.read_text().replace(one, "tables/x").replace(other, one).replace("tables/x", other)
+    first, other = "tables/diff_ii_strength", "tables/diff_ii_few_shot"
+    swapped = path.read_text().replace(first, "tables/x").replace(other, first).replace("tables/x", other)
     path.write_text(swapped)
     assert sidebar.generate(book) == swapped
 
@@ -140,8 +144,8 @@ def test_a_good_link_passes(site, link):
     ],
 )
 def test_a_broken_link_is_seen(site, link, sentence):
-    (found,) = site(link)
-    assert sentence in found
+    (actual,) = site(link)
+    assert sentence in actual
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,25 @@ def test_a_link_of_a_notebook_that_its_page_lacks_is_seen(tmp_path, shown, lost)
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
     (tmp_path / "a.html").write_text('<a href="https://a.org/x">the paper</a>' if shown else "<p>See</p>")
     assert pages.lost_links(tmp_path / "a.ipynb", tmp_path / "a.html") == lost
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])
+def test_a_figure_has_its_alternative_text_on_the_page(tmp_path, kind):
+    picture = base64.b64encode(b"PNG").decode() if kind == "image/png" else "<svg></svg>"
+    output = nbformat.v4.new_output("display_data", {kind: picture})
+    source = '#| fig-alt: "A bar: 3 < 4."\nshow()'
+    pages_of = {}
+    for name, text in (("told", source), ("silent", "show()")):
+        cell = nbformat.v4.new_code_cell(text, outputs=[copy.deepcopy(output)])
+        notebook = pages.prepare(nbformat.v4.new_notebook(cells=[cell]))
+        body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+        pages_of[name] = tmp_path / f"{name}.html"
+        pages_of[name].write_text(body)
+    assert 'alt="A bar: 3 &lt; 4."' in pages_of["told"].read_text()
+    assert pages.undescribed_images(pages_of["told"]) == []
+    assert pages.undescribed_images(pages_of["silent"]) == [
+        "silent.html: 1 of 1 images have no alternative text"
+    ]
 
 
 @pytest.mark.parametrize(

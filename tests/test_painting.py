@@ -179,15 +179,15 @@ def files_of(folder):
     }
 
 
-def close(one, two):
+def close(left, right):
     "The same rows, labels and provenance, and no pixel more than 2 of 255 apart."
-    assert one.ids == two.ids
-    assert np.array_equal(one.labels, two.labels)
-    assert one.info == two.info
-    assert len(one) > 0
-    differences = [np.abs(one.image(name).astype(int) - two.image(name)).max() for name in one.ids]
+    assert left.ids == right.ids
+    assert np.array_equal(left.labels, right.labels)
+    assert left.info == right.info
+    assert len(left) > 0
+    differences = [np.abs(left.image(name).astype(int) - right.image(name)).max() for name in left.ids]
     assert max(differences) <= 2
-    assert len(set(one.sha256)) == len(one)
+    assert len(set(left.sha256)) == len(left)
 
 
 def refusal(call, *arguments, **options):
@@ -331,12 +331,12 @@ def test_killed_by_signal_at_random_moments_and_resumed(workshop, toy, real, tmp
     assert len(open_synthetic(tmp_path / "killed")) == 60
 
 
-@pytest.mark.parametrize("place", ["", "train"])
-def test_what_a_broken_off_write_left_is_removed(toy, real, tmp_path, place):
+@pytest.mark.parametrize("location", ["", "train"])
+def test_what_a_broken_off_write_left_is_removed(toy, real, tmp_path, location):
     out = tmp_path / "out"
     paint(toy.Grain(), real, out, copies=2)
     (out / "train" / "metadata.jsonl").unlink()
-    (out / place / ".abc.part").write_bytes(b"half")
+    (out / location / ".abc.part").write_bytes(b"half")
     paint(toy.Grain(), real, out, copies=2)
     assert not list(out.rglob("*.part"))
 
@@ -702,7 +702,7 @@ def test_later_rounds_are_painted_only_where_images_are_missing(real, tmp_path):
         json.loads(line)
         for line in (tmp_path / "out" / ".genaug" / "decisions.jsonl").read_text().splitlines()
     ]
-    assert {one["id"] for one in decisions if one["keep"]} == set(made.ids)
+    assert {decision["id"] for decision in decisions if decision["keep"]} == set(made.ids)
     assert len(decisions) == len(sieve.seen)
     (tmp_path / "out" / "train" / "metadata.jsonl").unlink()
     before = files_of(tmp_path / "out")
@@ -786,7 +786,7 @@ def test_rows_made_from_rows(real, tmp_path):
     assert files_of(tmp_path / "shards") == files_of(tmp_path / "out")
 
     def row(name, *inputs):
-        return PlanRow(name, "m", (1.0,), tuple((one, 1.0) for one in inputs), (), 0)
+        return PlanRow(name, "m", (1.0,), tuple((item, 1.0) for item in inputs), (), 0)
 
     assert depths([row("b", "a"), row("a", "photo")]) == {"a": 0, "b": 1}
     for rows in ([row("a"), row("b", "a"), row("c", "b")], [row("a", "b"), row("b", "a")]):

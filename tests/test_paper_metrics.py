@@ -50,7 +50,7 @@ class Planted(distances.InceptionFeatures):
 
     def features(self, images):
         return np.stack(
-            [images.image(place)[:2, :2, :2].ravel() / 255.0 for place in range(len(images))] or [np.zeros(8)]
+            [images.image(index)[:2, :2, :2].ravel() / 255.0 for index in range(len(images))] or [np.zeros(8)]
         )[: len(images)]
 
 
@@ -66,9 +66,12 @@ class Asked:
         return np.eye(len(self.class_names))[np.zeros(len(images), int)]
 
 
-def frechet(one, two):
+def frechet(left, right):
     "The formula, with a matrix root of scipy's."
-    (first, second), means = (np.cov(side, rowvar=False) for side in (one, two)), one.mean(0) - two.mean(0)
+    (first, second), means = (
+        (np.cov(side, rowvar=False) for side in (left, right)),
+        left.mean(0) - right.mean(0),
+    )
     return means @ means + np.trace(first + second) - 2 * np.trace(sqrtm(first @ second)).real
 
 
@@ -78,11 +81,13 @@ def frechet(one, two):
 @pytest.mark.parametrize("count", [5, 8, 9, 40])
 def test_the_published_fid_is_the_formula_at_any_number(count):
     draw = np.random.default_rng(count)
-    one, two = draw.normal(size=(count, 8)), draw.normal(0.5, 2, size=(count + 3, 8))
-    (name, part, value, n), (other, _, kernel, _) = distances.published_distances(one, two, "reference=pool")
+    left, right = draw.normal(size=(count, 8)), draw.normal(0.5, 2, size=(count + 3, 8))
+    (name, part, value, n), (other, _, kernel, _) = distances.published_distances(
+        left, right, "reference=pool"
+    )
     assert (name, part, n, other) == ("fid", "reference=pool", count, "kid")
-    assert value == pytest.approx(frechet(one, two), rel=1e-5, abs=1e-6)
-    assert kernel == distances.kernel_distance(one, two)
+    assert value == pytest.approx(frechet(left, right), rel=1e-5, abs=1e-6)
+    assert kernel == distances.kernel_distance(left, right)
     assert bool(distances.frechet_note(count, 8)) == (count <= 8)
 
 
@@ -95,7 +100,7 @@ def test_a_small_fid_is_biased_as_the_note_says_and_the_kid_is_not():
         for count in (6, 60)
     }
     mean = {
-        count: [np.mean([row[place][2] for row in rows]) for place in (0, 1)]
+        count: [np.mean([row[index][2] for row in rows]) for index in (0, 1)]
         for count, rows in values.items()
     }
     assert mean[6][0] > 3 * mean[60][0] > 0
@@ -106,8 +111,8 @@ def test_a_small_fid_is_biased_as_the_note_says_and_the_kid_is_not():
 
 @pytest.mark.parametrize("counts", [(1, 5), (5, 1), (5, 0)])
 def test_a_fid_of_one_picture_is_nan_with_its_number(counts):
-    one, two = (np.random.default_rng(0).normal(size=(count, 8)) for count in counts)
-    for _, _, value, n in distances.published_distances(one, two):
+    left, right = (np.random.default_rng(0).normal(size=(count, 8)) for count in counts)
+    for _, _, value, n in distances.published_distances(left, right):
         assert math.isnan(value)
         assert n == min(counts)
 
@@ -159,7 +164,7 @@ def test_the_published_network_is_torchmetrics_own(inception_state, tmp_path):
     grey = LabeledImages([np.full((20, 24, 1), 90, np.uint8)], [0], ["a"], ["grey"])
     images = pictures(7, seed=3)
     features = network.features(images, batch_size=3)
-    pixels = torch.from_numpy(np.stack([images.image(place) for place in range(7)])).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack([images.image(index) for index in range(7)])).permute(0, 3, 1, 2)
     metric = FrechetInceptionDistance(feature=network.network, input_img_size=(3, 16, 16))
     metric.update(pixels[:4], real=True)
     metric.update(pixels[4:], real=False)
@@ -244,15 +249,15 @@ def test_lpips_from_a_file_is_torchmetrics_own(backbone, tmp_path, monkeypatch):
     torch.manual_seed(0)
     torch.save(get_model(name, weights=None).state_dict(), tmp_path / "hub" / "checkpoints" / file)
     random = torch.random.get_rng_state()
-    found, network = distances.lpips_network(tmp_path / "hub" / "checkpoints" / file)
+    actual, network = distances.lpips_network(tmp_path / "hub" / "checkpoints" / file)
     assert torch.equal(random, torch.random.get_rng_state())
-    one, two = torch.rand(2, 3, 3, 64, 64)
+    left, right = torch.rand(2, 3, 3, 64, 64)
     metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone, normalize=True)
-    wanted = [float(metric(first[None], second[None])) for first, second in zip(one, two)]
-    assert found == backbone
-    assert distances.perceptual_distance(one, two, network=network) == pytest.approx(wanted, rel=1e-5)
-    assert distances.perceptual_distance(one, two, backbone) == pytest.approx(wanted, rel=1e-5)
-    rows = judging.within_class_lpips(pictures(6, seed=4), perceptual=(found, network))
+    wanted = [float(metric(first[None], second[None])) for first, second in zip(left, right)]
+    assert actual == backbone
+    assert distances.perceptual_distance(left, right, network=network) == pytest.approx(wanted, rel=1e-5)
+    assert distances.perceptual_distance(left, right, backbone) == pytest.approx(wanted, rel=1e-5)
+    rows = judging.within_class_lpips(pictures(6, seed=4), perceptual=(actual, network))
     assert [row[0] for row in rows] == ["lpips_within_class" + ("" if backbone == "alex" else "@squeeze")]
     assert rows[0][3] == 6
 
@@ -273,7 +278,7 @@ def clip_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     small = {
@@ -303,8 +308,8 @@ def test_the_clip_score_is_a_hundred_times_the_cosine_of_the_projections(clip_fo
     images, texts = pictures(5, seed=5, edge=40), ["a cat", "a dog", "a bird", "no", "ok"]
     model, processor = distances.clip_model(clip_folder)
     wanted = []
-    for place, text in enumerate(texts):  # one pair at a time, without padding
-        given = processor(text=[text], images=[images.image(place)], return_tensors="pt")
+    for index, text in enumerate(texts):  # one pair at a time, without padding
+        given = processor(text=[text], images=[images.image(index)], return_tensors="pt")
         with torch.inference_mode():
             seen = model.visual_projection(
                 model.vision_model(pixel_values=given["pixel_values"]).pooler_output
@@ -330,11 +335,11 @@ def test_a_folder_without_a_clip_model_is_a_sentence(clip_folder, tmp_path):
 
 @pytest.fixture
 def planted(monkeypatch):
-    told = []
+    messages = []
     monkeypatch.setattr(
-        judging, "inception_network", lambda path, device: told.append((path, device)) or Planted()
+        judging, "inception_network", lambda path, device: messages.append((path, device)) or Planted()
     )
-    return told
+    return messages
 
 
 def test_a_evaluators_with_a_file_measures_fid_of_as_many_pictures_as_it_is_told(planted):
@@ -373,7 +378,7 @@ def test_a_tail_has_its_fid_by_class_and_their_mean(planted):
         [made.image(0)] * 10,
         np.eye(4, dtype=np.float32)[[0] * 5 + [1] * 3 + [2, 3]],
         made.class_names,
-        [str(place) for place in range(10)],
+        [str(position) for position in range(10)],
         "multi",
     )
     evaluators = Evaluators(
@@ -408,15 +413,15 @@ def test_the_hash_of_a_measured_set_names_the_files_only_where_there_are_some(pl
     network = feature_network("letters")
     evaluators = Evaluators(Asked("ab"), network, train)
     names = []
-    for one in (
+    for item in (
         evaluators,
         dataclasses.replace(evaluators, device="cuda"),
         dataclasses.replace(evaluators, inception="i.pth"),
         dataclasses.replace(evaluators, fid_images=9),
     ):
-        judging.measure_arm(run, arm, split, one)
+        judging.measure_arm(run, arm, split, item)
         names.append({path.name for path in (tmp_path / "runs").glob("set-*.json")})
-    assert [len(found) for found in names] == [1, 1, 2, 3]
+    assert [len(name) for name in names] == [1, 1, 2, 3]
 
 
 def test_few_pictures_are_a_finding_and_enough_are_none():
@@ -425,11 +430,11 @@ def test_few_pictures_are_a_finding_and_enough_are_none():
 
     assert fid_findings(rows(2049, 5000)) == []
     assert fid_findings(pd.DataFrame([{"metric": "kid", "n": 5}])) == []
-    (one,) = fid_findings(rows(1000, 1000))
-    assert one.severity == "note"
-    assert "1000 images in 2048 features" in one.message
-    assert "rank 999" in one.message
-    assert "fid_images" not in one.message
+    (first,) = fid_findings(rows(1000, 1000))
+    assert first.severity == "note"
+    assert "1000 images in 2048 features" in first.message
+    assert "rank 999" in first.message
+    assert "fid_images" not in first.message
     assert "from 20 to 30" in fid_findings(rows(20, 30))[0].message
 
 
@@ -468,19 +473,21 @@ def photographs(count=8, classes=("tumor", "stroma")):
 @pytest.fixture
 def asked(monkeypatch):
     "What would be trained, and where."
-    told = []
+    messages = []
 
     def train(real, preset, seed=0, cache=None, progress=False, device="cpu"):
-        told.append((preset, seed, device))
+        messages.append((preset, seed, device))
         return Asked(real.class_names)
 
     monkeypatch.setattr(alignment, "train_expert", train)
     monkeypatch.setattr("genaug.methods.feature_aligned.train_expert", train)
     seen = alignment.features_for
     monkeypatch.setattr(
-        alignment, "features_for", lambda *a, device, **k: told.append(("features", device)) or seen(*a, **k)
+        alignment,
+        "features_for",
+        lambda *a, device, **k: messages.append(("features", device)) or seen(*a, **k),
     )
-    return told
+    return messages
 
 
 def test_the_embedded_panel_is_the_one_it_was(asked, tmp_path):
@@ -613,26 +620,26 @@ def test_a_panel_with_the_published_network_gives_plain_fid():
 @pytest.fixture
 def fed(monkeypatch):
     "Classifiers whose features say what they were trained with."
-    told = []
+    messages = []
 
     def train(
         real, synthetic=None, preset=None, showing=None, seed=0, validation=None, device="cpu", progress=False
     ):
-        told.append((None if synthetic is None else tuple(synthetic.ids), showing, seed, device))
-        number = len(told)
+        messages.append((None if synthetic is None else tuple(synthetic.ids), showing, seed, device))
+        number = len(messages)
 
         def features(images):
             return np.stack(
                 [
-                    np.concatenate([[number], images.image(place)[:2, :2, 0].ravel()])
-                    for place in range(len(images))
+                    np.concatenate([[number], images.image(index)[:2, :2, 0].ravel()])
+                    for index in range(len(images))
                 ]
             )
 
         return type("Fake", (), {"features": staticmethod(features)})()
 
     monkeypatch.setattr(study, "train_classifier", train)
-    return told
+    return messages
 
 
 def studied(tmp_path, monkeypatch, images, arms=("dcgan", "smote"), **fields):
@@ -647,7 +654,7 @@ def studied(tmp_path, monkeypatch, images, arms=("dcgan", "smote"), **fields):
         False,
     )
     monkeypatch.setattr(Run, "splits", {0: Split(0, images, images, None)})
-    made = {arm: pictures(12, 2, 20 + place, names=images.class_names) for place, arm in enumerate(arms)}
+    made = {arm: pictures(12, 2, 20 + index, names=images.class_names) for index, arm in enumerate(arms)}
     painted, maps, drawn = [], {}, study.map_points
     monkeypatch.setattr(
         study, "paint_arm", lambda run, arm, split: painted.append(arm.text) or (made[arm.text], 0)
@@ -682,10 +689,10 @@ def test_each_map_is_in_the_features_of_the_network_trained_on_what_it_shows(fed
 def test_swapped_sets_swap_the_networks_of_their_maps(fed, tmp_path, monkeypatch):
     points = []
     # the sets are planted by their place
-    for place, arms in enumerate((("dcgan", "smote"), ("smote", "dcgan"))):
+    for index, arms in enumerate((("dcgan", "smote"), ("smote", "dcgan"))):
         fed.clear()
         with monkeypatch.context() as patch:
-            made, maps, _ = studied(tmp_path / str(place), patch, pictures(12, seed=1), arms)
+            made, maps, _ = studied(tmp_path / str(index), patch, pictures(12, seed=1), arms)
         points.append({panel: fed[number - 1][0] for panel, number in maps.items()})
     first, second = points
     for kind in ("synthetic", "GenMix"):
@@ -699,15 +706,15 @@ def test_swapped_sets_swap_the_networks_of_their_maps(fed, tmp_path, monkeypatch
 
 def test_rows_of_a_set_are_about_its_own_network_and_about_the_photographs(fed, tmp_path, monkeypatch):
     made, _, rows = studied(tmp_path, monkeypatch, pictures(12, seed=1))
-    found = {
+    actual = {
         (row.method, row.part): set(rows[(rows.method == row.method) & (rows.part == row.part)].metric)
         for row in rows.itertuples()
     }
-    assert set(found) == {
+    assert set(actual) == {
         ("original", "set=real"),
         *((arm, f"set={kind}") for arm in ("dcgan", "smote") for kind in ("synthetic", "genmix")),
     }
-    for metrics in found.values():
+    for metrics in actual.values():
         assert {
             "boundary_coverage@original",
             "boundary_coverage@trained",

@@ -16,8 +16,11 @@ from genaug.comparison import Comparison
 from genaug.presets import Given, find_data, missing, read_cells, refuse_missing
 from genaug.commands.effort import efforts_of, find_table, stand_in, table_questions
 from genaug.arms import make_arm, parse_arm, parse_methods
+from genaug.shift_pages import setting_series
 from genaug.suffixes import published_suffixes
+from genaug.table_page import Table
 from genaug.tables import paper_question
+from table_pages import executed
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"photographs_first_look"}  # tables that repeat no paper
@@ -147,7 +150,10 @@ def test_the_other_tables():
         "resnet50",
     )
     assert read_cells("diff_ii_components")[0].cell == "aircraft 5-shot resnet50"
-    assert {one.metric for one in read_cells("diff_ii_components")[0].measures} == {"clip_score", "lpips"}
+    assert {measure.metric for measure in read_cells("diff_ii_components")[0].measures} == {
+        "clip_score",
+        "lpips",
+    }
     lesions = read_cells("genmix_lesions")[0].preset()
     assert (lesions.network, lesions.epochs, lesions.batch_size, lesions.learning_rate, lesions.patience) == (
         "vgg16",
@@ -159,7 +165,7 @@ def test_the_other_tables():
     assert sum(read_cells("genmix_lesions")[0].data.class_counts) == 681
     chests = read_cells("feature_space_long_tail")[0]
     assert chests.network.name == "densenet121"
-    assert {one.images for one in chests.measures} == {1000}
+    assert {measure.images for measure in chests.measures} == {1000}
     assert all(
         "num_inference_steps=75" in text
         for text in chests.methods
@@ -172,8 +178,10 @@ def test_the_other_tables():
         999,
         ("empty",),
     ) or list(study["draws"]) == [15, 15]
-    assert [(one.metric, one.size) for one in read_cells("feature_aligned")[0].measures] == [("ssim", 64)]
-    assert [one.metric for one in read_cells("genmix_tsne")[0].measures] == ["tsne"]
+    assert [(measure.metric, measure.size) for measure in read_cells("feature_aligned")[0].measures] == [
+        ("ssim", 64)
+    ]
+    assert [measure.metric for measure in read_cells("genmix_tsne")[0].measures] == ["tsne"]
     expert = {cell.network.name: cell.training for cell in read_cells("feature_aligned_expert")}
     assert expert["resnet50"] == {"learning_rate": 1e-4, "epochs": 15, "batch_size": 64}
 
@@ -187,7 +195,7 @@ def test_every_cell_can_be_asked_and_says_where_it_comes_from(table):
         assert cell.source
         assert all(cell.source.values())
         assert cell.data.source
-        assert all(one.source for one in (*cell.networks, *cell.measures))
+        assert all(network.source for network in (*cell.networks, *cell.measures))
         if not cell.study.get("runs"):
             assert [text for arm in cell.methods for text in parse_methods(arm)] == list(cell.methods)
         for text in cell.methods:
@@ -221,22 +229,14 @@ def test_a_notebook_asks_the_cells_of_its_presets(table, tmp_path):
             )
 
 
-def test_arms_that_a_page_makes_for_its_figures_are_those_of_the_presets(tmp_path):
-    chosen = {"scale": "paper", "results": str(tmp_path)}
-    names = {
-        table: table_questions(find_table(table), chosen)[1]
-        for table in ("size_and_copies", "generator_free_baselines", "diff_ii_strength")
-    }
-    assert set(names["size_and_copies"]["arms_of"]("paper")) == set(read_cells("size_and_copies")[0].methods)
-    assert set(names["diff_ii_strength"]["arms_of"]("paper")) == set(
-        read_cells("diff_ii_strength")[0].methods
-    )
-    for cell in read_cells("generator_free_baselines"):
-        assert {
-            text
-            for arm in names["generator_free_baselines"]["arms_of"](cell.regime, "paper")
-            for text in parse_methods(arm)
-        } == set(cell.methods)
+@pytest.mark.parametrize("table", ["diff_ii_split_ratio", "diff_ii_strength"])
+def test_every_painted_arm_of_a_sweep_lies_on_a_line(table):
+    lines = executed(table)["swept"]
+    for scale in ("seconds", "hour", "paper"):
+        for question in Table(table, scale).questions:
+            series = setting_series(question.methods, lines)
+            arms = [arm for points in series.values() for _, arm in points]
+            assert {"original", "round-trip", *arms} == set(question.methods)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -329,10 +329,10 @@ def test_a_folder_of_data_sets_is_searched(tmp_path):
     data = paper_world.build_data(tmp_path)
     for table in TABLES:
         cells = read_cells(table)
-        found = find_data([str(data)], cells)
-        assert set(found) == {cell.data.name for cell in cells}
+        actual = find_data([str(data)], cells)
+        assert set(actual) == {cell.data.name for cell in cells}
         for cell in cells:
-            presets.check_data(cell.data, found[cell.data.name])
+            presets.check_data(cell.data, actual[cell.data.name])
 
 
 @pytest.mark.parametrize("table", TABLES)

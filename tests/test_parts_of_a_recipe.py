@@ -102,8 +102,8 @@ class KeepStrongest(Filter):
         best = {}
         for row in rows:
             best.setdefault(row.group, []).append(row)
-        kept = {max(members, key=lambda row: row.settings["strength"]).id for members in best.values()}
-        return [Decision(row.id in kept and row.group[-1].isdigit()) for row in rows]
+        remaining = {max(members, key=lambda row: row.settings["strength"]).id for members in best.values()}
+        return [Decision(row.id in remaining and row.group[-1].isdigit()) for row in rows]
 
 
 def test_a_group_keeps_one_and_a_filter_draws_until_enough(tmp_path):
@@ -116,12 +116,12 @@ def test_a_group_keeps_one_and_a_filter_draws_until_enough(tmp_path):
     )
     made = synthesize(method, real, tmp_path / "set", Budget(4), 0, progress=False, allow_fewer=True)
     decided, plan = read_decisions(tmp_path / "set"), read_plan(tmp_path / "set")
-    kept = [plan.by_id[name] for name, decision in decided.items() if decision.keep]
-    assert len(kept) == len(made)
-    assert {row.settings["strength"] for row in kept} == {0.9}
-    assert len({row.group for row in kept}) == len(kept)
+    remaining = [plan.by_id[name] for name, decision in decided.items() if decision.keep]
+    assert len(remaining) == len(made)
+    assert {row.settings["strength"] for row in remaining} == {0.9}
+    assert len({row.group for row in remaining}) == len(remaining)
     # later rounds were needed, and not all was painted
-    assert any(row.round > 0 for row in kept)
+    assert any(row.round > 0 for row in remaining)
     assert set(decided) != set(plan.by_id)
     again = synthesize(
         method, real, tmp_path / "again", Budget(4), 0, batch_size=1, progress=False, allow_fewer=True
@@ -190,7 +190,7 @@ def test_jitter_touches_only_the_rows_that_ask_and_not_the_concept():
         row("r3", "a photo of a <c001>", 0.0),
     ]
     noisy, changed = with_jitter(concept, rows)
-    assert [one.prompts[0][0] for one in changed] == [
+    assert [item.prompts[0][0] for item in changed] == [
         "a photo of a <c001-r1>",
         "a photo of a <c0010-r2>",
         "a photo of a <c001>",
@@ -206,16 +206,16 @@ def test_jitter_touches_only_the_rows_that_ask_and_not_the_concept():
 
 
 def test_rows_are_sorted_by_adapter_and_an_unknown_one_is_named():
-    shelf = AdapterSet({"wren": Concept({}), "owl": Concept({})}, "class")
+    adapter_set = AdapterSet({"wren": Concept({}), "owl": Concept({})}, "class")
 
     def row(*names):
         return PlanRow("x", "", (1,), (), (), 0, {"adapters": [[name, 1 / len(names)] for name in names]})
 
-    sorted_rows = by_adapters(shelf, [row("wren"), row("owl"), row("wren")])
+    sorted_rows = by_adapters(adapter_set, [row("wren"), row("owl"), row("wren")])
     assert [places for _, places in sorted_rows] == [[0, 2], [1]]
-    assert sorted_rows[0][0] is shelf.concepts["wren"]
+    assert sorted_rows[0][0] is adapter_set.concepts["wren"]
     with pytest.raises(GenaugError, match="emu"):
-        by_adapters(shelf, [row("emu")])
+        by_adapters(adapter_set, [row("emu")])
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,10 @@ def test_a_single_photograph_has_a_policy(single):
     assert all(bool(row.inputs) == (single != "noise") for row in rows)
     assert len({row.id for row in rows}) == 12
     assert np.isfinite(images).all()
-    assert min(np.abs(one - other).mean() for place, one in enumerate(images) for other in images[:place]) > 0
+    assert (
+        min(np.abs(image - other).mean() for index, image in enumerate(images) for other in images[:index])
+        > 0
+    )
     if single != "noise":  # position 0 is the photograph itself
         at_home = [dataclasses.replace(rows[0], settings={**rows[0].settings, "position": 0.0})]
         away = [dataclasses.replace(rows[0], settings={**rows[0].settings, "position": 0.5})]

@@ -52,8 +52,8 @@ def disc(height, width, radius, middle=None):
 
 def roundness(plane):
     "Height over width of the disc in a float picture."
-    found = (plane[2] < 0.35).numpy()
-    return found.any(1).sum() / found.any(0).sum()
+    actual = (plane[2] < 0.35).numpy()
+    return actual.any(1).sum() / actual.any(0).sum()
 
 
 def photographs(count=12, edge=(40, 24), seed=0):
@@ -62,10 +62,10 @@ def photographs(count=12, edge=(40, 24), seed=0):
 
 
 def folder_of(images, root, mode="RGB"):
-    for place, name in enumerate(images.ids):
-        home = root / images.class_names[images.targets[place]]
+    for index, name in enumerate(images.ids):
+        home = root / images.class_names[images.targets[index]]
         home.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images.image(place)).convert(mode).save(home / f"{Path(name).stem}.png")
+        Image.fromarray(images.image(index)).convert(mode).save(home / f"{Path(name).stem}.png")
     return root
 
 
@@ -131,8 +131,10 @@ def test_sets_keep_their_framing_and_identities_know_it():
 
 def test_caches_of_features_and_inversions_tell_framings_apart(tmp_path):
     network, images = feature_network("letters"), photographs()
-    found = [cached_features(network, images.framed(Framing(fit)), tmp_path) for fit in FITS]
-    assert not any(np.allclose(one, two) for one, two in ((found[0], found[1]), (found[0], found[2])))
+    features = [cached_features(network, images.framed(Framing(fit)), tmp_path) for fit in FITS]
+    assert not any(
+        np.allclose(left, right) for left, right in ((features[0], features[1]), (features[0], features[2]))
+    )
     backbone = toy_backbone()
     keys = {fit: pool_keys(backbone, [images.image(0)], ["a"], framing=Framing(fit)) for fit in FITS}
     assert len({key for (key,) in keys.values()}) == 3
@@ -175,7 +177,7 @@ def test_a_strip_is_cut_anywhere_along_its_longer_edge_and_squares_nowhere():
     cut = strip(plane, 20, Framing("crop"))
     assert torch.equal(cut, plane)
     assert torch.equal(window(cut), plane[:, :, 20:40])
-    starts = [round(float(window(cut, place)[0, 0, 0]) * 60) for place in np.linspace(0, 0.9999, 200)]
+    starts = [round(float(window(cut, index)[0, 0, 0]) * 60) for index in np.linspace(0, 0.9999, 200)]
     assert set(starts) == set(range(41))
     assert starts == sorted(starts)
     tall = strip(plane.permute(0, 2, 1), 20, Framing("crop"))
@@ -192,14 +194,14 @@ def test_pictures_are_decoded_once_and_damaged_strips_are_made_again(tmp_path, m
     view, asked = View(32, 32, 0), []
     plain = LabeledImages.image
     monkeypatch.setattr(LabeledImages, "image", lambda self, key: asked.append(key) or plain(self, key))
-    first = [kept_strip(images, place, view, folder=tmp_path) for place in range(3)]
-    again = [kept_strip(images, place, view, folder=tmp_path) for place in range(3)]
+    first = [kept_strip(images, index, view, folder=tmp_path) for index in range(3)]
+    again = [kept_strip(images, index, view, folder=tmp_path) for index in range(3)]
     assert len(asked) == 3
-    assert all(torch.equal(one, two) for one, two in zip(first, again))
+    assert all(torch.equal(left, right) for left, right in zip(first, again))
     victim = next(tmp_path.rglob("*.npy"))
     victim.write_bytes(b"\x93NUMPY but cut")
     assert all(
-        torch.equal(kept_strip(images, place, view, folder=tmp_path), first[place]) for place in range(3)
+        torch.equal(kept_strip(images, index, view, folder=tmp_path), first[index]) for index in range(3)
     )
     assert len(asked) == 4
 
@@ -242,8 +244,8 @@ def test_every_way_of_training_works_with_a_frozen_network(showing):
     real, made = toy_photographs((3, 5)), toy_photographs((4, 4), seed=1)
     made = replace(
         made,
-        ids=[f"made{place}" for place in range(8)],
-        info=[{"sources": [[real.ids[place % 8], 1.0]], "weight": 0.5} for place in range(8)],
+        ids=[f"made{index}" for index in range(8)],
+        info=[{"sources": [[real.ids[index % 8], 1.0]], "weight": 0.5} for index in range(8)],
     )
     run = prepare_training(real, made, PROBE, showing)
     before = {name: value.clone() for name, value in run.trained.network.state_dict().items()}
@@ -261,7 +263,7 @@ def test_every_way_of_training_works_with_a_frozen_network(showing):
 
 def test_a_probe_without_replacement_is_the_baseline_bit_for_bit():
     real, made = toy_photographs((3, 5)), toy_photographs((4, 4), seed=1)
-    made = replace(made, ids=[f"made{place}" for place in range(8)])
+    made = replace(made, ids=[f"made{index}" for index in range(8)])
     alone = train_classifier(real, None, PROBE, seed=3)
     beside = train_classifier(real, made, PROBE, Showing(training_use("swap_class", replace=0.0)), seed=3)
     assert alone.losses == beside.losses
@@ -283,7 +285,7 @@ def test_a_probe_looks_at_no_more_views_than_it_says_and_shows_them_again():
 
 def test_an_epoch_never_stands_in_for_one_of_another_phase():
     real, made = toy_photographs((3, 3)), toy_photographs((3, 3), seed=1)
-    made = replace(made, ids=[f"made{place}" for place in range(6)])
+    made = replace(made, ids=[f"made{index}" for index in range(6)])
     schedule = TrainingSchedule(real, made, showing=Showing(TwoStage(stage_share=0.3)), epochs=20)
     for epoch in range(20):
         other = stand_in(schedule, epoch, 4)
@@ -338,7 +340,7 @@ def test_no_toy_classifier_learns_photographs(toy):
 def test_what_looks_at_photographs_is_said(kind):
     images = photographs()
     if kind == "grey":
-        images = replace(images, pixels=[images.image(place)[:, :, :1] for place in range(len(images))])
+        images = replace(images, pixels=[images.image(index)[:, :, :1] for index in range(len(images))])
     (note,) = network_findings(small_run(images))
     assert note.kind == "networks"
     assert "tf_efficientnet_lite0 (ImageNet-1k, in genaug's assets)" in note.message

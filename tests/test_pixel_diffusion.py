@@ -71,8 +71,8 @@ def weights(method):
     }
 
 
-def same(one, two):
-    return set(one) == set(two) and all(torch.equal(value, two[name]) for name, value in one.items())
+def same(left, right):
+    return set(left) == set(right) and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
 # sampling
@@ -81,30 +81,30 @@ def same(one, two):
 @pytest.mark.parametrize("steps", [1, 7, 25])
 def test_without_fresh_noise_it_is_the_librarys_ddim_sampler(steps):
     cloud = ToyBackbone(torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5, 0.3)
-    told, seeds = cloud.embed(["class 0", "class 1", ""]), [4, 5, 6]
+    heard, seeds = cloud.embed(["class 0", "class 1", ""]), [4, 5, 6]
     expected = denoise(
         cloud,
         row_noise(cloud.latent_shape, seeds),
-        [told],
+        [heard],
         settings=SamplingSettings(steps, guidance_scale=1),
     )
     assert torch.allclose(
-        sample_pictures(cloud, told, seeds, steps, eta=0.0, clip=False), expected, atol=1e-4
+        sample_pictures(cloud, heard, seeds, steps, eta=0.0, clip=False), expected, atol=1e-4
     )
 
 
 def test_guidance_is_the_librarys():
     cloud = ToyBackbone(torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 1, 4, 4), 0.4)
-    told, blank = cloud.embed(["class 1"] * 2), cloud.embed([""] * 2)
+    heard, blank = cloud.embed(["class 1"] * 2), cloud.embed([""] * 2)
     expected = denoise(
         cloud,
         row_noise(cloud.latent_shape, [1, 2]),
-        [told],
+        [heard],
         settings=SamplingSettings(9, guidance_scale=3.0),
         unconditional=blank,
     )
     assert torch.allclose(
-        sample_pictures(cloud, told, [1, 2], 9, 0.0, 3.0, blank, clip=False), expected, atol=1e-4
+        sample_pictures(cloud, heard, [1, 2], 9, 0.0, 3.0, blank, clip=False), expected, atol=1e-4
     )
 
 
@@ -154,10 +154,10 @@ def test_the_last_step_returns_the_estimated_picture_and_clipping_bounds_it():
 
 def test_a_picture_depends_on_its_own_seed_only():
     network = painter()
-    told = network.condition(torch.eye(2))
-    both = sample_pictures(network.backbone(), told, [7, 8], 4)
-    assert torch.allclose(both[1:], sample_pictures(network.backbone(), told[1:], [8], 4), atol=1e-5)
-    assert not torch.allclose(both[:1], sample_pictures(network.backbone(), told[:1], [9], 4), atol=1e-2)
+    heard = network.condition(torch.eye(2))
+    both = sample_pictures(network.backbone(), heard, [7, 8], 4)
+    assert torch.allclose(both[1:], sample_pictures(network.backbone(), heard[1:], [8], 4), atol=1e-5)
+    assert not torch.allclose(both[:1], sample_pictures(network.backbone(), heard[:1], [9], 4), atol=1e-2)
 
 
 # classes and loss
@@ -167,8 +167,8 @@ def test_the_table_gives_the_mean_of_the_named_rows():
     network = painter(3)
     with torch.no_grad():
         network.classes.weight.copy_(torch.arange(4.0)[:, None].expand_as(network.classes.weight))
-    found = network.condition(torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 0], [0.25, 0.75, 0]]))[:, 0, 0]
-    assert found.tolist() == [1.0, 1.0, 3.0, 0.75]
+    actual = network.condition(torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 0], [0.25, 0.75, 0]]))[:, 0, 0]
+    assert actual.tolist() == [1.0, 1.0, 3.0, 0.75]
     alone = painter(0)
     assert torch.equal(alone.condition(torch.zeros(2, 0)), alone.classes.weight.repeat(2, 1)[:, None])
 
@@ -225,10 +225,10 @@ def test_what_the_network_says_becomes_the_noise(velocity):
         backbone.predict_noise(noisy, levels, network.condition(torch.zeros(4, 2))), noise, atol=1e-3
     )
     shown["clean"] = pictures(1).images.float() / 127.5 - 1
-    one = Pictures(pictures(1).images, torch.eye(2)[:1])
-    assert float(denoising_loss(network, backbone, one, 0, 4, 0, flip=False)) < 1e-4
+    left = Pictures(pictures(1).images, torch.eye(2)[:1])
+    assert float(denoising_loss(network, backbone, left, 0, 4, 0, flip=False)) < 1e-4
     shown["clean"] = -shown["clean"]
-    assert float(denoising_loss(network, backbone, one, 0, 4, 0, flip=False)) > 0.1
+    assert float(denoising_loss(network, backbone, left, 0, 4, 0, flip=False)) > 0.1
 
 
 def test_hidden_labels_teach_the_row_for_no_class():
@@ -339,7 +339,7 @@ def test_it_paints_what_the_plan_says(per_class, channels, tmp_path):
     assert sorted(method.painters, key=str) == ([0, 1, 2] if per_class else [None])
     method.save(tmp_path / "saved")
     loaded = PixelDiffusion(**{**CHEAP, "pretrained": None, "per_class": per_class}).load(tmp_path / "saved")
-    assert all(np.array_equal(one, other) for one, other in zip(images[:3], loaded.paint(rows[:3], real)))
+    assert all(np.array_equal(image, other) for image, other in zip(images[:3], loaded.paint(rows[:3], real)))
 
 
 def test_several_labels_and_none():

@@ -28,8 +28,8 @@ def settings():
 
 def required(key):
     "Distribution name -> Requirement, from one line of settings.ini."
-    found = [Requirement(word) for word in settings().get(key, "").split()]
-    return {canonicalize_name(requirement.name): requirement for requirement in found}
+    actual = [Requirement(word) for word in settings().get(key, "").split()]
+    return {canonicalize_name(requirement.name): requirement for requirement in actual}
 
 
 def constraints():
@@ -105,3 +105,32 @@ def test_no_pyproject_is_made():
     "nbdev would make one that overrules setup.py."
     assert settings()["update_pyproject"] == "False"
     assert not (ROOT / "pyproject.toml").exists()
+
+
+# the packages that the design names, and what they are imported as; notebooks themselves need the first one
+CARD = {
+    "nbdev": "nbdev",
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "peft": "peft",
+    "grad-cam": "pytorch_grad_cam",
+    "seaborn": "seaborn",
+    "scikit-learn": "sklearn",
+    "torchmetrics": "torchmetrics",
+    "papermill": "papermill",
+}
+
+
+@pytest.mark.parametrize("package", CARD)
+def test_every_package_of_the_design_is_used(package):
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("genaug", "tools", "nbs")
+        for path in (ROOT / folder).rglob("*.py" if folder != "nbs" else "*.ipynb")
+        if "_proc" not in path.parts
+        and re.search(
+            rf"(?m)^[\s\"]*(import|from) {CARD[package]}\b|import .*, {CARD[package]}\b", path.read_text()
+        )
+    }
+    own = {user for user in users if user.startswith("genaug/")}
+    assert own if package != "nbdev" else users, f"{package} is required and never imported"

@@ -18,7 +18,7 @@ def count_tokens_of(text):
 
 
 def kinds(names, **more):
-    return [one.kind for one in prompt_findings(names, **more)]
+    return [finding.kind for finding in prompt_findings(names, **more)]
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def kinds(names, **more):
     ],
 )
 def test_classes_with_one_prompt_are_an_error_where_words_name_them(names):
-    found = [one for one in prompt_findings(names) if one.kind == "equal-prompts"]
-    assert [one.severity for one in found] == ["error"]
-    assert found[0].where == names[0]
-    assert found[0].message.isprintable()
+    findings = [finding for finding in prompt_findings(names) if finding.kind == "equal-prompts"]
+    assert [finding.severity for finding in findings] == ["error"]
+    assert findings[0].where == names[0]
+    assert findings[0].message.isprintable()
 
 
 def test_names_given_by_hand_can_be_equal_too():
@@ -59,13 +59,13 @@ def test_names_given_by_hand_can_be_equal_too():
     "naming, severity", [("words", "error"), ("adapters", "warning"), ("tokens", "warning")]
 )
 def test_what_was_learned_can_tell_equal_names_apart(naming, severity):
-    assert [one.severity for one in prompt_findings(["cat_1", "cat 1"], naming=naming)] == [severity]
+    assert [finding.severity for finding in prompt_findings(["cat_1", "cat 1"], naming=naming)] == [severity]
 
 
 def test_many_classes_with_one_prompt_are_one_finding():
-    found = prompt_findings([f"{number}.owl" for number in range(1000)])
-    assert len(found) == 1
-    assert "996 more" in found[0].message
+    findings = prompt_findings([f"{number}.owl" for number in range(1000)])
+    assert len(findings) == 1
+    assert "996 more" in findings[0].message
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_many_classes_with_one_prompt_are_one_finding():
     ],
 )
 def test_codes_are_warned_of(name):
-    found = prompt_findings([name])
-    assert [(one.kind, one.severity, one.where) for one in found if one.kind == "code-name"] == [
-        ("code-name", "warning", name)
-    ]
-    assert "rename the folder" in found[0].message
-    assert "--metaclass" in found[0].message
+    findings = prompt_findings([name])
+    assert [
+        (finding.kind, finding.severity, finding.where) for finding in findings if finding.kind == "code-name"
+    ] == [("code-name", "warning", name)]
+    assert "rename the folder" in findings[0].message
+    assert "--metaclass" in findings[0].message
 
 
 @pytest.mark.parametrize(
@@ -174,22 +174,27 @@ def test_a_metaclass_excuses_short_codes_and_no_identifiers():
     ],
 )
 def test_odd_signs_are_named_and_the_terminal_is_not_moved(name, why):
-    found = [one for one in prompt_findings([name]) if one.kind == "odd-name"]
-    assert len(found) == 1
-    assert why in found[0].message
-    assert found[0].line().isprintable()
-    assert json.loads(findings_text(found))["findings"][0]["where"] == name
+    findings = [finding for finding in prompt_findings([name]) if finding.kind == "odd-name"]
+    assert len(findings) == 1
+    assert why in findings[0].message
+    assert findings[0].line().isprintable()
+    assert json.loads(findings_text(findings))["findings"][0]["where"] == name
 
 
 @pytest.mark.parametrize("name", [" ", "\u200b", "\t", ""])
 def test_a_name_without_a_word_is_an_error(name):
-    assert ("empty-name", "error") in [(one.kind, one.severity) for one in prompt_findings([name])]
+    assert ("empty-name", "error") in [
+        (finding.kind, finding.severity) for finding in prompt_findings([name])
+    ]
 
 
 def test_the_metaclass_and_names_for_classes_that_do_not_exist_are_looked_at():
-    assert [one.where for one in prompt_findings(["cat"], ClassPrompt(metaclass="{animal}"))] == ["metaclass"]
+    assert [finding.where for finding in prompt_findings(["cat"], ClassPrompt(metaclass="{animal}"))] == [
+        "metaclass"
+    ]
     assert [
-        (one.kind, one.where) for one in prompt_findings(["cat"], ClassPrompt(names={"Cat": "tabby"}))
+        (finding.kind, finding.where)
+        for finding in prompt_findings(["cat"], ClassPrompt(names={"Cat": "tabby"}))
     ] == [("unknown-name", "Cat")]
 
 
@@ -197,14 +202,14 @@ LONG = "owl of the far north " * 30
 
 
 def test_long_names_with_a_common_beginning_become_equal_when_they_are_cut():
-    found = prompt_findings([LONG + "by day", LONG + "by night", "owl"], count_tokens=count_tokens_of)
-    assert [(one.kind, one.severity) for one in found] == [
+    findings = prompt_findings([LONG + "by day", LONG + "by night", "owl"], count_tokens=count_tokens_of)
+    assert [(finding.kind, finding.severity) for finding in findings] == [
         ("equal-cut-prompts", "error"),
         ("cut-prompt", "warning"),
         ("cut-prompt", "warning"),
     ]
-    assert "by day" in found[0].message
-    assert "by night" in found[0].message
+    assert "by day" in findings[0].message
+    assert "by night" in findings[0].message
 
 
 def test_long_names_that_differ_at_the_beginning_are_cut_with_a_warning_only():
@@ -240,8 +245,8 @@ def test_learned_words_are_short_however_long_the_name():
 
 def test_the_part_that_is_kept_is_the_longest_that_fits():
     for limit in range(3, 30):
-        kept = kept_part(LONG, count_tokens_of, limit)
-        assert count_tokens_of(kept) <= limit < count_tokens_of(LONG[: len(kept) + 1])
+        remaining = kept_part(LONG, count_tokens_of, limit)
+        assert count_tokens_of(remaining) <= limit < count_tokens_of(LONG[: len(remaining) + 1])
 
 
 @pytest.mark.parametrize(
@@ -291,7 +296,11 @@ def test_braces_in_a_name_stay_what_they_are(name):
 
 @pytest.mark.parametrize(
     "names",
-    [digits.DIGIT_WORDS, [one.word for one in photographs.TEXTURES], [one.name for one in phantoms.LESIONS]],
+    [
+        digits.DIGIT_WORDS,
+        [item.word for item in photographs.TEXTURES],
+        [item.name for item in phantoms.LESIONS],
+    ],
     ids=("digits", "textures", "lesions"),
 )
 def test_the_built_in_sets_have_no_finding(names):
@@ -312,27 +321,27 @@ def test_only_methods_that_paint_from_words_are_asked():
         )
         == []
     )
-    assert [one.severity for one in examine_arms(["real-gen"], names)] == ["error", "warning"]
-    assert [one.severity for one in examine_arms(["diff-ii"], names)] == ["warning", "note"]
+    assert [finding.severity for finding in examine_arms(["real-gen"], names)] == ["error", "warning"]
+    assert [finding.severity for finding in examine_arms(["diff-ii"], names)] == ["warning", "note"]
 
 
 def test_a_finding_of_two_methods_is_given_once_and_in_its_most_severe_form():
     names = ["001.Owl", "002.Owl", "n01440764"]
     assert [
-        (one.kind, one.severity)
-        for one in examine_arms(["diff-ii", "loft", "real-gen", "real-guidance"], names)
+        (finding.kind, finding.severity)
+        for finding in examine_arms(["diff-ii", "loft", "real-gen", "real-guidance"], names)
     ] == [("equal-prompts", "error"), ("code-name", "warning")]
 
 
 def test_words_given_by_hand_and_a_tokenizer_reach_the_arms():
     prompt = ClassPrompt(names={"n1": "owl", "n2": "wren"})
     assert examine_arms(["real-gen"], ["n1", "n2"], class_prompt=prompt, count_tokens=count_tokens_of) == []
-    assert [one.kind for one in examine_arms(["real-gen"], [LONG, "wren"], count_tokens=count_tokens_of)] == [
-        "cut-prompt"
-    ]
     assert [
-        one.kind
-        for one in examine_arms(
+        finding.kind for finding in examine_arms(["real-gen"], [LONG, "wren"], count_tokens=count_tokens_of)
+    ] == ["cut-prompt"]
+    assert [
+        finding.kind
+        for finding in examine_arms(
             ["real-gen"],
             [f"long name number {'i' * number}" for number in range(1, 40)],
             "multi",
@@ -347,5 +356,6 @@ def test_keys_codes_and_oddities_take_any_text():
         assert is_code(text) in (True, False)
         assert isinstance(oddities(text), list)
         assert all(
-            one.line().isprintable() for one in prompt_findings([text, "owl"], count_tokens=count_tokens_of)
+            finding.line().isprintable()
+            for finding in prompt_findings([text, "owl"], count_tokens=count_tokens_of)
         )

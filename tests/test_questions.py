@@ -324,8 +324,8 @@ def test_what_cannot_be_asked_is_refused_before_any_work(change, sets, words, no
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("place", ["photos/out", "photos", ".", "photos/ant/out"])
-def test_a_result_among_the_photographs_is_refused_before_any_work(place, no_work, tmp_path):
+@pytest.mark.parametrize("location", ["photos/out", "photos", ".", "photos/ant/out"])
+def test_a_result_among_the_photographs_is_refused_before_any_work(location, no_work, tmp_path):
     from PIL import Image
 
     for name in ("ant", "bee"):
@@ -336,7 +336,7 @@ def test_a_result_among_the_photographs_is_refused_before_any_work(place, no_wor
             )
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(GenaugError, match="inside one another|not empty"):
-        compare(Run(QUESTION, open_sets(str(tmp_path / "photos")), None, tmp_path / place, False))
+        compare(Run(QUESTION, open_sets(str(tmp_path / "photos")), None, tmp_path / location, False))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -375,20 +375,21 @@ def test_an_arm_that_cannot_work_on_these_photographs_does_not_stop_the_others(m
     def fail(plain):
         return lambda *args: (
             plain(*args)
-            if not {"smote"} & {getattr(one, field, "") for one in args for field in ("name", "text")}
+            if not {"smote"}
+            & {getattr(argument, field, "") for argument in args for field in ("name", "text")}
             else (_ for _ in ()).throw(GenaugError("smote needs two photographs of a class"))
         )
 
     for module, name in ((preflight, "painting_cost"), (experiment, "paint_arm")):
         monkeypatch.setattr(module, name, fail(getattr(module, name)))
     question = dataclasses.replace(QUESTION, methods=("original", "smote"), splits=(0,))
-    found = compare(Run(question, SETS, None, tmp_path, False))
+    actual = compare(Run(question, SETS, None, tmp_path, False))
     before, after = (
-        next(finding for finding in found.findings if finding.kind == kind)
+        next(finding for finding in actual.findings if finding.kind == kind)
         for kind in ("arm-fails", "failed-run")
     )
     assert (before.where, before.severity, after.severity) == ("smote", "error", "error")
-    assert found.summary.set_index("arm").splits.to_dict() == {"original": 1, "smote": 0}
+    assert actual.summary.set_index("arm").splits.to_dict() == {"original": 1, "smote": 0}
 
 
 def test_a_comparison_in_which_no_arm_can_work_is_refused(no_work, monkeypatch, tmp_path):
@@ -425,12 +426,12 @@ def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
 
     known, said = Finding("blank", "warning", "one.png", "The picture is blank."), []
     question = dataclasses.replace(QUESTION, methods=("mixup", "mixup@alpha=1"), splits=(0,))
-    found = compare(
+    findings = compare(
         Run(question, SETS, None, tmp_path, False),
         say=said.append,
         findings=[known, *examine(Run(question, SETS, None, ".", False))],
     )
-    assert known in found.findings
+    assert known in findings.findings
     assert known in read_findings(tmp_path)
     assert not any("same arm" in line or "blank" in line for line in said)
 

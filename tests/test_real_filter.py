@@ -49,9 +49,9 @@ def plain(red, blue, size=4):
 def as_rows(labels, number=0):
     return [
         PlanRow(
-            f"row{place}", "real-filter", tuple(float(value) for value in label), (), (), place, round=number
+            f"row{index}", "real-filter", tuple(float(value) for value in label), (), (), index, round=number
         )
-        for place, label in enumerate(labels)
+        for index, label in enumerate(labels)
     ]
 
 
@@ -87,15 +87,15 @@ def test_the_similarities_are_those_of_a_loop():
     features, known, own = draw.normal(size=(7, 5)), draw.normal(size=(6, 5)), draw.random((7, 6)) < 0.5
     own[0], own[1] = True, False
     near, other = nearest_similarities(features, known, own)
-    for place in range(7):
+    for index in range(7):
         cosines = [
-            features[place] @ row / np.linalg.norm(features[place]) / np.linalg.norm(row) for row in known
+            features[index] @ row / np.linalg.norm(features[index]) / np.linalg.norm(row) for row in known
         ]
-        assert near[place] == pytest.approx(
-            max([value for value, mine in zip(cosines, own[place]) if mine], default=-np.inf)
+        assert near[index] == pytest.approx(
+            max([value for value, mine in zip(cosines, own[index]) if mine], default=-np.inf)
         )
-        assert other[place] == pytest.approx(
-            max([value for value, mine in zip(cosines, own[place]) if not mine], default=-np.inf)
+        assert other[index] == pytest.approx(
+            max([value for value, mine in zip(cosines, own[index]) if not mine], default=-np.inf)
         )
     assert np.isfinite(nearest_similarities(np.zeros((1, 5)), known, own[:1])[0]).all()
 
@@ -327,7 +327,7 @@ def test_probabilities_are_those_of_transformers(clip):
     got = clip_probabilities(images, texts, clip, batch_size=3)
     assert torch.equal(torch.get_rng_state(), state)
     inputs = CLIPProcessor.from_pretrained(clip)(
-        text=texts, images=[images.image(place) for place in range(7)], return_tensors="pt", padding=True
+        text=texts, images=[images.image(index) for index in range(7)], return_tensors="pt", padding=True
     )
     with torch.no_grad():
         expected = CLIPModel.from_pretrained(clip).eval()(**inputs).logits_per_image.softmax(1).numpy()

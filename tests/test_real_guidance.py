@@ -68,11 +68,11 @@ def test_without_a_step_it_is_the_round_trip():
     real = toy_photographs()
     method, rows = plan(real, strengths=(0.039,))
     control = Recipe(start=OwnLatent(), backbone=toy_backbone(), guidance_scale=1.0).fit(real)
-    for one, other, row in zip(
+    for image, other, row in zip(
         method.paint(rows, real), control.paint(control.plan(real, Budget(2), 0), real), rows
     ):
-        assert np.array_equal(one, other)
-        assert np.array_equal(one, real.image(row.settings["anchor"]))
+        assert np.array_equal(image, other)
+        assert np.array_equal(image, real.image(row.settings["anchor"]))
 
 
 def test_the_further_the_strength_the_further_the_image():
@@ -129,9 +129,9 @@ def test_a_single_number_a_list_and_a_tuple_are_one_setting():
 
 def test_strengths_of_a_list_are_equally_frequent():
     _, rows = plan(toy_photographs(), Budget(200), strengths=(0.2, 0.4, 0.6))
-    found = np.array([row.settings["strength"] for row in rows])
+    actual = np.array([row.settings["strength"] for row in rows])
     assert all(
-        abs((found == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5
+        abs((actual == strength).mean() - 1 / 3) < 4 * (2 / 9 / len(rows)) ** 0.5
         for strength in (0.2, 0.4, 0.6)
     )
 

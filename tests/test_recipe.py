@@ -31,7 +31,7 @@ def recipe(**settings):
 
 
 def largest_difference(first, second):
-    return max(int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(first, second))
+    return max(int(np.abs(left.astype(int) - right.astype(int)).max()) for left, right in zip(first, second))
 
 
 def test_round_trip_is_the_identity_of_an_identity_codec():

@@ -148,7 +148,7 @@ def test_the_page_about_a_comparison(tmp_path):
     train = SETS["train"]
     backbone = ToyBackbone.from_images(train.batch(), train.targets, train.class_names)
     question = dataclasses.replace(QUESTION, methods=("original", "round-trip"), copies=1)
-    found = compare(
+    actual = compare(
         Run(question, SETS, backbone, tmp_path / "out", False), source=NASTY, remarks=["a remark"]
     )
     page = Page(write_report(tmp_path / "out").read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ def test_the_page_about_a_comparison(tmp_path):
         "95 % over test images",
     ):
         assert words in page.text, words
-    assert f"{100 * found.summary.loc[0, 'mean']:.1f}" in page.text
+    assert f"{100 * actual.summary.loc[0, 'mean']:.1f}" in page.text
     assert "svg" in page.tags
 
 

@@ -35,38 +35,38 @@ same_schedule = pytest.mark.skipif(
 )
 
 
-def differs(found, expected, where=""):
+def differs(actual, expected, where=""):
     """Where two plain values first differ, in words; "" when nowhere. Further keys in `found` are no
     difference."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        gone = [f"{where}.{key} is gone" for key in expected if key not in found]
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        gone = [f"{where}.{key} is gone" for key in expected if key not in actual]
         return next(
             iter(
                 gone
                 + [
                     text
                     for key in expected
-                    if key in found and (text := differs(found[key], expected[key], f"{where}.{key}"))
+                    if key in actual and (text := differs(actual[key], expected[key], f"{where}.{key}"))
                 ]
             ),
             "",
         )
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+    if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         return next(
             (
                 text
-                for place, pair in enumerate(zip(found, expected))
-                if (text := differs(*pair, f"{where}[{place}]"))
+                for index, pair in enumerate(zip(actual, expected))
+                if (text := differs(*pair, f"{where}[{index}]"))
             ),
             "",
         )
-    return "" if found == expected else f"{where}: {found!r}, and it was {expected!r}"
+    return "" if actual == expected else f"{where}: {actual!r}, and it was {expected!r}"
 
 
-def furthest(found, expected):
+def furthest(actual, expected):
     "Largest difference of two strips."
-    assert found.shape == expected.shape
-    return int(np.abs(found.astype(int) - expected.astype(int)).max())
+    assert actual.shape == expected.shape
+    return int(np.abs(actual.astype(int) - expected.astype(int)).max())
 
 
 # ---------------------------------------------------------------- arms and plans
@@ -100,12 +100,12 @@ def test_an_arm_has_the_same_settings(text):
 @pytest.mark.parametrize("text", ARMS)
 def test_the_settings_of_an_arm_are_as_many(text):
     "A setting that is added would change the keys of stored work; it must be off where nobody asks for it."
-    found = world.arm_record(text)
+    actual = world.arm_record(text)
     for part in ("augmenter", "tiny", "mixer", "balancer"):
-        assert (found[part] or {}).get("settings", {}).keys() == (ARMS[text][part] or {}).get(
+        assert (actual[part] or {}).get("settings", {}).keys() == (ARMS[text][part] or {}).get(
             "settings", {}
         ).keys()
-    assert (found["use"] or {}).keys() == (ARMS[text]["use"] or {}).keys()
+    assert (actual["use"] or {}).keys() == (ARMS[text]["use"] or {}).keys()
 
 
 @same_schedule
@@ -193,10 +193,10 @@ def test_a_learned_folder_remembers_its_making(kind, tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_answers_the_same(name, seed):
-    found, expected = world.answers(name, seed), TRAININGS[name]["answers"][seed]
-    assert len(found) == len(expected) == 60
-    assert sum(one != other for one, other in zip(found, expected)) <= ANSWERS
-    assert abs(world.share_right(found) - TRAININGS[name]["accuracies"][seed]) <= ANSWERS / 60 + 1e-4
+    actual, expected = world.answers(name, seed), TRAININGS[name]["answers"][seed]
+    assert len(actual) == len(expected) == 60
+    assert sum(finding != other for finding, other in zip(actual, expected)) <= ANSWERS
+    assert abs(world.share_right(actual) - TRAININGS[name]["accuracies"][seed]) <= ANSWERS / 60 + 1e-4
 
 
 # ---------------------------------------------------------------- what comes with the library, and work
@@ -212,12 +212,12 @@ def test_the_embedded_weights_sets_and_judges_are_the_same():
 @pytest.mark.parametrize("name", ["augment", "learned"])
 def test_a_set_begun_then_is_finished_now(name, tmp_path):
     expected, out = stored(f"out-{name}"), world.unpack(f"out-{name}", tmp_path / "out")
-    kept, plan = world.pictures_below(out), (out / "plan.jsonl").read_bytes()
+    before, plan = world.pictures_below(out), (out / "plan.jsonl").read_bytes()
     assert run(world.command(expected["command"], out)) == 0
-    found = world.pictures_below(out)
-    assert len(found) == 10
-    assert len(kept) == 5
-    assert {file: found[file] for file in kept} == kept
+    actual = world.pictures_below(out)
+    assert len(actual) == 10
+    assert len(before) == 5
+    assert {file: actual[file] for file in before} == before
     assert (out / "plan.jsonl").read_bytes() == plan
     record = world.finished_record(out)
     assert differs(record, {key: expected[key] for key in ("ids", "labels", "files", "metadata")}) == ""
@@ -266,7 +266,7 @@ def test_a_lost_run_of_a_comparison_is_made_again_under_the_same_key(tmp_path):
     assert set((out / "runs").iterdir()) == set(units)
     assert world.pictures_below(out).keys() >= pictures.keys()
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
-    assert sum(one != other for one, other in zip(again["correct"], units[lost]["correct"])) <= 0.05 * len(
+    assert sum(item != other for item, other in zip(again["correct"], units[lost]["correct"])) <= 0.05 * len(
         again["correct"]
     )
     assert again["settings"]["fed"] == units[lost]["settings"]["fed"]
@@ -293,8 +293,8 @@ def test_no_committed_file_names_a_place_on_a_machine(path):
     assert not [
         text
         for text in texts_of(path)
-        for place in ("/tmp", "/work", "/home", "/root", "/Users", ":\\\\")
-        if place in text
+        for index in ("/tmp", "/work", "/home", "/root", "/Users", ":\\\\")
+        if index in text
     ]
 
 

@@ -73,8 +73,8 @@ def test_all_arms_have_the_same_slots_coins_and_views(use, mixer):
 
 def test_swapped_slots_are_nested_in_the_replacement_probability():
     few, many = tables("swap_class", replace=0.3), tables("swap_class", replace=0.7)
-    for one, two in zip(few, many):
-        for low, high in zip(one.rows, two.rows):
+    for left, right in zip(few, many):
+        for low, high in zip(left.rows, right.rows):
             assert low.shown.startswith("real:") or low.shown == high.shown  # a sweep of p only adds swaps
 
 
@@ -166,8 +166,8 @@ def test_partners_are_other_slots_of_the_same_part():
             assert row.mix == "mixup"
             if row.part == "real":
                 assert slots[row.partner] != row.slot
-    one = make([0], "photo")
-    assert epoch_plan(0, one, showing=Showing(mixer=MixUp(probability=1.0))).rows[0].partner is None
+    left = make([0], "photo")
+    assert epoch_plan(0, left, showing=Showing(mixer=MixUp(probability=1.0))).rows[0].partner is None
 
 
 def test_plan_describes_the_mixture():
@@ -265,8 +265,10 @@ def test_idle_settings_of_a_use_have_a_reason():
 def test_a_setting_that_decides_nothing_changes_nothing():
     for word in USES:
         for name in training_use(word).idle():
-            one, two = (tables(word, 4, mixer=fitting(word, None), **{name: value}) for value in (0.3, 0.9))
-            assert [plan.rows for plan in one] == [plan.rows for plan in two]
+            left, right = (
+                tables(word, 4, mixer=fitting(word, None), **{name: value}) for value in (0.3, 0.9)
+            )
+            assert [plan.rows for plan in left] == [plan.rows for plan in right]
 
 
 def test_the_stage_share_counts_in_what_is_stored_only_where_it_is_set():
@@ -281,10 +283,10 @@ class Twice(TrainingUse):
     word = "twice"
 
     def shown(self, schedule, epoch, order, coins):
-        found = schedule.once(SwapOwn().fitting)
+        actual = schedule.once(SwapOwn().fitting)
         rows = [[self.photograph(schedule, position)] for position in order]
         for row, position in zip(rows, order):
-            row += [self.painted(schedule, pick)._replace(weight=0.5) for pick in found[position][:1]]
+            row += [self.painted(schedule, pick)._replace(weight=0.5) for pick in actual[position][:1]]
         return rows
 
 

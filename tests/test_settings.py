@@ -451,8 +451,8 @@ def test_wrong_arms_are_one_sentence_before_anything_is_fitted(text, monkeypatch
     ],
 )
 def test_right_values_take_the_form_of_their_field(text, path, value):
-    found = make_arm(text, toy_backbone()).augmenter.setting(path)
-    assert (found, type(found)) == (value, type(value))
+    actual = make_arm(text, toy_backbone()).augmenter.setting(path)
+    assert (actual, type(actual)) == (value, type(value))
 
 
 def test_a_form_that_differs_gives_the_same_images():
@@ -524,14 +524,14 @@ def test_settings_that_work_have_no_finding(text):
     ],
 )
 def test_settings_without_effect_and_parts_that_lack_are_found(text, kind):
-    found = examine_arms([text], ["zero", "one", "two"])
-    assert [one.kind for one in found] == [kind]
-    assert all(one.where.partition("@")[0] == text.partition("@")[0] for one in found)
+    findings = examine_arms([text], ["zero", "one", "two"])
+    assert [finding.kind for finding in findings] == [kind]
+    assert all(finding.where.partition("@")[0] == text.partition("@")[0] for finding in findings)
 
 
 def test_all_arms_are_examined_and_not_only_those_before_the_first_wrong_one():
-    found = examine_arms(["real-gen@x=1", "mixup@alpha=-1", "original"], ["zero", "one"])
-    assert [(one.kind, one.severity, one.where) for one in found] == [
+    findings = examine_arms(["real-gen@x=1", "mixup@alpha=-1", "original"], ["zero", "one"])
+    assert [(finding.kind, finding.severity, finding.where) for finding in findings] == [
         ("arm", "error", "real-gen@x=1"),
         ("arm", "error", "mixup@alpha=-1"),
     ]
@@ -550,13 +550,15 @@ def test_all_arms_are_examined_and_not_only_those_before_the_first_wrong_one():
     ],
 )
 def test_what_a_method_cannot_do_with_a_set_is_an_error(text, task, names, kind):
-    assert [(one.kind, one.severity) for one in examine_arms([text], names, task)] == [(kind, "error")]
+    assert [(finding.kind, finding.severity) for finding in examine_arms([text], names, task)] == [
+        (kind, "error")
+    ]
 
 
 @pytest.mark.parametrize("text", ["diff-ii", "smote", "diff-aug+smote", "loft"])
 def test_classes_with_one_photograph_are_noted_where_pairs_are_taken(text):
     def notes(counts):
-        return [one.kind for one in examine_arms([text], ["zero", "one"], counts=counts)]
+        return [finding.kind for finding in examine_arms([text], ["zero", "one"], counts=counts)]
 
     assert notes({"zero": 1, "one": 5}) == ["single-photograph"]
     assert notes({"zero": 2, "one": 5}) == []

@@ -60,9 +60,9 @@ def test_a_small_set_has_values_or_nan_and_says_of_how_many(count, photographs, 
     )
     assert all(not math.isinf(value) for _, _, value, _ in rows)
     assert all(number >= 1 for *_, number in rows)
-    found = {(metric, part): value for metric, part, value, _ in rows}
-    assert math.isnan(found["kid@letters", "reference=pool"]) == (count < 2)
-    assert 0 <= found["judge_accuracy", ""] <= 1
+    actual = {(metric, part): value for metric, part, value, _ in rows}
+    assert math.isnan(actual["kid@letters", "reference=pool"]) == (count < 2)
+    assert 0 <= actual["judge_accuracy", ""] <= 1
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
@@ -141,8 +141,8 @@ def test_features_that_cannot_be_measured_are_a_sentence(call, bad):
 
 
 def test_no_image_has_no_neighbour_and_no_error():
-    found, places = distances.nearest_neighbours(np.zeros((0, 3)), np.zeros((2, 3)))
-    assert len(found) == 0
+    actual, places = distances.nearest_neighbours(np.zeros((0, 3)), np.zeros((2, 3)))
+    assert len(actual) == 0
     assert len(places) == 0
     assert math.isnan(distances.diversity(np.zeros((0, 3)), np.zeros(0)))
     assert math.isnan(distances.class_distance(np.zeros((0, 3)), np.zeros(0), np.zeros((2, 3)), np.zeros(2)))
@@ -278,10 +278,10 @@ def test_nothing_to_average_is_a_sentence(call):
 
 
 def test_one_and_two_equal_values():
-    one, two = rates.mean_interval([0.5]), rates.mean_interval([0.5, 0.5])
-    assert math.isnan(one.low)
-    assert one.n == 1
-    assert (two.low, two.high) == (0.5, 0.5)
+    left, right = rates.mean_interval([0.5]), rates.mean_interval([0.5, 0.5])
+    assert math.isnan(left.low)
+    assert left.n == 1
+    assert (right.low, right.high) == (0.5, 0.5)
     assert rates.bootstrap_interval([1.0])[:3] == (1.0, 1.0, 1.0)
 
 

@@ -68,17 +68,17 @@ def cloud():
 def test_neighbours_equal_a_search_by_hand(cloud):
     points, classes = cloud
     for count in (1, 5, 40):
-        for place, row in enumerate(nearest_of_class(points, classes, count)):
-            others = [other for other in range(30) if other != place and classes[other] == classes[place]]
+        for index, row in enumerate(nearest_of_class(points, classes, count)):
+            others = [other for other in range(30) if other != index and classes[other] == classes[index]]
             assert (
                 row.tolist()
-                == sorted(others, key=lambda other: np.linalg.norm(points[other] - points[place]))[:count]
+                == sorted(others, key=lambda other: np.linalg.norm(points[other] - points[index]))[:count]
             )
 
 
 def test_copies_of_a_point_are_neighbours_and_a_point_never_its_own():
     near = nearest_of_class(np.zeros((6, 3)), np.array([0, 0, 0, 0, 1, 2]), count=2)
-    assert all(place not in row for place, row in enumerate(near))
+    assert all(index not in row for index, row in enumerate(near))
     assert [len(row) for row in near] == [
         2,
         2,
@@ -98,9 +98,9 @@ def test_imbalanced_learn_draws_from_our_neighbours_on_our_lines(cloud):
     assert (shares >= 0).all()
     pairs = [frozenset(np.flatnonzero(row > 1e-9).tolist()) for row in shares]
     chances = {}
-    for place in np.flatnonzero(classes == 1):
-        for other in near[place]:
-            pair = frozenset((int(place), int(other)))
+    for index in np.flatnonzero(classes == 1):
+        for other in near[index]:
+            pair = frozenset((int(index), int(other)))
             chances[pair] = chances.get(pair, 0) + 1 / 60  # twelve images, five neighbours each
     counted = {pair: pairs.count(pair) for pair in set(pairs) if len(pair) == 2}
     assert set(counted) == set(chances)
@@ -189,7 +189,9 @@ def test_pixels_are_the_weighted_mean_and_painting_is_pure():
         exact = sum(weight * real.image(name).astype(float) for name, weight in row.inputs)
         assert image.dtype == np.uint8
         assert np.abs(image - exact).max() <= 0.501
-    assert all(np.array_equal(one, two) for one, two in zip(images[::-1], smote.paint(rows[::-1], real)))
+    assert all(
+        np.array_equal(left, right) for left, right in zip(images[::-1], smote.paint(rows[::-1], real))
+    )
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -207,8 +209,8 @@ def test_latents_are_the_weighted_mean_decoded():
     assert smote.paint([], real) == []
     assert len(images) == 14
     assert all(
-        np.abs(one.astype(int) - two).max() <= 1
-        for one, two in zip(images, [smote.paint([row], real)[0] for row in rows])
+        np.abs(left.astype(int) - right).max() <= 1
+        for left, right in zip(images, [smote.paint([row], real)[0] for row in rows])
     )
 
 
@@ -258,21 +260,21 @@ def test_rules_in_a_plan_of_several_labels(rule):
     assert len(rows) == 24
     for row in rows:
         (anchor, _), (other, weight) = row.inputs
-        one, two = (real.labels[real.index([name])[0]] for name in (anchor, other))
+        left, right = (real.labels[real.index([name])[0]] for name in (anchor, other))
         shared = real.class_names.index(row.settings["shared"])
-        crowd = [one, *(real.labels[real.index([name])[0]] for name in smote.near[shared][anchor])]
+        crowd = [left, *(real.labels[real.index([name])[0]] for name in smote.near[shared][anchor])]
         expected = {
-            "own": one,
-            "union": np.maximum(one, two),
-            "intersection": np.minimum(one, two),
-            "blend": (1 - weight) * one + weight * two,
+            "own": left,
+            "union": np.maximum(left, right),
+            "intersection": np.minimum(left, right),
+            "blend": (1 - weight) * left + weight * right,
             "majority": np.mean(crowd, 0) >= 0.5,
         }[rule]
         assert np.allclose(row.label, expected, atol=1e-6)
-        assert one[shared] == two[shared] == row.label[shared] == 1
+        assert left[shared] == right[shared] == row.label[shared] == 1
         counts = real.labels.sum(0)
         assert all(
-            counts[shared] <= counts[index] for index in np.flatnonzero(one)
+            counts[shared] <= counts[index] for index in np.flatnonzero(left)
         )  # the rarest label of the photograph
 
 
@@ -332,7 +334,9 @@ def test_saving_and_loading_changes_nothing(space, tmp_path):
     rows = smote.plan(real, Budget(copies=2), 0)
     assert again.plan(real, Budget(copies=2), 0) == rows
     assert again.fingerprint() == smote.fingerprint()
-    assert all(np.array_equal(one, two) for one, two in zip(smote.paint(rows, real), again.paint(rows, real)))
+    assert all(
+        np.array_equal(left, right) for left, right in zip(smote.paint(rows, real), again.paint(rows, real))
+    )
 
 
 def test_a_set_is_painted_to_disk(tmp_path):
@@ -379,8 +383,8 @@ def test_settings_tell_plans_apart_and_a_backbone_counts_for_latents_only():
         )
     ]
     assert all(
-        {row.id for row in one}.isdisjoint(row.id for row in two)
-        for one, two in itertools.combinations(plans, 2)
+        {row.id for row in left}.isdisjoint(row.id for row in right)
+        for left, right in itertools.combinations(plans, 2)
     )
     assert dataclasses.replace(plain, neighbours=2) == Smote(neighbours=2)
 

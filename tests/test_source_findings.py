@@ -31,7 +31,7 @@ def grow(root, *folders, each=2, seed=0):
     return root
 
 
-def found(source, **options):
+def findings_of(source, **options):
     report = examine_source(source, formats=formats(), **options)
     return {finding.kind: finding for finding in report.findings}
 
@@ -161,33 +161,33 @@ def test_trees_that_only_resemble_them_open(tmp_path, name):
 )
 def test_sub_folders_of_a_class_are_named(tmp_path, name, severity):
     grow(tmp_path, *FINE[name])
-    nested = found(tmp_path)["nested"]
+    nested = findings_of(tmp_path)["nested"]
     assert nested.severity == severity
     assert "sub-folders" in nested.message
 
 
 def test_classes_one_level_too_deep_are_a_warning_with_the_folder_to_give(tmp_path):
     grow(tmp_path, "photos/cat", "photos/dog")
-    assert f"give '{tmp_path}/photos'" in found(tmp_path)["wrapped"].message
+    assert f"give '{tmp_path}/photos'" in findings_of(tmp_path)["wrapped"].message
 
 
 def test_a_class_folder_dragged_into_another_is_named(tmp_path):
     grow(tmp_path, "cat", "dog", "cat/dog")
-    assert "move 'cat/dog'" in found(tmp_path)["class-in-class"].message
+    assert "move 'cat/dog'" in findings_of(tmp_path)["class-in-class"].message
 
 
 def test_masks_within_a_class_are_named(tmp_path):
     grow(tmp_path, "cat/images", "cat/masks", "dog/images", "dog/masks")
-    assert found(tmp_path)["masks"].severity == "warning"
+    assert findings_of(tmp_path)["masks"].severity == "warning"
 
 
 def test_tables_and_annotations_beside_the_pictures_are_named(tmp_path):
     grow(tmp_path, "cat", "dog")
     (tmp_path / "annotations.json").write_text("{}")
-    assert "'annotations.json' is not read" in found(tmp_path)["annotations"].message
+    assert "'annotations.json' is not read" in findings_of(tmp_path)["annotations"].message
     flat = grow(tmp_path / "flat", ".")
     (flat / "labels.csv").write_text("path,cat\n0.png,1\n")
-    assert f"label-table:{flat}" in found(flat)["no-classes"].message
+    assert f"label-table:{flat}" in findings_of(flat)["no-classes"].message
 
 
 def test_hidden_copies_of_notebooks_are_no_class(tmp_path):
@@ -237,11 +237,11 @@ def table(root, **changes):
         for row, value in zip(rows, values):
             row[name] = value
     write(root / "train.csv", list(rows[0]), [list(row.values()) for row in rows])
-    return found(f"label-table:{root}")
+    return findings_of(f"label-table:{root}")
 
 
 def test_a_sound_table_has_no_errors_and_no_warnings(fruit):
-    assert {finding.severity for finding in found(f"label-table:{fruit}").values()} <= {"note"}
+    assert {finding.severity for finding in findings_of(f"label-table:{fruit}").values()} <= {"note"}
 
 
 @pytest.mark.parametrize("spelling", ["p8", "P8", " p8 "])
@@ -258,7 +258,7 @@ def test_a_spreadsheet_does_not_hide_a_shared_patient(fruit):
 
 def test_a_text_named_png_is_an_error_and_its_row_is_left_out(fruit):
     (fruit / "3.png").write_text("a letter")
-    assert found(f"label-table:{fruit}")["not-an-image"].where == "3.png"
+    assert findings_of(f"label-table:{fruit}")["not-an-image"].where == "3.png"
     assert len(open_source(f"label-table:{fruit}", formats=formats(), strict=False)["train"]) == 7
 
 
@@ -266,12 +266,12 @@ def test_a_text_named_png_is_an_error_and_its_row_is_left_out(fruit):
 def test_damaged_pictures_of_a_table_are_errors(fruit, content, kind):
     path = fruit / "3.png"
     path.write_bytes(path.read_bytes()[:100] if content == "half" else content)
-    assert found(f"label-table:{fruit}")[kind].severity == "error"
+    assert findings_of(f"label-table:{fruit}")[kind].severity == "error"
 
 
 def test_values_of_files_are_noted_in_tables_too(fruit):
     Image.fromarray(np.full((20, 20), 90, np.uint8)).save(fruit / "3.png")
-    kinds = found(f"label-table:{fruit}")
+    kinds = findings_of(f"label-table:{fruit}")
     assert kinds["blank"].severity == "warning"
     assert kinds["grey"].severity == "note"
 
@@ -280,7 +280,7 @@ def test_links_out_of_the_folder_are_not_followed(fruit, tmp_path):
     outside = picture(tmp_path / "elsewhere" / "x.png", 80)
     (fruit / "3.png").unlink()
     os.symlink(outside, fruit / "3.png")
-    assert found(f"label-table:{fruit}")["link-outside"].where == "3.png"
+    assert findings_of(f"label-table:{fruit}")["link-outside"].where == "3.png"
     (fruit / "3.png").unlink()
     os.symlink(outside.parent, fruit / "files")
     assert (
@@ -293,7 +293,7 @@ def test_links_out_of_the_folder_are_not_followed(fruit, tmp_path):
 def test_one_file_under_two_names_is_a_repeated_picture(fruit, make):
     (fruit / "3.png").unlink()
     make(fruit / "2.png", fruit / "3.png")
-    repeated = found(f"label-table:{fruit}")["repeated"]
+    repeated = findings_of(f"label-table:{fruit}")["repeated"]
     assert repeated.where == "3.png"
     assert "'2.png'" in repeated.message
 
@@ -309,9 +309,9 @@ def test_equal_pixels_in_two_tables_are_a_leak(fruit):
 
 def test_equal_pixels_in_one_table_are_a_warning_and_more_so_with_other_labels(fruit):
     Image.open(fruit / "0.png").save(fruit / "4.png")
-    assert found(f"label-table:{fruit}")["duplicate"].severity == "warning"
+    assert findings_of(f"label-table:{fruit}")["duplicate"].severity == "warning"
     Image.open(fruit / "0.png").save(fruit / "1.png")
-    assert found(f"label-table:{fruit}")["two-labels"].severity == "warning"
+    assert findings_of(f"label-table:{fruit}")["two-labels"].severity == "warning"
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_column_that_never_differs_within_a_patient_is_doubtful(tmp_path):
             (f"{number}.png", f"p{number // 2}", number % 2, int(draw.random() < 0.5), number // 2 % 2)
         )
     write(tmp_path / "train.csv", ("path", "patient", "kiwi", "plum", "gene"), rows)
-    assert found(f"label-table:{tmp_path}")["no-labels"].where == "gene"
+    assert findings_of(f"label-table:{tmp_path}")["no-labels"].where == "gene"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_colour_profile_twelve_bits_and_blank_pictures(tmp_path):
     draw = np.random.default_rng(0)
     Image.fromarray(draw.integers(0, 4096, (20, 20)).astype(np.uint16)).save(tmp_path / "cat" / "deep.png")
     Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(tmp_path / "cat" / "blank.png")
-    kinds = found(tmp_path)
+    kinds = findings_of(tmp_path)
     assert kinds["12-bit"].severity == "warning"
     assert kinds["blank"].where == "cat/blank.png"
     assert "blank-class" not in kinds
@@ -367,7 +367,7 @@ def test_nearly_blank_counts_as_blank_and_a_black_class_is_named(tmp_path):
         Image.fromarray((np.random.default_rng(number).integers(0, 3, (20, 20, 3))).astype(np.uint8)).save(
             tmp_path / "dog" / f"{number}.png"
         )
-    kinds = found(tmp_path)
+    kinds = findings_of(tmp_path)
     assert kinds["blank-class"].where == "dog"
     assert not errors(tmp_path)
 
@@ -379,9 +379,9 @@ def test_an_srgb_profile_is_not_worth_a_note(tmp_path):
         0,
         icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
     )
-    assert "profile" not in found(tmp_path)
+    assert "profile" not in findings_of(tmp_path)
     picture(tmp_path / "cat" / "0.png", 0, icc_profile=b"damaged")
-    assert found(tmp_path)["broken-profile"].severity == "warning"
+    assert findings_of(tmp_path)["broken-profile"].severity == "warning"
 
 
 # ---- near copies
@@ -414,7 +414,7 @@ def test_a_changed_copy_in_the_test_part_is_a_warning(tmp_path, name):
     grow(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog", each=6)
     changed = CHANGES[name](Image.open(tmp_path / "train" / "cat" / "3.png").convert("RGB"))
     changed.save(tmp_path / "test" / "cat" / "extra.png")
-    copy = found(tmp_path)["near-copy"]
+    copy = findings_of(tmp_path)["near-copy"]
     assert copy.severity == "warning"
     assert copy.message.startswith("1 pair")
     assert "'train/cat/3.png' and 'test/cat/extra.png'" in copy.message
@@ -423,15 +423,15 @@ def test_a_changed_copy_in_the_test_part_is_a_warning(tmp_path, name):
 
 def test_different_pictures_are_none(tmp_path):
     grow(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "test/cat", "test/dog", each=8)
-    assert "near-copy" not in found(tmp_path)
+    assert "near-copy" not in findings_of(tmp_path)
 
 
 def test_a_copy_with_another_label_is_a_warning(tmp_path):
     grow(tmp_path, "cat", "dog", each=6)
     Image.open(tmp_path / "cat" / "3.png").resize((48, 40)).save(tmp_path / "dog" / "extra.png")
-    assert "'cat/3.png' and 'dog/extra.png'" in found(tmp_path)["near-copy-labels"].message
+    assert "'cat/3.png' and 'dog/extra.png'" in findings_of(tmp_path)["near-copy-labels"].message
 
 
 def test_copies_between_tables_are_found(fruit):
     Image.open(fruit / "8.png").resize((30, 25)).save(fruit / "3.png")
-    assert "near-copy" in found(f"label-table:{fruit}")
+    assert "near-copy" in findings_of(f"label-table:{fruit}")

@@ -109,10 +109,10 @@ def test_every_slot_is_transformed_and_the_photographs_stay_in_their_order():
     plain, strong = (
         TrainingSchedule(real, seed=4, showing=Showing(mixer=mixer)) for mixer in (None, StrongAugmentation())
     )
-    for one, two in zip(plain.plan(0).rows, strong.plan(0).rows):
-        assert (one.real_id, one.shown, one.view_seed) == (two.real_id, two.shown, two.view_seed)
-        assert two.mix == "strong-augmentation"
-        assert two.mix_weight == 1.0
+    for left, right in zip(plain.plan(0).rows, strong.plan(0).rows):
+        assert (left.real_id, left.shown, left.view_seed) == (right.real_id, right.shown, right.view_seed)
+        assert right.mix == "strong-augmentation"
+        assert right.mix_weight == 1.0
     preset = training_preset("tiny", weights=None, updates=4, batch_size=3, view=View(8, 8, 1))
     assert train_classifier(real, preset=preset, showing=Showing(mixer=StrongAugmentation())).shown == {
         "updates": 4,

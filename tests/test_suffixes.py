@@ -261,11 +261,11 @@ def test_the_suffixes_option_takes_a_published_list():
 @pytest.mark.parametrize("seed", range(5))
 def test_known_captions_give_a_subset_of_the_sets_suffixes(pool, seed):
     train = few_shot(pool, 5, seed)
-    found, captions = make_suffixes(train, train.ids)
-    assert set(found) <= set(datasets.suffixes("digit-scenes"))
-    assert 5 < len(found) <= 10
+    actual, captions = make_suffixes(train, train.ids)
+    assert set(actual) <= set(datasets.suffixes("digit-scenes"))
+    assert 5 < len(actual) <= 10
     assert len(captions) == 50
-    assert all(any(suffix in caption for caption in captions) for suffix in found)
+    assert all(any(suffix in caption for caption in captions) for suffix in actual)
 
 
 def test_the_order_is_by_frequency_and_does_not_depend_on_the_order_of_images(pool):
@@ -726,9 +726,9 @@ def test_a_class_called_by_a_common_word_counts_whole():
 
 
 def test_the_aircraft_list():
-    kept, dropped = filter_suffixes(published_suffixes("aircraft-10-shot"), metaclass="aircraft")
-    assert len(kept) == 5
-    assert set(kept) | set(dropped) == set(published_suffixes("aircraft-10-shot"))
+    remaining, dropped = filter_suffixes(published_suffixes("aircraft-10-shot"), metaclass="aircraft")
+    assert len(remaining) == 5
+    assert set(remaining) | set(dropped) == set(published_suffixes("aircraft-10-shot"))
 
     def reason(word):
         return next(text for suffix, text in dropped.items() if word in suffix)
@@ -755,8 +755,8 @@ def test_the_aircraft_list():
     ],
 )
 def test_reasons(suffix, words):
-    kept, dropped = filter_suffixes([suffix])
-    assert (words in dropped[suffix]) if words else kept == (suffix,)
+    remaining, dropped = filter_suffixes([suffix])
+    assert (words in dropped[suffix]) if words else remaining == (suffix,)
 
 
 def test_what_only_one_caption_says():
@@ -766,10 +766,10 @@ def test_what_only_one_caption_says():
         "a plane in the sky by a city",
         "planes in the sky by the sea",
     ]
-    kept, dropped = filter_suffixes(
+    remaining, dropped = filter_suffixes(
         ["on a runway", "by a city", "on runways by seas", "in the sky", "under water"], captions=captions
     )
-    assert kept == ("on a runway", "in the sky", "under water")
+    assert remaining == ("on a runway", "in the sky", "under water")
     assert "has the word 'city'" in dropped["by a city"]
     assert dropped["on runways by seas"] == "only one of 4 captions says this"
 
@@ -796,9 +796,9 @@ def test_the_file_is_read_back_and_protected(tmp_path):
     assert read_suffixes(path) == ("on grass", "in snow")
     assert text.startswith("# made from captions\non grass\n")
     assert "# with a sign    (a marking)" in text
-    for place, words in ((path, "--replace"), (tmp_path, "is a folder")):
+    for index, words in ((path, "--replace"), (tmp_path, "is a folder")):
         with pytest.raises(GenaugError, match=words):
-            write_suffixes(place, ["on ice"])
+            write_suffixes(index, ["on ice"])
     assert path.read_text(encoding="utf-8") == text
     write_suffixes(path, ["on ice"], replace=True)
     assert read_suffixes(path) == ("on ice",)
@@ -1072,8 +1072,8 @@ def test_no_control_character_of_a_caption_is_kept():
     assert suffixes_from_captions(["a wren on \x1b[31mgrass"] * 2, ["wren"]) == ("on [31mgrass",)
 
 
-@pytest.mark.parametrize("place", ["pipe", "folder", "file.txt/x.txt"])
-def test_a_list_is_written_only_where_a_file_can_be(place, tmp_path, monkeypatch):
+@pytest.mark.parametrize("location", ["pipe", "folder", "file.txt/x.txt"])
+def test_a_list_is_written_only_where_a_file_can_be(location, tmp_path, monkeypatch):
     from genaug.suffixes import check_free
 
     monkeypatch.chdir(tmp_path)
@@ -1081,4 +1081,4 @@ def test_a_list_is_written_only_where_a_file_can_be(place, tmp_path, monkeypatch
     (tmp_path / "file.txt").write_text("mine")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(GenaugError):
-        check_free(place, replace=True)
+        check_free(location, replace=True)

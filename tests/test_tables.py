@@ -17,7 +17,7 @@ NAMES = {*DEFAULTS, "data", "backbone", "classifier_weights", "results"}
 
 def wrong_parameters(path):
     "What is wrong with the parameters cell of a table notebook, each a sentence."
-    found = violations(path)
+    item = violations(path)
     assigned = {
         node.targets[0].id: ast.unparse(node.value)
         for cell in Notebook.read(path).cells
@@ -25,19 +25,19 @@ def wrong_parameters(path):
         for node in cell.tree.body
         if isinstance(node, ast.Assign)
     }
-    found += [f"no parameter {name}" for name in sorted(NAMES - assigned.keys())]
-    found += [
+    item += [f"no parameter {name}" for name in sorted(NAMES - assigned.keys())]
+    item += [
         f"{name} = {assigned[name]}, not {value!r}"
         for name, value in DEFAULTS.items()
         if name in assigned and assigned[name] != repr(value)
     ]
-    return found
+    return item
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.name)
 def test_the_parameters_of_a_table_notebook(path):
-    found = wrong_parameters(path)
-    assert not found, "\n".join(found)
+    actual = wrong_parameters(path)
+    assert not actual, "\n".join(actual)
 
 
 @pytest.fixture
@@ -87,4 +87,4 @@ def test_a_table_notebook_that_exports_is_seen(write):
 
 
 def test_a_heavy_table_notebook_is_seen(write):
-    assert any("at most 110" in sentence for sentence in write(extra=[new_markdown_cell("word " * 25_000)]))
+    assert any("at most 300" in sentence for sentence in write(extra=[new_markdown_cell("word " * 75_000)]))

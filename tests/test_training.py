@@ -102,7 +102,7 @@ def test_killed_run_ends_bit_equal(tmp_path):
         torch.load(tmp_path / name / "result.pt", weights_only=True) for name in ("whole", "killed")
     )
     assert len(flat(first)) == len(flat(second)) > 60
-    assert all(torch.equal(one, two) for one, two in zip(flat(first), flat(second)))
+    assert all(torch.equal(left, right) for left, right in zip(flat(first), flat(second)))
 
 
 def quadratic():
@@ -142,10 +142,10 @@ def test_other_settings_are_refused_and_longer_runs_allowed(tmp_path):
 def test_finished_run_is_not_continued(tmp_path):
     weight, loss_at = quadratic()
     losses = train_loop(loss_at, {"weight": weight}, LoopSettings(4, 0.1), tmp_path)
-    kept = weight.detach().clone()
+    before = weight.detach().clone()
     fresh, loss_at = quadratic()
     assert train_loop(loss_at, {"weight": fresh}, LoopSettings(4, 0.1), tmp_path) == losses
-    assert torch.equal(fresh, kept)
+    assert torch.equal(fresh, before)
 
 
 def test_partial_checkpoint_is_ignored(tmp_path):
@@ -222,10 +222,10 @@ def test_settings_are_recorded_under_the_names_that_old_records_have():
 
 def test_a_naming_records_what_its_learner_is_told_and_no_more():
     naming = LearnedAdapter(scope="image", fuse=2)
-    told = AdapterSettings(
+    heard = AdapterSettings(
         steps=400, learning_rate=1e-4, batch_size=8, rank=16, text_encoder=True, warmup=100, schedule="cosine"
     )
-    assert naming.record() == told.record()
+    assert naming.record() == heard.record()
 
 
 def test_settings_of_one_learner_become_those_of_another():

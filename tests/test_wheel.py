@@ -22,11 +22,11 @@ PLANTED = {
 
 def run(*command, cwd, **environment):
     "Runs a command without this checkout on the path; its output is the message if it fails."
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    remaining = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**kept, **environment},
+        env={**remaining, **environment},
         text=True,
         capture_output=True,
         stdin=subprocess.DEVNULL,

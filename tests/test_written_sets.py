@@ -318,8 +318,8 @@ def test_turned_over_bytes_in_the_metadata_give_no_traceback(seed, tmp_path):
     coloured(["ant", "bee"], [0, 1]).save(tmp_path / "set")
     path, draw = tmp_path / "set" / ("metadata.jsonl", "classes.json")[seed % 2], np.random.default_rng(seed)
     data = bytearray(path.read_bytes())
-    for place in draw.integers(0, len(data), 1 + seed % 5):
-        data[place] = draw.integers(256)
+    for index in draw.integers(0, len(data), 1 + seed % 5):
+        data[index] = draw.integers(256)
     path.write_bytes(bytes(data))
     try:
         LabeledImages.open(tmp_path / "set")

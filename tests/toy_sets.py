@@ -43,7 +43,7 @@ def noise_set(
         high=high,
         tints=tints,
     )
-    ids = [ids.format(place) for place in range(len(labels))] if isinstance(ids, str) else ids
+    ids = [ids.format(index) for index in range(len(labels))] if isinstance(ids, str) else ids
     return LabeledImages(pixels, labels, class_names, ids, task, info=info)
 
 

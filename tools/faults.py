@@ -135,12 +135,12 @@ def write_source(folder: Path) -> None:
 
     digits = load("digits")["train"]
     for index in (0, 1):
-        for number, place in enumerate(
-            [place for place, target in enumerate(digits.targets) if target == index][:3]
+        for number, item in enumerate(
+            [position for position, target in enumerate(digits.targets) if target == index][:3]
         ):
             path = folder / digits.class_names[index] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_png(digits.image(place)))
+            path.write_bytes(encode_png(digits.image(item)))
 
 
 # ---- events: moments at which a child can be disturbed
@@ -164,28 +164,28 @@ def events(happened):
     "Call `happened(stage)` before every update of a training and around every file that is put in its place."
     import genaug.training as training
 
-    kept = (training.one_update, os.replace, os.fsync)
+    before = (training.one_update, os.replace, os.fsync)
 
     def update(*arguments, **options):
         happened("learning")
-        return kept[0](*arguments, **options)
+        return before[0](*arguments, **options)
 
     def replace(source, target, **options):
         happened(stage_of(str(target)))
-        kept[1](source, target, **options)
+        before[1](source, target, **options)
         happened(stage_of(str(target)))
 
     def fsync(handle):
         happened(
             stage_of(os.readlink(f"/proc/self/fd/{handle if isinstance(handle, int) else handle.fileno()}"))
         )
-        kept[2](handle)
+        before[2](handle)
 
     training.one_update, os.replace, os.fsync = update, replace, fsync
     try:
         yield
     finally:
-        training.one_update, os.replace, os.fsync = kept
+        training.one_update, os.replace, os.fsync = before
 
 
 class Child:
@@ -246,7 +246,7 @@ def result_of(command: str, out: Path) -> dict:
         return {
             "ids": list(made.ids),
             "labels": made.labels.tolist(),
-            "pixels": [made.image(place) for place in range(len(made))],
+            "pixels": [made.image(index) for index in range(len(made))],
         }
     path = out / "results.csv" if command == "compare" else next(out.rglob("*.csv"))
     rows = [
@@ -266,14 +266,14 @@ def result_of(command: str, out: Path) -> dict:
     }
 
 
-def equal(one: dict, two: dict) -> bool:
+def equal(left: dict, right: dict) -> bool:
     import numpy as np
 
     def plain(result):
         return {key: value for key, value in result.items() if key != "pixels"}
 
-    pictures = zip(one.get("pixels", []), two.get("pixels", []))
-    return plain(one) == plain(two) and all(
+    pictures = zip(left.get("pixels", []), right.get("pixels", []))
+    return plain(left) == plain(right) and all(
         a.shape == b.shape and np.abs(a.astype(int) - b).max() <= 2 for a, b in pictures
     )
 
@@ -340,7 +340,7 @@ class Bench:
         "Events drawn at random, every stage first."
         stages = self.reference(command)[1]
         first = [
-            self.rng.choice([place for place, name in enumerate(stages) if name == stage])
+            self.rng.choice([index for index, name in enumerate(stages) if name == stage])
             for stage in sorted(set(stages))
         ]
         return (first + self.rng.sample(range(len(stages)), min(count, len(stages))))[:count]
@@ -358,7 +358,7 @@ class Bench:
             before = images_of(out)
             last = Child(self.arguments(command, out), self.work / "trial")
             code, said = last.wait(), "\n".join(child.said() for child in [*children, last])
-            kept = {path for path, inode in images_of(out).items() if before.get(path) == inode}
+            remaining = {path for path, inode in images_of(out).items() if before.get(path) == inode}
             outcome = "finished" if code == 0 else "refused" if code == 2 else f"exit {code}"
             if code == 0 and any(
                 '"metric": "failed"' in row for row in result_of(command, out).get("rows", ())
@@ -370,7 +370,7 @@ class Bench:
                 "command": command,
                 "outcome": outcome,
                 "changed": changed,
-                "lost": len(set(before) - kept) if code == 0 else 0,
+                "lost": len(set(before) - remaining) if code == 0 else 0,
                 "traceback": "Traceback (most recent" in said or "Fault of the program" in said,
                 "seconds": round(time.time() - started, 1),
                 "said": last.said().strip().splitlines()[-1:][0][-300:] if code else "",
@@ -598,7 +598,7 @@ def source_changes(command, at, how):
     that it draws) and restored."""
 
     def fault(out, bench):
-        source, kept = bench.source, bench.work / "trial" / "kept"
+        source, remaining = bench.source, bench.work / "trial" / "kept"
         first = Child(
             bench.arguments(command, out),
             bench.work / "trial",
@@ -606,7 +606,7 @@ def source_changes(command, at, how):
             lambda: os.kill(os.getpid(), signal.SIGKILL),
         )
         first.wait()
-        shutil.copytree(source, kept)
+        shutil.copytree(source, remaining)
         used = (
             json.loads((out / "plan.jsonl").read_text().split("\n")[0])["sources"]
             if (out / "plan.jsonl").exists()
@@ -629,7 +629,7 @@ def source_changes(command, at, how):
             code = child.wait()
         finally:
             shutil.rmtree(source)
-            shutil.copytree(kept, source)
+            shutil.copytree(remaining, source)
         untouched = code == 0 and equal(
             result_of(command, out), bench.reference(command)[0]
         )  # an added picture need not be drawn
@@ -738,7 +738,7 @@ def trials(bench: Bench, kills: int = 20, commands=tuple(COMMANDS)):
             {kind_of(path) for path in (bench.work / f"reference-{command}").rglob("*") if path.is_file()}
             | ({"optimizer.pt", "progress.json", "state.safetensors"} if command != "compare" else set())
         )
-        learning = max(place for place, stage in enumerate(stages) if stage == "learning") - 1
+        learning = max(index for index, stage in enumerate(stages) if stage == "learning") - 1
         for number, kind in enumerate(kinds):
             for how in HOWS if kind in CRITICAL else (HOWS[number % 5], HOWS[(number + 2) % 5]):
                 passing = kind in (

@@ -57,14 +57,14 @@ def differences(root=ROOT):
                 stdin=subprocess.DEVNULL,
             )
         wanted, present = made_files(fresh), made_files(root)
-    found = [f"{name} is not made by any notebook" for name in sorted(present.keys() - wanted.keys())]
-    found += [f"{name} is missing: run nbdev_export" for name in sorted(wanted.keys() - present.keys())]
-    found += [
+    actual = [f"{name} is not made by any notebook" for name in sorted(present.keys() - wanted.keys())]
+    actual += [f"{name} is missing: run nbdev_export" for name in sorted(wanted.keys() - present.keys())]
+    actual += [
         f"{name} differs: run {'nbdev_clean' if name.endswith('.ipynb') else 'nbdev_export'}"
         for name in sorted(wanted.keys() & present.keys())
         if wanted[name] != present[name]
     ]
-    return found
+    return actual
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ machine.
 """
 
 import argparse
+import base64
 import html
 import json
 import re
@@ -37,7 +38,10 @@ pre {{ background: #f6f7f8; padding: .6rem; overflow-x: auto }}
 .jp-OutputArea pre, .output_area pre {{ background: none; border-left: 3px solid #ddd }}
 table {{ border-collapse: collapse }} td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem;
   text-align: left }}
-img {{ max-width: 100% }}
+img, svg {{ max-width: 100%; height: auto }}
+.celltag_fold .input {{ max-height: 1.9rem; overflow: hidden; opacity: .55 }}
+.celltag_fold .input:hover {{ max-height: none; opacity: 1 }}
+@media (max-width: 60rem) {{ body {{ display: block; margin: 1rem }} nav {{ display: none }} }}
 .prompt, .jp-Collapser {{ display: none }}
 </style></head><body>
 <nav>{navigation}</nav>
@@ -87,15 +91,34 @@ def front_matter(notebook):
     return {}
 
 
+def describe_figures(cell):
+    "The figures of a cell get the text of its `#| fig-alt` line, as Quarto does it."
+    match = re.search(r"^#\|\s*fig-alt:\s*(.+)$", cell.source, flags=re.MULTILINE)
+    if not match:
+        return
+    text = str(yaml.safe_load(match[1]))
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "image/svg+xml" in data:
+            picture = base64.b64encode("".join(data.pop("image/svg+xml")).encode()).decode()
+            source = f"data:image/svg+xml;base64,{picture}"
+            data["text/html"] = f'<img src="{source}" alt="{html.escape(text)}">'
+        for kind in {"image/png", "image/jpeg"} & set(data):
+            output.metadata[kind] = {**output.metadata.get(kind, {}), "alt": text}
+
+
 def prepare(notebook):
     "What Quarto would do with the `#|` lines: hide what is not to be shown, and drop the lines."
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            describe_figures(cell)
             tags = []
             if re.search(r"^#\|\s*(echo|include):\s*false", cell.source, flags=re.MULTILINE):
                 tags.append("remove_input")
             if re.search(r"^#\|\s*(output|include):\s*false", cell.source, flags=re.MULTILINE):
                 tags.append("remove_output")
+            if re.search(r"^#\|\s*code-fold:\s*true", cell.source, flags=re.MULTILINE):
+                tags.append("fold")
             cell.metadata["tags"] = tags
             cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip("\n")
             for output in cell.outputs:
@@ -239,7 +262,7 @@ def copy_resources(source, out):
 def broken_links(out):
     "Every local link or anchor in the pages of `out` that leads nowhere, each a sentence."
     pages = {path.resolve(): read_links(path) for path in sorted(out.rglob("*.html"))}
-    found = []
+    actual = []
     for page, content in pages.items():
         for link, made_by_nbdev in content.links:
             parts = urlsplit(link)
@@ -247,15 +270,15 @@ def broken_links(out):
                 continue
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             if not target.exists() or not target.is_relative_to(out.resolve()):
-                found.append(f"{page.name}: {link} leads nowhere")
+                actual.append(f"{page.name}: {link} leads nowhere")
             elif (
                 parts.fragment
                 and target in pages
                 and not made_by_nbdev
                 and unquote(parts.fragment) not in pages[target].anchors
             ):
-                found.append(f"{page.name}: {link}, the page has no such anchor")
-    return found
+                actual.append(f"{page.name}: {link}, the page has no such anchor")
+    return actual
 
 
 def lost_links(notebook, page):
@@ -269,6 +292,17 @@ def lost_links(notebook, page):
     ]
 
 
+def undescribed_images(page):
+    "The images of a page that have no alternative text."
+    images = re.findall(r"<img\b[^>]*>", page.read_text(encoding="utf-8"))
+    silent = [
+        image
+        for image in images
+        if not re.search(r'\balt="[^"]+"', image) or "No description has been provided" in image
+    ]
+    return [f"{page.name}: {len(silent)} of {len(images)} images have no alternative text"] if silent else []
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "_docs")
@@ -277,15 +311,16 @@ def main():
 
     config = get_config()
     pages, failed = render(ROOT, out, config.doc_host + config.doc_baseurl)
-    broken = broken_links(out)
+    broken, undescribed = broken_links(out), []
     for source, page in page_names(ROOT / "_proc").items():
         broken += lost_links(ROOT / "nbs" / source, out / page)
+        undescribed += undescribed_images(out / page)
     counts = (
         f"{len(pages)} pages in {out.name}/, {len(failed)} failed, {len(broken)} broken links, "
-        f"{time.time() - started:.0f} s"
+        f"{len(undescribed)} with images without a text, {time.time() - started:.0f} s"
     )
-    print("\n".join(failed + broken + [counts]))
-    return 1 if failed or broken else 0
+    print("\n".join(failed + broken + undescribed + [counts]))
+    return 1 if failed or broken or undescribed else 0
 
 
 if __name__ == "__main__":

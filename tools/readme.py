@@ -79,9 +79,11 @@ def generate(root=ROOT, index=None):
     from traitlets.config import Config
 
     notebook = nbformat.reads(as_text(index or with_tables(root)), 4)
+    alternatives = []
     for cell in notebook.cells:
         cell.metadata["tags"] = []
         if cell.cell_type == "code":
+            alternatives += re.findall(r'^#\|\s*fig-alt:\s*"?(.*?)"?\s*$', cell.source, flags=re.MULTILINE)
             drop = re.search(r"^#\|\s*(echo:\s*false|hide_input)", cell.source, flags=re.MULTILINE)
             if re.search(r"^#\|\s*hide\s*$", cell.source, flags=re.MULTILINE):
                 cell.metadata["tags"] = ["remove_cell"]
@@ -92,6 +94,8 @@ def generate(root=ROOT, index=None):
     body, resources = MarkdownExporter(config=Config({"TagRemovePreprocessor": remove})).from_notebook_node(
         notebook
     )
+    texts = iter(alternatives)  # in the order of the figures
+    body = re.sub(r"!\[(?:png|jpeg|svg)\]\(", lambda match: f"![{next(texts, 'figure')}](", body)
     figures = {}
     for number, (name, content) in enumerate(sorted((resources.get("outputs") or {}).items()), start=1):
         figures[f"readme-{number}{Path(name).suffix}"] = content
@@ -106,22 +110,22 @@ def differences(root=ROOT):
     text, figures = generate(root, made)
     images = {root / "nbs" / "images" / name: content for name, content in figures.items()}
     wanted = {root / "README.md": text.encode(), **images}
-    found = [
+    actual = [
         path.name for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content
     ]
     stored = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
-    return found + ["index.ipynb"] * (stored != made)
+    return actual + ["index.ipynb"] * (stored != made)
 
 
 def main(arguments):
     if "--check" in arguments:
-        found = differences()
+        actual = differences()
         print(
             "README.md is up to date"
-            if not found
-            else f"not up to date, run python tools/readme.py: {', '.join(found)}"
+            if not actual
+            else f"not up to date, run python tools/readme.py: {', '.join(actual)}"
         )
-        return 1 if found else 0
+        return 1 if actual else 0
     made = with_tables()
     text, figures = generate(ROOT, made)
     for name, content in figures.items():

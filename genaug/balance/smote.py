@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL_RULES', 'DISTANCE_EDGE', 'nearest_of_class', 'combine_labels', 'majority_label', 'points_of', 'memberships',
-           'neighbour_table', 'blend_pixels', 'blend_latents', 'label_rule_note', 'Smote', 'row_label', 'smote_row',
+           'neighbour_table', 'blend_pixels', 'blend_latents', 'row_label', 'label_rule_note', 'Smote',
            'NearNeighbours', 'SmoteMixer']
 
 # %% ../../nbs/classic/03_balance.smote.ipynb #c003
@@ -60,7 +60,7 @@ def combine_labels(
     weights: torch.Tensor,  # (N,), the neighbour's share
     rule: str = "own",  # "own", "union", "intersection" or "blend"
 ) -> torch.Tensor:  # (N, K)
-    "Label rows of blends by a rule that needs the two ends only; raises `GenaugError` for another."
+    "Label rows of blends by a rule that needs the two ends only; raises `GenaugError` for another rule."
     if rule not in LABEL_RULES[:4]:
         raise GenaugError(
             f"Two label rows are combined by own, union, intersection or blend, not by '{rule}'; choose one "
@@ -163,6 +163,22 @@ def blend_latents(
     mixed = [sum(weight * latents[name] for name, weight in row.inputs) for row in rows]
     return to_uint8(backbone.decode(torch.stack(mixed))) if mixed else []
 
+# %% ../../nbs/classic/03_balance.smote.ipynb #c022b
+def row_label(
+    rows: np.ndarray,  # (1 + k, K), of the photograph and of all its neighbours
+    pick: int,  # which neighbour
+    weight: float,  # its share
+    rule: str,  # one of `LABEL_RULES`
+    task: str,  # "single" or "multi"
+) -> np.ndarray:  # (K,)
+    "The label of a blend; the photograph's own where it has no neighbour, or a hard label of a single class."
+    if len(rows) > 1 and rule == "majority" and task == "multi":
+        return majority_label(rows)
+    if len(rows) > 1 and (rule == "blend" or rule != "majority" and task == "multi"):
+        ends = torch.from_numpy(rows[:1]), torch.from_numpy(rows[[1 + pick]])
+        return combine_labels(*ends, torch.tensor([weight]), rule)[0].numpy()
+    return rows[0]
+
 # %% ../../nbs/classic/03_balance.smote.ipynb #c022
 def label_rule_note(
     rule: str,  # one of `LABEL_RULES`
@@ -235,7 +251,37 @@ class Smote(Augmenter):
     def plan(self, real: LabeledImages, budget: Budget, seed: int) -> list[PlanRow]:
         self.require_fitted(real)
         members, base = memberships(real), content_hash(seed, stored_kind(self), self.settings())
-        return [smote_row(self, real, slot, members, base) for slot in budget.slots(real)]
+        return [self.plan_row(real, slot, members, base) for slot in budget.slots(real)]
+
+    def plan_row(
+        self,
+        real: LabeledImages,  # the photographs
+        slot: PlannedImage,  # the wanted image
+        members: np.ndarray,  # of `memberships`
+        base: str,  # hash of seed and settings
+    ) -> PlanRow:
+        """One row: which neighbour, how far towards it, which label; drawn from a generator that the row's
+        own name seeds."""
+        names = [*real.class_names, None]
+        target = None if slot.class_index is None else names[slot.class_index]
+        name = content_hash(base, target, slot.anchor, slot.copy)[:16]
+        rng, position = np.random.default_rng(seed_from(name, "decisions")), real.index([slot.anchor])[0]
+        own = np.flatnonzero(members[position])
+        shared = int(own[members[:, own].sum(0).argmin()]) if slot.class_index is None else slot.class_index
+        near = self.near[shared][slot.anchor]
+        pick, weight = int(rng.integers(max(len(near), 1))), float(rng.random())
+        inputs = ((slot.anchor, 1 - weight), (near[pick], weight)) if near else ((slot.anchor, 1.0),)
+        rows = real.labels[real.index([slot.anchor, *near])]
+        label = tuple(row_label(rows, pick, weight, self.label_rule, real.task).tolist())
+        settings = {
+            "anchor": slot.anchor,
+            "copy": slot.copy,
+            "space": self.space,
+            "shared": names[shared],
+            "neighbours": len(near),
+        }
+        seed = seed_from(name, "noise")
+        return PlanRow(name, self.name, label, inputs, (), seed, settings, fitted_on=self.fitted_on)
 
     def paint(self, rows: Sequence[PlanRow], real: LabeledImages) -> list[np.ndarray]:
         if self.space == "latents":
@@ -258,62 +304,6 @@ class Smote(Augmenter):
         stored = parse_json((Path(folder) / "neighbours.json").read_text(encoding="utf-8"))
         self.near = {int(index): group for index, group in stored.items()}
         return self
-
-# %% ../../nbs/classic/03_balance.smote.ipynb #c022b
-def row_label(
-    rows: np.ndarray,  # (1 + k, K), of the photograph and of all its neighbours
-    pick: int,  # which neighbour
-    weight: float,  # its share
-    rule: str,  # one of `LABEL_RULES`
-    task: str,  # "single" or "multi"
-) -> np.ndarray:  # (K,)
-    "The label of a blend; the photograph's own where it has no neighbour, or a hard label of a single class."
-    if len(rows) > 1 and rule == "majority" and task == "multi":
-        return majority_label(rows)
-    if len(rows) > 1 and (rule == "blend" or rule != "majority" and task == "multi"):
-        ends = torch.from_numpy(rows[:1]), torch.from_numpy(rows[[1 + pick]])
-        return combine_labels(*ends, torch.tensor([weight]), rule)[0].numpy()
-    return rows[0]
-
-
-def smote_row(
-    smote: Smote,  # fitted
-    real: LabeledImages,  # the photographs
-    slot: PlannedImage,  # the wanted image
-    members: np.ndarray,  # of `memberships`
-    base: str,  # hash of seed and settings
-) -> PlanRow:
-    """One row: which neighbour, how far towards it, which label; drawn from a generator that the row's own
-    name seeds."""
-    names = [*real.class_names, None]
-    name = content_hash(
-        base, None if slot.class_index is None else names[slot.class_index], slot.anchor, slot.copy
-    )[:16]
-    draw, position = np.random.default_rng(seed_from(name, "decisions")), real.index([slot.anchor])[0]
-    own = np.flatnonzero(members[position])
-    shared = int(own[members[:, own].sum(0).argmin()]) if slot.class_index is None else slot.class_index
-    near = smote.near[shared][slot.anchor]
-    pick, weight = int(draw.integers(max(len(near), 1))), float(draw.random())
-    inputs = ((slot.anchor, 1 - weight), (near[pick], weight)) if near else ((slot.anchor, 1.0),)
-    rows = real.labels[real.index([slot.anchor, *near])]
-    label = row_label(rows, pick, weight, smote.label_rule, real.task)
-    settings = {
-        "anchor": slot.anchor,
-        "copy": slot.copy,
-        "space": smote.space,
-        "shared": names[shared],
-        "neighbours": len(near),
-    }
-    return PlanRow(
-        name,
-        smote.name,
-        tuple(float(value) for value in label),
-        inputs,
-        (),
-        seed_from(name, "noise"),
-        settings,
-        fitted_on=smote.fitted_on,
-    )
 
 # %% ../../nbs/classic/03_balance.smote.ipynb #c034
 @dataclass(frozen=True)

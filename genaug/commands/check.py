@@ -43,7 +43,7 @@ def next_command(
     source: str,  # SOURCE
     sets: dict,  # part -> LabeledImages
 ) -> str:  # "" where none is known to work
-    "The command to type next about data that were found in order."
+    "A command to type next that will work on these data."
     pool = sets.get("train", sets.get("all"))
     if pool is None or pool.task == "multi" or not len(pool):
         return ""
@@ -72,7 +72,7 @@ def count_lines(
 
 
 def write_template(
-    terminal: Terminal,  # tells
+    terminal: Terminal,  # prints the next command
     source: str,  # SOURCE
     path: Path | None,  # of --write-names; None: nothing is written
     class_names: Sequence[str],  # of the data
@@ -95,10 +95,10 @@ def examined_near(
     report,  # `SourceReport`
     near: str,  # of --near
 ) -> list:  # of findings
-    "The findings about a source, with near copies sought as `--near` says."
+    "The findings about a source, with the search for near copies that `--near` asks for."
     hashed = ("near-copy", "near-copy-labels")
     findings = [finding for finding in report.findings if near != "none" or finding.kind not in hashed]
-    idle = near == "auto" and report.kind == "built-in"  # built-in sets on demand only
+    idle = near == "auto" and report.kind == "built-in"  # built-in sets only on request
     if near in ("hash", "none") or not report.sets or idle:
         return findings
     from genaug.near_copies import near_findings
@@ -135,21 +135,21 @@ def check(
     from genaug.prompts import prompt_findings
 
     with Terminal("check", as_json) as terminal:
-        found = check_source(source)
-        table = open_names(names, found)
+        parsed_source = check_source(source)
+        table = open_names(names, parsed_source)
         if new_names is not None:
             check_new(new_names)
-        smallest = {"min_size": min_size} if found.kind == "folder" else {}
+        smallest = {"min_size": min_size} if parsed_source.kind == "folder" else {}
         report = examine(source, progress=not quiet, **smallest)
         findings = examined_near(report, near)
-        counts, named = part_counts(report.sets), []
+        counts, name_findings = part_counts(report.sets), []
         class_prompt = settle_names(terminal, context, table if report.sets else None, report.class_names)
         if report.sets:
-            named = prompt_findings(report.class_names, class_prompt, naming="tokens")
-            named += check_names(report.class_names, class_prompt, report.kind == "folder", backbone)
+            name_findings = prompt_findings(report.class_names, class_prompt, naming="tokens")
+            name_findings += check_names(report.class_names, class_prompt, report.kind == "folder", backbone)
         errors = sum(finding.severity == "error" for finding in findings)
         terminal.say(*count_lines(counts))
-        terminal.tell([*findings, *named])
+        terminal.tell([*findings, *name_findings])
         terminal.say(
             f"{sum(map(len, report.sets.values()))} usable pictures in {len(counts)} classes, {errors} "
             "errors."

@@ -23,7 +23,7 @@ from .values import words_of
 @functools.cache
 def field_comments(
     kind: type,  # a dataclass
-) -> Mapping[str, str]:  # field -> what stands behind it in the source
+) -> Mapping[str, str]:  # field -> the comment behind it in the source
     "The comments of the fields of a class, its own before those of its bases."
     comments = {}
     for base in filter(dataclasses.is_dataclass, kind.__mro__):
@@ -36,7 +36,7 @@ def field_comments(
 def method_lines(
     name: str,  # of a method, or an arm
 ) -> list[tuple[str, str, str, str]]:  # setting, what it may be, its value, what it is
-    "What can be set in an arm of this method; raises `GenaugError` for a name that is none."
+    "The settings of an arm, a line each; raises `GenaugError` for an unknown name."
     from genaug.settings import settings_table
     from genaug.arms import make_arm, show_value
 

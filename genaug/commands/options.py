@@ -208,16 +208,16 @@ def given(
     context: typer.Context,  # of the command
     name: str,  # of a parameter
 ) -> bool:
-    "Was the option typed, or is it the default?"
+    "Whether the option was typed; False where it has its default."
     return context.get_parameter_source(name).name == "COMMANDLINE"
 
 
 def idle_options(
-    terminal: Terminal,  # tells
+    terminal: Terminal,  # prints the notes
     context: typer.Context,  # of the command
     **reasons: str,  # parameter -> why it has no effect here; "" where it has one
 ) -> None:
-    "Name every option that was typed and has no effect."
+    "Print a note about every option that was typed and has no effect."
     for name, reason in reasons.items():
         if reason and given(context, name):
             option = f"--{name.replace('_', '-')}"

@@ -68,7 +68,7 @@ def suffix_origin(
     captioner,  # Captioner or None
     model,  # LanguageModel or None
 ) -> tuple[list[str], list[str]]:  # comments of the file, notes for the terminal
-    "What a suffix file is made from, and what the user must know about it."
+    "The comments and the notes about the origin of a suffix file."
     name = shown(Path(source).name)
     if published is not None:
         return [
@@ -88,35 +88,35 @@ def suffix_origin(
 
 # %% ../../nbs/commands/06_commands.suffixes.ipynb #c061a
 def prepare_suffixes(
-    terminal: Terminal,  # tells what was found
+    terminal: Terminal,  # prints the notes
     context: typer.Context,  # the options as typed
 ) -> tuple:  # suffixes of a published list, captioner or None, language model or None
-    "The refusals of `suffixes` that need no picture, models included; makes nothing."
+    "The published list and the models of the options; makes all refusals that need no picture, and no file."
     from genaug import suffixes as lists
 
     asked = context.params
     check_source(asked["source"])
     lists.check_free(asked["out"], asked["replace"])
     check_draw(read_shots(asked["shots"]), asked["imbalance"])
-    ready = () if asked["published"] is None else lists.published_suffixes(asked["published"])
+    listed = () if asked["published"] is None else lists.published_suffixes(asked["published"])
     check_device(asked["device"])
     named = (asked[name] for name in ("captioner", "llm", "llm_model", "published", "device"))
     models = suffix_makers(*named)
-    drawn = "a published list is taken as it is" if ready else ""
+    reason = "a published list is taken as it is" if listed else ""
     idle_options(
         terminal,
         context,
-        shots=drawn,
-        imbalance=drawn,
-        seed=drawn,
+        shots=reason,
+        imbalance=reason,
+        seed=reason,
         device="" if any(models) else "no model computes",
     )
-    if models[0] is None and not ready and check_source(asked["source"]).kind != "built-in":
+    if models[0] is None and not listed and check_source(asked["source"]).kind != "built-in":
         refuse(
             "Pictures of a folder bring no captions: name a captioner (--captioner, a BLIP folder or hub "
             "id), or take a published list (--published)."
         )
-    return ready, *models
+    return listed, *models
 
 # %% ../../nbs/commands/06_commands.suffixes.ipynb #c062
 def list_suffixes(

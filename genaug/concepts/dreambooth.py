@@ -59,10 +59,10 @@ def trainable_parts(
 def weights_exchanged(
     backbone: Backbone,  # whose weights learn
     weights: Mapping[str, torch.Tensor] | None = None,  # "unet.conv_in.weight" -> values; None: copies
-    learning: bool = False,  # may they learn?
+    learning: bool = False,  # whether they are trainable
 ) -> Iterator[dict[str, torch.nn.Module]]:
-    """While inside, the denoiser computes with other weights; outside it is as it was. Raises `GenaugError`
-    for weights of another network."""
+    """Exchange the denoiser's weights while inside; outside it is as it was. Raises `GenaugError` for weights
+    of another network."""
     parts = trainable_parts(backbone)
     owned = {
         f"{name}.{key}": parameter
@@ -147,7 +147,7 @@ class FineTuned:
 
     @classmethod
     def load(cls, folder: str | Path) -> "FineTuned":
-        "Read it exactly; raises `GenaugError` when the folder is incomplete or was changed."
+        "Read fine-tuned weights exactly; raises `GenaugError` when the folder is incomplete or was changed."
         folder = Path(folder)
         try:
             record, config = (
@@ -211,7 +211,7 @@ class Step(NamedTuple):
     noisy: torch.Tensor  # (B, C, h, w), at the levels below
     timesteps: torch.Tensor  # (B,)
     predicted: torch.Tensor  # (B, C, h, w), the denoiser's estimate of the noise
-    taps: list  # what the tapped module said
+    taps: list  # outputs of the tapped module
 
 
 def draw_step(
@@ -222,16 +222,14 @@ def draw_step(
     number: int,  # of the step
     purpose: str = "fine-tuning",  # another purpose, other draws
 ) -> tuple:  # positions, latents, condition, timesteps, noise
-    "Everything random about one step."
+    "All random draws of one step, and the photographs and prompts that they choose."
     positions = draw_positions(
         prepared.latents.shape[1], batch_size, seed_from(purpose, seed), number, prepared.weights
     )
-    drawn = torch.Generator().manual_seed(seed_from(purpose, seed, number))
-    views = torch.randint(len(prepared.latents), (batch_size,), generator=drawn)
-    timesteps = torch.randint(len(backbone.alphas_cumprod), (batch_size,), generator=drawn).to(
-        backbone.device
-    )
-    noise = torch.randn(batch_size, *prepared.latents.shape[2:], generator=drawn).to(backbone.device)
+    rng = torch.Generator().manual_seed(seed_from(purpose, seed, number))
+    views = torch.randint(len(prepared.latents), (batch_size,), generator=rng)
+    timesteps = torch.randint(len(backbone.alphas_cumprod), (batch_size,), generator=rng).to(backbone.device)
+    noise = torch.randn(batch_size, *prepared.latents.shape[2:], generator=rng).to(backbone.device)
     condition = backbone.embed([prepared.prompts[prepared.prompt_of[position]] for position in positions])
     return positions, prepared.latents[views, positions].to(backbone.device), condition, timesteps, noise
 
@@ -268,7 +266,7 @@ class FineTuningSettings(ConceptSettings):
 class ExtraLoss(abc.ABC):
     "A second loss of fine-tuning."
 
-    tap: str | None = None  # dotted name of the module of the denoiser whose output it wants to see
+    tap: str | None = None  # dotted name of the module of the denoiser whose output it uses
 
     @abc.abstractmethod
     def weight_at(self, done: float) -> float:
@@ -276,20 +274,20 @@ class ExtraLoss(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, step: Step) -> tuple[torch.Tensor, dict[str, float]]:
-        "The term of one step, a scalar, and what is worth watching."
+        "The term of one step, a scalar, and numbers to report."
 
     @abc.abstractmethod
     def record(self) -> dict:
-        "Its settings, JSON values: what a checkpoint must agree in."
+        "Its settings, JSON values; a run resumes only from a checkpoint with equal ones."
 
     def modules(self, backbone: Backbone) -> dict[str, torch.nn.Module]:
-        "Its own networks, which learn along; called once, before the first step."
+        "Its own networks, which are trained too; called once, before the first step."
         return {}
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    "What the loss of fine-tuning is made of, besides the photographs."
+    "The parts of the loss of fine-tuning besides the photographs."
 
     placeholder: Mapping[str, str] = field(default_factory=dict)  # class name -> words to know it by
     prior: LabeledImages | None = None  # pictures of the classes under their plain names
@@ -298,7 +296,7 @@ class Objective:
     watch: Callable | None = None  # called with (step, parts of the loss)
 
     def record(self) -> dict:
-        "What a checkpoint must agree in."
+        "Its values for the record; a run resumes only from a checkpoint with equal ones."
         extra = None if self.extra is None else self.extra.record()
         prior = self.prior_weight * (self.prior is not None) and [self.prior_weight, self.prior.fingerprint()]
         return {"placeholder": dict(self.placeholder), "extra": extra, "prior": prior}
@@ -307,9 +305,9 @@ class Objective:
 def step_loss(
     backbone: Backbone,  # inside `weights_exchanged`
     prepared: LearningSet,  # the photographs
-    kept: LearningSet | None,  # the pictures of the prior, or none
+    prior: LearningSet | None,  # the pictures of the prior, or none
     settings: FineTuningSettings,  # batch size, steps, seed and weight of the noise loss
-    objective: Objective,  # weight of the prior, extra loss, and who watches
+    objective: Objective,  # weight of the prior, extra loss, and the function that reports go to
     number: int,  # of the step
 ) -> torch.Tensor:  # scalar
     "The loss of one step; a term of weight zero is not computed."
@@ -321,17 +319,17 @@ def step_loss(
         predicted = backbone.predict_noise(noisy, timesteps, condition)
     error = noise_error(backbone, predicted, noise, timesteps)
     total, parts = settings.noise_weight * error, {"noise": float(error.detach())}
-    if kept is not None and objective.prior_weight:
-        _, clean, words, levels, drawn = draw_step(backbone, kept, batch_size, seed, number, "prior")
-        answer = backbone.predict_noise(add_noise(backbone, clean, drawn, levels), levels, words)
-        forgotten = noise_error(backbone, answer, drawn, levels)
+    if prior is not None and objective.prior_weight:
+        _, clean, words, levels, fresh = draw_step(backbone, prior, batch_size, seed, number, "prior")
+        answer = backbone.predict_noise(add_noise(backbone, clean, fresh, levels), levels, words)
+        forgotten = noise_error(backbone, answer, fresh, levels)
         parts["prior"] = float(forgotten.detach())
         total = total + objective.prior_weight * forgotten
     if share:
-        term, said = extra.loss(
+        term, report = extra.loss(
             Step(backbone, number, seed, positions, latents, noisy, timesteps, predicted, taps)
         )
-        total, parts = total + share * term, {**parts, **said}
+        total, parts = total + share * term, {**parts, **report}
     if objective.watch is not None:
         objective.watch(number, parts)
     return total
@@ -341,7 +339,7 @@ def fine_tune(
     backbone: Backbone,  # whose weights learn
     real: LabeledImages,  # training photographs
     prompt: ClassPrompt = ClassPrompt(),  # template and metaclass
-    settings: FineTuningSettings = FineTuningSettings(),
+    settings: FineTuningSettings = FineTuningSettings(),  # of the learning
     checkpoint: str | Path | None = None,  # folder for resuming
     progress: bool = False,  # bar with the loss
     allowed: Sequence[str] | None = None,  # ids that may be used
@@ -408,7 +406,7 @@ def learn_dreambooth(
     real: LabeledImages,  # training photographs; those of the class are used
     class_name: str,  # the one class that is learned
     prompt: ClassPrompt = ClassPrompt(),  # template and metaclass
-    settings: DreamBoothSettings = DreamBoothSettings(),
+    settings: DreamBoothSettings = DreamBoothSettings(),  # of the learning
     checkpoint: str | Path | None = None,  # folder for resuming
     progress: bool = False,  # bar with the loss
     extra: ExtraLoss | None = None,  # a second loss

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TARGETS', 'TEXT_TARGETS', 'Rank', 'Alpha', 'SCOPES', 'FUSED_KEPT', 'trainable_adapter', 'adapter_state',
            'AdapterSettings', 'trainable_adapters', 'learn_lora', 'layer_scale', 'stack_adapters', 'join_words',
-           'fuse_concepts', 'AdapterSet', 'save_adapter_set', 'load_adapter_set', 'photographs_of', 'learn_adapter_set']
+           'fuse_concepts', 'AdapterSet', 'photographs_of', 'learn_adapter_set']
 
 # %% ../../nbs/learned/04_concepts.lora.ipynb #c003
 import contextlib
@@ -14,7 +14,7 @@ import math
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,7 @@ def trainable_adapter(
     targets: Sequence[str] = TARGETS,  # names of the layers
     seed: int = 0,  # of the first values of A
 ) -> Iterator[dict[str, torch.nn.Parameter]]:  # name -> matrix, in float32
-    "While inside, the network has a LoRA that can learn and nothing else in it can; outside it is as it was."
+    "Attach a LoRA that alone is trainable while inside; outside, the network is as it was."
     from peft import LoraConfig, inject_adapter_in_model
 
     if rank < 1 or (alpha is not None and alpha <= 0):
@@ -71,14 +71,14 @@ def trainable_adapter(
     with clean_adapter_state(module):
         with quiet_loading():
             inject_adapter_in_model(config, module, ADAPTER)
-        drawn = torch.Generator().manual_seed(seed_from("lora", seed))
+        rng = torch.Generator().manual_seed(seed_from("lora", seed))
         learning = {
             name: parameter for name, parameter in module.named_parameters() if f".{ADAPTER}." in name
         }
         for name, parameter in learning.items():
             parameter.data = parameter.data.float()
             if ".lora_A." in name:
-                parameter.data.copy_(torch.randn(parameter.shape, generator=drawn) / rank)
+                parameter.data.copy_(torch.randn(parameter.shape, generator=rng) / rank)
         yield learning
 
 
@@ -144,7 +144,7 @@ def learn_lora(
     backbone: Backbone,  # whose denoiser is adapted
     real: LabeledImages,  # training photographs
     prompt: ClassPrompt = ClassPrompt(),  # template, metaclass and words
-    settings: AdapterSettings = AdapterSettings(),
+    settings: AdapterSettings = AdapterSettings(),  # of the learning
     checkpoint: str | Path | None = None,  # folder for resuming
     progress: bool = False,  # bar with the loss
     allowed: Sequence[str] | None = None,  # ids that may be used
@@ -270,7 +270,7 @@ def fuse_concepts(
 
 # %% ../../nbs/learned/04_concepts.lora.ipynb #c031
 SCOPES = ("class", "image")
-FUSED_KEPT = 8  # fused concepts that a shelf remembers
+FUSED_KEPT = 8  # fused concepts that a set of adapters remembers
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +283,7 @@ class AdapterSet:
     def __post_init__(self):
         if self.scope not in SCOPES:
             raise GenaugError(
-                f"A shelf holds one adapter per 'class' or per 'image', not per '{self.scope}'."
+                f"An adapter set holds one adapter per 'class' or per 'image', not per '{self.scope}'."
             )
         object.__setattr__(self, "concepts", dict(self.concepts))
         object.__setattr__(self, "_recent", OrderedDict())
@@ -302,13 +302,13 @@ class AdapterSet:
         self,
         adapters: Sequence[tuple[str, float]],  # (key, weight), such as (("dodo", 1.0),)
     ) -> Concept:  # one with weight 1: the concept itself; several: their weighted sum
-        "The concept of some keys; raises `GenaugError` for a key that is not on the shelf."
+        "The concept of some keys; raises `GenaugError` for a key that the set does not have."
         wanted = tuple((key, float(weight)) for key, weight in adapters)
         for key, _ in wanted:
             if key not in self.concepts:
                 raise GenaugError(
-                    f"The shelf has no adapter for '{key}', only for {len(self.concepts)} others; learn it "
-                    f"from a set with that {self.scope}."
+                    f"The adapter set has no adapter for '{key}', only for {len(self.concepts)} others; "
+                    f"learn it from a set with that {self.scope}."
                 )
         if wanted not in self._recent:
             self._recent[wanted] = fuse_concepts(
@@ -328,58 +328,53 @@ class AdapterSet:
     def fingerprint(self) -> str:  # 64 hexadecimal digits, of scope, keys and concepts
         return self._print
 
-    def save(self, folder: str | Path) -> None:
-        save_adapter_set(self, Path(folder))
+    def save(
+        self,
+        folder: str | Path,  # made if missing; files of an adapter set in it are replaced
+    ) -> None:
+        "Write `concept-000/`, `concept-001/`, ... and, last, `shelf.json`."
+        folder = Path(folder)
+        (folder / "shelf.json").unlink(missing_ok=True)
+        folders = {key: f"concept-{position:03d}" for position, key in enumerate(self.concepts)}
+        for key, name in folders.items():
+            self.concepts[key].save(folder / name)
+        record = {"format": 1, "scope": self.scope, "concepts": folders, "fingerprint": self.fingerprint()}
+        write_atomic(folder / "shelf.json", json.dumps(record, indent=1, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: str | Path) -> "AdapterSet":
-        return load_adapter_set(Path(folder))
-
-# %% ../../nbs/learned/04_concepts.lora.ipynb #c034
-def save_adapter_set(
-    shelf: AdapterSet,  # what to write
-    folder: Path,  # made if missing; files of a shelf in it are replaced
-) -> None:
-    "Write `concept-000/`, `concept-001/`, ... and, last, `shelf.json`."
-    (folder / "shelf.json").unlink(missing_ok=True)
-    folders = {key: f"concept-{position:03d}" for position, key in enumerate(shelf.concepts)}
-    for key, name in folders.items():
-        shelf.concepts[key].save(folder / name)
-    record = {"format": 1, "scope": shelf.scope, "concepts": folders, "fingerprint": shelf.fingerprint()}
-    write_atomic(folder / "shelf.json", json.dumps(record, indent=1, ensure_ascii=False))
-
-
-def load_adapter_set(
-    folder: Path,  # as `save_adapter_set` wrote it
-) -> AdapterSet:
-    "Read a shelf exactly; raises `GenaugError` when the folder is incomplete or was changed."
-    try:
-        record = parse_json((folder / "shelf.json").read_text(encoding="utf-8"))
-        folders, scope, fingerprint = dict(record["concepts"]), record["scope"], record["fingerprint"]
-        if not all(isinstance(name, str) for name in folders.values()) or scope not in SCOPES:
-            raise ValueError
-    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise GenaugError(
-            f"'{folder}' holds no complete shelf; give the folder that `AdapterSet.save` wrote, or learn "
-            "the shelf again."
-        ) from error
-    shelf = AdapterSet({key: Concept.load(folder / name) for key, name in folders.items()}, scope)
-    if shelf.fingerprint() != fingerprint:
-        raise GenaugError(
-            f"The concepts in '{folder}' are not those its shelf.json describes; learn the shelf again or "
-            "restore the files."
-        )
-    return shelf
+    def load(
+        cls,
+        folder: str | Path,  # as `save` wrote it
+    ) -> "AdapterSet":
+        "Read an adapter set exactly; raises `GenaugError` when the folder is incomplete or was changed."
+        folder = Path(folder)
+        try:
+            record = parse_json((folder / "shelf.json").read_text(encoding="utf-8"))
+            folders, scope, fingerprint = dict(record["concepts"]), record["scope"], record["fingerprint"]
+            if not all(isinstance(name, str) for name in folders.values()) or scope not in SCOPES:
+                raise ValueError
+        except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise GenaugError(
+                f"'{folder}' holds no complete adapter set; give the folder that `AdapterSet.save` wrote, or "
+                "learn the adapters again."
+            ) from error
+        adapters = cls({key: Concept.load(folder / name) for key, name in folders.items()}, scope)
+        if adapters.fingerprint() != fingerprint:
+            raise GenaugError(
+                f"The concepts in '{folder}' are not those its shelf.json describes; learn the adapters "
+                "again or restore the files."
+            )
+        return adapters
 
 # %% ../../nbs/learned/04_concepts.lora.ipynb #c037
 def photographs_of(
     real: LabeledImages,  # training photographs
     scope: str,  # "class" or "image"
 ) -> dict[str, LabeledImages]:  # class name or id -> its photographs; a class without any is left out
-    """The photographs that each adapter of a shelf learns from; in a multi-label set a photograph belongs to
+    """The photographs that each adapter of a set learns from; in a multi-label set a photograph belongs to
     all its classes."""
     if scope not in SCOPES:
-        raise GenaugError(f"A shelf holds one adapter per 'class' or per 'image', not per '{scope}'.")
+        raise GenaugError(f"An adapter set holds one adapter per 'class' or per 'image', not per '{scope}'.")
     if scope == "image":
         return {name: real[[position]] for position, name in enumerate(real.ids)}
     members = {
@@ -389,11 +384,11 @@ def photographs_of(
     return {name: real[positions] for name, positions in members.items() if positions}
 
 
-def _kept_or_learned(
+def _read_or_learned(
     folder: Path | None,  # of this concept; None: nothing is kept
-    learn,  # function of a checkpoint folder that returns the concept
+    learn: Callable[[Path | None], Concept],  # learns with the given folder of checkpoints
 ) -> Concept:
-    "The concept in the folder if it is complete there, otherwise a new one, which is then kept in it."
+    "The concept in the folder if it is complete there, otherwise a new one, which is then saved in it."
     if folder is None:
         return learn(None)
     with alone_in(folder):
@@ -424,5 +419,5 @@ def learn_adapter_set(
     ):
         own = replace(settings, seed=seed_from("shelf", scope, key, settings.seed))
         folder = home and home / f"concept-{position:03d}"
-        concepts[key] = _kept_or_learned(folder, lambda steps: learn_lora(backbone, part, prompt, own, steps))
+        concepts[key] = _read_or_learned(folder, lambda steps: learn_lora(backbone, part, prompt, own, steps))
     return AdapterSet(concepts, scope)

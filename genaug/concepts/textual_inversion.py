@@ -100,34 +100,31 @@ def draw_positions(
     step: int,  # its number, from 0
     weights: torch.Tensor | None,  # (count,) or None
 ) -> torch.Tensor:  # (batch_size,) positions
-    "The photographs of one step: shuffled rounds, or weighted draws."
+    "The positions of the photographs of one step: shuffled rounds, or weighted draws."
     if weights is not None:
-        drawn = torch.Generator().manual_seed(seed_from("weighted draw", seed, step))
-        return torch.multinomial(weights, batch_size, replacement=True, generator=drawn)
-    slots = range(step * batch_size, (step + 1) * batch_size)
-    rounds = {slot // count for slot in slots}
-    order = {
-        number: torch.randperm(
-            count, generator=torch.Generator().manual_seed(seed_from("round", seed, number))
-        )
-        for number in rounds
+        rng = torch.Generator().manual_seed(seed_from("weighted draw", seed, step))
+        return torch.multinomial(weights, batch_size, replacement=True, generator=rng)
+    numbers = range(step * batch_size, (step + 1) * batch_size)
+    orders = {
+        turn: torch.randperm(count, generator=torch.Generator().manual_seed(seed_from("round", seed, turn)))
+        for turn in {number // count for number in numbers}
     }
-    return torch.stack([order[slot // count][slot % count] for slot in slots])
+    return torch.stack([orders[number // count][number % count] for number in numbers])
 
 
 def concept_loss(
     backbone: Backbone,  # with the words (and adapter) being learned attached
-    prepared: LearningSet,
+    prepared: LearningSet,  # encoded photographs with their prompts
     batch_size: int,  # photographs per step
     seed: int,  # of the run
     step: int,  # its number, from 0
 ) -> torch.Tensor:  # scalar
     "Eq. 2 for one step; everything random follows from (seed, step)."
     positions = draw_positions(prepared.latents.shape[1], batch_size, seed, step, prepared.weights)
-    drawn = torch.Generator().manual_seed(seed_from("concept step", seed, step))
-    views = torch.randint(len(prepared.latents), (batch_size,), generator=drawn)
-    timesteps = torch.randint(len(backbone.alphas_cumprod), (batch_size,), generator=drawn)
-    noise = torch.randn(batch_size, *prepared.latents.shape[2:], generator=drawn)
+    rng = torch.Generator().manual_seed(seed_from("concept step", seed, step))
+    views = torch.randint(len(prepared.latents), (batch_size,), generator=rng)
+    timesteps = torch.randint(len(backbone.alphas_cumprod), (batch_size,), generator=rng)
+    noise = torch.randn(batch_size, *prepared.latents.shape[2:], generator=rng)
     latents, device = prepared.latents[views, positions], backbone.device
     used, row = torch.unique(prepared.prompt_of[positions], return_inverse=True)
     condition = backbone.embed([prepared.prompts[index] for index in used])[row.to(device)]
@@ -173,7 +170,7 @@ def split_rows(
     rows: torch.Tensor,  # (n, D), all new rows in order
     like: Mapping[str, torch.Tensor],  # placeholder -> (k, D), for names and numbers
 ) -> dict[str, torch.Tensor]:  # placeholder -> (k, D)
-    "The rows, class by class."
+    "The rows of each class under its placeholder."
     return dict(zip(like, rows.detach().split([len(vectors) for vectors in like.values()])))
 
 
@@ -192,8 +189,8 @@ def learning_record(
     prompt: ClassPrompt,  # how classes were named
     chosen: dict,  # the settings of the method, as `LearningSettings.record` gives them
 ) -> dict:  # JSON values
-    """What a concept remembers about its making: settings, prompt, and the hashes of the photographs and of
-    the backbone."""
+    """The record of how a concept was made: settings, prompt, and the hashes of the photographs and of the
+    backbone."""
     return {
         **chosen,
         "prompt": prompt.fingerprint(),
@@ -205,7 +202,7 @@ def learning_record(
 # %% ../../nbs/learned/03_concepts.textual_inversion.ipynb #c068a
 @dataclass(frozen=True)
 class ConceptSettings(LearningSettings):
-    "What every learner of a concept is told."
+    "Settings that all learners of a concept share."
 
     balanced: bool = False  # draw classes with weight 1/n_c (the long-tail variant)
     identity: ClassVar[Identity] = Identity(later=("balanced",))
@@ -235,7 +232,7 @@ def learn_tokens(
     backbone: Backbone,  # whose language is extended
     real: LabeledImages,  # training photographs
     prompt: ClassPrompt = ClassPrompt(),  # template and metaclass
-    settings: TokenSettings = TokenSettings(),
+    settings: TokenSettings = TokenSettings(),  # of the learning
     checkpoint: str | Path | None = None,  # folder for resuming
     progress: bool = False,  # bar with the loss
     allowed: Sequence[str] | None = None,  # ids that may be used

@@ -65,7 +65,7 @@ class Distribution:
 def is_file(
     path: Path,  # as a list names it
 ) -> bool:
-    "Is there such a file? A name that no file can have, such as one of 300 letters, is answered with no."
+    "True if the file exists; False also for a name that no file can have, such as one of 300 letters."
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -73,11 +73,11 @@ def is_file(
 
 
 def holds(
-    place: Path,  # a folder
+    folder: Path,  # to look into
     name: str,  # of a file or folder in it; case does not matter in its last part
 ) -> bool:
-    "Is it there? No, where the folder cannot be read."
-    path = place / name
+    "True if the folder holds that name; False also where it cannot be read."
+    path = folder / name
     try:
         return path.exists() or path.name.casefold() in map(str.casefold, os.listdir(path.parent))
     except OSError:
@@ -85,11 +85,11 @@ def holds(
 
 
 def folders_in(
-    place: Path,  # a folder
+    folder: Path,  # to look into
 ) -> list[Path]:
-    "Its folders in name order, no hidden ones and no links; none where it cannot be read."
+    "The sub-folders in name order, without hidden ones and links; none where the folder cannot be read."
     try:
-        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return []
     return [
@@ -102,7 +102,7 @@ def folders_in(
 def find_home(
     folder: str | Path,  # what the user gave
     marks: Sequence[tuple[str, ...]],  # what a home holds
-    title: str,  # of the set, for the sentences
+    title: str,  # of the set, for the messages
 ) -> Path:
     "The folder with the lists; raises `GenaugError` when there is none or more than one."
     root = Path(folder).expanduser()
@@ -111,18 +111,18 @@ def find_home(
     if not os.access(root, os.R_OK | os.X_OK):
         raise GenaugError(f"The folder '{folder}' cannot be read: change its permissions.")
 
-    def fits(place):
-        return any(all(holds(place, name) for name in known) for known in marks)
+    def fits(path):
+        return any(all(holds(path, name) for name in known) for known in marks)
 
     level = [root]
     for _ in range(3):
-        homes = [place for place in level if fits(place)]
+        homes = [path for path in level if fits(path)]
         if len(homes) > 1:
             raise GenaugError(f"'{homes[0]}' and '{homes[1]}' both look like {title}: give one of them.")
         if homes:
             return homes[0]
-        level = [below for place in level for below in folders_in(place)]
-    above = [place for place in root.resolve().parents[:2] if fits(place)]
+        level = [below for path in level for below in folders_in(path)]
+    above = [path for path in root.resolve().parents[:2] if fits(path)]
     if above:
         raise GenaugError(
             f"'{folder}' is a part of {title}: give the folder '{above[0]}', which holds its lists."
@@ -137,7 +137,7 @@ def find_home(
 def short(
     path: Path,  # of a list
 ) -> str:  # its folder and name
-    "A list's name for a sentence."
+    "The name of a list for a message."
     return f"{path.parent.name}/{path.name}"
 
 
@@ -207,8 +207,8 @@ def class_of(
     class_names: Mapping[int, str],  # by number
     path: Path,  # of the list
 ) -> str:
-    "The name of a class number; raises `GenaugError` for a number that has none, such as 0 where classes"
-    "count from 1."
+    """The name of a class number; raises `GenaugError` for a number that has none, such as 0 where classes
+    count from 1."""
     try:
         return class_names[int(number)]
     except (ValueError, KeyError, TypeError):
@@ -223,7 +223,7 @@ def judge_twice(
     same: Sequence[ListedImage],  # rows of one file, at least two
     findings: list[Finding],  # what is found is added here
 ) -> ListedImage:
-    "The row that stays: that of the later part, the first of them."
+    "The row that stays, the first one of the later part; what is wrong becomes a finding."
     order = ("shifted", "test", "val", "train", "all")
     chosen = min(same, key=lambda row: order.index(row.split))
     other = next(row for row in same if row is not chosen)
@@ -364,7 +364,7 @@ def listed_classes(
     images: Sequence[FoundImage],  # that can be used
     findings: list[Finding],  # what is found is added here
 ) -> tuple[str, ...]:  # those with training pictures, in the order of their numbers
-    "Judge the classes of the list by the pictures that there are."
+    "The classes that have training pictures; what is wrong with the others becomes a finding."
     classes = {
         split: tuple(dict.fromkeys(row.class_name for row in listing.rows if row.split == split))
         for split in ("train", "all", "val", "test")
@@ -387,7 +387,7 @@ def check_distribution(
     min_size: int = 8,  # smallest allowed edge in pixels
     max_pixels: int = MAX_PIXELS,  # largest allowed area in pixels
 ) -> FolderReport:
-    "Look at a distribution once; raises `GenaugError` only when its lists cannot be read."
+    "Check a distribution and report on it; raises `GenaugError` only when its lists cannot be read."
     findings, limits = [], {"min_size": min_size, "max_pixels": max_pixels}
     home = find_home(folder, distribution.marks, distribution.title)
     listing = distribution.lists(home, findings)
@@ -402,7 +402,7 @@ def check_distribution(
 def distribution_format(
     distribution: Distribution,  # to read
 ) -> Format:
-    "The reader as `format:path` needs it."
+    "The `Format` of a distribution, for `format:path`."
 
     def checks(path, progress=False, **limits):
         return check_distribution(distribution, path, progress, **limits)

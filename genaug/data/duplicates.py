@@ -23,7 +23,7 @@ LATEST_FIRST = ("shifted", "test", "val", "train", "all")
 def _copy_finding(
     same: Sequence[FoundImage],  # pictures of equal pixels
 ) -> Finding | None:
-    "What is to be said about equal pictures; `None` where there is only one."
+    "The finding about equal pictures; `None` where there is only one."
     first = same[0]
     if elsewhere := [image for image in same if image.split != first.split]:
         text = (
@@ -44,7 +44,7 @@ def find_copies(
     images: Sequence[FoundImage],  # readable pictures
     findings: list[Finding],  # what is found is added here
 ) -> list[FoundImage]:
-    "Report equal pictures; returns all but those of train or val that also lie in a later split."
+    "Report equal pictures; returns all except those of train or val that also lie in a later split."
     by_content, leaked = defaultdict(list), set()
     for image in images:
         by_content[image.sha256].append(image)
@@ -73,18 +73,18 @@ def directions(
 
 def near_limit(
     thumbnails: np.ndarray,  # (N, 16, 16), uint8
-    share: float = 1 / 8,  # of the usual distance to the fifth nearest fellow
+    share: float = 1 / 8,  # of the usual distance to the fifth nearest neighbour
     largest: float = 0.1,  # never more
-    sample: int = 1000,  # pictures looked at, evenly chosen
+    sample: int = 1000,  # pictures used, evenly chosen
 ) -> float:
     "The distance below which two pictures of this data are called near copies."
     chosen = directions(
         thumbnails[np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), sample)).astype(int)]
     )
-    fellow = min(5, len(chosen) - 1)
-    if fellow < 2:
+    neighbour = min(5, len(chosen) - 1)
+    if neighbour < 2:
         return largest
-    nearest = np.partition(1 - chosen @ chosen.T, fellow, axis=1)[:, fellow]
+    nearest = np.partition(1 - chosen @ chosen.T, neighbour, axis=1)[:, neighbour]
     return float(min(largest, share * np.median(nearest)))
 
 # %% ../../nbs/data/03_data.duplicates.ipynb #c032c
@@ -100,11 +100,11 @@ def _thumbnails(
 def near_copies(
     first: "LabeledImages | np.ndarray",  # a set, or its thumbnails (N, 16, 16)
     second: "LabeledImages | np.ndarray | None" = None,  # another; None: pairs within the first
-    limit: float | None = None,  # largest distance; None: taken from both sets
+    limit: float | None = None,  # largest distance; None: computed from both sets
     block: int = 4_000_000,  # distances computed at once
     # (position in first, position in second, distance, mirrored), nearest first
 ) -> list[tuple[int, int, float, bool]]:
-    "Pairs that are equal but for size, storage, light, contrast, colour or a mirror, equal ones included."
+    "Pairs that are equal except for size, storage, light, contrast, colour or a mirror, equal ones included."
     small = _thumbnails(first)
     others = small if second is None else _thumbnails(second)
     if limit is None:

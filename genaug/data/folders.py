@@ -109,7 +109,7 @@ def _class_of_split(
     known: Sequence[str],  # class names that have training images
     is_known: bool,  # has the class a folder in the source?
 ) -> list[Finding]:
-    "What is to be said about the folder of one class in one split."
+    "The findings about the folder of one class in one split."
     findings = []
     if not count:
         where = "" if split == "all" else f" in '{split}'"
@@ -173,7 +173,7 @@ def check_classes(
     findings: list[Finding],  # what is found is added here
     # the class names that have training images (all of them where there is no training split), sorted
 ) -> tuple[str, ...]:
-    "Report classes that are empty, single, alone, unknown, untested, or equal but for their case."
+    "Report classes that are empty, single, alone, unknown, untested, or equal except for their case."
     counts = Counter((image.split, image.class_name) for image in images)
     source = next(split for split in ("train", "all", "val", "test") if split in classes)
     known = sorted(name for name in classes[source] if counts[source, name])
@@ -273,10 +273,10 @@ def _no_class_folders(
         for finding in findings
         if finding.kind == "annotations" and finding.where.lower().endswith(("csv", "tsv"))
     ]
-    other = f", or give 'label-table:{source}' if '{tables[0]}' is a table of labels" if tables else ""
+    alternative = f", or give 'label-table:{source}' if '{tables[0]}' is a table of labels" if tables else ""
     text = (
         f"'{source}' holds no class folders: put the pictures of each class into a sub-folder named "
-        f"after the class{other}."
+        f"after the class{alternative}."
     )
     return Finding("no-classes", "error", "", text)
 
@@ -300,7 +300,7 @@ def check_folder(
     progress: bool = False,  # show a bar
     groups: Callable[..., Mapping[str, str]] = folder_groups,  # (root, ids, findings) -> group by id
 ) -> FolderReport:
-    "Look at everything in a folder once; raises `GenaugError` only for no folder or limits without sense."
+    "Check everything in a folder once; raises `GenaugError` only for no folder or impossible limits."
     if not (min_size >= 1 and 1 <= max_pixels <= MAX_PIXELS):
         raise GenaugError(
             f"The smallest edge must be at least 1 and the largest area between 1 and {MAX_PIXELS:,} "

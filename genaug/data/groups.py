@@ -98,7 +98,7 @@ def _group_findings(
     strange: Sequence[str],  # paths of rows that name no picture
     alone: Sequence[str],  # ids without a group
 ) -> list[Finding]:
-    "What is to be said about a table of groups as a whole."
+    "The findings about a table of groups as a whole."
     findings = []
     if strange:
         text = (
@@ -151,7 +151,7 @@ def folder_groups(
     findings: list[Finding],  # what is found is added here
     path: Path | None = None,  # of the table; None: groups.csv in the folder
 ) -> dict[str, str]:  # id -> group, of the pictures that have one
-    "The groups that a table names; everything wrong with the table is a finding."
+    "The groups that a table names; every fault of the table is a finding."
     path = root / "groups.csv" if path is None else path
     if not path.is_file():
         return {}
@@ -170,12 +170,12 @@ def with_groups(
 ) -> list[FoundImage]:
     "The pictures with their groups; groups that lie in two splits are reported."
     images = [replace(image, group=groups.get(image.id, "")) for image in images] if groups else list(images)
-    homes = defaultdict(dict)
+    first_ids = defaultdict(dict)
     for image in images if groups else ():
-        homes[image.group].setdefault(image.split, image.id)
-    shared = [name for name, splits in homes.items() if name and len(splits) > 1]
+        first_ids[image.group].setdefault(image.split, image.id)
+    shared = [name for name, splits in first_ids.items() if name and len(splits) > 1]
     if shared:
-        first, second = list(homes[shared[0]].values())[:2]
+        first, second = list(first_ids[shared[0]].values())[:2]
         text = (
             f"{len(shared)} group(s), first '{shared[0]}' "
             f"('{first}' and '{second}'), lie in two parts: results will look too good; put each in one."

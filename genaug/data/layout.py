@@ -32,7 +32,7 @@ def _sub_folders(
 def _two_parts(
     names: Iterable[str],  # of sibling folders
 ) -> tuple[str, str] | None:
-    "Two siblings that speak of different parts of the same data; `None` where there are none."
+    "Two siblings with the names of different parts of the same data; `None` where there are none."
     by_rest = defaultdict(dict)
     for name in sorted(names):
         role, rest = split_role(name)
@@ -51,8 +51,8 @@ def _single_way(
     root: Path,  # of the data set
 ) -> tuple[str, ...]:  # parts of the path to the first folder with several entries
     "The folders that only wrap: each the only one, without files beside it."
-    way, homes = (), {path.parent.relative_to(root).parts for _, _, path in files}
-    while len(tree.get(way, ())) == 1 and way not in homes:
+    way, direct = (), {path.parent.relative_to(root).parts for _, _, path in files}
+    while len(tree.get(way, ())) == 1 and way not in direct:
         way += (next(iter(tree[way])),)
     return way
 
@@ -69,10 +69,10 @@ def _sibling_parts(
     "Errors about siblings that are parts of a data set but are not read as parts."
     findings = []
     for parent, names in sorted(tree.items()):
-        pair, here = _two_parts(names), "/".join(parent)
+        pair, folder = _two_parts(names), "/".join(parent)
         if pair is None or (has_parts and not parent):
             continue
-        first, second = (f"{here}/{name}" if here else name for name in pair)
+        first, second = (f"{folder}/{name}" if folder else name for name in pair)
         if not parent:
             text = (
                 f"'{first}' and '{second}' look like parts of a data set but are read as classes, "
@@ -81,14 +81,14 @@ def _sibling_parts(
         elif way[: len(parent)] == parent:
             text = (
                 f"'{first}' and '{second}' lie one level too deep and are read as pictures of the class "
-                f"'{parent[0]}', {_DANGER}: give '{Path(source) / here}' as the source."
+                f"'{parent[0]}', {_DANGER}: give '{Path(source) / folder}' as the source."
             )
         else:
             text = (
                 f"'{first}' and '{second}' are both read as pictures of one class, {_DANGER}: make train "
                 "and test the top folders, with one sub-folder per class in each."
             )
-        findings.append(Finding("parts-inside", "error", here, text))
+        findings.append(Finding("parts-inside", "error", folder, text))
     return findings
 
 
@@ -195,7 +195,7 @@ def _nested(
     classes: Iterable[str],  # all class names
     alone: str,  # folder to give instead, where this is the only class; else ""
 ) -> tuple[str, str, str]:  # kind, severity, message
-    "What is to be said about the sub-folders of one class."
+    "The kind, severity and message of the finding about the sub-folders of one class."
     plain = {word.casefold() for word in inside}
     begin = f"The class '{name}' takes the pictures of its sub-folders too ({listed(sorted(inside))})"
     if strange := sorted(inside & {other for other in classes if other != name}):
@@ -226,7 +226,7 @@ def _nested_classes(
     way: tuple[str, ...],  # of `_single_way`
     has_parts: bool,  # are the top folders read as train, val and test?
 ) -> list[Finding]:
-    "What is to be said about classes that hold sub-folders."
+    "The findings about classes that hold sub-folders."
     findings = []
     for top in [(folder,) for folder in sorted(tree.get((), ()))] if has_parts else [()]:
         names = {name: tree[top + (name,)] for name in tree.get(top, ()) if top + (name,) in tree}
@@ -277,6 +277,6 @@ def check_layout(
     ]
     has_parts, tree = "all" not in classes, _sub_folders(files, root)
     way = _single_way(tree, files, root)
-    sure = _parts_inside(source, tree, way, has_parts) + _no_classes(classes)
-    findings += sure or _nested_classes(source, tree, way, has_parts)
+    errors = _parts_inside(source, tree, way, has_parts) + _no_classes(classes)
+    findings += errors or _nested_classes(source, tree, way, has_parts)
     findings += _loose_tables(source, root)

@@ -70,7 +70,7 @@ def check_mimic_cxr_lt(
     min_size: int = 1,  # smallest allowed edge in pixels
     max_pixels: int = MAX_PIXELS,  # largest allowed area in pixels
 ) -> TableReport:
-    "Look at MIMIC-CXR-LT with the paper's ten labels; raises `GenaugError` for labels that are not there."
+    "Check MIMIC-CXR-LT with the paper's ten labels; raises `GenaugError` for labels that are not there."
     root = existing_folder(folder, "MIMIC-CXR-LT")
     limits = {"min_size": min_size, "max_pixels": max_pixels} if decode else None
     tables = _mimic_tables(root, release)

@@ -26,8 +26,8 @@ def patients_of_names(
     people: Sequence[str],  # as the table has them
     ids: Sequence[str],  # of the pictures
 ) -> list[tuple[str, str]]:  # (id, patient) where one is found
-    "Tie pictures to patients by their folders or by the beginning of their file names; the longest name"
-    "wins."
+    """Pictures with their patients, by their folders or by the beginning of their file names; the longest
+    name wins."""
     known, tied = {name.casefold(): name for name in people if name}, []
     for image in ids:
         *folders, file = PurePosixPath(image).with_suffix("").parts
@@ -85,7 +85,7 @@ def check_lesions(
     min_size: int = 8,  # smallest allowed edge in pixels
     max_pixels: int = MAX_PIXELS,  # largest allowed area in pixels
 ) -> FolderReport:
-    "Look at a folder whose pictures belong to patients."
+    "Check a folder whose pictures belong to patients, and report on it."
     report = check_folder(folder, min_size, max_pixels, progress, patient_groups)
     findings = [
         finding

@@ -43,7 +43,7 @@ def is_blank(
     array: np.ndarray,  # (H, W, C), uint8
     spread: int = 4,  # largest difference of values in a channel that counts as none
 ) -> bool:
-    "Is the picture one even plane, but for noise of a few levels of 255 that storing may leave?"
+    "Is the picture one even plane, apart from noise of a few levels of 255 that storing may leave?"
     return bool((array.max((0, 1)).astype(int) - array.min((0, 1)) <= spread).all())
 
 # %% ../../nbs/data/02_data.pictures.ipynb #c023b
@@ -127,7 +127,7 @@ class FoundImage:
     sha256: str  # of the decoded pixels and their shape
     # (16, 16) uint8, to find near copies
     thumbnail: np.ndarray | None = field(default=None, repr=False, compare=False)
-    group: str = ""  # patient, slide or place that it shares with other pictures; "" where that is not known
+    group: str = ""  # patient, slide or place that it shares with other pictures; "" where unknown
 
 # %% ../../nbs/data/02_data.pictures.ipynb #c028
 def inspect_files(
@@ -196,7 +196,7 @@ def inspect_all(
     limits: Mapping[str, int],  # min_size and max_pixels
     progress: bool = False,  # show a bar
 ) -> list[FoundImage]:
-    "Decode every picture once; raises nothing, everything found goes into `findings`."
+    "Decode every picture once and return the readable ones; raises nothing, faults are added to `findings`."
     outcomes = inspect_files([path for _, _, path in files], limits, progress)
     names = [relative_id(path, root) for _, _, path in files]
     findings += file_findings(

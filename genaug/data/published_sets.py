@@ -35,7 +35,7 @@ from ..messages import Finding, GenaugError
 def display_names(
     folders: Sequence[str],  # such as "001.Black_footed_Albatross"
 ) -> tuple[str, ...]:
-    "Numbers removed, underscores made blanks; names that would collide stay as they are."
+    "Class names without numbers, with blanks for underscores; names that would collide stay as they are."
     plain = [re.sub(r"^\d+\.", "", folder).replace("_", " ").strip() or folder for folder in folders]
     count = Counter(plain)
     return tuple(name if count[name] == 1 else folder for name, folder in zip(plain, folders))
@@ -132,7 +132,7 @@ def car_lists(
     home: Path,  # of Stanford Cars
     findings: list[Finding],  # what is found is added here
 ) -> Listing:
-    "Pictures by the MATLAB annotations of either packing."
+    "Pictures by the MATLAB annotations of either layout."
     single = home / "cars_annos.mat"
     meta = single if single.is_file() else home / "devkit" / "cars_meta.mat"
     class_names = dict(enumerate((str(name).strip() for name in read_mat(meta, "class_names")[0]), 1))
@@ -277,7 +277,7 @@ def waterbird_lists(
     home: Path,  # of Waterbirds
     findings: list[Finding],  # what is found is added here
 ) -> Listing:
-    "Two classes, four groups."
+    "Pictures by metadata.csv: two classes, four groups."
     return Listing(WATERBIRDS["y"], tuple(ListedImage(*row) for row in waterbird_rows(home)))
 
 

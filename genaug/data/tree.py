@@ -125,7 +125,7 @@ def list_folder(
     root: Path,  # of the data set
     findings: list[Finding],  # what is found is added here
 ) -> tuple[list[Path], list[Path]]:
-    "Sub-folders and files in name order; whatever must not be followed is left out and reported."
+    "Return sub-folders and files in name order; entries that must not be followed are left out and reported."
     folders, files = [], []
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -177,7 +177,7 @@ FILLERS = (
 def split_role(
     name: str,  # of a folder
 ) -> tuple[str, str]:  # "train", "val", "test" or "", and what else the name says
-    "Which part of a data set a folder's name speaks of, in any usual spelling."
+    "Return the part of a data set that a folder's name means, in any usual spelling."
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
     words = re.sub(r"(hold|held)[\W_]+(?=out)", r"\1", words)
     tokens = [re.sub(r"\d+$", "", token) for token in re.split(r"[\W_]+", words)]
@@ -202,7 +202,7 @@ def report_stray(
     root: Path,  # of the data set
     findings: list[Finding],  # what is found is added here
 ) -> None:
-    "A warning for every picture among them."
+    "Add a warning for every picture among these files."
     for path in files:
         if path.suffix.lower() in PICTURE_SUFFIXES:
             name = relative_id(path, root)
@@ -218,13 +218,11 @@ def _read_as_class(
 ) -> Finding:
     "The warning about a folder that has the name of a part but is read as a class."
     name = named[0].name
-    how = (
-        ("lies among folders that are no parts of a data set")
-        if named[0] in deep
-        else "holds no class folders"
+    fault = (
+        "lies among folders that are no parts of a data set" if named[0] in deep else "holds no class folders"
     )
     text = (
-        f"'{name}' {how} and is read as a class: if it is a part of the data, put class "
+        f"'{name}' {fault} and is read as a class: if it is a part of the data, put class "
         "folders in it and all other class folders into train/."
     )
     return Finding("split-name", "warning", name, text)
@@ -293,8 +291,8 @@ def class_files(
             findings.append(Finding("same-name", "error", relative_id(folder, root), text))
         pending, inside = [folder], []
         while pending:
-            deeper, here = list_folder(pending.pop(0), root, findings)
+            deeper, direct = list_folder(pending.pop(0), root, findings)
             pending += deeper
-            inside += here
+            inside += direct
         classes.setdefault(name, []).extend(inside)
     return classes

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Share', 'TableRate', 'photograph_crops', 'VelocityBackbone', 'PixelPainter', 'reverse_step', 'sample_pictures',
-           'spread_levels', 'denoising_loss', 'PictureSettings', 'learn_pictures', 'network_of', 'read_pretrained',
-           'pretraining_settings', 'pretrained_file', 'pretrained_painter', 'PixelDiffusion']
+           'spread_levels', 'denoising_loss', 'PictureSettings', 'learn_pictures', 'network_of', 'PixelDiffusion']
 
 # %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c003
 import copy
@@ -77,7 +76,7 @@ def photograph_crops(
 
 # %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c009
 class VelocityBackbone(PixelBackbone):
-    "A backbone of pixels whose network says the velocity."
+    "A backbone of pixels whose network predicts the velocity."
 
     prediction_type = "v_prediction"
 
@@ -99,14 +98,14 @@ class PixelPainter(nn.Module):
         self.unet, self.classes, self.velocity = unet, classes, velocity
 
     def backbone(self, names: Sequence[str] = ()) -> PixelBackbone:
-        "The same weights as a backbone; they stop learning until told otherwise."
+        "The same weights as a backbone, which makes them untrainable until they are set to learn again."
         names = tuple(names) or tuple(f"class {index}" for index in range(len(self.classes.weight) - 1))
         return (VelocityBackbone if self.velocity else PixelBackbone)(
             self.unet, names, self.classes, device=str(self.classes.weight.device)
         )
 
     def condition(self, labels: torch.Tensor) -> torch.Tensor:
-        """What the network is told about each label row (Eq. 1), (B, 1, D); a row of zeros stands for no
+        """The condition (B, 1, D) of the network for each label row (Eq. 1); a row of zeros stands for no
         class."""
         labels = labels.to(self.classes.weight)
         shares = torch.cat([labels, (labels.sum(1, keepdim=True) == 0).to(labels)], 1)
@@ -118,6 +117,24 @@ class PixelPainter(nn.Module):
         return PixelPainter(
             copy.deepcopy(self.unet), nn.Embedding.from_pretrained(rows, freeze=False), self.velocity
         )
+
+    def read(
+        self,
+        file: Path,  # as `PixelDiffusion.pretrained_file` names it
+    ) -> "PixelPainter":
+        "This painter with the weights in a file; raises `GenaugError` when they are damaged or other ones."
+        try:
+            state, note = safetensors.torch.load_file(file), file.with_suffix(".json")
+            learned = content_hash("pretrained", state)
+            if note.is_file() and parse_json(note.read_text())["fingerprint"] != learned:
+                raise ValueError("other weights than were learned")
+            self.load_state_dict(state)
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+            raise GenaugError(
+                f"The pretrained network in '{file.parent}' is damaged ({type(error).__name__}): remove that "
+                "folder and run the same command again, which learns it anew."
+            ) from error
+        return self
 
 # %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c012
 def reverse_step(
@@ -177,12 +194,12 @@ def spread_levels(
 ) -> torch.Tensor:  # (B,), int64, in 0..T-1
     "Levels of a batch, evenly spread, in random order (Eq. 3 right)."
     offset = torch.rand(1, generator=generator, dtype=torch.float64)
-    places = (offset + torch.arange(count, dtype=torch.float64) / count) % 1
-    return (levels * places).long()[torch.randperm(count, generator=generator)]
+    shares = (offset + torch.arange(count, dtype=torch.float64) / count) % 1
+    return (levels * shares).long()[torch.randperm(count, generator=generator)]
 
 
 def denoising_loss(
-    painter: PixelPainter,  # learning
+    painter: PixelPainter,  # that learns
     backbone: PixelBackbone,  # its weights as a backbone
     pictures: Pictures,  # to learn from
     step: int,  # the update
@@ -225,7 +242,7 @@ class PictureSettings(LearningSettings):
     )
 
     def loop(self, **changes) -> LoopSettings:
-        "What the loop is told."
+        "The settings of the training loop."
         rates = {"painter.unet": self.learning_rate, "painter.classes": self.learning_rate * self.table_rate}
         warmup = min(100, self.steps // 10) if self.warmup is None else self.warmup
         return super().loop(**{"learning_rate": rates, "warmup": warmup} | changes)
@@ -234,12 +251,12 @@ class PictureSettings(LearningSettings):
 def learn_pictures(
     painter: PixelPainter,  # begins with its weights and changes them
     pictures: Pictures,  # to learn from
-    settings: PictureSettings = PictureSettings(),
+    settings: PictureSettings = PictureSettings(),  # of the learning
     checkpoint: Path | None = None,  # folder to resume from
     progress: bool = False,  # show a bar
     watch: Callable | None = None,  # called with (updates done, average) after each update
 ) -> PixelPainter:  # the average
-    "Train, resuming from the checkpoint; the result does not depend on interruptions."
+    "Train a painter, resuming from the checkpoint; the result does not depend on interruptions."
     backbone, average = painter.backbone(), copy.deepcopy(painter).requires_grad_(False)
     painter.requires_grad_(True)
 
@@ -293,87 +310,6 @@ def network_of(
         nn.Embedding.from_pretrained(torch.zeros(1, unet.time_embedding.linear_2.out_features), freeze=False),
         velocity=False,
     )
-
-# %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c028a
-def read_pretrained(
-    painter: PixelPainter,  # of the right shape, filled in place
-    file: Path,  # of `pretrained_file`
-) -> PixelPainter:
-    "The network of the corpus; raises `GenaugError` when the file is damaged, or is not what was learned."
-    try:
-        state, note = safetensors.torch.load_file(file), file.with_suffix(".json")
-        if note.is_file() and parse_json(note.read_text())["fingerprint"] != content_hash(
-            "pretrained", state
-        ):
-            raise ValueError("other weights than were learned")
-        painter.load_state_dict(state)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise GenaugError(
-            f"The pretrained network in '{file.parent}' is damaged ({type(error).__name__}): remove that "
-            "folder and run the same command again, which learns it anew."
-        ) from error
-    return painter
-
-# %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c028
-def pretraining_settings(
-    method: GeneratorAugmenter,  # a `PixelDiffusion`
-) -> PictureSettings:
-    "What `learn_pictures` is told for the corpus."
-    steps, rate, batch = method.pretraining_steps, method.pretraining_rate, method.pretraining_batch
-    return PictureSettings(steps, rate, batch, "cosine", seed=method.seed, ema_images=method.ema_images)
-
-
-def pretrained_file(
-    method: GeneratorAugmenter,  # a `PixelDiffusion`
-    channels: int,  # 1 or 3
-    folder: Path,  # of the generators
-) -> Path:
-    "Where the network of the corpus is kept."
-    settings = pretraining_settings(method).record()
-    key = content_hash("pretrained", 1, settings, method.corpus, method.size, channels, tuple(method.widths))
-    return folder / f"pretrained-{key[:24]}" / "painter.safetensors"
-
-# %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c030
-def pretrained_painter(
-    method: GeneratorAugmenter,  # a `PixelDiffusion`: says how
-    channels: int,  # 1 or 3
-    folder: Path | None,  # where it is kept; None: nowhere
-    progress: bool = False,  # show a bar
-) -> PixelPainter:
-    "The network that fine-tuning begins with: trained on the corpus, continued, or read."
-    if method.pretrained not in (None, "crops"):
-        return network_of(method.pretrained, method.size, channels)
-    backbone = PixelBackbone.fresh(
-        [photo.word for photo in PHOTOGRAPHS],
-        method.size,
-        channels,
-        tuple(method.widths),
-        seed_from("first weights", method.seed),
-    )
-    painter = PixelPainter(backbone.unet, backbone.classes).to(usable_device(method.device, torch.float32))
-    if method.pretrained is None:
-        return painter
-
-    def train(home: Path | None) -> PixelPainter:
-        crops = photograph_crops(method.corpus, 1, method.size, channels)
-        pictures = pictures_of(crops, method.size, channels, True)
-        return learn_pictures(painter, pictures, pretraining_settings(method), home, progress)
-
-    if folder is None:
-        return train(None)
-    file = pretrained_file(method, channels, folder)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        if not file.is_file():
-            state = {
-                name: value.cpu().contiguous()
-                for name, value in train(file.parent / "checkpoint").state_dict().items()
-            }
-            write_atomic(
-                file.with_suffix(".json"), json.dumps({"fingerprint": content_hash("pretrained", state)})
-            )
-            write_atomic(file, safetensors.torch.save(state))
-    return read_pretrained(painter, file)
 
 # %% ../../nbs/learned/09_generators.pixel_diffusion.ipynb #c033
 @declare_method(
@@ -448,12 +384,62 @@ class PixelDiffusion(GeneratorAugmenter):
         )
 
     def preparation(self, real: LabeledImages, workdir: Path | None = None) -> float:
-        "Pretraining, in steps of fine-tuning; none when its network is there."
+        "Pretraining, in steps of fine-tuning; none when its network is stored already."
         channels = self.channels or max(real.image(position).shape[2] for position in range(len(real)))
         there = self.pretrained != "crops" or (
-            workdir is not None and pretrained_file(self, channels, workdir / "generators").is_file()
+            workdir is not None and self.pretrained_file(channels, workdir / "generators").is_file()
         )
         return 0.0 if there else self.pretraining_steps * self.pretraining_batch / self.batch_size
+
+    def pretraining(self) -> PictureSettings:
+        "The settings with which the corpus is learned."
+        steps, rate, batch = self.pretraining_steps, self.pretraining_rate, self.pretraining_batch
+        return PictureSettings(steps, rate, batch, "cosine", seed=self.seed, ema_images=self.ema_images)
+
+    def pretrained_file(
+        self,
+        channels: int,  # 1 or 3
+        folder: Path,  # of the generators
+    ) -> Path:
+        "Where the network of the corpus is stored."
+        settings = self.pretraining().record()
+        key = content_hash("pretrained", 1, settings, self.corpus, self.size, channels, tuple(self.widths))
+        return folder / f"pretrained-{key[:24]}" / "painter.safetensors"
+
+    def pretrained_painter(
+        self,
+        channels: int,  # 1 or 3
+        folder: Path | None,  # where the network of the corpus is stored; None: nowhere
+        progress: bool = False,  # show a bar
+    ) -> PixelPainter:
+        "The network that fine-tuning begins with: trained on the corpus, continued, or read."
+        if self.pretrained not in (None, "crops"):
+            return network_of(self.pretrained, self.size, channels)
+        words = [photo.word for photo in PHOTOGRAPHS]
+        seed = seed_from("first weights", self.seed)
+        backbone = PixelBackbone.fresh(words, self.size, channels, tuple(self.widths), seed)
+        painter = PixelPainter(backbone.unet, backbone.classes)
+        painter = painter.to(usable_device(self.device, torch.float32))
+        if self.pretrained is None:
+            return painter
+
+        def train(home: Path | None) -> PixelPainter:
+            crops = photograph_crops(self.corpus, 1, self.size, channels)
+            pictures = pictures_of(crops, self.size, channels, True)
+            return learn_pictures(painter, pictures, self.pretraining(), home, progress)
+
+        if folder is None:
+            return train(None)
+        file = self.pretrained_file(channels, folder)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                trained = train(file.parent / "checkpoint").state_dict()
+                state = {name: value.cpu().contiguous() for name, value in trained.items()}
+                note = {"fingerprint": content_hash("pretrained", state)}
+                write_atomic(file.with_suffix(".json"), json.dumps(note))
+                write_atomic(file, safetensors.torch.save(state))
+        return painter.read(file)
 
     def settings(self) -> dict:
         "The fields, and for a folder the content of its weights."
@@ -480,7 +466,7 @@ class PixelDiffusion(GeneratorAugmenter):
     ) -> PixelPainter:
         shared = None if checkpoint is None else Path(checkpoint).parent.parent
         painter = (
-            pretrained_painter(self, pictures.channels, shared, progress)
+            self.pretrained_painter(pictures.channels, shared, progress)
             .with_classes(pictures.classes)
             .to(usable_device(self.device, torch.float32))
         )

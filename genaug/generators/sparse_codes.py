@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BLOCK', 'SMALLEST_VGG', 'PROBE', 'encode_set', 'blocks_of', 'site_simplex', 'sparsity', 'one_of', 'normalise',
            'fitting_levels', 'CodeUNet', 'small_classifier', 'code_classifier', 'sample_tokens', 'imitation_loss',
-           'Phase', 'phases_of', 'class_weights', 'CodeSettings', 'Networks', 'IteratedLearning', 'describe_codes',
-           'codes_key', 'keep_weights', 'learn_codes']
+           'Phase', 'phases_of', 'class_weights', 'CodeSettings', 'Networks', 'IteratedLearning', 'codes_key',
+           'learn_codes']
 
 # %% ../../nbs/learned/10_generators.sparse_codes.ipynb #c003
 import dataclasses
@@ -356,7 +356,7 @@ class CodeSettings(Part):
 # %% ../../nbs/learned/10_generators.sparse_codes.ipynb #c029
 class Networks(nn.ModuleDict):
     """Student, teacher, decoder and classifier of codes; the first three are absent where the latents are
-    their own code, the teacher where nobody imitates."""
+    their own code, the teacher where there is no imitation."""
 
     def __init__(
         self,
@@ -404,18 +404,32 @@ class Networks(nn.ModuleDict):
             ),
         )
 
-    def encode(self, latents: torch.Tensor, who: str = "student") -> torch.Tensor:
-        "Latents (B, C, H, W) -> codes (B, V, H, W)."
+    def encode(self, latents: torch.Tensor, name: str = "student") -> torch.Tensor:
+        "Codes (B, V, H, W) of latents (B, C, H, W), by the student or the teacher."
         if self.settings.code == "raw":
             return latents
-        logits = self[who](latents)
+        logits = self[name](latents)
         return site_simplex(logits, self.settings.temperature) if self.settings.code == "sparse" else logits
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        "Codes (B, V, H, W) -> latents (B, C, H, W)."
+        "Latents (B, C, H, W) of codes (B, V, H, W)."
         return codes if self.settings.code == "raw" else self["decoder"](codes)
 
+    def save(
+        self,
+        home: Path,  # the folder to write into
+    ) -> None:
+        "Write `weights.safetensors`, whole or not at all."
+        from safetensors.torch import save_file
+
+        partial = home / f"weights.{os.getpid()}.partial"
+        save_file({name: value.contiguous().cpu() for name, value in self.state_dict().items()}, partial)
+        os.replace(partial, home / "weights.safetensors")
+
 # %% ../../nbs/learned/10_generators.sparse_codes.ipynb #c032
+PROBE = 512  # training images that a generation is described on
+
+
 class IteratedLearning:
     "Everything that `train_loop` needs to train codes generation by generation, from latents on disk."
 
@@ -453,7 +467,7 @@ class IteratedLearning:
         return latents.to(self.device), labels.to(self.device)
 
     def new_generation(self, generation: int):
-        """The student becomes the teacher; a new one takes its place, without the optimizer's memories of the
+        """The student becomes the teacher; a new one takes its place, without the optimizer's state of the
         old one."""
         self.networks["teacher"].load_state_dict(self.networks["student"].state_dict())
         self.networks["student"].load_state_dict(self.networks.fresh_student(generation).state_dict())
@@ -514,56 +528,33 @@ class IteratedLearning:
         error = F.mse_loss(self.networks.decode(codes), latents)
         return share * error + (1 - share) * mistake, float(error.detach()), float(mistake.detach())
 
+    @torch.no_grad()
+    def describe(
+        self,
+    ) -> dict:  # entropy (nats), largest, reconstruction (error over variance), classification
+        "How sparse the codes of training images are, and what they keep of latents and labels."
+        latents, networks, lines = np.array(self.latents[:PROBE]), self.networks.eval(), []
+        for block in blocks_of(len(latents)):
+            part = torch.from_numpy(latents[block]).to(self.device)
+            labels = torch.from_numpy(self.labels[:PROBE][block]).to(self.device)
+            spread = (math.nan, math.nan)
+            if self.settings.code == "sparse":
+                spread = sparsity(networks.encode(part))
+            lines.append((len(part), *spread, *self.interaction(part, labels)[1:]))
+        counts, *columns = zip(*lines)
+        entropy, largest, error, mistake = (float(np.average(column, weights=counts)) for column in columns)
+        share = error / max(float(latents.var()), 1e-12)
+        names = ("entropy", "largest", "reconstruction", "classification")
+        return dict(zip(names, (entropy, largest, share, mistake)))
+
 # %% ../../nbs/learned/10_generators.sparse_codes.ipynb #c035
-PROBE = 512  # training images that a generation is described on
-
-
-@torch.no_grad()
-def describe_codes(
-    trainer: IteratedLearning,
-) -> dict:  # entropy (nats), largest, reconstruction (error over variance), classification (loss)
-    "How sparse the codes of training images are and what they keep."
-    latents, networks = np.array(trainer.latents[:PROBE]), trainer.networks.eval()
-    lines = []
-    for block in blocks_of(len(latents)):
-        part, labels = (
-            torch.from_numpy(latents[block]).to(trainer.device),
-            torch.from_numpy(trainer.labels[:PROBE][block]).to(trainer.device),
-        )
-        spread = (
-            sparsity(networks.encode(part)) if trainer.settings.code == "sparse" else (math.nan, math.nan)
-        )
-        lines.append((len(part), *spread, *trainer.interaction(part, labels)[1:]))
-    mean = [
-        float(np.average(column, weights=[line[0] for line in lines])) for column in list(zip(*lines))[1:]
-    ]
-    return {
-        "entropy": mean[0],
-        "largest": mean[1],
-        "reconstruction": mean[2] / max(float(latents.var()), 1e-12),
-        "classification": mean[3],
-    }
-
-
 def codes_key(
     settings: CodeSettings,
     real: LabeledImages,  # the photographs
     backbone: Backbone,  # their codec
 ) -> str:  # 24 hexadecimal digits
-    "The name under which codes are kept: what they are learned from, and how."
+    "The name under which codes are stored: a hash of what they are learned from, and how."
     return content_hash("feature-space", settings.learning(), real.fingerprint(), backbone.fingerprint())[:24]
-
-# %% ../../nbs/learned/10_generators.sparse_codes.ipynb #c037
-def keep_weights(
-    networks: Networks,  # learned
-    home: Path,  # the folder to keep them in
-) -> None:
-    "Write `weights.safetensors`, whole or not at all."
-    from safetensors.torch import save_file
-
-    partial = home / f"weights.{os.getpid()}.partial"
-    save_file({name: value.contiguous().cpu() for name, value in networks.state_dict().items()}, partial)
-    os.replace(partial, home / "weights.safetensors")
 
 
 def learn_codes(
@@ -572,10 +563,10 @@ def learn_codes(
     labels: np.ndarray,  # (N, K)
     task: str,  # "multi" or "single"
     device: torch.device | str,
-    home: Path | None,  # where weights, checkpoint and log are kept; None: nowhere
+    home: Path | None,  # where weights, checkpoint and log are stored; None: nowhere
     progress: bool = False,
-) -> tuple[Networks, dict]:  # in evaluation mode; generation -> `describe_codes`
-    "Train, resuming, or read what was trained before."
+) -> tuple[Networks, dict]:  # in evaluation mode; generation -> what `IteratedLearning.describe` returns
+    "Train networks for codes, resuming, or read those that were trained before."
     from safetensors.torch import load_file
 
     trainer = IteratedLearning(settings, latents, labels, task, device)
@@ -585,7 +576,7 @@ def learn_codes(
     def watch(step: int, _loss: float):
         phase = trainer.phase_at(step)
         if phase.kind == "interaction" and step == phase.first + phase.updates - 1:
-            trainer.log[str(phase.generation)] = describe_codes(trainer)
+            trainer.log[str(phase.generation)] = trainer.describe()
             if home is not None:
                 write_atomic(home / "log.json", json.dumps(trainer.log))
 
@@ -593,7 +584,7 @@ def learn_codes(
         checkpoint = None if home is None else home / "checkpoint"
         train_loop(trainer.loss_at, trainer.networks, trainer.loop(), checkpoint, progress, callback=watch)
         if home is not None:
-            keep_weights(trainer.networks, home)
+            trainer.networks.save(home)
             shutil.rmtree(checkpoint, ignore_errors=True)
     else:
         trainer.networks.load_state_dict(load_file(home / "weights.safetensors"))

@@ -16,8 +16,8 @@ from ..schedule import SwapOwn
 def later_tokens(
     classes: int,  # K; the steps of all classes are taken in one run
 ) -> LearnedTokens:
-    """How the authors say their published words were learned (issue 24 of their repository): four vectors
-    from the class's own name, 2000 steps of 8."""
+    """The settings with which the authors say their published words were learned (issue 24 of their
+    repository): four vectors from the class's own name, 2000 steps of 8."""
     return LearnedTokens(
         steps=2000 * classes, learning_rate=8 * 5e-4, batch_size=8, tokens_per_class=4, initial=None
     )
@@ -32,12 +32,8 @@ def later_tokens(
 def da_fusion() -> Recipe:
     """Edits of every strength under learned class words (arXiv 2302.07944); the defaults are its scripts',
     the 25 steps those of Diff-II's re-run."""
-    strengths = (
-        0.25,
-        0.5,
-        0.75,
-        1.0,
-    )  # each drawn with the same probability; one number: always that strength
+    # each drawn with the same probability; one number: always that strength
+    strengths = (0.25, 0.5, 0.75, 1.0)
     words = LearnedTokens()  # one vector per class from "the", 1000 steps of 4; see `later_tokens`
     return Recipe(
         "da-fusion",

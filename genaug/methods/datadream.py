@@ -8,7 +8,6 @@ __all__ = ['datadream']
 # %% ../../nbs/methods/13_methods.datadream.ipynb #c003
 from ..identity import Identity
 from ..contracts import declare_method
-
 from ..choices import LearnedAdapter
 from ..recipe import Recipe
 from ..schedule import TwoLoss

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'linear_interpolate', 'circle_frame', 'turn_of', 'circle_radius', 'circle_interpolate', 'CircleStart',
-           'alone', 'moved_copy', 'diff_ii']
+           'moved_copy', 'diff_ii']
 
 # %% ../../nbs/methods/06_methods.diff_ii.ipynb #c003
 import math
@@ -163,9 +163,26 @@ class CircleStart(Start):
         partner, position = rng.integers(max(len(others), 1)), float(rng.random())
         position = self.positions[int(position * len(self.positions))] if self.positions else position
         if not len(others):
-            return alone(self, rng, anchor, position)
+            return self.plan_single(rng, anchor, position)
         share = 1 - position if self.mode in ("slerp", "linear") else 0.5
         return ((anchor, share), (others[partner], 1 - share)), {"mode": self.mode, "position": position}
+
+    def plan_single(
+        self,
+        rng: np.random.Generator,  # of the row
+        anchor: str,  # the only photograph of its class
+        position: float,  # on the arc
+    ) -> tuple[tuple, dict]:  # inputs and settings of a row
+        "The inputs and settings of a row whose class has one photograph."
+        if self.single == "noise":
+            return (), {}
+        settings = {"mode": self.mode, "position": position, "single": self.single}
+        if self.single == "shift":
+            turns = [int(eighth) for eighth in rng.permutation([-4, -3, -2, -1, 1, 2, 3, 4])[:2]]
+            settings["moved"] = turns  # in 32nds of the edge, down and to the right
+        elif self.single == "flip":
+            settings["moved"] = "mirrored"
+        return ((anchor, 1.0),), settings
 
     def inverted(self, rows) -> set[str]:
         moved = {f"{row.inputs[0][0]} {row.settings['moved']}" for row in rows if "moved" in row.settings}
@@ -177,12 +194,35 @@ class CircleStart(Start):
         if begun:
             chosen = [rows[index] for index in begun]
             ends = [
-                _inversions(self, *zip(*[_end(row, end, real) for row in chosen]), context, noise[begun])
+                self._inversions(*zip(*[_end(row, end, real) for row in chosen]), context, noise[begun])
                 for end in (0, 1)
             ]
             position = torch.tensor([row.settings["position"] for row in chosen], dtype=torch.float64)
             noise[begun] = self._between(*ends, position, noise[begun]).to(noise)
         return noise, first_step
+
+    def _inversions(
+        self,
+        pictures: tuple,  # one per row; None: noise
+        classes: tuple,  # names of their classes
+        context: PaintContext,  # the fitted surroundings
+        noise: torch.Tensor,  # (B, C, h, w) of the rows
+    ) -> torch.Tensor:  # (B, C, h, w)
+        """Inversions of pictures under their plain prompts, from the pool; the rows' noise where there is no
+        picture."""
+        result, given = noise.clone(), [row for row, picture in enumerate(pictures) if picture is not None]
+        if given:
+            shown = LabeledImages(
+                [pictures[row] for row in given],
+                [0] * len(given),
+                ["picture"],
+                [str(row) for row in given],
+            )
+            texts = [context.text(list(classes[row])) for row in given]
+            settings = InversionSettings(context.num_inference_steps, self.fixed_point_iterations)
+            inverted = context.pool.get(context.backbone, shown, shown.ids, texts, context.concept, settings)
+            result[given] = inverted.to(result)
+        return result
 
     def _between(self, first, second, position, noise):
         if self.mode == "linear":
@@ -191,24 +231,6 @@ class CircleStart(Start):
         return circle_interpolate(first, second, position, arc, self.radius, noise)
 
 # %% ../../nbs/methods/06_methods.diff_ii.ipynb #c021
-def alone(
-    start: CircleStart,  # its policy
-    rng: np.random.Generator,  # of the row
-    anchor: str,  # the only photograph of its class
-    position: float,  # on the arc
-) -> tuple[tuple, dict]:  # inputs and settings of a row
-    "The inputs and settings of a row whose class has one photograph."
-    if start.single == "noise":
-        return (), {}
-    settings = {"mode": start.mode, "position": position, "single": start.single}
-    if start.single == "shift":
-        turns = [int(eighth) for eighth in rng.permutation([-4, -3, -2, -1, 1, 2, 3, 4])[:2]]
-        settings["moved"] = turns  # in 32nds of the edge, down and to the right
-    elif start.single == "flip":
-        settings["moved"] = "mirrored"
-    return ((anchor, 1.0),), settings
-
-
 def moved_copy(
     image: np.ndarray,  # uint8 (H, W, C)
     moved: str | list[int],  # "mirrored", or 32nds of the edge down and to the right
@@ -235,30 +257,6 @@ def _end(
     return (
         moved_copy(real.image(position), row.settings["moved"]) if "moved" in row.settings else None
     ), classes
-
-
-def _inversions(
-    start: CircleStart,  # knows the iterations
-    pictures: tuple,  # one per row; None: noise
-    classes: tuple,  # names of their classes
-    context: PaintContext,  # the fitted surroundings
-    noise: torch.Tensor,  # (B, C, h, w) of the rows
-) -> torch.Tensor:  # (B, C, h, w)
-    """Inversions of pictures under their plain prompts, from the pool; the rows' noise where there is no
-    picture."""
-    result, places = noise.clone(), [row for row, picture in enumerate(pictures) if picture is not None]
-    if places:
-        shown = LabeledImages(
-            [pictures[row] for row in places],
-            [0] * len(places),
-            ["picture"],
-            [str(row) for row in places],
-        )
-        texts = [context.text(list(classes[row])) for row in places]
-        settings = InversionSettings(context.num_inference_steps, start.fixed_point_iterations)
-        inverted = context.pool.get(context.backbone, shown, shown.ids, texts, context.concept, settings)
-        result[places] = inverted.to(result)
-    return result
 
 # %% ../../nbs/methods/06_methods.diff_ii.ipynb #c025
 PARTS = MappingProxyType(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Weight', 'EMBEDDED_WEIGHTS', 'expert_preset', 'moved_to', 'train_expert', 'Chosen', 'expert_features',
-           'shown_picture', 'pooled', 'last_down_block', 'Alignment', 'loss_curve', 'AlignedWeights', 'expert_for',
-           'feature_aligned', 'fine_tuned', 'generation_accuracy']
+           'shown_picture', 'pooled', 'last_down_block', 'Alignment', 'loss_curve', 'AlignedWeights', 'feature_aligned',
+           'fine_tuned', 'generation_accuracy']
 
 # %% ../../nbs/methods/07_methods.feature_aligned.ipynb #c003
 import math
@@ -47,7 +47,7 @@ def expert_preset(
     learning_rate: float = 1e-4,  # of AdamW without decay, which is Adam
     flip: bool = True,  # mirror half of the training views
 ) -> TrainingPreset:
-    "How an expert is trained; the defaults are the paper's."
+    "The training preset of an expert; the defaults are the paper's."
     return TrainingPreset(
         f"expert {network}",
         network,
@@ -192,7 +192,7 @@ class Alignment(ExtraLoss):
         return self.weight if done < self.align_until else 0.0
 
     def record(self) -> dict:
-        "What a checkpoint of the run must agree in."
+        "The settings that a checkpoint of the run must share."
         settings = {name: value for name, value in vars(self).items() if name not in ("expert", "projection")}
         return {
             **settings,
@@ -202,7 +202,7 @@ class Alignment(ExtraLoss):
         }
 
     def modules(self, backbone: Backbone) -> dict[str, torch.nn.Module]:
-        """The projection, made to measure for this denoiser and this expert; its first values follow from the
+        """The projection, sized for this denoiser and this expert; its first values follow from the
         seed."""
         self.tap = self.tap or last_down_block(backbone)
         moved_to(self.expert, backbone.device)
@@ -221,7 +221,7 @@ class Alignment(ExtraLoss):
         return {"projection": self.projection}
 
     def loss(self, step: Step) -> tuple[torch.Tensor, dict]:
-        "1 - cosine (Eq. 4), averaged over the batch, and what is worth watching."
+        "1 - cosine (Eq. 4), averaged over the batch, and its parts to report."
         rows = expert_features(self.expert, shown_picture(step, self.expert_input)).to(step.noisy.device)
         if self.shuffled:
             order = torch.randperm(
@@ -245,8 +245,8 @@ def loss_curve(
     parts: list,  # (step, parts of the loss)
     points: int = 25,  # at most, evenly spread
 ) -> list[dict]:  # "step" and the mean of each part up to it
-    """The parts of the loss along a run, averaged over stretches of steps (after a resume: of the last
-    sitting)."""
+    """The parts of the loss along a run, averaged over stretches of steps (after a resume: of its
+    last part)."""
     stretches = (
         [
             stretch
@@ -256,7 +256,7 @@ def loss_curve(
         if parts
         else []
     )
-    names = list(dict.fromkeys(name for _, said in parts for name in said))
+    names = list(dict.fromkeys(name for _, losses in parts for name in losses))
 
     def mean(name, stretch):
         return [parts[number][1][name] for number in stretch if name in parts[number][1]]
@@ -286,8 +286,8 @@ class AlignedWeights(FineTuningSettings, Naming):
     pooling: Annotated[str, Bound(words=("mean", "max"))] = "mean"
     projection_bias: bool = True
     align_until: Annotated[float, Bound(0, 1, above=True)] = 1.0  # share of the training in which w2 counts
-    shuffled: bool = False  # the control: an expert that talks about other pictures
-    expert_network: str = Chosen("resnet50")  # see `expert_preset`, `expert_for`
+    shuffled: bool = False  # the control: the expert sees other pictures
+    expert_network: str = Chosen("resnet50")  # see `expert_preset`, `suited`
     expert_weights: str | None = "tv_in1k"
     expert_size: Annotated[int, Bound(8, 4096)] = 224
     expert_epochs: Annotated[int, Bound(1, 1e5)] = 15
@@ -325,13 +325,28 @@ class AlignedWeights(FineTuningSettings, Naming):
         return passes if self.steps is None else self.steps, self.batch_size
 
     def suited(self, real: LabeledImages) -> "AlignedWeights":
-        return expert_for(self, real)
+        """The same with an expert that can teach on such photographs; raises `GenaugError` for a toy and for
+        unnamed weights."""
+        kind = kind_of_data(real)
+        if kind == "embedded" or not self.alignment_weight:
+            return self
+        entry, judge = ROLES["classifier", kind], ROLES["judge", kind].network
+        if isinstance(self.expert_network, Chosen) and self.expert_network in TOY:
+            return replace(
+                self,
+                expert_network=entry.network,
+                expert_weights=entry.weights,
+                expert_size=entry.size,
+                expert_learning_rate=type(self).expert_learning_rate,
+            )
+        network_for("classifier", kind, str(self.expert_network), self.expert_weights, (judge,))
+        return self
 
     def examiners(self, real: LabeledImages) -> tuple[str, ...]:
         return (str(self.suited(real).expert_network),) if self.alignment_weight else ()
 
     def check_backbone(self, backbone: Backbone | None) -> None:
-        "Steps of 1e-4 are lost in the rounding of half precision."
+        "Raise `GenaugError` for half precision, whose rounding loses steps of 1e-4."
         if backbone is not None and backbone.dtype in (torch.float16, torch.bfloat16):
             raise GenaugError(
                 "All weights of the denoiser learn, and their small steps are lost in half precision: use "
@@ -380,10 +395,10 @@ class AlignedWeights(FineTuningSettings, Naming):
         checkpoint: Path | None = None,
         progress: bool = False,
     ) -> FineTuned | Concept:
-        "Fine-tune; a closed-form model has no weights to tune."
+        "The fine-tuned weights; an empty concept for a closed-form model, which has no weights to tune."
         if backbone.unet is None:
             return Concept({})
-        cache, parts, _device = None, [], str(backbone.device)
+        cache, parts = None, []
         if checkpoint is not None:
             cache = Path(checkpoint).parent.parent / "experts"  # beside the concepts: arms share it
         extra = (
@@ -391,32 +406,10 @@ class AlignedWeights(FineTuningSettings, Naming):
             if self.alignment_weight
             else None
         )
-        objective = Objective(extra=extra, watch=lambda number, said: parts.append((number, said)))
+        objective = Objective(extra=extra, watch=lambda number, losses: parts.append((number, losses)))
         settings = replace(self, steps=self.effort(real)[0])
         concept = fine_tune(backbone, real, class_prompt, settings, checkpoint, progress, objective=objective)
         return replace(concept, settings={**concept.settings, "curve": loss_curve(parts)})
-
-# %% ../../nbs/methods/07_methods.feature_aligned.ipynb #c027f
-def expert_for(
-    naming: AlignedWeights,  # as it was asked for
-    real: LabeledImages,  # training photographs
-) -> AlignedWeights:
-    """The same with an expert that can teach on such photographs; raises `GenaugError` for a toy and for
-    unnamed weights."""
-    kind = kind_of_data(real)
-    if kind == "embedded" or not naming.alignment_weight:
-        return naming
-    entry, judge = ROLES["classifier", kind], ROLES["judge", kind].network
-    if isinstance(naming.expert_network, Chosen) and naming.expert_network in TOY:
-        return replace(
-            naming,
-            expert_network=entry.network,
-            expert_weights=entry.weights,
-            expert_size=entry.size,
-            expert_learning_rate=AlignedWeights.expert_learning_rate,
-        )
-    network_for("classifier", kind, str(naming.expert_network), naming.expert_weights, (judge,))
-    return naming
 
 # %% ../../nbs/methods/07_methods.feature_aligned.ipynb #c027b
 EMBEDDED_WEIGHTS = AlignedWeights.for_embedded()
@@ -457,10 +450,11 @@ def generation_accuracy(
     judge: TrainedClassifier,  # the expert, or an independent judge
     images: LabeledImages,  # painted, with the class that was asked for
     left_out: tuple = ("empty",),  # classes that may not be answered, as in the paper
+    chances: np.ndarray | None = None,  # what the judge says of them; None: it is asked
 ) -> list[tuple[str, str, float, int]]:  # (metric, part, value, n)
-    """Share of images in which the judge finds the class that was asked for; for each class; confusions; and
-    with all answers allowed."""
-    names, chances = list(judge.class_names), judge.predict(images)
+    """Share of images in which the judge finds the class that was asked for: of all, of each class and with
+    all answers allowed; and the confusions."""
+    names, chances = list(judge.class_names), judge.predict(images) if chances is None else chances
     wanted = np.array([names.index(images.class_names[target]) for target in images.targets])
     allowed = np.array([name not in left_out for name in names])
     answers = np.where(allowed, chances, -1).argmax(1)

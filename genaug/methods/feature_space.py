@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABEL_RULES', 'IDLE', 'relevance', 'toss_coins', 'from_tail', 'fuse', 'fused_label', 'Fusion', 'chosen_sites',
-           'fusion_of', 'touch_up', 'Pairing', 'wanted_class', 'pairings', 'prompt_of', 'plan_row', 'check_fusion',
-           'idle_fusion', 'FusionSettings', 'FeatureSpace', 'fit_codes']
+           'fusion_of', 'touch_up', 'Pairing', 'wanted_class', 'pairings', 'prompt_of', 'plan_row', 'FusionSettings',
+           'FeatureSpace']
 
 # %% ../../nbs/methods/09_methods.feature_space.ipynb #c003
 import dataclasses
@@ -74,7 +74,7 @@ def from_tail(
     coins: torch.Tensor,  # (B, H, W), bool
     gates: str = "partition",  # or "naive": the tail where it is specific, the head everywhere else
 ) -> torch.Tensor:  # (B, H, W), bool
-    "Eqs. 8 to 12 as a decision: is the site taken from the tail picture (otherwise from the head picture)?"
+    "Eqs. 8 to 12 as a decision: true where a site is taken from the tail picture; else from the head."
     return (
         specific.clone()
         if one_of(gates, ("partition", "naive"), "gates") == "naive"
@@ -135,7 +135,7 @@ class Fusion:
 
 def chosen_sites(
     method: Augmenter,  # fitted
-    parents: Sequence[tuple[int, int, int, int]],  # (place, class) of the tail picture and of its partner
+    parents: Sequence[tuple[int, int, int, int]],  # (position, class) of the tail picture and of its partner
     seeds: Sequence[int],  # of the rows
 ) -> torch.Tensor:  # (B, H, W), bool
     "Which sites come from the tail picture."
@@ -164,9 +164,9 @@ def fusion_of(
 
     parents = [
         (
-            method.learned.places[row.inputs[0][0]],
+            method.learned.positions[row.inputs[0][0]],
             class_of(row.settings["class"]),
-            method.learned.places[row.inputs[1][0]],
+            method.learned.positions[row.inputs[1][0]],
             class_of(row.settings["head"]),
         )
         for row in rows
@@ -186,7 +186,7 @@ def touch_up(
     latents: torch.Tensor,  # (B, C, H, W)
     rows: Sequence[PlanRow],  # their plan; a row with 0 steps is returned as it came
 ) -> torch.Tensor:  # (B, C, H, W)
-    "The last steps of the schedule under the rows' prompts; without any, the denoiser is not asked."
+    "The last steps of the schedule under the rows' prompts; without any, the denoiser is not called."
     touched = [number for number, row in enumerate(rows) if row.settings["denoising_steps"] > 0]
     if not touched:
         return latents
@@ -208,20 +208,20 @@ class Pairing:
     "What a slot is made of, before anything is drawn."
 
     slot: PlannedImage
-    place: int  # of the anchor
+    position: int  # of the anchor
     wanted: int  # class of the row; -1: none
     rule: str  # why the partner is one
     head: int  # class of the partner; -1: none
-    near: np.ndarray  # places of possible partners, nearest first
+    near: np.ndarray  # positions of possible partners, nearest first
 
 
 def wanted_class(
     labels: np.ndarray,  # (N, K)
-    place: int,  # of the anchor
+    position: int,  # of the anchor
     slot: PlannedImage,
 ) -> int:  # -1: none
     "The class a slot asks for, or else the rarest label of its photograph."
-    own = np.flatnonzero(labels[place] > 0)
+    own = np.flatnonzero(labels[position] > 0)
     if slot.class_index is not None:
         return slot.class_index
     return int(own[(labels > 0).sum(0)[own].argmin()]) if len(own) else -1
@@ -235,20 +235,24 @@ def pairings(
     """For every slot the class it is made for, the class it is fused with and the nearest images of that
     class."""
     learned, heads, chosen = method.learned, method.head_classes(), {}
-    places = [
-        (learned.places[slot.anchor], wanted_class(learned.labels, learned.places[slot.anchor], slot))
+    keys = [
+        (learned.positions[slot.anchor], wanted_class(learned.labels, learned.positions[slot.anchor], slot))
         for slot in slots
     ]
-    for place, wanted in dict.fromkeys(places):
-        chosen[place, wanted] = choose_head(learned, heads, place, wanted, method.head_choice == "image")
+    for position, wanted in dict.fromkeys(keys):
+        chosen[position, wanted] = choose_head(
+            learned, heads, position, wanted, method.head_choice == "image"
+        )
     if method.neighbours != "inf":
-        wishes = [(place, wanted, head, members) for (place, wanted), (_, head, members) in chosen.items()]
-        lines = distances_to(learned, lambda: method.latents_of(real), method.space, wishes)
+        queries = [
+            (position, wanted, head, members) for (position, wanted), (_, head, members) in chosen.items()
+        ]
+        lines = distances_to(learned, lambda: method.latents_of(real), method.space, queries)
         chosen = {
             key: (rule, head, nearest_partners(members, line, method.neighbours))
             for (key, (rule, head, members)), line in zip(chosen.items(), lines)
         }
-    return [Pairing(slot, *key, *chosen[key]) for slot, key in zip(slots, places)]
+    return [Pairing(slot, *key, *chosen[key]) for slot, key in zip(slots, keys)]
 
 # %% ../../nbs/methods/09_methods.feature_space.ipynb #c080
 def prompt_of(
@@ -257,8 +261,8 @@ def prompt_of(
     ends: tuple,  # label rows of the tail picture and its partner
     wanted: int,  # class of the row; -1: none
 ) -> str:
-    """The class names that the denoiser is told: the tail labels of the tail picture (or the class it is made
-    for), or all labels of both."""
+    """The prompt of a picture. It names the tail labels of the tail picture (or the class it is made for), or
+    all labels of both."""
     shown = np.flatnonzero(ends[0] > 0)
     named = [index for index in shown if index not in method.head_classes()] or (
         [wanted] if wanted >= 0 else shown
@@ -274,14 +278,14 @@ def plan_row(
     base: str,  # hash of seed and settings: names the row
     seed: int,  # of the plan: decides, with the slot alone, what is drawn
 ) -> PlanRow:
-    "Partner, coins, share of sites and label of one picture."
+    "The plan row of one picture: its partner, share of sites and label."
     learned, slot, names = method.learned, pair.slot, [*real.class_names, None]
     asked = (None if slot.class_index is None else names[slot.class_index], slot.anchor, slot.copy)
     name, drawn = content_hash(base, *asked)[:16], content_hash("fusion", seed, *asked)
     partner = int(pair.near[np.random.default_rng(seed_from(drawn, "decisions")).integers(len(pair.near))])
     noise = seed_from(drawn, "noise")
     share = float(
-        chosen_sites(method, [(pair.place, pair.wanted, partner, pair.head)], [noise])[0].double().mean()
+        chosen_sites(method, [(pair.position, pair.wanted, partner, pair.head)], [noise])[0].double().mean()
     )
     settings = {
         "anchor": slot.anchor,
@@ -295,7 +299,7 @@ def plan_row(
     }
     inputs = ((slot.anchor, share), (real.ids[partner], 1 - share))
     row = PlanRow(name, method.name, (), inputs, (), noise, settings, fitted_on=method.fitted_on)
-    ends, answer = (learned.labels[pair.place], learned.labels[partner]), None
+    ends, answer = (learned.labels[pair.position], learned.labels[partner]), None
     if method.label_rule == "classifier":
         with torch.no_grad():
             logits = learned.networks["classifier"](fusion_of(method, [row], real).codes)[0].double().cpu()
@@ -304,27 +308,8 @@ def plan_row(
     prompts = ((prompt_of(method, real, ends, pair.wanted), 1.0),) if method.denoising_steps else ()
     return dataclasses.replace(row, label=tuple(label.tolist()), prompts=prompts)
 
-# %% ../../nbs/methods/09_methods.feature_space.ipynb #c082
-def check_fusion(
-    method: Augmenter,  # a `FeatureSpace`, defined below
-) -> None:
-    "Raises `GenaugError` for a value that means nothing, or for two that contradict each other."
-    if not (isinstance(method.neighbours, str) and method.neighbours == "inf") and not (
-        type(method.neighbours) is int and 1 <= method.neighbours <= 1e6
-    ):
-        raise GenaugError(
-            f"'{method.name}' cannot have neighbours={str(method.neighbours)[:80]!r}: it must be a whole "
-            "number of at least 1, or 'inf' for all images of the class."
-        )
-    check_settings(method)
-    if method.denoising_steps > method.num_inference_steps:
-        raise GenaugError(
-            f"'{method.name}' cannot have denoising_steps={method.denoising_steps} with "
-            f"num_inference_steps={method.num_inference_steps}: run at most all of them."
-        )
-
-
-IDLE = (  # fields, when they have no effect, why
+# %% ../../nbs/methods/09_methods.feature_space.ipynb #c085
+IDLE = (  # settings, when they have no effect, why
     (
         "guidance_scale renoise prompt num_inference_steps",
         lambda method: method.denoising_steps == 0,
@@ -351,13 +336,6 @@ IDLE = (  # fields, when they have no effect, why
 )
 
 
-def idle_fusion(
-    method: Augmenter,  # a `FeatureSpace`, defined below
-) -> dict[str, str]:
-    "Settings of a fusion that have no effect as it stands."
-    return {name: why for fields, holds, why in IDLE if holds(method) for name in fields.split()}
-
-# %% ../../nbs/methods/09_methods.feature_space.ipynb #c085
 @dataclass(kw_only=True)
 class FusionSettings(Augmenter, CodeSettings):
     "How pictures are fused, and what the method can say about itself before anything is learned."
@@ -392,14 +370,31 @@ class FusionSettings(Augmenter, CodeSettings):
         self.neighbours = (
             "inf" if isinstance(self.neighbours, float) and self.neighbours == math.inf else self.neighbours
         )
-        check_fusion(self)
+        self.check_fusion()
 
     @property
     def said_as(self) -> str | None:
         return "words" if self.denoising_steps else None
 
-    def idle(self):
-        return idle_fusion(self)
+    def check_fusion(self) -> None:
+        "Raise `GenaugError` for a value that means nothing, or for two that contradict each other."
+        if not (isinstance(self.neighbours, str) and self.neighbours == "inf") and not (
+            type(self.neighbours) is int and 1 <= self.neighbours <= 1e6
+        ):
+            raise GenaugError(
+                f"'{self.name}' cannot have neighbours={str(self.neighbours)[:80]!r}: it must be a whole "
+                "number of at least 1, or 'inf' for all images of the class."
+            )
+        check_settings(self)
+        if self.denoising_steps > self.num_inference_steps:
+            raise GenaugError(
+                f"'{self.name}' cannot have denoising_steps={self.denoising_steps} with "
+                f"num_inference_steps={self.num_inference_steps}: run at most all of them."
+            )
+
+    def idle(self) -> dict[str, str]:
+        "Settings that have no effect as they stand, and why."
+        return {name: why for fields, holds, why in IDLE if holds(self) for name in fields.split()}
 
     def doubts(self):
         said = (
@@ -462,8 +457,49 @@ class FeatureSpace(FusionSettings):
         maps."""
         super().fit(real)
         self._ready(workdir)
-        self.learned = fit_codes(self, real, progress)
+        self.learned = self.fit_codes(real, progress)
         return self
+
+    def fit_codes(
+        self,
+        real: LabeledImages,  # the photographs
+        progress: bool = False,
+    ) -> Learned:
+        """Learn or read codes, then describe every photograph; raises `GenaugError` for a set without
+        anything to fuse."""
+        labels, counts = real.labels, (real.labels > 0).sum(0)
+        tails = head_and_tail(counts, self.heads)[1] if len(real.class_names) > 1 else []
+        if len(real) < 2 or (counts > 0).sum() < 2 or not counts[tails].sum():
+            raise GenaugError(
+                "Fusing rare with common classes needs photographs of at least one head class and one tail "
+                f"class; this set has {len(real)} photographs and labels of {int((counts > 0).sum())} "
+                "classes: add some, or choose fewer heads."
+            )
+        latents, settings = self.latents_of(real, progress), self.alone()
+        home = self.folder / codes_key(settings, real, self.backbone)
+        home.mkdir(parents=True, exist_ok=True)
+        networks, log = learn_codes(
+            settings, latents, labels, real.task, self.backbone.device, home, progress
+        )
+        layers = (
+            (networks.last_block,)
+            if self.cam_layer is None
+            else tuple(np.atleast_1d(self.cam_layer).tolist())
+        )
+        named = content_hash(self.cam, layers)[:16]
+        maps, chances = home / f"maps-{named}.npy", home / f"chances-{named}.npy"
+        if not (maps.is_file() and chances.is_file()):
+            answers, _, _ = describe_set(networks, latents, labels, real.task, self.cam, layers, maps)
+            write_atomic(chances, array_bytes(answers))
+        return Learned(
+            networks,
+            real.ids,
+            labels,
+            np.load(chances, allow_pickle=False),
+            map_pairs(labels, self.cam),
+            np.load(maps, mmap_mode="r", allow_pickle=False),
+            log,
+        )
 
     def _ready(self, workdir: str | Path | None):
         "Load what is missing."
@@ -506,43 +542,3 @@ class FeatureSpace(FusionSettings):
         self._ready(None)
         self.learned = read_learned(Path(folder), self.alone(), self.backbone)
         return self
-
-# %% ../../nbs/methods/09_methods.feature_space.ipynb #c088x
-def fit_codes(
-    method: FeatureSpace,
-    real: LabeledImages,  # the photographs
-    progress: bool = False,
-) -> Learned:
-    """Learn or read codes, then describe every photograph; raises `GenaugError` for a set that has nothing to
-    fuse."""
-    labels, counts = real.labels, (real.labels > 0).sum(0)
-    tails = head_and_tail(counts, method.heads)[1] if len(real.class_names) > 1 else []
-    if len(real) < 2 or (counts > 0).sum() < 2 or not counts[tails].sum():
-        raise GenaugError(
-            "Fusing rare with common classes needs photographs of at least one head class and one tail "
-            f"class; this set has {len(real)} photographs and labels of {int((counts > 0).sum())} classes: "
-            "add some, or choose fewer heads."
-        )
-    latents, settings = method.latents_of(real, progress), method.alone()
-    home = method.folder / codes_key(settings, real, method.backbone)
-    home.mkdir(parents=True, exist_ok=True)
-    networks, log = learn_codes(settings, latents, labels, real.task, method.backbone.device, home, progress)
-    layers = (
-        (networks.last_block,)
-        if method.cam_layer is None
-        else tuple(np.atleast_1d(method.cam_layer).tolist())
-    )
-    named = content_hash(method.cam, layers)[:16]
-    maps, chances = home / f"maps-{named}.npy", home / f"chances-{named}.npy"
-    if not (maps.is_file() and chances.is_file()):
-        answers, _, _ = describe_set(networks, latents, labels, real.task, method.cam, layers, maps)
-        write_atomic(chances, array_bytes(answers))
-    return Learned(
-        networks,
-        real.ids,
-        labels,
-        np.load(chances, allow_pickle=False),
-        map_pairs(labels, method.cam),
-        np.load(maps, mmap_mode="r", allow_pickle=False),
-        log,
-    )

@@ -60,8 +60,8 @@ def after_largest_step(
     shares: np.ndarray,  # (n,), by rising strength
     forward: bool = False,  # count only steps towards the target
 ) -> int:
-    """The place right after the largest step (Eq. 2); the first of equal ones, and the last place if there is
-    no step at all."""
+    """Index right after the largest step (Eq. 2), the first of equal ones; the last index if there is no step
+    at all."""
     steps = np.diff(shares) if forward else np.abs(np.diff(shares))
     return 1 + int(steps.argmax()) if len(steps) and steps.max() > 0 else len(shares) - 1
 
@@ -125,21 +125,21 @@ class LargestStep(Filter):
         groups, decisions = {}, {}
         for position, row in enumerate(rows):
             groups.setdefault(row.group or row.id, []).append(position)
-        for places in groups.values():
-            places.sort(key=lambda position: rows[position].settings["strength"])
-            members = np.flatnonzero((real.labels == painted.labels[places[0]]).all(1))
-            source = known[real.index([rows[places[0]].inputs[0][0]])[0]]
+        for positions in groups.values():
+            positions.sort(key=lambda position: rows[position].settings["strength"])
+            members = np.flatnonzero((real.labels == painted.labels[positions[0]]).all(1))
+            source = known[real.index([rows[positions[0]].inputs[0][0]])[0]]
             shares = shares_of_the_way(
-                seen[places], source, known[members].mean(0) if len(members) else source
+                seen[positions], source, known[members].mean(0) if len(members) else source
             )
-            best = places[after_largest_step(shares, self.forward)]
+            best = positions[after_largest_step(shares, self.forward)]
             walk = ", ".join(
                 f"{share:.2f} at {rows[position].settings['strength']:g}"
-                for position, share in zip(places, shares)
+                for position, share in zip(positions, shares)
             )
             decisions |= {
                 position: Decision(position == best, 1.0, f"share of the way to its class: {walk}")
-                for position in places
+                for position in positions
             }
         return [decisions[position] for position in range(len(rows))]
 

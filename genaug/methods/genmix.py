@@ -30,7 +30,7 @@ def partner_shares(
     seeds: Sequence[int],  # one per pair
     alpha: float = 0.3,  # of Beta(alpha, 1), positive; the paper's value
 ) -> torch.Tensor:  # (N,), float32 in [0, 1]
-    """The share of the PARTNER in each blend (lambda of Eq. 1); raises `GenaugError` when alpha is not
+    """The share of the partner in each blend (lambda of Eq. 1); raises `GenaugError` when alpha is not
     positive."""
     if not alpha > 0:
         raise GenaugError(
@@ -58,11 +58,11 @@ class PartnerPool:
             usable = np.flatnonzero(self.labels[:, wanted] >= 0.5)
         else:
             usable = np.flatnonzero(self.classes == wanted)
-        usable = usable[usable != self.places.get(own, -1)]
+        usable = usable[usable != self.positions.get(own, -1)]
         return self.keys[choose(usable, self.chances, pick)] if len(usable) else None
 
     @functools.cached_property
-    def places(self) -> dict[str, int]:
+    def positions(self) -> dict[str, int]:
         return {key: position for position, key in enumerate(self.keys)}
 
 
@@ -251,9 +251,8 @@ def mixed_set(
 )
 def textual_inversion() -> Recipe:
     "One learned token per class, all weights frozen, from noise (Gal et al. 2022 as GenMix compares it)."
-    words = LearnedTokens(
-        steps=18_300, learning_rate=5e-3, batch_size=4, initial=None
-    )  # 6,100 steps for each of three classes
+    # 6,100 steps for each of three classes
+    words = LearnedTokens(steps=18_300, learning_rate=5e-3, batch_size=4, initial=None)
     return Recipe(
         "textual-inversion",
         naming=words,

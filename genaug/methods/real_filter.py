@@ -102,8 +102,8 @@ def above_even_share(
     belief: np.ndarray,  # (n, K), rows sum to one
     asked: np.ndarray,  # (n, K) bool: the class of each image, or its classes
 ) -> np.ndarray:  # (n,) bool
-    """Does the class get more than 1/K, or several classes more than their part (Eq. 2, left)? With one class
-    everything does."""
+    """Mark images whose class gets more than 1/K, or whose classes get more than their part (Eq. 2, left);
+    with one class all of them."""
     return ((belief * asked).sum(1) > asked.mean(1)) | asked.all(1)
 
 
@@ -118,7 +118,7 @@ def lowest_share(
 # %% ../../nbs/methods/03_methods.real_filter.ipynb #c014
 @dataclass(frozen=True)
 class FeatureFilter(Filter):
-    "Paints further rounds for classes of which too few images pass a rule."
+    "Keep images that pass a rule; a class of which too few pass gets further rounds."
 
     # "real_nn", "clip_zero_shot" or "metaclass_percentile"
     rule: Annotated[str, Bound(words=("real_nn", "clip_zero_shot", "metaclass_percentile"))] = "real_nn"
@@ -182,6 +182,58 @@ class FeatureFilter(Filter):
             )
         self.fingerprint()
 
+    def _near_photographs(
+        self,
+        painted: LabeledImages,  # candidates of one round
+        real: LabeledImages,  # the photographs
+        context: PaintContext,  # fitted surroundings
+    ) -> tuple[np.ndarray, list[str]]:  # (n,) bool, n texts
+        "Which candidates have their nearest photograph in their own class, with the cosines in words."
+        network = feature_network(self.features, self.weights, str(context.backbone.device))
+        labels = np.concatenate([painted.labels, real.labels])
+        kinds = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        own = kinds[: len(painted), None] == kinds[None, len(painted) :]
+        near, other = nearest_similarities(
+            network.features(painted), cached_features(network, real, context.folder), own
+        )
+        return near >= other, [
+            f"cosine {best:.3f} to its own class, {rival:.3f} to another" for best, rival in zip(near, other)
+        ]
+
+    def _read_by_clip(
+        self,
+        painted: LabeledImages,  # candidates of one round
+        real: LabeledImages,  # the photographs
+        context: PaintContext,  # fitted surroundings
+    ) -> tuple[np.ndarray, list[str]]:  # (n,) bool, n texts
+        "Which candidates get more than their even share from CLIP, with the probabilities in words."
+        texts = [context.class_prompt.text(name) for name in real.class_names]
+        belief = clip_probabilities(painted, texts, self.clip, str(context.backbone.device))
+        asked = painted.labels > 0
+        words = [
+            f"probability {value:.3f}, even share {part:.3f}"
+            for value, part in zip((belief * asked).sum(1), asked.mean(1))
+        ]
+        return above_even_share(belief, asked), words
+
+    def _shows_metaclass(
+        self,
+        painted: LabeledImages,  # candidates of one round
+        real: LabeledImages,  # the photographs
+        context: PaintContext,  # fitted surroundings
+    ) -> tuple[np.ndarray, list[str]]:  # (n,) bool, n texts
+        "Which candidates are not among the lowest of their round, by CLIP's probability of the metaclass."
+        word = context.class_prompt.metaclass
+        belief = clip_probabilities(
+            painted,
+            [f"a photo with a {word}", f"a photo without a {word}"],
+            self.clip,
+            str(context.backbone.device),
+        )[:, 0]
+        return ~lowest_share(belief, self.percentile), [
+            f"probability {value:.3f} of showing a {word}" for value in belief
+        ]
+
     def select(
         self,
         rows: Sequence[PlanRow],
@@ -189,7 +241,7 @@ class FeatureFilter(Filter):
         real: LabeledImages,
         context: PaintContext,
     ) -> list[Decision]:
-        "Judge one round of candidates; the reasons say by how much, and how many of each class passed."
+        "One decision per candidate; the reason says by how much, and how many of its class passed."
         self.check(context.class_prompt)
         painted = LabeledImages(
             images,
@@ -198,12 +250,13 @@ class FeatureFilter(Filter):
             [row.id for row in rows],
             real.task,
         )
-        judge = {
-            "real_nn": _near_photographs,
-            "clip_zero_shot": _read_by_clip,
-            "metaclass_percentile": _shows_metaclass,
+        chosen = self.suited(real)
+        rule = {
+            "real_nn": chosen._near_photographs,
+            "clip_zero_shot": chosen._read_by_clip,
+            "metaclass_percentile": chosen._shows_metaclass,
         }[self.rule]
-        passed, words = judge(self.suited(real), painted, real, context)
+        passed, words = rule(painted, real, context)
         kinds = [
             " and ".join(real.class_names[index] for index in np.flatnonzero(row)) for row in painted.labels
         ]
@@ -221,62 +274,6 @@ class FeatureFilter(Filter):
             )
             for position, kind in enumerate(kinds)
         ]
-
-# %% ../../nbs/methods/03_methods.real_filter.ipynb #c015
-def _near_photographs(
-    choice: FeatureFilter,  # with the rule "real_nn"
-    painted: LabeledImages,  # candidates of one round
-    real: LabeledImages,  # the photographs
-    context: PaintContext,  # fitted surroundings
-) -> tuple[np.ndarray, list[str]]:  # (n,) bool, n texts
-    "Is the nearest photograph one of the class's own?"
-    network = feature_network(choice.features, choice.weights, str(context.backbone.device))
-    kinds = np.unique(np.concatenate([painted.labels, real.labels]), axis=0, return_inverse=True)[1].reshape(
-        -1
-    )
-    own = kinds[: len(painted), None] == kinds[None, len(painted) :]
-    near, other = nearest_similarities(
-        network.features(painted), cached_features(network, real, context.folder), own
-    )
-    return near >= other, [
-        f"cosine {best:.3f} to its own class, {rival:.3f} to another" for best, rival in zip(near, other)
-    ]
-
-
-def _read_by_clip(
-    choice: FeatureFilter,  # with the rule "clip_zero_shot"
-    painted: LabeledImages,  # candidates of one round
-    real: LabeledImages,  # the photographs
-    context: PaintContext,  # fitted surroundings
-) -> tuple[np.ndarray, list[str]]:  # (n,) bool, n texts
-    "Does CLIP give its classes more than their even share?"
-    texts = [context.class_prompt.text(name) for name in real.class_names]
-    belief = clip_probabilities(painted, texts, choice.clip, str(context.backbone.device))
-    asked = painted.labels > 0
-    words = [
-        f"probability {value:.3f}, even share {part:.3f}"
-        for value, part in zip((belief * asked).sum(1), asked.mean(1))
-    ]
-    return above_even_share(belief, asked), words
-
-
-def _shows_metaclass(
-    choice: FeatureFilter,  # with the rule "metaclass_percentile"
-    painted: LabeledImages,  # candidates of one round
-    real: LabeledImages,  # the photographs
-    context: PaintContext,  # fitted surroundings
-) -> tuple[np.ndarray, list[str]]:  # (n,) bool, n texts
-    "Is it not among the least of its round that CLIP takes for a picture of the metaclass?"
-    word = context.class_prompt.metaclass
-    belief = clip_probabilities(
-        painted,
-        [f"a photo with a {word}", f"a photo without a {word}"],
-        choice.clip,
-        str(context.backbone.device),
-    )[:, 0]
-    return ~lowest_share(belief, choice.percentile), [
-        f"probability {value:.3f} of showing a {word}" for value in belief
-    ]
 
 # %% ../../nbs/methods/03_methods.real_filter.ipynb #c019
 @declare_method(

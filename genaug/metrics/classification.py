@@ -39,7 +39,7 @@ def _numbers(
     what: str,  # for the sentence
     dimensions: Sequence[int] = (1, 2),  # how many the array may have
 ) -> np.ndarray:  # float64
-    "The values as numbers; raises `GenaugError` when they are none, not finite, or of another shape."
+    "The values as numbers; raises `GenaugError` when they are no numbers, not finite, or of another shape."
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
@@ -387,8 +387,8 @@ def bootstrap_interval(
             "A bootstrap needs at least one test image and one draw; give a test set that is not empty."
         )
     images = table.mean(0) if table.ndim == 2 else table
-    picker = np.random.default_rng(seed)
-    means = np.array([images[picker.integers(images.size, size=images.size)].mean() for _ in range(draws)])
+    rng = np.random.default_rng(seed)
+    means = np.array([images[rng.integers(images.size, size=images.size)].mean() for _ in range(draws)])
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(float(images.mean()), float(low), float(high), int(images.size))
 
@@ -405,10 +405,8 @@ def share_interval(
     if not (count > 0 and 0 <= hits <= count):
         raise GenaugError(f"{hits} of {count} images is no share; give hits between 0 and a positive count.")
     share, reach = hits / count, norm.ppf(0.5 + confidence / 2) ** 2
-    middle, spread = (
-        share + reach / (2 * count),
-        math.sqrt(reach * (share * (1 - share) / count + reach / (4 * count**2))),
-    )
+    middle = share + reach / (2 * count)
+    spread = math.sqrt(reach * (share * (1 - share) / count + reach / (4 * count**2)))
     return Interval(
         share,
         max(0.0, (middle - spread) / (1 + reach / count)),

@@ -153,12 +153,10 @@ def kernel_distance(
     identity = torch.nn.Identity()
     identity.num_features = real.shape[1]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torchmetrics warns that it keeps all features: they are ours already
-        metric = KernelInceptionDistance(
-            feature=identity, subsets=subsets, subset_size=subset_size
-        ).set_dtype(torch.float64)
+        # torchmetrics warns that it keeps all features: they are ours already
+        warnings.simplefilter("ignore")
+        metric = KernelInceptionDistance(feature=identity, subsets=subsets, subset_size=subset_size)
+    metric.set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(synthetic, real=False)
     with torch.random.fork_rng(devices=[]):
@@ -183,13 +181,10 @@ def nearest_neighbours(
             f"The features have {features.shape[1]} and {reference.shape[1]} columns; take both from one "
             "network."
         )
-    distances, positions = (
-        (np.zeros((0, 1)), np.zeros((0, 1), np.int64))
-        if not len(features)
-        else NearestNeighbors(n_neighbors=2 if own else 1)
-        .fit(reference)
-        .kneighbors(None if own else features, n_neighbors=1)
-    )
+    if not len(features):
+        return np.zeros(0), np.zeros(0, np.int64)
+    model = NearestNeighbors(n_neighbors=2 if own else 1).fit(reference)
+    distances, positions = model.kneighbors(None if own else features, n_neighbors=1)
     return distances[:, 0], positions[:, 0]
 
 
@@ -263,22 +258,17 @@ def boundary_coverage(
     photographs."""
     from sklearn.neighbors import NearestNeighbors
 
-    features, real_features = (
-        _checked(features, 1, "The share near a border"),
-        _checked(real_features, 1, "The share near a border"),
-    )
+    purpose = "The share near a border"
+    features, real_features = _checked(features, 1, purpose), _checked(real_features, 1, purpose)
     if neighbours < 1:
         raise GenaugError(f"The share near a border needs at least one neighbour, not {neighbours}.")
     if len(real_features) < neighbours + own:
         raise GenaugError(
             f"There are {len(real_features)} photographs, too few for {neighbours} neighbours; ask for fewer."
         )
-    places = (
-        NearestNeighbors(n_neighbors=neighbours)
-        .fit(real_features)
-        .kneighbors(None if own else features, return_distance=False)
-    )
-    near = np.asarray(real_classes)[places]
+    model = NearestNeighbors(n_neighbors=neighbours).fit(real_features)
+    positions = model.kneighbors(None if own else features, return_distance=False)
+    near = np.asarray(real_classes)[positions]
     return float((near != near[:, :1]).any(1).mean())
 
 # %% ../../nbs/judging/03_metrics.images.ipynb #c036b
@@ -371,24 +361,15 @@ def set_metrics(
         _checked(network.features(images), 1, "Measuring a set") for images in (real, synthetic)
     )
     count, name = min(len(real), len(synthetic)), network.name
-    rows = (
-        [(f"fid@{name}", "", frechet_distance(own_rows, made_rows), count)]
-        if count > own_rows.shape[1]
-        else []
-    )
-    rows.append(
-        (
-            f"kid@{name}",
-            "",
-            or_nan(kernel_distance, own_rows, made_rows, needs=[(own_rows, 2), (made_rows, 2)]),
-            count,
-        )
-    )
-    rows = published_distances(own_rows, made_rows) if isinstance(network, InceptionFeatures) else rows
-    copying, own = (
-        nearest_neighbours(made_rows, own_rows)[0],
-        nearest_neighbours(own_rows)[0] if len(own_rows) > 1 else np.zeros(0),
-    )
+    if isinstance(network, InceptionFeatures):
+        rows = published_distances(own_rows, made_rows)
+    else:
+        kid = or_nan(kernel_distance, own_rows, made_rows, needs=[(own_rows, 2), (made_rows, 2)])
+        rows = [(f"kid@{name}", "", kid, count)]
+        if count > own_rows.shape[1]:
+            rows.insert(0, (f"fid@{name}", "", frechet_distance(own_rows, made_rows), count))
+    copying = nearest_neighbours(made_rows, own_rows)[0]
+    own = nearest_neighbours(own_rows)[0] if len(own_rows) > 1 else np.zeros(0)
     first, second = real.labels.argmax(1), synthetic.labels.argmax(1)
     return rows + [
         (f"nearest_distance@{name}", "", float(copying.mean()), len(synthetic)),
@@ -498,7 +479,7 @@ LPIPS_BACKBONES = MappingProxyType(
 def network_digest(
     network: torch.nn.Module,  # any
 ) -> str:  # hash of its weights
-    "Which network this is, wherever it is."
+    "A hash that says which network this is, whatever device it is on."
     return content_hash({name: value.cpu() for name, value in network.state_dict().items()})
 
 
@@ -562,9 +543,9 @@ def pairwise_similarity(
     "Mean SSIM over all unordered pairs of images of one class, in grey."
     similarities = {}
     for index, name in enumerate(images.class_names):
-        places = np.flatnonzero(images.targets == index)[:most]
-        if len(places) > 1:
-            grey, (first, second) = images.batch(places, size, 1), np.triu_indices(len(places), 1)
+        positions = np.flatnonzero(images.targets == index)[:most]
+        if len(positions) > 1:
+            grey, (first, second) = images.batch(positions, size, 1), np.triu_indices(len(positions), 1)
             similarities[name] = (float(structural_similarity(grey[first], grey[second]).mean()), len(first))
     return similarities
 

@@ -32,9 +32,9 @@ def cut_box(
         raise GenaugError(
             f"The alpha of a Beta distribution must be positive, not {alpha}; the paper uses 1."
         )
-    draw = np.random.default_rng(seed)
-    half = 0.5 * math.sqrt(1 - draw.beta(alpha, alpha))
-    column, row = int(draw.integers(width)), int(draw.integers(height))
+    rng = np.random.default_rng(seed)
+    half = 0.5 * math.sqrt(1 - rng.beta(alpha, alpha))
+    column, row = int(rng.integers(width)), int(rng.integers(height))
     across, down = int(half * width), int(half * height)
     return max(row - down, 0), max(column - across, 0), min(row + down, height), min(column + across, width)
 
