@@ -620,7 +620,7 @@ CHECKS = (
     (check_shown_errors, EVERY),
     (check_star_imports, EVERY),
     (check_names, LIBRARY),
-    (check_hiding_names, LIBRARY),
+    (check_hiding_names, EVERY),
     (check_helpers, LIBRARY),
     (check_state, LIBRARY),
     (check_mixed_imports, EVERY),
