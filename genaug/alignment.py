@@ -21,31 +21,31 @@ import pandas as pd
 import torch
 
 from . import __version__
+from .arms import make_arm
+from .choices import learn_or_load
 from .classifier import ImageStore, TrainingRun
-from .trained_classifier import TrainedClassifier
-from .training_presets import TrainingPreset
 from .concepts.dreambooth import DreamBoothSettings, FineTuned, learn_dreambooth
-from .messages import GenaugError, progress_bar
 from .core import LabeledImages
-from .identity import content_hash, seed_from
-from .pictures import to_uint8
 from .data.splits import carve_validation, kept_together
 from .diffusion import Backbone
+from .features import ImageFeatures
+from .identity import content_hash, seed_from
 from .loading import usable_device
-from .results import arm_fields, put, read_rows
+from .messages import GenaugError, progress_bar
 from .methods.feature_aligned import AlignedWeights, expert_preset, generation_accuracy, train_expert
 from .metrics.classification import paired_interval
 from .metrics.images import InceptionFeatures, inception_network, pairwise_similarity, set_metrics
-from .roles import ROLES, RoleNetwork, features_for, kind_of_data, network_for
 from .networks import TOY, make_network
-from .features import ImageFeatures
-from .prompts import ClassPrompt
+from .pictures import to_uint8
 from .presets import PaperCell
+from .prompts import ClassPrompt
 from .recipe import Recipe
-from .choices import learn_or_load
-from .arms import make_arm
+from .results import arm_fields, put, read_rows
+from .roles import ROLES, RoleNetwork, features_for, kind_of_data, network_for
 from .sampling import SamplingSettings, denoise, row_noise
 from .schedule import TrainingSchedule
+from .trained_classifier import TrainedClassifier
+from .training_presets import TrainingPreset
 
 # %% ../nbs/comparing/19_alignment.ipynb #c006
 @dataclass(frozen=True)

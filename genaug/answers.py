@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from .messages import GenaugError
 from .core import LabeledImages
-from .identity import content_hash
 from .files import parse_json, write_atomic
+from .identity import content_hash
+from .messages import GenaugError
 
 # %% ../nbs/comparing/01_answers.ipynb #c006
 LEVELS = 16  # of a score; the upper half of them is "yes"

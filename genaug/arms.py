@@ -25,7 +25,7 @@ from .messages import GenaugError, printable
 from .plans import Budget
 from .prompts import ClassPrompt
 from .registry import ALIASES, find_method, groups, method_names
-from .schedule import Append, Partners, Showing, TrainingUse, USES, training_use
+from .schedule import USES, Append, Partners, Showing, TrainingUse, training_use
 from .settings import Bound, check_settings, settings_of, with_settings
 
 # %% ../nbs/comparing/04_arms.ipynb #c014

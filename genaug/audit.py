@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .messages import Finding, GenaugError, sorted_findings
 from .core import LabeledImages, read_metadata
-from .plans import PlanRow, fitted_on_these
-from .identity import content_hash
-from .files import file_name
-from .data.tree import JUNK_NAMES
-from .data.pictures import THUMBNAIL, is_blank, thumbnail
 from .data.duplicates import near_copies, near_limit
+from .data.pictures import THUMBNAIL, is_blank, thumbnail
+from .data.tree import JUNK_NAMES
+from .files import file_name
+from .identity import content_hash
+from .messages import Finding, GenaugError, sorted_findings
 from .metrics.images import FeatureNetwork, nearest_neighbours, pixel_features
+from .plans import PlanRow, fitted_on_these
 
 # %% ../nbs/judging/14_audit.ipynb #c006
 # One finding of an audit: the check, True/False/None (a measurement), the number of images at fault or the

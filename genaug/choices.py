@@ -21,7 +21,7 @@ import torch
 from .concepts.category import CategorySettings, learn_category_concept
 from .concepts.concept import Concept
 from .concepts.dreambooth import FineTuned
-from .concepts.lora import AdapterSettings, AdapterSet, Rank, learn_lora, learn_adapter_set
+from .concepts.lora import AdapterSet, AdapterSettings, Rank, learn_adapter_set, learn_lora
 from .concepts.textual_inversion import TokenSettings, learn_tokens
 from .contracts import Decision, Part, Summary
 from .core import LabeledImages
@@ -29,7 +29,7 @@ from .diffusion import Backbone
 from .identity import Identity, content_hash, seed_from, stored_kind
 from .inversion import InversionPool
 from .messages import GenaugError
-from .plans import PlanRow, PlannedImage
+from .plans import PlannedImage, PlanRow
 from .prompts import ClassPrompt, two_stage
 from .sampling import add_noise, row_noise, start_step
 from .settings import Bound, settings_of

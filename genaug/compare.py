@@ -18,7 +18,7 @@ import pandas as pd
 from .comparison import manifest_path
 from .comparison_folder import asked_rows, check_claim, claim_comparison, put_noted
 from .cost import measuring_sentence
-from .data.splits import Manifest, TUNING_SEEDS
+from .data.splits import TUNING_SEEDS, Manifest
 from .evaluators import Evaluators, fid_findings, measure_experiment, set_findings
 from .experiment import Run, Unit, attempt, keep_answers, run_experiment
 from .files import keep_findings, write_atomic

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from .core import LabeledImages
-from .data.splits import Manifest, TUNING_SEEDS, assert_only, kept_together, tuning_sets
+from .data.splits import TUNING_SEEDS, Manifest, assert_only, kept_together, tuning_sets
 from .datasets import CONDITIONS, drawn_sets, known_word, load, names
 from .identity import Identity, content_hash, record_of
 from .loading import DTYPES

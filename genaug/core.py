@@ -23,7 +23,7 @@ from .decoding import decode_image
 from .files import file_name, parse_json, write_atomic
 from .identity import content_hash
 from .messages import GenaugError, printable
-from .pictures import Framing, conversion_hint, checked_image, encode_png, to_tensor
+from .pictures import Framing, checked_image, conversion_hint, encode_png, to_tensor
 
 # %% ../nbs/ground/05_core.ipynb #c025
 def _label_numbers(

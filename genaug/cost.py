@@ -16,15 +16,15 @@ from pathlib import Path
 
 import torch
 
+from .choices import FromNoise
 from .contracts import Augmenter
-from .plans import Budget, PlanRow
 from .core import LabeledImages
 from .diffusion import Backbone
-from .stable_diffusion import StableDiffusionBackbone, load_backbone
-from .loading import dtype_for, model_bytes
 from .generators.common import GeneratorAugmenter, GeneratorTime, generator_time
+from .loading import dtype_for, model_bytes
+from .plans import Budget, PlanRow
 from .recipe import Choices
-from .choices import FromNoise
+from .stable_diffusion import StableDiffusionBackbone, load_backbone
 
 # %% ../nbs/comparing/02_cost.ipynb #c006
 def needed_backbone(

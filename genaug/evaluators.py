@@ -32,8 +32,8 @@ from .identity import content_hash
 from .judge import train_judge
 from .messages import Finding, GenaugError, progress_bar
 from genaug.metrics.images import (
-    FeatureNetwork,
     INCEPTION_FEATURES,
+    FeatureNetwork,
     InceptionFeatures,
     clip_score,
     frechet_distance,

@@ -17,7 +17,7 @@ from .core import LabeledImages
 from .files import write_atomic
 from .identity import content_hash, record_of
 from .messages import GenaugError
-from .networks import EMBEDDED, Normalized, TOY, make_network, usual_view
+from .networks import EMBEDDED, TOY, Normalized, make_network, usual_view
 from .settings import HasFingerprint
 from .views import View
 

@@ -21,20 +21,18 @@ import pandas as pd
 import torch
 
 from . import __version__
+from .arms import Arm, parse_arm
 from .audit import audit_duplicates, audit_memory
-from .trained_classifier import TrainedClassifier
 from .classifier import train_classifier
-from .messages import GenaugError, progress_bar
-from .core import LabeledImages
-from .decoding import decode_image
-from .pictures import encode_png, to_uint8
-from .files import write_atomic
-from .datasets import judging_pool
 from .comparison import Comparison, Split
-from .experiment import Run, paint_arm
-from .results import arm_fields, arm_identity, arm_text, put, read_rows
+from .core import LabeledImages
+from .datasets import judging_pool
+from .decoding import decode_image
 from .evaluators import find_evaluators
-from .preflight import open_run
+from .experiment import Run, paint_arm
+from .features import ImageFeatures
+from .files import write_atomic
+from .messages import GenaugError, progress_bar
 from .methods.genmix import GenMix, mixed_set
 from genaug.metrics.images import (
     FeatureNetwork,
@@ -45,11 +43,13 @@ from genaug.metrics.images import (
     nearest_neighbours,
 )
 from .mixing.mixup import blend_pairs
-from .features import ImageFeatures
+from .pictures import encode_png, to_uint8
+from .preflight import open_run
+from .results import arm_fields, arm_identity, arm_text, put, read_rows
 from .roles import features_for, kind_of_data, network_for
-from .arms import Arm, parse_arm
 from .schedule import Showing
 from .show import Drawing
+from .trained_classifier import TrainedClassifier
 
 # %% ../nbs/comparing/20_genmix_study.ipynb #c006
 def embed_together(

@@ -14,12 +14,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .settings import Bound, check_settings
+from .files import write_atomic
+from .identity import content_hash, record_of
 from .messages import Finding, GenaugError, progress_bar
 from .pictures import Framing
-from .identity import content_hash, record_of
-from .files import write_atomic
 from .sampling import ddim_step, guided_noise, per_row
+from .settings import Bound, check_settings
 
 # %% ../nbs/diffusion/05_inversion.ipynb #c008
 @dataclass(frozen=True)

@@ -18,8 +18,17 @@ import pandas as pd
 import seaborn as sns
 
 from .data.splits import long_tail
-from .figures import MARKERS, Chart, figure_style, heat_figure, legend_below, panels_of
-from .figures import plain_labels, sweep_figure, t_ends
+from genaug.figures import (
+    MARKERS,
+    Chart,
+    figure_style,
+    heat_figure,
+    legend_below,
+    panels_of,
+    plain_labels,
+    sweep_figure,
+    t_ends,
+)
 from .readers import open_sets
 from .readings import Estimate, View
 from .results import arm_text

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .arms import make_arm, parse_arm
 from .comparison import Comparison
 from .core import LabeledImages
 from .evaluators import label_recall
@@ -30,7 +31,6 @@ from .plans import Budget, head_and_tail
 from .preflight import open_run
 from .readings import View
 from .results import arm_fields, put, read_rows
-from .arms import make_arm, parse_arm
 from .table_page import Cell, Part, Shown, ShownTable, Table, beside_table, printed_values
 from .tables import evaluators_for
 

@@ -21,12 +21,12 @@ from PIL import Image
 from scipy.stats import binomtest, norm
 
 from .audit import AuditRow, sources_of
-from .messages import Finding, GenaugError
 from .core import LabeledImages
-from .identity import content_hash
-from .data.pictures import THUMBNAIL, thumbnail
 from .data.duplicates import near_copies, near_limit
+from .data.pictures import THUMBNAIL, thumbnail
 from .features import ImageFeatures
+from .identity import content_hash
+from .messages import Finding, GenaugError
 from .roles import features_for
 
 # %% ../nbs/judging/15_near_copies.ipynb #c007

@@ -304,8 +304,8 @@ def _torchvision_entry(
     name: str,  # "torchvision:resnet50", perhaps with a tag behind a dot
 ):
     "torchvision's list of weights of a network; raises `GenaugError` for a name that it does not know."
-    from torchvision.models import get_model_weights, list_models
     import torchvision
+    from torchvision.models import get_model_weights, list_models
 
     bare = name.removeprefix("torchvision:").split(".")[0]
     known = [model for model in list_models(module=torchvision.models) if model not in NO_HEADS]

@@ -17,7 +17,7 @@ from .arms import Arm
 from .classifier import prepare_training
 from .comparison import Comparison, check_preset, training_words
 from .core import LabeledImages
-from .cost import Cost, LEARNING_FACTOR, denoiser_seconds, needed_backbone, painting_cost, training_time
+from .cost import LEARNING_FACTOR, Cost, denoiser_seconds, needed_backbone, painting_cost, training_time
 from .data.splits import kept_together
 from .datasets import names
 from .experiment import Run, attempt

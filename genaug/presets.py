@@ -18,14 +18,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .training_presets import TrainingPreset, training_preset
-from .messages import GenaugError, printable
+from .data.distributions import find_home
 from .files import parse_json
+from .messages import GenaugError, printable
 from .networks import check_network
 from .prompts import ClassPrompt
 from .readers import DISTRIBUTIONS, formats
-from .data.distributions import find_home
 from .suffixes import published_suffixes
+from .training_presets import TrainingPreset, training_preset
 
 # %% ../nbs/comparing/00_presets.ipynb #c006
 def changed_preset(

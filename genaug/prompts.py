@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from .messages import Finding, GenaugError, printable
 from .identity import Identity
+from .messages import Finding, GenaugError, printable
 from .settings import check_settings
 
 # %% ../nbs/data/16_prompts.ipynb #c006

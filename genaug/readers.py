@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from .core import LabeledImages
-from .data.distributions import Distribution, NOTHING, distribution_format
+from .data.distributions import NOTHING, Distribution, distribution_format
 from .data.long_tail_lists import cub_tail_lists, flower_tail_lists, image_lists
 from .data.patients import check_lesions, open_lesions
 from genaug.data.published_sets import (
@@ -28,7 +28,8 @@ from genaug.data.published_sets import (
     pet_lists,
     waterbird_lists,
 )
-from .data.sources import Format, formats as table_formats, open_source
+from .data.sources import Format, open_source
+from .data.sources import formats as table_formats
 from .datasets import CONDITIONS, known_word, load, names
 from .messages import GenaugError
 

@@ -48,7 +48,7 @@ from .identity import Identity, content_hash, identity_of, seed_from, stored_kin
 from .inversion import InversionPool
 from .messages import GenaugError
 from .pictures import to_uint8
-from .plans import Budget, PlanRow, PlannedImage
+from .plans import Budget, PlannedImage, PlanRow
 from .prompts import ClassPrompt
 from .sampling import SamplingSettings, denoise, suffixed_steps
 from .schedule import SwapClass, TrainingUse

@@ -13,8 +13,8 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from .settings import Bound, check_settings
 from .messages import GenaugError
+from .settings import Bound, check_settings
 
 # %% ../nbs/diffusion/04_sampling.ipynb #c006
 def row_noise(

@@ -23,10 +23,10 @@ import torch
 
 from .balance.smote import memberships
 from .contracts import Balancer, Mixer, OtherSlots, Part, PartnerRule, Schedule, ScheduleRow
-from .settings import Bound, check_settings
-from .messages import GenaugError, printable
-from .identity import Identity, seed_from, stored_fields
 from .core import LabeledImages
+from .identity import Identity, seed_from, stored_fields
+from .messages import GenaugError, printable
+from .settings import Bound, check_settings
 
 # %% ../nbs/classic/07_schedule.ipynb #c006
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .messages import GenaugError, printable
 from .core import LabeledImages
+from .messages import GenaugError, printable
 from .pictures import encode_png, to_uint8
 
 # %% ../nbs/data/15_show.ipynb #c006

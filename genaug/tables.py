@@ -18,11 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from . import datasets
-from .messages import GenaugError, printable
-from .files import parse_json
-from .data.sources import parse_source
-from .datasets import judging_pool
-from .loading import usable_device
+from .arms import make_arm, parse_methods
+from .compare import with_bootstrap
 from genaug.comparison import (
     Comparison,
     classifier_identity,
@@ -30,17 +27,20 @@ from genaug.comparison import (
     condition_name,
     manifest_path,
 )
+from .data.sources import parse_source
+from .datasets import judging_pool
 from .evaluators import Evaluators, find_evaluators, measure_experiment
 from .experiment import Run, Unit, keep_answers, run_experiment
-from .results import arm_fields, arm_text, missing_units, put, read_rows
-from .preflight import open_run
-from .summary import summarise
-from .compare import with_bootstrap
+from .files import parse_json
+from .loading import usable_device
+from .messages import GenaugError, printable
 from .names import check_fit, find_names, named_prompt
+from .preflight import open_run
 from .presets import PaperCell, read_cells
 from .prompts import ClassPrompt
 from .readers import formats
-from .arms import make_arm, parse_methods
+from .results import arm_fields, arm_text, missing_units, put, read_rows
+from .summary import summarise
 
 # %% ../nbs/comparing/18_tables.ipynb #c006
 @dataclass(frozen=True)

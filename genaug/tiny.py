@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import nn
 
-from .messages import GenaugError
-from .identity import content_hash
-from .files import parse_json, write_atomic
-from .digits import DIGIT_WORDS, composite, place_glyph
-from .photographs import PHOTOGRAPHS, caption_words, photographs, random_crop
 from .datasets import names
+from .digits import DIGIT_WORDS, composite, place_glyph
+from .files import parse_json, write_atomic
+from .identity import content_hash
+from .messages import GenaugError
+from .photographs import PHOTOGRAPHS, caption_words, photographs, random_crop
 from .sampling import SamplingSettings, denoise, row_noise
 from .training import LoopSettings, generator_at, named_tensors, train_loop
 
@@ -324,6 +324,7 @@ def make_tokenizer(
 ):
     "A `CLIPTokenizer` that knows the captions' words, the spare words and every printable ASCII character."
     import string
+
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 

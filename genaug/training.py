@@ -28,11 +28,11 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from .settings import Bound, check_settings
-from .messages import GenaugError, progress_bar
-from .identity import Identity, content_hash, seed_from
 from .core import LabeledImages
 from .files import parse_json
+from .identity import Identity, content_hash, seed_from
+from .messages import GenaugError, progress_bar
+from .settings import Bound, check_settings
 
 # %% ../nbs/diffusion/06_training.ipynb #c006
 def generator_at(

@@ -11,13 +11,14 @@ import json
 import sys
 import tempfile
 
+from table_pages import TABLES, executed
+
 from genaug.alignment import AlignmentStudy
-from genaug.identity import content_hash
 from genaug.comparison import Comparison
+from genaug.identity import content_hash
 from genaug.preflight import open_run
 from genaug.roles import ROLES
 from genaug.tables import table_places
-from table_pages import TABLES, executed
 
 LATER = {"fit": None, "matte": "#ffffff", "dtype": "auto"}  # fields of a comparison and their defaults
 

@@ -27,8 +27,8 @@ import safety_world as world
 from PIL import Image
 from safety_world import SAFETY
 
-from genaug.cli import run
 from genaug.arms import make_arm
+from genaug.cli import run
 
 
 def write_table(name, keys, make, replace):

@@ -13,17 +13,17 @@ import resource
 import time
 import weakref
 
-import numpy as np
-from PIL import Image
-
 import miniatures
 import nbformat
+import numpy as np
 import torch
-from genaug import classifier, features, presets, trained_classifier
-from genaug.views import View
-from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS
+from PIL import Image
 from random_pipeline import random_pipeline
 from table_pages import TABLES
+
+from genaug import classifier, features, presets, trained_classifier
+from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS
+from genaug.views import View
 
 FEW = {  # method -> settings that make it cheap; two learning steps, two sampler steps
     **dict.fromkeys(

@@ -21,29 +21,29 @@ import torch
 from PIL import Image
 from quick_methods import cheap
 from random_pipeline import random_pipeline
+from toy_sets import BIRDS, photographs
 
+from genaug.arms import make_arm
+from genaug.choices import LearnedAdapter, LearnedCategory, LearnedTokens
 from genaug.classifier import train_classifier
-from genaug.judge import train_judge
-from genaug.training_presets import training_preset
-from genaug.concepts.dreambooth import FineTuned
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.identity import content_hash
-from genaug.datasets import load
-from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
-from genaug.diffusion import ToyBackbone
-from genaug.results import KEY, load_rows
 from genaug.comparison import Comparison
+from genaug.concepts.dreambooth import FineTuned
+from genaug.core import LabeledImages
+from genaug.datasets import load
+from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run
+from genaug.identity import content_hash
+from genaug.judge import train_judge
+from genaug.messages import GenaugError
 from genaug.networks import embedded_weights
 from genaug.plan_file import plain_value
+from genaug.plans import Budget
 from genaug.prompts import ClassPrompt
-from genaug.choices import LearnedAdapter, LearnedCategory, LearnedTokens
 from genaug.registry import find_method, method_names
-from genaug.arms import make_arm
+from genaug.results import KEY, load_rows
 from genaug.schedule import USES, Showing, TrainingSchedule, training_use
-from toy_sets import BIRDS, photographs
+from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
+from genaug.training_presets import training_preset
 
 SAFETY = Path(__file__).resolve().parent / "safety"
 WORK = tempfile.TemporaryDirectory(prefix="genaug-safety-")  # removed when the process ends

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import nbformat
+
 from genaug.table_page import Table
 
 TABLES = Path(__file__).resolve().parent.parent / "nbs" / "tables"

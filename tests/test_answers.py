@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from test_experiment import QUESTION, SETS
+
 from genaug import experiment
 from genaug.answers import (
     Answers,
@@ -16,17 +18,16 @@ from genaug.answers import (
     read_answers,
     unpack,
 )
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.comparison import Comparison
-from genaug.experiment import Run, Unit, run_experiment
 from genaug.compare import compare
-from genaug.results import read_rows
-from genaug.metrics.classification import evaluate
+from genaug.comparison import Comparison
 from genaug.comparison_report import confusion_table
+from genaug.core import LabeledImages
+from genaug.experiment import Run, Unit, run_experiment
+from genaug.messages import GenaugError
+from genaug.metrics.classification import evaluate
 from genaug.report import write_report
+from genaug.results import read_rows
 from genaug.tables import Places, fill_table
-from test_experiment import QUESTION, SETS
 
 KEY = {"table": "demo", "method": "original", "variant": "", "split": "0", "seed": "0"}
 

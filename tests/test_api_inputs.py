@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from genaug.plans import Budget, head_and_tail
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
+from genaug.messages import GenaugError
 from genaug.pictures import NotFinite, checked_image, encode_png, finite_rows, to_tensor, to_uint8
+from genaug.plans import Budget, head_and_tail
 from genaug.settings import settings_of
 
 GOOD = np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8)

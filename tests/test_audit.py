@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from toy_sets import noise_set
 
 from genaug.audit import (
     as_findings,
@@ -12,9 +13,8 @@ from genaug.audit import (
     failures,
     sources_of,
 )
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
-from toy_sets import noise_set
+from genaug.messages import GenaugError
 
 
 def make(count, prefix, seed, info=None, task="single"):

@@ -12,9 +12,9 @@ from scipy.spatial.distance import jensenshannon
 from timm.loss import JsdCrossEntropy
 from torchvision.transforms import v2
 
-from genaug.messages import GenaugError
 from genaug.contracts import Mixer
 from genaug.identity import seed_from
+from genaug.messages import GenaugError
 from genaug.mixing.augmix import AugMix, jensen_shannon, transform_each
 
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))

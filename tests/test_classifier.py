@@ -6,20 +6,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
 
 from genaug.classifier import ImageStore, prepare_training, train_classifier
-from genaug.trained_classifier import TrainedClassifier
-from genaug.losses import smoothed_target, weighted_loss
-from genaug.judge import train_judge
-from genaug.training_presets import training_preset
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
+from genaug.judge import train_judge
+from genaug.losses import smoothed_target, weighted_loss
+from genaug.messages import GenaugError
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
-from genaug.views import View
 from genaug.networks import make_network
 from genaug.schedule import USES, Showing, SwapClass, training_use
-from toy_sets import noise_set
+from genaug.trained_classifier import TrainedClassifier
+from genaug.training_presets import training_preset
+from genaug.views import View
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))
 

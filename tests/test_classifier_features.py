@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.metrics.images import pixel_features
-from genaug.features import cached_features, feature_network
-from genaug.networks import make_network
 from toy_sets import noise_set
+
+from genaug.core import LabeledImages
+from genaug.features import cached_features, feature_network
+from genaug.messages import GenaugError
+from genaug.metrics.images import pixel_features
+from genaug.networks import make_network
 
 
 def pictures(count=6, seed=0, edge=32, channels=3):

@@ -576,8 +576,8 @@ def test_a_set_is_planned_once(photos, tmp_path, monkeypatch, capsys):
 
 def test_the_ranges_of_options_are_those_of_the_question():
     from genaug.commands.values import declared_ranges
-    from genaug.settings import declared
     from genaug.comparison import Comparison
+    from genaug.settings import declared
 
     bounds = {
         field: bound

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from genaug.balance.cmo import CMO, RareClasses, minority_chances, mixed_epochs
-from genaug.messages import GenaugError
 from genaug.contracts import Mixer
 from genaug.data.splits import long_tail_counts
+from genaug.messages import GenaugError
 from genaug.mixing.cutmix import cut_box, kept_share
 
 TAIL = long_tail_counts([88] * 10, 100)

@@ -7,20 +7,23 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from random_pipeline import random_pipeline
+from toy_sets import noise_set
 
+from genaug.concepts.attach import adapter_attached, placeholder_names, text_layers
 from genaug.concepts.category import CategorySettings, learn_category_concept
+from genaug.concepts.concept import Concept, concept_from_files, read_adapter, read_embedding
 from genaug.concepts.lora import (
     TARGETS,
     TEXT_TARGETS,
-    AdapterSettings,
     AdapterSet,
+    AdapterSettings,
     fuse_concepts,
     layer_scale,
-    learn_lora,
     learn_adapter_set,
+    learn_lora,
     trainable_adapter,
 )
-from genaug.concepts.concept import Concept, concept_from_files, read_adapter, read_embedding
 from genaug.concepts.textual_inversion import (
     TokenSettings,
     concept_loss,
@@ -30,14 +33,11 @@ from genaug.concepts.textual_inversion import (
     learning_set,
     noise_prediction_loss,
 )
-from genaug.concepts.attach import adapter_attached, placeholder_names, text_layers
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
-from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.diffusion import ToyBackbone
+from genaug.messages import GenaugError
 from genaug.prompts import ClassPrompt
-from random_pipeline import random_pipeline
-from toy_sets import noise_set
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 WIDTH = 32
 CONFIG = {"r": 2, "lora_alpha": 5, "target_modules": list(TARGETS)}

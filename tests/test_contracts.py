@@ -19,13 +19,13 @@ import pytest
 
 import genaug
 from genaug import cli
-from genaug.settings import Bound, declared
-from genaug.identity import Identified, Identity, identity_of, stored_kind
-from genaug.contracts import Part
 from genaug.choices import Filter, Finish, FromPhotograph, LabelRule, Naming, Prompting, Start, Target
+from genaug.contracts import Part
+from genaug.identity import Identified, Identity, identity_of, stored_kind
 from genaug.recipe import Recipe
 from genaug.registry import find_method, method_names
 from genaug.schedule import USES, TrainingUse
+from genaug.settings import Bound, declared
 from genaug.training import LearningSettings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toy_sets import noise_pictures
 
 import genaug.core as core
 from genaug.contracts import Augmenter, Decision, Mixer
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError, progress_bar
-from genaug.identity import Identity, content_hash, seed_from
 from genaug.core import LabeledImages
 from genaug.decoding import decode_image
-from genaug.pictures import encode_png, to_tensor, to_uint8
 from genaug.files import file_name, write_atomic
+from genaug.identity import Identity, content_hash, seed_from
+from genaug.messages import GenaugError, progress_bar
+from genaug.pictures import encode_png, to_tensor, to_uint8
+from genaug.plans import Budget, PlanRow
 from genaug.settings import settings_of
-from toy_sets import noise_pictures
 
 HOSTILE_NAMES = (
     "..",

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 import torch
-
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.stable_diffusion import load_backbone
-from genaug.methods.da_fusion import da_fusion, later_tokens
-from genaug.prompts import ClassPrompt
-from genaug.choices import ClassName, LearnedTokens, learn_or_load
-from genaug.schedule import Showing, SwapOwn, TrainingSchedule
 from toy_world import toy_backbone, toy_photographs
+
+from genaug.choices import ClassName, LearnedTokens, learn_or_load
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.methods.da_fusion import da_fusion, later_tokens
+from genaug.plans import Budget
+from genaug.prompts import ClassPrompt
+from genaug.schedule import Showing, SwapOwn, TrainingSchedule
+from genaug.stable_diffusion import load_backbone
 
 
 def fitted(real, **settings):

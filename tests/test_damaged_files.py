@@ -13,18 +13,18 @@ import safetensors.torch
 import torch
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.concepts.lora import AdapterSet
-from genaug.concepts.concept import Concept
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.stable_diffusion import load_backbone, load_parts
-from genaug.loading import locate_model
-from genaug.generators.dcgan import DCGAN
-from genaug.methods.diff_ii import diff_ii
-from genaug.synthetic_set import open_synthetic, read_decisions
-from genaug.plan_file import read_plan
-from genaug.synthesis import synthesize
 from genaug.choices import ClassName
+from genaug.concepts.concept import Concept
+from genaug.concepts.lora import AdapterSet
+from genaug.generators.dcgan import DCGAN
+from genaug.loading import locate_model
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import diff_ii
+from genaug.plan_file import read_plan
+from genaug.plans import Budget
+from genaug.stable_diffusion import load_backbone, load_parts
+from genaug.synthesis import synthesize
+from genaug.synthetic_set import open_synthetic, read_decisions
 from genaug.training import (
     LoopSettings,
     newest_checkpoint,

@@ -9,9 +9,11 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from toy_sets import noise_set
 
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
+from genaug.data.folders import check_folder, open_folder
+from genaug.data.sources import open_source, parse_source
 from genaug.data.splits import (
     TUNING_SEEDS,
     Manifest,
@@ -24,10 +26,7 @@ from genaug.data.splits import (
     tuning_sets,
     unused,
 )
-from genaug.data.folders import check_folder, open_folder
-from genaug.data.sources import open_source, parse_source
-from genaug.messages import printable
-from toy_sets import noise_set
+from genaug.messages import GenaugError, printable
 
 
 def picture(path, seed=0, size=(12, 10), mode="RGB", **options):

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 from random_pipeline import random_pipeline
-
-from genaug.concepts.lora import AdapterSet
-from genaug.concepts.concept import Concept
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.stable_diffusion import StableDiffusionBackbone
-from genaug.methods.datadream import datadream
-from genaug.choices import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain
-from genaug.schedule import TwoLoss
-from genaug.arms import make_arm
-from toy_world import toy_backbone
 from toy_sets import noise_set
+from toy_world import toy_backbone
+
+from genaug.arms import make_arm
+from genaug.choices import ClassName, FromNoise, HardLabel, KeepAll, LearnedAdapter, OwnClass, Plain
+from genaug.concepts.concept import Concept
+from genaug.concepts.lora import AdapterSet
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.methods.datadream import datadream
+from genaug.plans import Budget, PlanRow
+from genaug.schedule import TwoLoss
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 CHEAP = LearnedAdapter(steps=3, learning_rate=0.05, rank=2, batch_size=2, warmup=0, flip=False)
 

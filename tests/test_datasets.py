@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from genaug import datasets, digits, photographs, tiny
-from genaug.messages import GenaugError
 from genaug.identity import content_hash
+from genaug.messages import GenaugError
 
 # The digest of the sets as they were when `tiny-1` was trained and the first results were measured; another
 # version of Pillow or scikit-learn that changes a pixel shows here.

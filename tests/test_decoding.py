@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from genaug.messages import GenaugError
-from genaug.identity import content_hash
 from genaug.decoding import decode_image, picture_traits
+from genaug.identity import content_hash
+from genaug.messages import GenaugError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -12,10 +12,11 @@ from random_pipeline import random_pipeline
 from second_device import ELSEWHERE, Elsewhere, second_device
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import _disable_current_modes
+from toy_sets import noise_set
 
 from genaug import cost, stable_diffusion
-from genaug.plans import Budget
-from genaug.messages import GenaugError
+from genaug.arms import make_arm
+from genaug.choices import ClassName
 from genaug.cost import (
     codec_evaluations,
     denoiser_seconds,
@@ -24,17 +25,16 @@ from genaug.cost import (
     set_cost,
     work_of,
 )
-from genaug.loading import DTYPES, dtype_for
-from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
 from genaug.diffusion import ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
+from genaug.loading import DTYPES, dtype_for
+from genaug.messages import GenaugError
 from genaug.methods import real_filter
 from genaug.methods.feature_aligned import AlignedWeights, Chosen
-from genaug.roles import kind_of_data
-from genaug.choices import ClassName
+from genaug.plans import Budget
 from genaug.registry import find_method, method_names
-from genaug.arms import make_arm
-from toy_sets import noise_set
+from genaug.roles import kind_of_data
+from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
 PLACED = [name for name in AUGMENTERS if "device" in make_arm(name).augmenter.surroundings]

@@ -3,18 +3,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from toy_world import toy_backbone, toy_photographs
 
-from genaug.training_presets import training_preset
-from genaug.concepts.concept import Concept
+from genaug.choices import ClassName, KeepAll
 from genaug.concepts.attach import placeholder_names
-from genaug.plans import Budget, PlanRow
+from genaug.concepts.concept import Concept
 from genaug.core import LabeledImages
 from genaug.identity import stored_fields
-from genaug.methods.diagen import diagen, Doubter, SoftWeight, fit_temperature, soft_weights
-from genaug.choices import ClassName, KeepAll
+from genaug.methods.diagen import Doubter, SoftWeight, diagen, fit_temperature, soft_weights
+from genaug.plans import Budget, PlanRow
 from genaug.recipe import with_jitter
 from genaug.schedule import Showing, SwapOwn, TrainingSchedule
-from toy_world import toy_backbone, toy_photographs
+from genaug.training_presets import training_preset
 
 
 def fitted(real, workdir=None, **settings):

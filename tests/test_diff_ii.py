@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.methods.diff_ii import CircleStart, diff_ii, circle_frame, circle_interpolate, turn_of
-from genaug.choices import ClassName
 from toy_world import toy_backbone, toy_photographs
+
+from genaug.choices import ClassName
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import CircleStart, circle_frame, circle_interpolate, diff_ii, turn_of
+from genaug.plans import Budget
 
 
 def pair_at(degrees, ratio=1.0, size=512, seed=0):
@@ -193,8 +193,9 @@ def test_bad_settings_name_the_good_ones():
 
 
 def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row():
-    import pandas as pd
     from pathlib import Path
+
+    import pandas as pd
 
     printed_rows = pd.read_csv(Path(__file__).parents[1] / "nbs/results/paper/diff_ii_few_shot.csv")
     cells = printed_rows.pivot_table("value", ["classifier", "shots", "method"], "data")
@@ -206,10 +207,10 @@ def test_the_printed_averages_agree_with_the_printed_cells_but_for_the_known_row
 def test_the_paper_scale_on_a_miniature_of_cub():
     """CUB at five shots: 1000 photographs of 200 classes, 5 copies, 25 steps with guidance, 25 inversion
     steps (shared brief 2.2, 3.1, 4.7)."""
-    from genaug.training_presets import training_preset
     from genaug.diffusion import ToyBackbone
     from genaug.prompts import ClassPrompt
     from genaug.sampling import suffixed_steps
+    from genaug.training_presets import training_preset
 
     names = [f"{index + 1:03d}.Bird_{index + 1}" for index in range(200)]
     pixels = list(np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8))

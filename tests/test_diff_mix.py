@@ -6,25 +6,25 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
-from genaug.concepts.concept import Concept
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
 from genaug.choices import (
-    Naming,
     AnotherClass,
     ClassName,
     FromNoise,
     FromPhotograph,
     HardLabel,
     LearnedCategory,
+    Naming,
     OwnClass,
 )
+from genaug.concepts.concept import Concept
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.methods.diff_mix import diff_aug, diff_gen, diff_mix, real_gen, real_mix
+from genaug.plans import Budget
 from genaug.schedule import SwapClass, SwapPool
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from genaug import diffusion
-from genaug.messages import GenaugError
-from genaug.stable_diffusion import StableDiffusionBackbone, cut_prompts, expand_tokens, load_backbone
 from genaug.diffusion import ToyBackbone, leading_timesteps
+from genaug.messages import GenaugError
 from genaug.pixel_backbone import PixelBackbone, cosine_alphas
+from genaug.stable_diffusion import StableDiffusionBackbone, cut_prompts, expand_tokens, load_backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402

@@ -13,12 +13,12 @@ from miniatures import LAYOUTS, annotations, save, write
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
-from genaug.messages import GenaugError
-from genaug.data.splits import Manifest, carve_validation
+from genaug.data.distributions import check_distribution
 from genaug.data.folders import check_folder, open_folder
 from genaug.data.sources import examine_source
+from genaug.data.splits import Manifest, carve_validation
+from genaug.messages import GenaugError
 from genaug.readers import DISTRIBUTIONS, formats, open_sets
-from genaug.data.distributions import check_distribution
 
 NORMAL = {
     "published-counts",

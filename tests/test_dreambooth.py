@@ -7,6 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 from random_pipeline import random_pipeline
+from toy_sets import noise_set
+from toy_world import toy_backbone
 
 from genaug.concepts.dreambooth import (
     DreamBoothSettings,
@@ -25,10 +27,8 @@ from genaug.concepts.dreambooth import (
 from genaug.concepts.textual_inversion import learning_set, noise_prediction_loss
 from genaug.messages import GenaugError
 from genaug.pixel_backbone import PixelBackbone
-from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.prompts import ClassPrompt
-from toy_world import toy_backbone
-from toy_sets import noise_set
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 QUICK = FineTuningSettings(steps=3, learning_rate=1e-2, batch_size=2, flip=False)
 DREAM = DreamBoothSettings(steps=3, learning_rate=1e-2, batch_size=2, flip=False)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from genaug.balance.drw import DRW, Oversampling, effective_number, effective_number_weights
 from genaug.contracts import Balancer
-from genaug.messages import GenaugError
 from genaug.data.splits import long_tail_counts
+from genaug.messages import GenaugError
 
 TAIL = long_tail_counts([88] * 10, 100)
 

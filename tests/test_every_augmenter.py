@@ -13,19 +13,19 @@ import pytest
 import torch
 from quick_methods import cheap
 from random_pipeline import random_pipeline
+from toy_sets import BIRDS, photographs
 
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
+from genaug.arms import make_arm
+from genaug.choices import FromNoise, OwnClass
 from genaug.core import LabeledImages
-from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.diffusion import ToyBackbone
 from genaug.generators.common import GeneratorAugmenter
-from genaug.synthesis import synthesize
-from genaug.choices import FromNoise, OwnClass
+from genaug.messages import GenaugError
+from genaug.plans import Budget, PlanRow
 from genaug.recipe import Recipe
 from genaug.registry import find_method, method_names
-from genaug.arms import make_arm
-from toy_sets import BIRDS, photographs
+from genaug.stable_diffusion import StableDiffusionBackbone
+from genaug.synthesis import synthesize
 
 AUGMENTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
 BALANCERS = [name for name in method_names() if find_method(name).kind == "balancer"]

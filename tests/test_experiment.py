@@ -13,10 +13,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from toy_sets import noise_set
 
 from genaug import experiment
-from genaug.messages import GenaugError
+from genaug.arms import parse_methods
+from genaug.compare import compare, tune
+from genaug.comparison import Comparison, classifier_preset, make_split
+from genaug.comparison_folder import claim_comparison
 from genaug.data.splits import Manifest
+from genaug.experiment import Run, Unit, paint_arm, run_experiment
+from genaug.messages import GenaugError
+from genaug.preflight import estimate, split_notes
 from genaug.results import (
     KEY,
     arm_fields,
@@ -28,14 +35,7 @@ from genaug.results import (
     put,
     read_rows,
 )
-from genaug.experiment import Run, Unit, paint_arm, run_experiment
-from genaug.comparison import Comparison, classifier_preset, make_split
 from genaug.summary import bootstrap_difference, summarise, written_summary
-from genaug.comparison_folder import claim_comparison
-from genaug.compare import compare, tune
-from genaug.preflight import estimate, split_notes
-from genaug.arms import parse_methods
-from toy_sets import noise_set
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = {

@@ -12,19 +12,20 @@ import pandas as pd
 import pytest
 import torch
 from filelock import Timeout
+from test_experiment import QUESTION, ROW, SETS, pool, rows_of
 
-from genaug import comparison_folder, evaluators as judging, experiment, results, summary
-from genaug.messages import GenaugError
-from genaug.files import read_findings
-from genaug.experiment import Run, Unit, run_experiment
-from genaug.results import FAILED, arm_text, failed_row, load_rows, missing_units, put, read_rows
+from genaug import comparison_folder, experiment, results, summary
+from genaug import evaluators as judging
+from genaug.compare import compare
 from genaug.comparison import Comparison, make_split
 from genaug.comparison_folder import asked_rows, read_comparison
-from genaug.compare import compare
 from genaug.evaluators import find_evaluators
+from genaug.experiment import Run, Unit, run_experiment
+from genaug.files import read_findings
+from genaug.messages import GenaugError
+from genaug.results import FAILED, arm_text, failed_row, load_rows, missing_units, put, read_rows
 from genaug.summary import summarise, written_summary
 from genaug.training_presets import training_preset
-from test_experiment import QUESTION, ROW, SETS, pool, rows_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -278,8 +279,8 @@ class Turned:
 
     @staticmethod
     def down(monkeypatch, keep, splits=(0, 1)):
-        from genaug.contracts import Decision
         from genaug.balance.smote import Smote
+        from genaug.contracts import Decision
 
         monkeypatch.setattr(
             Smote,

@@ -22,33 +22,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
 from genaug import experiment
-from genaug.training_presets import PRESETS, training_preset
+from genaug.arms import make_arm, parse_methods
+from genaug.choices import ClassName, FromPhotograph, LearnedCategory, learn_or_load
 from genaug.classifier import ImageStore, prepare_training, train_classifier
+from genaug.comparison import Comparison, classifier_preset, make_split
 from genaug.concepts.concept import Concept
-from genaug.plans import Budget
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
 from genaug.datasets import names
-from genaug.views import View
 from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run, run_experiment
-from genaug.readers import open_sets
-from genaug.comparison import Comparison, classifier_preset, make_split
 from genaug.inversion import InversionPool, InversionSettings
-from genaug.methods.diff_ii import diff_ii, circle_frame, circle_interpolate
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import circle_frame, circle_interpolate, diff_ii
 from genaug.methods.diff_mix import diff_mix
-from genaug.synthetic_set import open_synthetic
-from genaug.synthesis import synthesize
+from genaug.plans import Budget
 from genaug.prompts import ClassPrompt
-from genaug.choices import ClassName, FromPhotograph, LearnedCategory, learn_or_load
+from genaug.readers import open_sets
 from genaug.recipe import Recipe, _peers
 from genaug.registry import find_method, method_names
-from genaug.arms import make_arm, parse_methods
-from genaug.schedule import Showing, SwapClass, SwapPool, TrainingSchedule, USES, training_use
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
+from genaug.schedule import USES, Showing, SwapClass, SwapPool, TrainingSchedule, training_use
+from genaug.synthesis import synthesize
+from genaug.synthetic_set import open_synthetic
+from genaug.training_presets import PRESETS, training_preset
+from genaug.views import View
 
 ROOT = Path(__file__).resolve().parent.parent
 PAINTERS = [name for name in method_names() if find_method(name).kind == "augmenter"]
@@ -89,6 +89,7 @@ def commands_of_readme():
 
 def test_fault_01_a_documented_command_that_does_not_parse():
     import typer
+
     from genaug.cli import app
 
     program, actual = typer.main.get_command(app), commands_of_readme()

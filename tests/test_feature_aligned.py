@@ -8,7 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from random_pipeline import random_pipeline
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
+from genaug.arms import make_arm, tiny_settings
+from genaug.concepts.concept import Concept
 from genaug.concepts.dreambooth import (
     FineTuned,
     FineTuningSettings,
@@ -18,20 +22,16 @@ from genaug.concepts.dreambooth import (
     step_loss,
     weights_exchanged,
 )
-from genaug.concepts.concept import Concept
 from genaug.concepts.textual_inversion import learning_set
-from genaug.plans import Budget
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
-from genaug.pixel_backbone import PixelBackbone
-from genaug.stable_diffusion import StableDiffusionBackbone
+from genaug.messages import GenaugError
 from genaug.methods.feature_aligned import (
     AlignedWeights,
     Alignment,
-    feature_aligned,
-    fine_tuned,
     expert_features,
     expert_preset,
+    feature_aligned,
+    fine_tuned,
     generation_accuracy,
     last_down_block,
     loss_curve,
@@ -39,10 +39,10 @@ from genaug.methods.feature_aligned import (
     shown_picture,
     train_expert,
 )
+from genaug.pixel_backbone import PixelBackbone
+from genaug.plans import Budget
 from genaug.prompts import ClassPrompt
-from genaug.arms import make_arm, tiny_settings
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 QUICK = FineTuningSettings(steps=3, learning_rate=1e-3, batch_size=3, flip=False)
 CHEAP = AlignedWeights(

@@ -14,26 +14,21 @@ from pytorch_grad_cam.utils.svd_on_activations import (
     get_2d_projection,
     get_2d_projection_with_sign_correction,
 )
+from toy_sets import noise_set
 
 import genaug.methods.feature_space as module
 from genaug import fusion_partners
-from genaug.generators import sparse_codes
-from genaug.plans import Budget
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
 from genaug.diffusion import ToyBackbone
-from genaug.methods.feature_space import (
-    LABEL_RULES,
-    FeatureSpace,
-    from_tail,
-    fuse,
-    fused_label,
-    fusion_of,
-    pairings,
-    relevance,
-    toss_coins,
-    touch_up,
+from genaug.fusion_partners import (
+    Learned,
+    choose_head,
+    confusion_table,
+    distances_to,
+    map_pairs,
+    nearest_partners,
 )
+from genaug.generators import sparse_codes
 from genaug.generators.sparse_codes import (
     CodeSettings,
     CodeUNet,
@@ -51,18 +46,23 @@ from genaug.generators.sparse_codes import (
     small_classifier,
     sparsity,
 )
-from genaug.fusion_partners import (
-    Learned,
-    choose_head,
-    confusion_table,
-    distances_to,
-    map_pairs,
-    nearest_partners,
+from genaug.messages import GenaugError
+from genaug.methods.feature_space import (
+    LABEL_RULES,
+    FeatureSpace,
+    from_tail,
+    fuse,
+    fused_label,
+    fusion_of,
+    pairings,
+    relevance,
+    toss_coins,
+    touch_up,
 )
 from genaug.metrics.saliency import principal_projection, saliency
+from genaug.plans import Budget
 from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise
 from genaug.training import LoopSettings, train_loop
-from toy_sets import noise_set
 
 NAMES = ("fog", "rain", "sun", "moon", "comet")  # fog and rain are the heads
 QUICK = {

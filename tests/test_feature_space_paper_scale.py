@@ -4,12 +4,12 @@ steps, network."""
 import numpy as np
 import pytest
 from PIL import Image
-
-from genaug.plans import Budget
-from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS, open_mimic_cxr_lt
-from genaug.comparison import classifier_preset, make_split
-from genaug.arms import parse_arm
 from table_pages import executed
+
+from genaug.arms import parse_arm
+from genaug.comparison import classifier_preset, make_split
+from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS, open_mimic_cxr_lt
+from genaug.plans import Budget
 
 
 @pytest.fixture(scope="module")

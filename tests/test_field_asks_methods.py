@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.metrics.saliency import principal_projection, saliency
-from genaug.methods.feature_space import relevance
 from genaug.generators.sparse_codes import small_classifier
+from genaug.methods.feature_space import relevance
+from genaug.metrics.saliency import principal_projection, saliency
 
 
 def min_max(maps):

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 from random_pipeline import random_pipeline
+from toy_sets import noise_set
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.concepts.textual_inversion import TokenSettings, learn_tokens
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
-from genaug.inversion import InversionSettings, invert
-from genaug.methods.diff_ii import diff_ii
-from genaug.synthesis import synthesize
 from genaug.choices import ClassName, FromPhotograph
+from genaug.concepts.textual_inversion import TokenSettings, learn_tokens
+from genaug.inversion import InversionSettings, invert
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import diff_ii
+from genaug.plans import Budget
 from genaug.recipe import Recipe
 from genaug.sampling import SamplingSettings, denoise, start_step
+from genaug.stable_diffusion import StableDiffusionBackbone, load_backbone
+from genaug.synthesis import synthesize
 from genaug.training import LoopSettings, train_loop
-from toy_sets import noise_set
 
 
 def small_backbone(**options):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from genaug.comparison import Comparison
-from genaug.results import checked_row, load_rows, put, read_rows
 from genaug.evaluators import set_table
 from genaug.readings import view_of
+from genaug.results import checked_row, load_rows, put, read_rows
 from genaug.table_page import beside_table
 from genaug.tables import (
     Places,

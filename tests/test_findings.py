@@ -9,9 +9,9 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from genaug.settings import Bound, check_settings, declared
-from genaug.messages import Finding, GenaugError, finding_lines, printable, sorted_findings
 from genaug.files import findings_text, keep_findings, read_findings
+from genaug.messages import Finding, GenaugError, finding_lines, printable, sorted_findings
+from genaug.settings import Bound, check_settings, declared
 
 ERROR = Finding("leak", "error", "a.png", "'a.png' is in two parts: remove one.")
 NOTE = Finding("grey", "note", "b.png", "'b.png' is grey.")

@@ -23,9 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import genaug.cli
-
-from genaug.registry import ALIASES, groups, method_names, methods
 from genaug.arms import make_arm, parse_methods
+from genaug.registry import ALIASES, groups, method_names, methods
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from genaug.core import LabeledImages
+from genaug.data.folders import check_folder, open_folder
 from genaug.files import file_name
 from genaug.messages import printable
-from genaug.data.folders import check_folder, open_folder
 
 ODD = [
     "cat",

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from genaug.decoding import decode_image
 from genaug.data.folders import check_folder
 from genaug.data.pictures import inspect_file
+from genaug.decoding import decode_image
 
 SUFFIXES = {
     "PNG": ".png",

@@ -13,8 +13,8 @@ from fuzz_world import MARKERS, NUMBERS, call_checked, examples, expect, odd_tex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genaug.data.label_tables import check_label_tables, open_label_tables
 from genaug.data.label_columns import find_tables, read_table
+from genaug.data.label_tables import check_label_tables, open_label_tables
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,8 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
+from toy_sets import noise_set
 
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
 from genaug.generators.common import (
     AdversarialAugmenter,
@@ -27,11 +26,11 @@ from genaug.generators.common import (
     Views,
     cut_out,
     decay_at,
+    generator_time,
     moments,
     move_average,
     pictures_of,
     shuffled_positions,
-    generator_time,
 )
 from genaug.generators.dcgan import DCGAN, DCDiscriminator, DCGenerator, edges, settle
 from genaug.generators.stylegan import (
@@ -46,8 +45,9 @@ from genaug.generators.stylegan import (
     group_deviation,
     modulated,
 )
+from genaug.messages import GenaugError
+from genaug.plans import Budget, PlanRow
 from genaug.training import generator_at, make_optimizer, newest_checkpoint, one_update
-from toy_sets import noise_set
 
 CHEAP = {
     DCGAN: {"size": 8, "steps": 3, "batch_size": 4, "width": 2, "latent_dim": 5},

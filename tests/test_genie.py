@@ -4,17 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.pictures import to_uint8
-from genaug.diffusion import ToyBackbone
-from genaug.methods.genie import genie, genie_ada, LargestStep, after_largest_step, shares_of_the_way
-from genaug.synthesis import synthesize
-from genaug.prompts import ClassPrompt
-from genaug.choices import PaintContext
 from toy_world import toy_backbone, toy_photographs
+
+from genaug.choices import PaintContext
+from genaug.core import LabeledImages
+from genaug.diffusion import ToyBackbone
+from genaug.messages import GenaugError
+from genaug.methods.genie import LargestStep, after_largest_step, genie, genie_ada, shares_of_the_way
+from genaug.pictures import to_uint8
+from genaug.plans import Budget, PlanRow
+from genaug.prompts import ClassPrompt
+from genaug.synthesis import synthesize
 
 
 class Plane:

@@ -8,22 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from table_pages import executed
+from toy_sets import noise_set
+from toy_world import toy_backbone
 
+from genaug import readings
+from genaug.arms import make_arm, parse_methods
 from genaug.audit import audit
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
 from genaug.classifier import TrainingRun, train_classifier
-from genaug.training_presets import training_preset
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.contracts import Mixer
-from genaug.identity import content_hash
-from genaug.experiment import Run
 from genaug.comparison import Comparison, classifier_preset, make_split
-from genaug import readings
-from genaug.results import put
+from genaug.contracts import Mixer
+from genaug.core import LabeledImages
+from genaug.experiment import Run
 from genaug.genmix_study import (
     accuracy_at,
     answered_shares,
@@ -37,17 +36,18 @@ from genaug.genmix_study import (
     window_patches,
     write_points,
 )
+from genaug.identity import content_hash
+from genaug.messages import GenaugError
 from genaug.methods.genmix import GenMix, ancestors, mixed_set, partner_shares
 from genaug.metrics.classification import class_rates, evaluate, share_interval
 from genaug.metrics.images import FeatureNetwork, boundary_coverage, manifold_scores
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
-from genaug.views import View
-from genaug.arms import make_arm, parse_methods
+from genaug.plans import Budget
+from genaug.results import put
 from genaug.schedule import Append, Partners, Showing, TrainingSchedule, epoch_plan, training_use
-from table_pages import executed
-from toy_world import toy_backbone
-from toy_sets import noise_set
+from genaug.training_presets import training_preset
+from genaug.views import View
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ("genmix_lesions", "genmix_tsne", "genmix_alpha_and_ratio")

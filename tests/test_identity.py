@@ -6,21 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_sets import noise_pictures
 
 from genaug.audit import audit, failures
 from genaug.contracts import Augmenter
-from genaug.plans import Budget, PlanRow, fitted_on_these
 from genaug.core import LabeledImages
+from genaug.files import write_atomic
 from genaug.identity import content_hash
 from genaug.pictures import encode_png
-from genaug.files import write_atomic
-from genaug.readers import open_sets
-from genaug.synthetic_set import open_synthetic
 from genaug.plan_file import read_plan
-from genaug.synthesis import synthesize
-from genaug.set_report import chosen_photographs, content_overlap, leak_lines, photographs_of
+from genaug.plans import Budget, PlanRow, fitted_on_these
+from genaug.readers import open_sets
 from genaug.report import write_report
-from toy_sets import noise_pictures
+from genaug.set_report import chosen_photographs, content_overlap, leak_lines, photographs_of
+from genaug.synthesis import synthesize
+from genaug.synthetic_set import open_synthetic
 
 
 def pictures(count, seed=0):

@@ -11,13 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
-from genaug.identity import content_hash
-from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.diffusion import ToyBackbone, gaussian_flow
+from genaug.identity import content_hash
 from genaug.inversion import InversionPool, InversionSettings, check_grids, invert, pool_keys, pool_statistics
+from genaug.messages import GenaugError
 from genaug.sampling import SamplingSettings, denoise, row_noise
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402

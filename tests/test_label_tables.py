@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from genaug.classifier import train_classifier
-from genaug.training_presets import training_preset
-from genaug.messages import GenaugError
-from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_RELEASES, MIMIC_TAILS, open_mimic_cxr_lt
 from genaug.data import pictures
-from genaug.data.splits import Manifest
-from genaug.data.label_tables import check_label_tables, locate_pictures, open_label_tables
 from genaug.data.label_columns import find_tables, read_table
+from genaug.data.label_tables import check_label_tables, locate_pictures, open_label_tables
+from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_RELEASES, MIMIC_TAILS, open_mimic_cxr_lt
 from genaug.data.sources import formats, open_source, parse_source
+from genaug.data.splits import Manifest
+from genaug.messages import GenaugError
+from genaug.training_presets import training_preset
 
 NINETEEN = (
     "No Finding",

@@ -8,11 +8,11 @@ import pytest
 
 from genaug import audit
 from genaug.cli import run
-from genaug.messages import GenaugError
-from genaug.synthetic_set import open_synthetic
-from genaug.plan_file import read_plan
 from genaug.data.sources import examine_source, formats
+from genaug.messages import GenaugError
+from genaug.plan_file import read_plan
 from genaug.set_report import photographs_of
+from genaug.synthetic_set import open_synthetic
 
 SAMPLE = ("prefixes in parts", "unequal", "table", "deep sub-folders")
 EXPECTED = {

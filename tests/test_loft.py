@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 from random_pipeline import random_pipeline
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.stable_diffusion import StableDiffusionBackbone
-from genaug.methods.loft import loft
+from genaug.arms import make_arm
 from genaug.choices import LearnedAdapter
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.methods.loft import loft
+from genaug.plans import Budget, PlanRow
 from genaug.recipe import by_adapters
 from genaug.schedule import TwoLoss
-from genaug.arms import make_arm
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 CHEAP = LearnedAdapter(
     scope="image",

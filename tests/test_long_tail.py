@@ -8,30 +8,30 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import chisquare
+from toy_sets import noise_set
 
+from genaug.arms import make_arm, parse_methods
 from genaug.balance.cmo import CMO
 from genaug.balance.drw import DRW, Oversampling
 from genaug.balance.smote import SmoteMixer
-from genaug.losses import mixture_loss, weighted_loss
 from genaug.classifier import train_classifier
-from genaug.training_presets import training_preset
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
+from genaug.comparison import Comparison, condition_name, make_split, manifest_path
 from genaug.contracts import Mixer
+from genaug.core import LabeledImages
 from genaug.data.splits import Manifest, long_tail
 from genaug.datasets import load
 from genaug.experiment import Run, run_experiment
-from genaug.readers import open_sets
-from genaug.comparison import Comparison, condition_name, make_split, manifest_path
+from genaug.losses import mixture_loss, weighted_loss
+from genaug.messages import GenaugError
 from genaug.metrics.classification import size_groups, size_rows
-from genaug.views import View
+from genaug.plans import Budget
+from genaug.readers import open_sets
 from genaug.registry import groups
-from genaug.arms import make_arm, parse_methods
+from genaug.results import read_rows
 from genaug.schedule import Append, Showing, SwapTail, TrainingSchedule
 from genaug.tables import Places, fill_table
-from genaug.results import read_rows
-from toy_sets import noise_set
+from genaug.training_presets import training_preset
+from genaug.views import View
 
 COUNTS = (12, 5, 2, 1)
 NAMES = ("wren", "tit", "owl", "kite")

@@ -7,21 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from table_pages import executed
 
+from genaug.arms import make_arm, parse_methods
 from genaug.classifier import TrainingRun, train_classifier
-from genaug.training_presets import training_preset
+from genaug.comparison import classifier_preset, condition_name
 from genaug.core import LabeledImages
 from genaug.data.splits import long_tail, long_tail_counts
 from genaug.datasets import load
 from genaug.experiment import Run
 from genaug.long_tail_pages import baseline_grid, fed_share, swept
-from genaug.results import arm_fields, put
-from genaug.comparison import classifier_preset, condition_name
 from genaug.metrics.classification import evaluate, part_of, size_groups
-from genaug.arms import make_arm, parse_methods
+from genaug.results import arm_fields, put
 from genaug.schedule import Showing, SwapTail, TrainingSchedule
 from genaug.table_page import Shown, Table
-from table_pages import executed
+from genaug.training_presets import training_preset
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES, PAPER = ROOT / "nbs" / "tables", ROOT / "nbs" / "results" / "paper"

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from genaug import datasets
-from genaug.digits import DIGIT_WORDS, digit_scans
-from genaug.plans import Budget, head_and_tail
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
 from genaug.comparison import Comparison, make_split
+from genaug.core import LabeledImages
+from genaug.digits import DIGIT_WORDS, digit_scans
 from genaug.evaluators import Evaluators, measure_labels, measure_set
-from genaug.results import missing_units, read_rows
+from genaug.messages import GenaugError
 from genaug.metrics.classification import evaluate, head_and_tail_rows
 from genaug.metrics.images import FeatureNetwork
+from genaug.plans import Budget, head_and_tail
+from genaug.results import missing_units, read_rows
 
 
 @pytest.fixture(scope="module")

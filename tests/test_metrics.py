@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
 
 from genaug.messages import GenaugError
 from genaug.metrics.classification import (
@@ -24,7 +25,6 @@ from genaug.metrics.images import (
     set_metrics,
     structural_similarity,
 )
-from toy_sets import noise_set
 
 NAMES = ("ant", "bee", "cat", "dog")
 

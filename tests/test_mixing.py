@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from genaug.messages import GenaugError
 from genaug.contracts import Mixer
+from genaug.messages import GenaugError
 from genaug.mixing.cutmix import CutMix, cut_box, kept_share
 from genaug.mixing.mixup import MixUp, beta_weights
 

@@ -6,23 +6,29 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import miniatures
 import numpy as np
 import pytest
 
 import genaug
-import miniatures
 from genaug import cli
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.identity import content_hash, record_of
-from genaug.pictures import encode_png
-from genaug.files import write_atomic
-from genaug.datasets import load
-from genaug.stable_diffusion import load_backbone
+from genaug.arms import make_arm
 from genaug.commands.compare import choose_evaluators
 from genaug.comparison import Comparison
+from genaug.datasets import load
 from genaug.experiment import Run
-from genaug.preflight import open_run
+from genaug.files import write_atomic
+from genaug.identity import content_hash, record_of
+from genaug.messages import GenaugError
+from genaug.name_checks import (
+    file_problems,
+    guess_words,
+    length_findings,
+    name_problems,
+    same_file,
+    token_counter,
+    write_names,
+)
 from genaug.names import (
     BY_FORMAT,
     SHIPPED,
@@ -39,20 +45,14 @@ from genaug.names import (
     read_names,
     shipped_names,
 )
-from genaug.name_checks import (
-    file_problems,
-    guess_words,
-    length_findings,
-    name_problems,
-    same_file,
-    token_counter,
-    write_names,
-)
+from genaug.pictures import encode_png
 from genaug.plan_file import make_plan, read_plan
-from genaug.synthetic_set import open_synthetic
+from genaug.plans import Budget
+from genaug.preflight import open_run
 from genaug.prompts import ClassPrompt, class_words
 from genaug.readers import formats, open_sets
-from genaug.arms import make_arm
+from genaug.stable_diffusion import load_backbone
+from genaug.synthetic_set import open_synthetic
 from genaug.tables import table_places, with_names
 
 CODES = ("akiec", "mel", "nv")

@@ -13,9 +13,8 @@ import genaug.near_copies as by_features
 from genaug import datasets
 from genaug.audit import as_findings
 from genaug.core import LabeledImages
-from genaug.data.pictures import is_blank, thumbnail
 from genaug.data.duplicates import near_copies, near_limit
-from genaug.photographs import photographs, random_crop
+from genaug.data.pictures import is_blank, thumbnail
 from genaug.near_copies import (
     CEILING,
     FLOOR,
@@ -31,6 +30,7 @@ from genaug.near_copies import (
     search,
     small_grey,
 )
+from genaug.photographs import photographs, random_crop
 from genaug.roles import features_for
 
 

@@ -13,22 +13,19 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
 from genaug import imagenet
-from genaug.plans import Budget
-from genaug.messages import GenaugError
+from genaug.choices import ClassName
+from genaug.comparison import Comparison
 from genaug.core import LabeledImages
-from genaug.identity import content_hash
-from genaug.pictures import encode_png
-from genaug.files import write_atomic
 from genaug.data.splits import few_shot, long_tail
 from genaug.datasets import load, names
-from genaug.comparison import Comparison
 from genaug.experiment import Run
-from genaug.readers import open_sets
-from genaug.methods.diagen import SoftWeight, diagen
-from genaug.methods.genie import LargestStep, genie_ada
-from genaug.methods.real_filter import FeatureFilter, real_filter
+from genaug.features import feature_network
+from genaug.files import write_atomic
+from genaug.identity import content_hash
 from genaug.imagenet import (
     IMAGENET,
     KNOWN_PICTURES,
@@ -37,13 +34,16 @@ from genaug.imagenet import (
     known_answers,
     renamed_weights,
 )
-from genaug.roles import KINDS, ROLE_WORDS, ROLES, bare_name, features_for, kind_of_data, network_for
+from genaug.messages import GenaugError
+from genaug.methods.diagen import SoftWeight, diagen
+from genaug.methods.genie import LargestStep, genie_ada
+from genaug.methods.real_filter import FeatureFilter, real_filter
 from genaug.networks import TOY, SmallNetwork, copy_weights, embedded_weights, make_network, usual_view
-from genaug.features import feature_network
+from genaug.pictures import encode_png
+from genaug.plans import Budget
+from genaug.readers import open_sets
+from genaug.roles import KINDS, ROLE_WORDS, ROLES, bare_name, features_for, kind_of_data, network_for
 from genaug.synthesis import synthesize
-from genaug.choices import ClassName
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
 
 ASSETS = Path(imagenet.__file__).parent / "assets"
 LITE = "tf_efficientnet_lite0"

@@ -10,20 +10,20 @@ import torch
 from test_damaged_files import tiny_copy
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.pictures import encode_png
-from genaug.stable_diffusion import load_backbone
-from genaug.inversion import InversionPool, InversionSettings
-from genaug.methods.diff_ii import diff_ii
-from genaug.result_folder import Canvas
-from genaug.synthetic_set import changed_images, open_synthetic, painted_findings
-from genaug.painting import failures
-from genaug.plan_file import make_plan, read_plan
-from genaug.synthesis import synthesize
 from genaug.choices import ClassName
+from genaug.core import LabeledImages
+from genaug.inversion import InversionPool, InversionSettings
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import diff_ii
+from genaug.painting import failures
+from genaug.pictures import encode_png
+from genaug.plan_file import make_plan, read_plan
+from genaug.plans import Budget
 from genaug.recipe import Recipe
+from genaug.result_folder import Canvas
+from genaug.stable_diffusion import load_backbone
+from genaug.synthesis import synthesize
+from genaug.synthetic_set import changed_images, open_synthetic, painted_findings
 from genaug.training import LoopSettings, train_loop
 
 

@@ -9,15 +9,15 @@ import pytest
 from toy_world import toy_backbone, toy_photographs
 
 from genaug import result_folder
-from genaug.plans import Budget
-from genaug.messages import GenaugError
+from genaug.choices import ClassName, LearnedTokens
 from genaug.core import LabeledImages
-from genaug.pictures import encode_png
+from genaug.messages import GenaugError
 from genaug.methods.diff_ii import diff_ii
 from genaug.methods.real_guidance import real_guidance
+from genaug.pictures import encode_png
+from genaug.plans import Budget
 from genaug.result_folder import check_output, refuse_other_run
 from genaug.synthesis import synthesize
-from genaug.choices import ClassName, LearnedTokens
 
 
 def refusal(call, *arguments, **options):

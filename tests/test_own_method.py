@@ -17,17 +17,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pytest
 from skimage.color import rgb2lab
+from toy_sets import noise_pictures
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.cli import run
-from genaug.contracts import Augmenter, Mixer, Part, PartnerRule, declare_method
-from genaug.settings import Bound, check_settings
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.identity import Identity
-from genaug.core import LabeledImages
-from genaug.comparison_folder import read_comparison
-from genaug.methods.colour_transfer import LabTransfer, colour_transfer, move_statistics
+from genaug.arms import chosen_use, make_arm
 from genaug.choices import (
     AsPainted,
     Filter,
@@ -39,11 +32,18 @@ from genaug.choices import (
     Start,
     Target,
 )
+from genaug.cli import run
+from genaug.comparison_folder import read_comparison
+from genaug.contracts import Augmenter, Mixer, Part, PartnerRule, declare_method
+from genaug.core import LabeledImages
+from genaug.identity import Identity
+from genaug.messages import GenaugError
+from genaug.methods.colour_transfer import LabTransfer, colour_transfer, move_statistics
+from genaug.plans import Budget
 from genaug.recipe import Recipe
-from genaug.arms import chosen_use, make_arm
 from genaug.registry import find_method, method_names, own_module
 from genaug.schedule import Showing, SwapClass, TrainingSchedule, TrainingUse
-from toy_sets import noise_pictures
+from genaug.settings import Bound, check_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "nbs" / "methods" / "15_methods.colour_transfer.ipynb"

@@ -16,19 +16,19 @@ import torch
 
 from genaug import core, files, locks, painting, plan_file, result_folder, synthesis, synthetic_set
 from genaug.contracts import Augmenter, Decision
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
-from genaug.identity import Identity, content_hash, seed_from
 from genaug.core import LabeledImages
-from genaug.pictures import encode_png
-from genaug.files import write_atomic
-from genaug.data.splits import Manifest
 from genaug.data.folders import open_folder
+from genaug.data.splits import Manifest
+from genaug.files import write_atomic
+from genaug.identity import Identity, content_hash, seed_from
 from genaug.locks import Team, hold_lock
+from genaug.messages import GenaugError
+from genaug.pictures import encode_png
 from genaug.plan_file import Plan, depths, make_plan, plan_difference, read_plan
+from genaug.plans import Budget, PlanRow
 from genaug.result_folder import Canvas
-from genaug.synthetic_set import open_synthetic
 from genaug.synthesis import synthesize, take_over
+from genaug.synthetic_set import open_synthetic
 
 WRITERS = (locks, painting, result_folder, synthesis, synthetic_set)  # modules that write into a folder
 TOY = '''

@@ -13,26 +13,26 @@ import torch
 from safetensors.torch import save_file
 from scipy.linalg import sqrtm
 from torchvision.models import get_model, inception_v3
+from toy_sets import noise_set
 
 import genaug.alignment as alignment
 import genaug.evaluators as judging
-import genaug.results as results
 import genaug.genmix_study as study
+import genaug.results as results
 from genaug.alignment import AlignmentStudy, find_panel, judge_networks, judged_rows, naming_of, ssim_metric
 from genaug.cli import main
-from genaug.messages import GenaugError
+from genaug.comparison import Comparison, Split
 from genaug.core import LabeledImages
 from genaug.datasets import load
-from genaug.stable_diffusion import load_backbone
-from genaug.comparison import Comparison, Split
 from genaug.evaluators import Evaluators, fid_findings, measure_set
 from genaug.experiment import Run
+from genaug.features import feature_network
+from genaug.messages import GenaugError
 from genaug.methods.feature_aligned import expert_preset
 from genaug.methods.genmix import GenMix
 from genaug.metrics import images as distances
 from genaug.metrics.images import FeatureNetwork, pairwise_similarity, set_metrics
-from genaug.features import feature_network
-from toy_sets import noise_set
+from genaug.stable_diffusion import load_backbone
 
 
 def pictures(count, classes=2, seed=0, edge=16, task="single", names=None):

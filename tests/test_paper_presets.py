@@ -8,19 +8,19 @@ from pathlib import Path
 
 import hour_questions
 import pytest
+from table_pages import executed
 
 from genaug import cli, presets
-from genaug.training_presets import PRESETS
-from genaug.messages import GenaugError
-from genaug.comparison import Comparison
-from genaug.presets import Given, find_data, missing, read_cells, refuse_missing
-from genaug.commands.effort import efforts_of, find_table, stand_in, table_questions
 from genaug.arms import make_arm, parse_arm, parse_methods
+from genaug.commands.effort import efforts_of, find_table, stand_in, table_questions
+from genaug.comparison import Comparison
+from genaug.messages import GenaugError
+from genaug.presets import Given, find_data, missing, read_cells, refuse_missing
 from genaug.shift_pages import setting_series
 from genaug.suffixes import published_suffixes
 from genaug.table_page import Table
 from genaug.tables import paper_question
-from table_pages import executed
+from genaug.training_presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"photographs_first_look"}  # tables that repeat no paper

@@ -4,7 +4,6 @@ with the briefs. Then a rehearsal: the table notebooks at `paper` on miniatures 
 full-size classifiers and a diffusion model of real parts."""
 
 import dataclasses
-
 import functools
 import os
 import re
@@ -16,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import paper_world
 import pytest
+from toy_sets import noise_set
 
 from genaug import alignment, comparison, expert_page, presets, tables
 from genaug.alignment import AlignmentStudy
-from genaug.training_presets import training_preset
-from genaug.plans import Budget
+from genaug.arms import make_arm, naming_parts, tiny_settings
+from genaug.choices import ClassName
 from genaug.core import LabeledImages
 from genaug.diffusion import ToyBackbone
 from genaug.evaluators import find_evaluators
-from genaug.results import read_rows
-from genaug.choices import ClassName
 from genaug.methods import feature_aligned
 from genaug.networks import Normalized, make_network
+from genaug.plans import Budget
 from genaug.registry import find_method, groups
-from genaug.arms import make_arm, naming_parts, tiny_settings
-from toy_sets import noise_set
+from genaug.results import read_rows
+from genaug.training_presets import training_preset
 
 CLASSES, SHOTS = 200, 5
 AUGMENTERS = [

@@ -7,32 +7,32 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
 from toy_world import toy_backbone, toy_photographs
 
-from genaug.concepts.lora import AdapterSet
-from genaug.concepts.concept import Concept
-from genaug.plans import Budget, PlanRow
-from genaug.contracts import Decision
-from genaug.messages import GenaugError
-from genaug.identity import content_hash
-from genaug.diffusion import ToyBackbone
-from genaug.methods.diff_ii import CircleStart, diff_ii, moved_copy
-from genaug.synthetic_set import read_decisions
-from genaug.plan_file import read_plan
-from genaug.synthesis import synthesize
 from genaug.choices import (
-    Filter,
     AnotherClass,
     ClassName,
     EveryOtherClass,
+    Filter,
     FromPhotograph,
     LearnedAdapter,
     LearnedCategory,
     LearnedTokens,
     OwnClass,
 )
+from genaug.concepts.concept import Concept
+from genaug.concepts.lora import AdapterSet
+from genaug.contracts import Decision
+from genaug.diffusion import ToyBackbone
+from genaug.identity import content_hash
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import CircleStart, diff_ii, moved_copy
+from genaug.plan_file import read_plan
+from genaug.plans import Budget, PlanRow
 from genaug.recipe import Recipe, by_adapters, with_jitter
-from toy_sets import noise_set
+from genaug.synthesis import synthesize
+from genaug.synthetic_set import read_decisions
 
 
 def many_classes(classes=6, per_class=3):

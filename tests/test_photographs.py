@@ -9,34 +9,34 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
 from genaug import networks
 from genaug.balance.drw import DRW
-from genaug.training_presets import PRESETS, training_preset
 from genaug.classifier import ImageStore, ProbeRun, prepare_training, train_classifier
 from genaug.cli import run as command
-from genaug.pictures import FITS, Framing, square, to_tensor
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.data.sources import frame_sets, usual_fit
-from genaug.data.folders import open_folder
-from genaug.datasets import load
 from genaug.comparison import Comparison, check_classifier, classifier_identity, classifier_preset
-from genaug.experiment import Run
-from genaug.preflight import check_painter, network_findings
+from genaug.core import LabeledImages
+from genaug.data.folders import open_folder
+from genaug.data.sources import frame_sets, usual_fit
+from genaug.datasets import load
 from genaug.evaluators import find_evaluators, judge_preset, other_networks
+from genaug.experiment import Run
+from genaug.features import cached_features, feature_network
 from genaug.inversion import pool_keys
+from genaug.messages import GenaugError
 from genaug.mixing.augmix import AugMix
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
-from genaug.roles import ROLES
 from genaug.networks import TOY
-from genaug.views import View, kept_strip, strip, window
-from genaug.features import cached_features, feature_network
+from genaug.pictures import FITS, Framing, square, to_tensor
+from genaug.preflight import check_painter, network_findings
 from genaug.readers import open_sets
+from genaug.roles import ROLES
 from genaug.schedule import USES, Showing, TrainingSchedule, TwoStage, stand_in, training_use
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
+from genaug.training_presets import PRESETS, training_preset
+from genaug.views import View, kept_strip, strip, window
 
 SMALL = View(32, 32, 4, "reflect")
 PROBE = training_preset("probe", network="letters", view=SMALL, updates=12, batch_size=6)

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from toy_sets import noise_set
 
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.pixel_backbone import PixelBackbone
 from genaug.diffusion import ToyBackbone
 from genaug.generators import pixel_diffusion
 from genaug.generators.common import Pictures
@@ -27,8 +25,10 @@ from genaug.generators.pixel_diffusion import (
     sample_pictures,
     spread_levels,
 )
+from genaug.messages import GenaugError
+from genaug.pixel_backbone import PixelBackbone
+from genaug.plans import Budget
 from genaug.sampling import SamplingSettings, denoise, row_noise
-from toy_sets import noise_set
 
 CHEAP = {
     "size": 8,

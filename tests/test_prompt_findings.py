@@ -6,10 +6,10 @@ import unicodedata
 import pytest
 
 from genaug import digits, phantoms, photographs
-from genaug.messages import GenaugError
-from genaug.files import findings_text
-from genaug.prompts import ClassPrompt, class_words, is_code, kept_part, oddities, prompt_findings, prompt_key
 from genaug.arm_findings import examine_arms
+from genaug.files import findings_text
+from genaug.messages import GenaugError
+from genaug.prompts import ClassPrompt, class_words, is_code, kept_part, oddities, prompt_findings, prompt_key
 from genaug.registry import method_names
 
 

@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_experiment import QUESTION, SETS, pool
 
 import genaug.compare as compare_module
 from genaug import comparison_folder, evaluators, experiment, preflight, results
-from genaug.training_presets import TrainingPreset
-from genaug.messages import GenaugError
-from genaug.experiment import Run
-from genaug.readers import open_sets
-from genaug.comparison import check_classifier
 from genaug.compare import compare
-from genaug.preflight import examine
-from genaug.views import View
+from genaug.comparison import check_classifier
+from genaug.experiment import Run
+from genaug.messages import GenaugError
 from genaug.networks import letters_network, make_network
-from test_experiment import QUESTION, SETS, pool
-
+from genaug.preflight import examine
+from genaug.readers import open_sets
+from genaug.training_presets import TrainingPreset
+from genaug.views import View
 
 # words and numbers
 
@@ -421,8 +420,8 @@ def test_the_order_is_refusals_then_claim_then_work(monkeypatch, tmp_path):
 
 
 def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
-    from genaug.messages import Finding
     from genaug.files import read_findings
+    from genaug.messages import Finding
 
     known, said = Finding("blank", "warning", "one.png", "The picture is blank."), []
     question = dataclasses.replace(QUESTION, methods=("mixup", "mixup@alpha=1"), splits=(0,))
@@ -458,6 +457,7 @@ def test_findings_that_are_known_are_kept_and_not_said_again(tmp_path):
 )
 def test_parameters_of_a_table_are_checked_before_it_runs(given, words):
     from pathlib import Path
+
     from genaug.tables import check_parameters
 
     with pytest.raises(GenaugError, match=words):
@@ -485,6 +485,7 @@ def test_a_file_that_is_no_table_notebook_is_a_sentence(text, tmp_path):
 
 def test_every_table_takes_its_own_parameters():
     from pathlib import Path
+
     from genaug.tables import check_parameters, parameter_names
 
     notebooks = sorted((Path(__file__).parent.parent / "nbs" / "tables").glob("[!_]*.ipynb"))

@@ -3,26 +3,26 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
+from toy_world import toy_backbone, toy_photographs
 
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
+from genaug.choices import PaintContext
 from genaug.core import LabeledImages
+from genaug.messages import GenaugError
 from genaug.methods.real_filter import (
     FeatureFilter,
-    real_filter,
     above_even_share,
     clip_probabilities,
     kept_rates,
     lowest_share,
     nearest_similarities,
+    real_filter,
 )
 from genaug.plan_file import make_plan
-from genaug.synthesis import synthesize
+from genaug.plans import Budget, PlanRow
 from genaug.prompts import ClassPrompt
-from genaug.choices import PaintContext
 from genaug.recipe import Recipe
-from toy_world import toy_backbone, toy_photographs
-from toy_sets import noise_set
+from genaug.synthesis import synthesize
 
 
 class Brightness:

@@ -4,16 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.methods.real_guidance import real_guidance
-from genaug.choices import ClassName, HardLabel, OwnClass, OwnLatent, Plain
-from genaug.recipe import Recipe
-from genaug.schedule import SwapClass
-from genaug.sampling import row_noise
 from toy_world import toy_backbone, toy_photographs
+
+from genaug.choices import ClassName, HardLabel, OwnClass, OwnLatent, Plain
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.methods.real_guidance import real_guidance
+from genaug.plans import Budget
+from genaug.recipe import Recipe
+from genaug.sampling import row_noise
+from genaug.schedule import SwapClass
 
 GRID = [961 - 40 * step for step in range(25)]
 

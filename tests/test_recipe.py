@@ -3,11 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from toy_world import toy_backbone, toy_photographs
 
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.identity import Identity
-from genaug.core import LabeledImages
 from genaug.choices import (
     AnotherClass,
     Finish,
@@ -19,11 +16,14 @@ from genaug.choices import (
     Suffixed,
     learn_or_load,
 )
+from genaug.core import LabeledImages
+from genaug.identity import Identity
+from genaug.messages import GenaugError
+from genaug.methods.diff_ii import CircleStart
+from genaug.plans import Budget
+from genaug.prompts import ClassPrompt
 from genaug.recipe import Recipe
 from genaug.schedule import Append
-from genaug.methods.diff_ii import CircleStart
-from genaug.prompts import ClassPrompt
-from toy_world import toy_backbone, toy_photographs
 
 
 def recipe(**settings):

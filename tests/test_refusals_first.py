@@ -405,8 +405,8 @@ def test_a_budget_of_nothing_is_refused_before_learning(capsys, tmp_path, no_wor
 
 
 def test_a_budget_of_millions_is_refused_without_counting_to_it(photos, monkeypatch):
-    from genaug.plans import Budget
     from genaug.data.folders import open_folder
+    from genaug.plans import Budget
 
     monkeypatch.setattr(augmenting, "MOST_IMAGES", 5000)
     with pytest.raises(Refusal, match="more than 5,000"):

@@ -1,10 +1,10 @@
 import pytest
+from toy_world import toy_backbone
 
-from genaug.messages import GenaugError
 from genaug.arms import make_arm, parse_arm, parse_methods, parse_value, show_value, tiny_settings
+from genaug.messages import GenaugError
 from genaug.registry import method_names, methods
 from genaug.schedule import Append, SwapClass
-from toy_world import toy_backbone
 
 
 @pytest.mark.parametrize("name", method_names())

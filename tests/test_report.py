@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_experiment import QUESTION, SETS, dataclasses
+from toy_sets import noise_set
 
+from genaug.compare import compare
+from genaug.comparison_report import class_table, verdicts
 from genaug.contracts import Augmenter
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
-from genaug.files import write_atomic
 from genaug.diffusion import ToyBackbone
 from genaug.experiment import Run
-from genaug.readers import open_sets
-from genaug.compare import compare
-from genaug.synthesis import synthesize
+from genaug.files import write_atomic
 from genaug.html_page import Section, html_table, make_page
-from genaug.comparison_report import class_table, verdicts
-from genaug.set_report import leak_lines, nearest_images, row_words
+from genaug.messages import GenaugError
+from genaug.plans import Budget, PlanRow
+from genaug.readers import open_sets
 from genaug.report import write_report
-from toy_sets import noise_set
+from genaug.set_report import leak_lines, nearest_images, row_words
+from genaug.synthesis import synthesize
 
 NASTY = "<img src=x onerror=alert(1)> & \"quotes' ☃ ‮"
 

@@ -16,11 +16,11 @@ import safety_world as world
 import torch
 from safety_world import SAFETY, stored
 
-from genaug.cli import run
-from genaug.synthetic_set import open_synthetic
-from genaug.choices import load_learned
-from genaug.registry import groups, method_names
 from genaug.arms import make_arm
+from genaug.choices import load_learned
+from genaug.cli import run
+from genaug.registry import groups, method_names
+from genaug.synthetic_set import open_synthetic
 
 ARMS, PLANS, FEEDS, MIXTURES, TRAININGS = (
     stored(name) for name in ("arms", "plans", "feeds", "mixtures", "trainings")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from genaug import sampling
-from genaug.messages import GenaugError
-from genaug.stable_diffusion import StableDiffusionBackbone
 from genaug.diffusion import ToyBackbone, gaussian_flow
+from genaug.messages import GenaugError
 from genaug.sampling import SamplingSettings, add_noise, denoise, row_noise, start_step, suffixed_steps
+from genaug.stable_diffusion import StableDiffusionBackbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_pipeline import random_pipeline  # noqa: E402

@@ -6,16 +6,15 @@ import inspect
 
 import numpy as np
 import pytest
+from toy_sets import noise_set
 
 from genaug.classifier import ImageStore, train_classifier
-from genaug.training_presets import training_preset
-from genaug.messages import GenaugError
 from genaug.contracts import PartnerRule
 from genaug.identity import stored_kind
+from genaug.messages import GenaugError
 from genaug.methods.genmix import GenMix
 from genaug.mixing.cutmix import CutMix
 from genaug.mixing.mixup import MixUp
-from genaug.views import View
 from genaug.schedule import (
     USES,
     Append,
@@ -30,7 +29,8 @@ from genaug.schedule import (
     slot_class,
     training_use,
 )
-from toy_sets import noise_set
+from genaug.training_presets import training_preset
+from genaug.views import View
 
 QUICK = training_preset("tiny", weights=None, updates=3, batch_size=6, view=View(8, 8, 1))
 

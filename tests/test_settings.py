@@ -13,25 +13,25 @@ import torch
 from toy_world import toy_backbone, toy_photographs
 
 from genaug import fusion_partners
+from genaug.arm_findings import examine_arms
+from genaug.arms import Amounts, make_arm, naming_parts, parse_arm, parse_methods, parse_value, show_value
 from genaug.balance.smote import combine_labels, points_of
-from genaug.training_presets import PRESETS
 from genaug.contracts import Augmenter, Part
-from genaug.plans import Budget
-from genaug.messages import GenaugError
-from genaug.settings import as_typed, check_settings, declared, with_settings
-from genaug.results import arm_text
 from genaug.generators import sparse_codes
 from genaug.generators.common import GeneratorAugmenter
+from genaug.messages import GenaugError
 from genaug.methods import feature_space
 from genaug.methods.diff_ii import circle_interpolate, turn_of
 from genaug.methods.feature_aligned import pooled
 from genaug.methods.feature_space import FeatureSpace
 from genaug.mixing.strong import make_policy
-from genaug.arms import Amounts, make_arm, naming_parts, parse_arm, parse_methods, parse_value, show_value
-from genaug.arm_findings import examine_arms
+from genaug.plans import Budget
 from genaug.registry import find_method, groups, method_names, methods
+from genaug.results import arm_text
 from genaug.schedule import USES
+from genaug.settings import as_typed, check_settings, declared, with_settings
 from genaug.training import SCHEDULES
+from genaug.training_presets import PRESETS
 
 WRONG = ("nan", "-1", "2.5", "abc", "none", "true", "1e300", "1" + "0" * 30, "0x10", "0.5:0.7", "x" * 500)
 MORE = (

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
+from genaug.messages import GenaugError
 from genaug.show import (
     escape,
     figure_svg,

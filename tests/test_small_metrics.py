@@ -6,19 +6,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from toy_sets import noise_set
 
-from genaug.trained_classifier import TrainedClassifier
 from genaug.classifier import train_classifier
-from genaug.judge import train_judge
-from genaug.training_presets import training_preset
-from genaug.messages import GenaugError
 from genaug.evaluators import Evaluators, label_recall, measure_labels, measure_set, within_class_lpips
+from genaug.features import ImageFeatures, cached_features
+from genaug.judge import train_judge
+from genaug.messages import GenaugError
 from genaug.metrics import classification as rates
 from genaug.metrics import images as distances
-from genaug.features import ImageFeatures, cached_features
 from genaug.networks import make_network
+from genaug.trained_classifier import TrainedClassifier
+from genaug.training_presets import training_preset
 from genaug.views import View
-from toy_sets import noise_set
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from imblearn.over_sampling import SMOTE
 from scipy.stats import chisquare, kstest
+from toy_sets import noise_set
 from toy_world import toy_backbone, toy_photographs
 
 from genaug.balance.smote import (
@@ -26,12 +27,11 @@ from genaug.balance.smote import (
     neighbour_table,
     points_of,
 )
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
 from genaug.contracts import Mixer
+from genaug.core import LabeledImages
+from genaug.messages import GenaugError
+from genaug.plans import Budget, PlanRow
 from genaug.synthesis import synthesize
-from toy_sets import noise_set
 
 CLASSES = ("wren", "owl", "kite")
 

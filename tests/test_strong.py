@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
+from toy_sets import noise_set
 
 from genaug.classifier import train_classifier
-from genaug.training_presets import training_preset
 from genaug.messages import GenaugError
+from genaug.mixing.augmix import transform_each
 from genaug.mixing.mixup import MixUp
 from genaug.mixing.strong import POLICIES, StrongAugmentation, make_policy
-from genaug.mixing.augmix import transform_each
-from genaug.views import View
 from genaug.schedule import Showing, TrainingSchedule, epoch_plan
-from toy_sets import noise_set
+from genaug.training_presets import training_preset
+from genaug.views import View
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 REFERENCES = {

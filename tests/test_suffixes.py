@@ -1,6 +1,7 @@
 """Suffixes: published lists, captions of training images only, any language model, answers however they are
 written, the filter, the file, the command."""
 
+import contextlib
 import json
 import os
 import threading
@@ -12,13 +13,13 @@ import pytest
 import torch
 
 from genaug import datasets
+from genaug.captioners import BlipCaptioner, read_captions
 from genaug.cli import run
-from genaug.messages import GenaugError
 from genaug.core import LabeledImages
 from genaug.data.splits import Manifest, few_shot
-from genaug.prompts import read_suffixes
-from genaug.captioners import BlipCaptioner, read_captions
 from genaug.language_models import LanguageModel, LocalLanguageModel, ServerLanguageModel, open_language_model
+from genaug.messages import GenaugError
+from genaug.prompts import read_suffixes
 from genaug.suffixes import (
     begins_setting,
     draw_captions,
@@ -38,7 +39,6 @@ from genaug.suffixes import (
     summarize,
     write_suffixes,
 )
-import contextlib
 
 KEY = "sk-very-secret-0123456789"
 WORDS = "a photo of seven on grass gravel fur stars with blue"
@@ -1041,6 +1041,7 @@ def test_what_is_no_file_is_refused_as_a_list(name, tmp_path, monkeypatch):
 
 def test_an_answer_of_two_million_characters_is_read_in_a_second():
     import time
+
     from genaug.suffixes import parse_suffixes
 
     for answer in (

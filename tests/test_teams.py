@@ -13,13 +13,13 @@ import torch
 from toy_world import toy_backbone, toy_photographs
 
 import genaug
-from genaug.plans import Budget
+from genaug.choices import ClassName
+from genaug.locks import Team, hold_output
 from genaug.messages import GenaugError
 from genaug.methods.diff_ii import diff_ii
-from genaug.locks import Team, hold_output
-from genaug.synthetic_set import open_synthetic
+from genaug.plans import Budget
 from genaug.synthesis import synthesize
-from genaug.choices import ClassName
+from genaug.synthetic_set import open_synthetic
 from genaug.training import LoopSettings, alone_in, join_team, train_loop
 
 REPOSITORY = Path(genaug.__file__).parents[1]

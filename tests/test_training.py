@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from genaug.choices import LearnedAdapter
 from genaug.concepts.category import CategorySettings
 from genaug.concepts.dreambooth import DreamBoothSettings
 from genaug.concepts.lora import AdapterSettings
 from genaug.concepts.textual_inversion import TokenSettings
 from genaug.messages import GenaugError
 from genaug.methods.feature_aligned import AlignedWeights
-from genaug.choices import LearnedAdapter
 from genaug.training import (
     LoopSettings,
     generator_at,

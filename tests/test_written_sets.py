@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from genaug.contracts import Augmenter
-from genaug.plans import Budget, PlanRow
-from genaug.messages import GenaugError
-from genaug.core import LabeledImages
-from genaug.pictures import encode_png
-from genaug.files import file_name, write_atomic
 from genaug.class_indices import reader_findings
+from genaug.contracts import Augmenter
+from genaug.core import LabeledImages
+from genaug.files import file_name, write_atomic
+from genaug.messages import GenaugError
+from genaug.pictures import encode_png
+from genaug.plans import Budget, PlanRow
 from genaug.readers import open_sets
-from genaug.synthetic_set import open_synthetic
 from genaug.synthesis import synthesize
+from genaug.synthetic_set import open_synthetic
 
 
 def coloured(names, targets, ids=None, task="single"):

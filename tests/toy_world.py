@@ -3,8 +3,8 @@
 import torch
 
 from genaug.core import LabeledImages
-from genaug.pictures import to_uint8
 from genaug.diffusion import ToyBackbone
+from genaug.pictures import to_uint8
 
 
 def toy_backbone(std=0.3):

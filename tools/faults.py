@@ -130,8 +130,8 @@ def prepare() -> None:
 
 def write_source(folder: Path) -> None:
     "Two classes of three pictures each: digits of the built-in set."
-    from genaug.pictures import encode_png
     from genaug.datasets import load
+    from genaug.pictures import encode_png
 
     digits = load("digits")["train"]
     for index in (0, 1):

@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity
 from ..contracts import PartnerRule, Schedule, ScheduleRow, declare_method
+from ..identity import Identity
+from ..messages import GenaugError
 from ..mixing.cutmix import CutMix
+from ..settings import Bound
 
 # %% ../../nbs/classic/04_balance.cmo.ipynb #c008
 def minority_chances(

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from ..contracts import Balancer, declare_method
-from ..settings import Bound
-from ..messages import GenaugError
 from ..identity import Identity
+from ..messages import GenaugError
+from ..settings import Bound
 
 # %% ../../nbs/classic/05_balance.drw.ipynb #c006
 def effective_number(

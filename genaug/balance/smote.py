@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 
 from ..contracts import Augmenter, Mixer, PartnerRule, Schedule, ScheduleRow, Summary, declare_method
-from ..settings import Bound
-from ..plans import Budget, PlanRow, PlannedImage
-from ..messages import GenaugError
-from ..identity import Identity, content_hash, seed_from, stored_kind
 from ..core import LabeledImages
-from ..files import parse_json, write_atomic
-from ..pictures import to_tensor, to_uint8
 from ..diffusion import Backbone
+from ..files import parse_json, write_atomic
+from ..identity import Identity, content_hash, seed_from, stored_kind
+from ..messages import GenaugError
+from ..pictures import to_tensor, to_uint8
+from ..plans import Budget, PlannedImage, PlanRow
+from ..settings import Bound
 from ..stable_diffusion import load_backbone
 
 # %% ../../nbs/classic/03_balance.smote.ipynb #c008

@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -263,9 +263,9 @@ def paint_order(
 ) -> "LabeledImages | None":  # None when other processes still have work to do
     "Learn and paint, under the lock of OUT from the first step on."
     from genaug.cost import measuring_sentence, plans_at_once, set_cost
-    from genaug.result_folder import Canvas
     from genaug.locks import hold_output
     from genaug.plan_file import make_plan
+    from genaug.result_folder import Canvas
     from genaug.synthesis import paint_plan
 
     real, budget, augmenter = order.real, order.budget, order.augmenter

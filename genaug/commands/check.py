@@ -13,14 +13,14 @@ from typing import Annotated
 import typer
 
 from genaug.commands.options import (
+    PHOTOGRAPH_ARMS,
+    WORLD_ARMS,
     BackboneName,
     Json,
     Names,
     Near,
-    PHOTOGRAPH_ARMS,
     Quiet,
     Source,
-    WORLD_ARMS,
 )
 from .preflight import check_source, examine, open_names, settle_names
 from .terminal import Terminal, refuse, shell_word

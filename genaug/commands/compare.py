@@ -11,11 +11,15 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genaug.commands.options import (
+    PHOTOGRAPH_ARMS,
+    USES,
+    WITHOUT_MODEL,
+    WORLD_ARMS,
     BackboneName,
     BatchSize,
     Condition,
@@ -29,14 +33,10 @@ from genaug.commands.options import (
     Matte,
     Metaclass,
     Names,
-    PHOTOGRAPH_ARMS,
     Quiet,
     Shots,
     Source,
     Suffixes,
-    USES,
-    WITHOUT_MODEL,
-    WORLD_ARMS,
     given,
     idle_options,
 )

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .terminal import Terminal, refuse, shown
 
@@ -101,6 +101,7 @@ def stand_in(
 ) -> LabeledImages:
     "Black pictures, as many as the training part has; a few of every label where no number is stated."
     import numpy as np
+
     from genaug.core import LabeledImages
     from genaug.data.splits import long_tail_counts
 
@@ -298,6 +299,7 @@ def time_update(
 ) -> float:  # seconds per update
     "Seconds for one update: four random pictures forward and backward, scaled to the batch."
     import torch
+
     from genaug.networks import make_network
 
     model, few = make_network(network, 10, 3, edge).to(device).train(), min(4, batch_size)

@@ -37,8 +37,8 @@ def method_lines(
     name: str,  # of a method, or an arm
 ) -> list[tuple[str, str, str, str]]:  # setting, what it may be, its value, what it is
     "The settings of an arm, a line each; raises `GenaugError` for an unknown name."
-    from genaug.settings import settings_table
     from genaug.arms import make_arm, show_value
+    from genaug.settings import settings_table
 
     lines = []
     for part in make_arm(name).parts:

@@ -10,7 +10,7 @@ __all__ = ['TRAINING_USE_SETTINGS', 'check_source', 'check_device', 'check_backb
 # %% ../../nbs/commands/03_commands.preflight.ipynb #c003
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -50,6 +50,7 @@ def check_device(
 ) -> None:
     "Raise `GenaugError` or `Refusal` where this machine has no such device."
     import torch
+
     from genaug.loading import usable_device
 
     kind, _, index = device.partition(":")
@@ -206,8 +207,8 @@ def read_method(
     backbone=None,  # Backbone; None: settings of the embedded one, nothing is loaded
 ):  # Arm
     "The arm that makes a set, with its settings checked; raises for an arm that makes no images."
-    from genaug.prompts import ClassPrompt
     from genaug.arms import make_arm, parse_methods
+    from genaug.prompts import ClassPrompt
 
     names = parse_methods(method)
     if len(names) > 1:

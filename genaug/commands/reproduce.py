@@ -339,7 +339,8 @@ def reproduce(
     notebook = find_table(table)
     chosen = table_settings(notebook, context)
     try:
-        import ipykernel_launcher, papermill  # noqa: E401, F401
+        import ipykernel_launcher  # noqa: E401, F401
+        import papermill
     except ModuleNotFoundError:
         refuse(
             "This command needs papermill and a notebook kernel (ipykernel): install them with pip "

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from .lora import Alpha, Rank, adapter_state, trainable_adapter
+from .attach import placeholder_names, tokens_attached
 from .concept import Concept
+from .lora import Alpha, Rank, adapter_state, trainable_adapter
 from genaug.concepts.textual_inversion import (
     TokenSettings,
     checkpoint_folder,
@@ -22,12 +23,11 @@ from genaug.concepts.textual_inversion import (
     learning_set,
     split_rows,
 )
-from .attach import placeholder_names, tokens_attached
-from ..settings import Bound
-from ..identity import Identity
 from ..core import LabeledImages
 from ..diffusion import Backbone
+from ..identity import Identity
 from ..prompts import ClassPrompt
+from ..settings import Bound
 from ..training import BatchSize, LearningRate, NotNegative, Steps, train_loop
 
 # %% ../../nbs/learned/05_concepts.category.ipynb #c005a

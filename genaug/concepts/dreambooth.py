@@ -29,15 +29,15 @@ from genaug.concepts.textual_inversion import (
     learning_record,
     learning_set,
 )
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity, content_hash, seed_from
 from ..core import LabeledImages
-from ..files import parse_json, write_atomic
-from ..pictures import to_uint8
 from ..diffusion import Backbone
+from ..files import parse_json, write_atomic
+from ..identity import Identity, content_hash, seed_from
+from ..messages import GenaugError
+from ..pictures import to_uint8
 from ..prompts import ClassPrompt
 from ..sampling import SamplingSettings, add_noise, denoise, row_noise
+from ..settings import Bound
 from ..training import LearningRate, ScheduleName, train_loop
 
 # %% ../../nbs/learned/06_concepts.dreambooth.ipynb #c006

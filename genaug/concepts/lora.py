@@ -31,15 +31,15 @@ from genaug.concepts.textual_inversion import (
     learning_record,
     learning_set,
 )
-from ..settings import Bound
-from ..messages import GenaugError, progress_bar
-from ..identity import Identity, content_hash, seed_from
 from ..core import LabeledImages
-from ..files import parse_json, write_atomic
 from ..data.splits import assert_only
 from ..diffusion import Backbone
+from ..files import parse_json, write_atomic
+from ..identity import Identity, content_hash, seed_from
 from ..loading import quiet_loading
+from ..messages import GenaugError, progress_bar
 from ..prompts import ClassPrompt
+from ..settings import Bound
 from ..training import BatchSize, LearningRate, NotNegative, Steps, alone_in, train_loop
 
 # %% ../../nbs/learned/04_concepts.lora.ipynb #c006

@@ -21,7 +21,7 @@ import numpy as np
 
 from .duplicates import find_copies, similar_findings
 from .folders import FolderReport, check_classes, refuse_first
-from .pictures import FoundImage, MAX_PIXELS, inspect_all
+from .pictures import MAX_PIXELS, FoundImage, inspect_all
 from .sources import Format
 from .tree import PICTURE_SUFFIXES, relative_id
 from ..messages import Finding, GenaugError, sorted_findings

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..core import LabeledImages
-from .pictures import FoundImage, THUMBNAIL, thumbnail
+from .pictures import THUMBNAIL, FoundImage, thumbnail
 from .tree import listed
 from ..messages import Finding
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from ..core import LabeledImages
 from .duplicates import find_copies, similar_findings
 from .groups import folder_groups, with_groups
 from .layout import check_layout
-from .pictures import FoundImage, MAX_PIXELS, inspect_all
-from .tree import PICTURE_SUFFIXES, listed, class_files, relative_id, split_folders
+from .pictures import MAX_PIXELS, FoundImage, inspect_all
+from .tree import PICTURE_SUFFIXES, class_files, listed, relative_id, split_folders
 from ..messages import Finding, GenaugError, finding_lines, printable, sorted_findings
 
 if TYPE_CHECKING:  # pandas takes a third of a second, and only tables of labels need it

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .groups import PATH_COLUMNS, PATIENT_COLUMNS, unreadable_table
 from .tree import SPLIT_NAMES, listed, relative_id

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ..core import LabeledImages
 from .duplicates import similar_findings
 from .folders import FolderReport, existing_folder, refuse_first
 from .label_columns import LabelTable, doubtful_labels, find_tables, label_columns, read_table
-from .pictures import FoundImage, MAX_PIXELS, file_findings, inspect_files
+from .pictures import MAX_PIXELS, FoundImage, file_findings, inspect_files
 from .tree import listed
 from ..messages import Finding, GenaugError, printable, progress_bar, sorted_findings
 

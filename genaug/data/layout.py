@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .tree import PICTURE_SUFFIXES, listed, list_folder, split_role
+from .tree import PICTURE_SUFFIXES, list_folder, listed, split_role
 from ..messages import Finding
 
 # %% ../../nbs/data/01_data.layout.ipynb #c021b

@@ -28,15 +28,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..contracts import Augmenter
-from ..settings import Bound
-from ..plans import Budget, PlanRow, PlannedImage
-from ..messages import GenaugError
-from ..identity import Identity, content_hash, seed_from, stored_kind
 from ..core import LabeledImages
 from ..files import parse_json, write_atomic
-from ..pictures import to_uint8
+from ..identity import Identity, content_hash, seed_from, stored_kind
 from ..loading import usable_device
+from ..messages import GenaugError
+from ..pictures import to_uint8
+from ..plans import Budget, PlannedImage, PlanRow
 from ..sampling import row_noise
+from ..settings import Bound
 from genaug.training import (
     BatchSize,
     LoopSettings,

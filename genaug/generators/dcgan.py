@@ -12,10 +12,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import nn
 
-from ..settings import Bound
-from ..identity import Identity, seed_from
 from ..contracts import declare_method
 from .common import AdversarialAugmenter, Edge
+from ..identity import Identity, seed_from
+from ..settings import Bound
 
 # %% ../../nbs/learned/07_generators.dcgan.ipynb #c006
 def first_weights(

@@ -20,16 +20,10 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity, content_hash, seed_from
-from ..core import LabeledImages
 from ..contracts import declare_method
-from ..files import parse_json, write_atomic
-from ..photographs import PHOTOGRAPHS, photographs, random_crop
+from ..core import LabeledImages
 from ..diffusion import Backbone
-from ..pixel_backbone import PixelBackbone
-from ..loading import quiet_loading, usable_device
+from ..files import parse_json, write_atomic
 from genaug.generators.common import (
     Album,
     Edge,
@@ -40,7 +34,13 @@ from genaug.generators.common import (
     move_average,
     pictures_of,
 )
+from ..identity import Identity, content_hash, seed_from
+from ..loading import quiet_loading, usable_device
+from ..messages import GenaugError
+from ..photographs import PHOTOGRAPHS, photographs, random_crop
+from ..pixel_backbone import PixelBackbone
 from ..sampling import add_noise, guided_noise, row_noise
+from ..settings import Bound
 from genaug.training import (
     BatchSize,
     LearningRate,

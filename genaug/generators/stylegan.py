@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..settings import Bound
-from ..identity import Identity, seed_from
 from ..contracts import declare_method
 from .common import AdversarialAugmenter, Edge, HalfLife, Views
 from .dcgan import Width
+from ..identity import Identity, seed_from
 from ..sampling import row_noise
+from ..settings import Bound
 
 # %% ../../nbs/learned/08_generators.stylegan.ipynb #c006
 class Scaled(nn.Module):

@@ -13,13 +13,13 @@ from typing import Annotated
 
 import numpy as np
 
-from ..settings import Bound
-from ..identity import Identity
-from ..core import LabeledImages
-from ..plans import PlanRow
-from ..contracts import declare_method
 from ..choices import Finish, FromPhotograph
+from ..contracts import declare_method
+from ..core import LabeledImages
+from ..identity import Identity
+from ..plans import PlanRow
 from ..recipe import Recipe
+from ..settings import Bound
 
 # %% ../../nbs/methods/15_methods.colour_transfer.ipynb #c006
 def move_statistics(

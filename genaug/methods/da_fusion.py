@@ -6,9 +6,9 @@
 __all__ = ['later_tokens', 'da_fusion']
 
 # %% ../../nbs/methods/04_methods.da_fusion.ipynb #c003
-from ..identity import Identity
-from ..contracts import declare_method
 from ..choices import FromPhotograph, LearnedTokens
+from ..contracts import declare_method
+from ..identity import Identity
 from ..recipe import Recipe
 from ..schedule import SwapOwn
 

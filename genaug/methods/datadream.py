@@ -6,9 +6,9 @@
 __all__ = ['datadream']
 
 # %% ../../nbs/methods/13_methods.datadream.ipynb #c003
-from ..identity import Identity
-from ..contracts import declare_method
 from ..choices import LearnedAdapter
+from ..contracts import declare_method
+from ..identity import Identity
 from ..recipe import Recipe
 from ..schedule import TwoLoss
 

@@ -17,22 +17,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..training_presets import PRESETS, TrainingPreset, training_preset
-from ..trained_classifier import TrainedClassifier
-from ..classifier import train_classifier
-from ..settings import Bound
-from ..contracts import Decision, declare_method
-from ..identity import Identity, content_hash, seed_from
-from ..core import LabeledImages
-from ..plans import PlanRow
-from ..files import parse_json, write_atomic
-from ..pictures import to_tensor
-from ..data.splits import carve_validation
-from ..roles import ROLES, kind_of_data, network_for
-from ..networks import make_network
 from ..choices import Filter, FromPhotograph, KeepAll, LearnedTokens, PaintContext, Suffixed
+from ..classifier import train_classifier
+from ..contracts import Decision, declare_method
+from ..core import LabeledImages
+from ..data.splits import carve_validation
+from ..files import parse_json, write_atomic
+from ..identity import Identity, content_hash, seed_from
+from ..networks import make_network
+from ..pictures import to_tensor
+from ..plans import PlanRow
 from ..recipe import Recipe
+from ..roles import ROLES, kind_of_data, network_for
 from ..schedule import SwapOwn
+from ..settings import Bound
+from ..trained_classifier import TrainedClassifier
+from ..training_presets import PRESETS, TrainingPreset, training_preset
 
 # %% ../../nbs/methods/12_methods.diagen.ipynb #c006
 def soft_weights(

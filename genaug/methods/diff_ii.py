@@ -15,16 +15,16 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity
-from ..core import LabeledImages
-from ..plans import PlanRow
-from ..contracts import declare_method
-from ..inversion import InversionSettings
 from ..choices import FromNoise, LearnedCategory, PaintContext, Start, Suffixed, listed
+from ..contracts import declare_method
+from ..core import LabeledImages
+from ..identity import Identity
+from ..inversion import InversionSettings
+from ..messages import GenaugError
+from ..plans import PlanRow
 from ..recipe import Recipe
 from ..sampling import row_noise
+from ..settings import Bound
 
 # %% ../../nbs/methods/06_methods.diff_ii.ipynb #c006
 def linear_interpolate(

@@ -8,9 +8,9 @@ __all__ = ['CATEGORY', 'diff_mix', 'real_mix', 'diff_aug', 'diff_gen', 'real_gen
 # %% ../../nbs/methods/05_methods.diff_mix.ipynb #c003
 from types import MappingProxyType
 
-from ..identity import Identity
-from ..contracts import declare_method
 from ..choices import AnotherClass, ClassName, FromPhotograph, LabelByStrength, LearnedCategory, Naming
+from ..contracts import declare_method
+from ..identity import Identity
 from ..recipe import Recipe
 from ..schedule import SwapPool
 

@@ -17,24 +17,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..trained_classifier import TrainedClassifier
-from ..training_presets import TrainingPreset
-from ..classifier import train_classifier
-from ..concepts.dreambooth import ExtraLoss, FineTuned, FineTuningSettings, Objective, Step, fine_tune
-from ..concepts.concept import Concept
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity, content_hash, seed_from
-from ..core import LabeledImages
-from ..contracts import declare_method
-from ..diffusion import Backbone
-from ..roles import ROLES, kind_of_data, network_for
-from ..networks import TOY
-from ..views import View
-from ..prompts import ClassPrompt
 from ..choices import Naming
+from ..classifier import train_classifier
+from ..concepts.concept import Concept
+from ..concepts.dreambooth import ExtraLoss, FineTuned, FineTuningSettings, Objective, Step, fine_tune
+from ..contracts import declare_method
+from ..core import LabeledImages
+from ..diffusion import Backbone
+from ..identity import Identity, content_hash, seed_from
+from ..messages import GenaugError
+from ..networks import TOY
+from ..prompts import ClassPrompt
 from ..recipe import Recipe
+from ..roles import ROLES, kind_of_data, network_for
+from ..settings import Bound
+from ..trained_classifier import TrainedClassifier
 from ..training import LearningRate, Seed
+from ..training_presets import TrainingPreset
+from ..views import View
 
 # %% ../../nbs/methods/07_methods.feature_aligned.ipynb #c006
 def expert_preset(

@@ -23,9 +23,6 @@ from ..contracts import Augmenter, declare_method
 from ..core import LabeledImages
 from ..diffusion import Backbone
 from ..files import write_atomic
-from ..generators.sparse_codes import CodeSettings, codes_key, encode_set, learn_codes, one_of
-from ..identity import Identity, content_hash, seed_from, stored_kind
-from ..messages import GenaugError
 from genaug.fusion_partners import (
     Learned,
     array_bytes,
@@ -37,8 +34,11 @@ from genaug.fusion_partners import (
     read_learned,
     write_learned,
 )
+from ..generators.sparse_codes import CodeSettings, codes_key, encode_set, learn_codes, one_of
+from ..identity import Identity, content_hash, seed_from, stored_kind
+from ..messages import GenaugError
 from ..pictures import to_uint8
-from ..plans import Budget, PlanRow, PlannedImage, head_and_tail
+from ..plans import Budget, PlannedImage, PlanRow, head_and_tail
 from ..prompts import ClassPrompt
 from ..sampling import SamplingSettings, add_noise, denoise, row_noise
 from ..schedule import Append, TrainingUse

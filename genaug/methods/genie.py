@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..contracts import Decision, declare_method
-from ..identity import Identity, content_hash, stored_kind
-from ..core import LabeledImages
-from ..plans import PlanRow
-from ..roles import before_data, kind_of_data, network_for
-from ..features import cached_features, feature_network
-from ..prompts import ClassPrompt
 from ..choices import EveryOtherClass, Filter, FromPhotograph, PaintContext
+from ..contracts import Decision, declare_method
+from ..core import LabeledImages
+from ..features import cached_features, feature_network
+from ..identity import Identity, content_hash, stored_kind
+from ..plans import PlanRow
+from ..prompts import ClassPrompt
 from ..recipe import Recipe
+from ..roles import before_data, kind_of_data, network_for
 from ..schedule import Append
 
 # %% ../../nbs/methods/11_methods.genie.ipynb #c006

@@ -14,16 +14,16 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity, content_hash
-from ..core import LabeledImages
-from ..contracts import Mixer, PartnerRule, Schedule, ScheduleRow, declare_method
-from ..pictures import to_uint8
-from ..mixing.mixup import blend_pairs
 from ..choices import LearnedTokens
+from ..contracts import Mixer, PartnerRule, Schedule, ScheduleRow, declare_method
+from ..core import LabeledImages
+from ..identity import Identity, content_hash
+from ..messages import GenaugError
+from ..mixing.mixup import blend_pairs
+from ..pictures import to_uint8
 from ..recipe import Recipe
 from ..schedule import Append, Partners, Showing, TrainingSchedule, choose
+from ..settings import Bound
 
 # %% ../../nbs/methods/10_methods.genmix.ipynb #c008
 def partner_shares(

@@ -17,20 +17,20 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from ..settings import Bound
-from ..contracts import Decision, declare_method
-from ..messages import GenaugError
-from ..identity import Identity, content_hash, stored_kind
-from ..core import LabeledImages
-from ..plans import PlanRow
-from ..loading import quiet_loading
-from ..roles import before_data, kind_of_data, network_for
-from ..features import cached_features, feature_network
-from ..synthetic_set import read_decisions
-from ..plan_file import read_plan
-from ..prompts import ClassPrompt
 from ..choices import Filter, PaintContext
+from ..contracts import Decision, declare_method
+from ..core import LabeledImages
+from ..features import cached_features, feature_network
+from ..identity import Identity, content_hash, stored_kind
+from ..loading import quiet_loading
+from ..messages import GenaugError
+from ..plan_file import read_plan
+from ..plans import PlanRow
+from ..prompts import ClassPrompt
 from ..recipe import Recipe
+from ..roles import before_data, kind_of_data, network_for
+from ..settings import Bound
+from ..synthetic_set import read_decisions
 
 # %% ../../nbs/methods/03_methods.real_filter.ipynb #c006
 def nearest_similarities(

@@ -6,9 +6,9 @@
 __all__ = ['real_guidance']
 
 # %% ../../nbs/methods/02_methods.real_guidance.ipynb #c003
-from ..identity import Identity
-from ..contracts import declare_method
 from ..choices import FromPhotograph
+from ..contracts import declare_method
+from ..identity import Identity
 from ..recipe import Recipe
 
 # %% ../../nbs/methods/02_methods.real_guidance.ipynb #c010

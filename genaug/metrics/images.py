@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..messages import GenaugError
 from ..core import LabeledImages
 from ..identity import content_hash
+from ..messages import GenaugError
 
 # %% ../../nbs/judging/03_metrics.images.ipynb #c006
 class FeatureNetwork(NamedTuple):
@@ -558,6 +558,7 @@ def clip_model(
     be used."""
     needed_file(Path(folder) / "config.json", "The CLIP score")
     from transformers import CLIPModel, CLIPProcessor
+
     from genaug.loading import quiet_loading
 
     try:

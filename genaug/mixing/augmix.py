@@ -14,10 +14,10 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity, seed_from
 from ..contracts import Mixer, declare_method
+from ..identity import Identity, seed_from
+from ..messages import GenaugError
+from ..settings import Bound
 
 # %% ../../nbs/classic/02_mixing.augmix.ipynb #c008
 def transform_each(

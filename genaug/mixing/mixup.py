@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity
 from ..contracts import Mixer, declare_method
+from ..identity import Identity
+from ..messages import GenaugError
+from ..settings import Bound
 
 # %% ../../nbs/classic/00_mixing.mixup.ipynb #c006
 def beta_weights(

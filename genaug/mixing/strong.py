@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from ..settings import Bound
-from ..messages import GenaugError
-from ..identity import Identity
 from ..contracts import Mixer, declare_method
+from ..identity import Identity
+from ..messages import GenaugError
 from .augmix import transform_each
+from ..settings import Bound
 
 # %% ../../nbs/classic/06_mixing.strong.ipynb #c006
 def _affine_colour() -> Callable:
