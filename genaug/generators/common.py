@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Edge', 'UNREADABLE', 'HalfLife', 'shuffled_positions', 'Pictures', 'pictures_of', 'noise_row', 'moments',
            'GeneratorAugmenter', 'Album', 'write_painter', 'discriminator_loss', 'generator_loss', 'changed_colours',
-           'moved', 'cut_out', 'Views', 'decay_at', 'move_average', 'AdversarialTraining', 'AdversarialAugmenter',
+           'moved', 'cut_out', 'Views', 'decay_at', 'move_average', 'AdversarialAugmenter', 'AdversarialTraining',
            'Stopwatch', 'GeneratorTime', 'generator_time']
 
 # %% ../../nbs/learned/00_generators.common.ipynb #c003
@@ -518,79 +518,6 @@ def move_average(
     for mean, value in zip(average.buffers(), network.buffers()):
         mean.copy_(value)
 
-# %% ../../nbs/learned/00_generators.common.ipynb #c036
-class AdversarialTraining:
-    "Generator and discriminator as one run of `train_loop`."
-
-    def __init__(self, method: "AdversarialAugmenter", pictures: Pictures):
-        self.method, self.pictures, self.device = (
-            method,
-            pictures,
-            usable_device(method.device, torch.float32),
-        )
-        self.generator, self.discriminator = (
-            network.to(self.device) for network in method.first_networks(pictures.channels, pictures.classes)
-        )
-        self.average, self.views = (
-            copy.deepcopy(self.generator).requires_grad_(False),
-            method.views().to(self.device),
-        )
-
-    def parts(self) -> dict[str, nn.Module]:
-        "All that a checkpoint holds."
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "average": self.average,
-            "views": self.views,
-        }
-
-    def painted(self, step: int, turn: str, labels: torch.Tensor) -> torch.Tensor:
-        "Pictures from the step's own numbers."
-        numbers = torch.randn(
-            len(labels),
-            self.generator.numbers,
-            generator=generator_at(self.method.seed, step, f"numbers {turn}"),
-        )
-        return self.generator(numbers.to(self.device), labels)
-
-    def loss_at(self, update: int) -> torch.Tensor:
-        "The loss of the network whose turn it is."
-        step, turn = update // 2, ("judge", "painter")[update % 2]  # names of the random draws, too
-        self.discriminator.requires_grad_(turn == "judge")
-        self.generator.requires_grad_(turn == "painter")
-        images, labels = (
-            value.to(self.device)
-            for value in self.pictures.batch(step, self.method.batch_size, self.method.seed, self.method.flip)
-        )
-
-        def view(pictures, what):
-            return self.views(pictures, generator_at(self.method.seed, step, f"{what} {turn}"))
-
-        if turn == "painter":
-            return generator_loss(self.discriminator(view(self.painted(step, turn, labels), "fake"), labels))
-        with torch.no_grad():
-            fake = self.painted(step, turn, labels)
-        seen = view(images, "real").requires_grad_(self.method.penalises(step))
-        on_real, on_fake = self.discriminator(seen, labels), self.discriminator(view(fake, "fake"), labels)
-        self.views.observe(on_real.detach(), step)
-        return discriminator_loss(on_real, on_fake) + (
-            self.method.penalty(seen, on_real) if self.method.penalises(step) else 0.0
-        )
-
-    def after(self, update: int, album: Album) -> None:
-        "Move the average towards the generator, and add a page to the album after the steps that it wants."
-        step = update // 2 + 1
-        if update % 2:
-            move_average(
-                self.average, self.generator, decay_at(step, self.method.batch_size, self.method.ema_images)
-            )
-            if album.wants(step):
-                album.add(step, self.result())
-
-    def result(self) -> nn.Module:  # the average, ready to paint
-        return self.method.settled(copy.deepcopy(self.average)).eval()
-
 # %% ../../nbs/learned/00_generators.common.ipynb #c037
 HalfLife = Annotated[float, Bound(0, 1e9)]
 
@@ -664,6 +591,79 @@ class AdversarialAugmenter(GeneratorAugmenter):
     def generate(self, painter: nn.Module, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         device = next(painter.parameters()).device
         return painter(row_noise((painter.numbers,), seeds).to(device), labels.to(device)).cpu()
+
+# %% ../../nbs/learned/00_generators.common.ipynb #c036
+class AdversarialTraining:
+    "Generator and discriminator as one run of `train_loop`."
+
+    def __init__(self, method: AdversarialAugmenter, pictures: Pictures):
+        self.method, self.pictures, self.device = (
+            method,
+            pictures,
+            usable_device(method.device, torch.float32),
+        )
+        self.generator, self.discriminator = (
+            network.to(self.device) for network in method.first_networks(pictures.channels, pictures.classes)
+        )
+        self.average, self.views = (
+            copy.deepcopy(self.generator).requires_grad_(False),
+            method.views().to(self.device),
+        )
+
+    def parts(self) -> dict[str, nn.Module]:
+        "All that a checkpoint holds."
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+            "views": self.views,
+        }
+
+    def painted(self, step: int, turn: str, labels: torch.Tensor) -> torch.Tensor:
+        "Pictures from the step's own numbers."
+        numbers = torch.randn(
+            len(labels),
+            self.generator.numbers,
+            generator=generator_at(self.method.seed, step, f"numbers {turn}"),
+        )
+        return self.generator(numbers.to(self.device), labels)
+
+    def loss_at(self, update: int) -> torch.Tensor:
+        "The loss of the network whose turn it is."
+        step, turn = update // 2, ("judge", "painter")[update % 2]  # names of the random draws, too
+        self.discriminator.requires_grad_(turn == "judge")
+        self.generator.requires_grad_(turn == "painter")
+        images, labels = (
+            value.to(self.device)
+            for value in self.pictures.batch(step, self.method.batch_size, self.method.seed, self.method.flip)
+        )
+
+        def view(pictures, what):
+            return self.views(pictures, generator_at(self.method.seed, step, f"{what} {turn}"))
+
+        if turn == "painter":
+            return generator_loss(self.discriminator(view(self.painted(step, turn, labels), "fake"), labels))
+        with torch.no_grad():
+            fake = self.painted(step, turn, labels)
+        seen = view(images, "real").requires_grad_(self.method.penalises(step))
+        on_real, on_fake = self.discriminator(seen, labels), self.discriminator(view(fake, "fake"), labels)
+        self.views.observe(on_real.detach(), step)
+        return discriminator_loss(on_real, on_fake) + (
+            self.method.penalty(seen, on_real) if self.method.penalises(step) else 0.0
+        )
+
+    def after(self, update: int, album: Album) -> None:
+        "Move the average towards the generator, and add a page to the album after the steps that it wants."
+        step = update // 2 + 1
+        if update % 2:
+            move_average(
+                self.average, self.generator, decay_at(step, self.method.batch_size, self.method.ema_images)
+            )
+            if album.wants(step):
+                album.add(step, self.result())
+
+    def result(self) -> nn.Module:  # the average, ready to paint
+        return self.method.settled(copy.deepcopy(self.average)).eval()
 
 # %% ../../nbs/learned/00_generators.common.ipynb #c047
 class Stopwatch:
