@@ -24,7 +24,7 @@ QUOTING = re.compile(
     r"\b(read_rows|table_rows|load_rows|read_csv|printed_values)\(|\bpage\.Table\(|\bTable\(\""
 )
 BY_NAME = re.compile(  # the library finds the rows of a table by its name
-    r"\b(?<!def )(shown_rows|method_table|comparison_views|precision_tables|AlignmentTable|over_runs)\("
+    r"\b(?<!def )(shown_rows|printed_values|method_table|comparison_views|precision_tables|AlignmentTable|over_runs)\("
 )
 TEXTS = ("text/markdown", "text/html", "text/plain")
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
@@ -147,7 +147,7 @@ def differences(path):
 
 
 def pages():
-    "Every table page, and every library page that quotes committed rows."
+    "Every table page, and every other page that quotes committed rows; tools/readme.py makes the index anew."
     tables = sorted((ROOT / "nbs/tables").glob("[!_.]*.ipynb"))
     library = [
         path
@@ -155,7 +155,8 @@ def pages():
         if re.search(r"\.\./results|shown_rows\(|AlignmentTable\(", path.read_text(encoding="utf-8"))
         and quoting_cells(path)
     ]
-    return tables + library
+    prose = [path for path in sorted((ROOT / "nbs").glob("[!_.]*.ipynb")) if path.stem != "index"]
+    return tables + library + [path for path in prose if quoting_cells(path)]
 
 
 if __name__ == "__main__":
