@@ -24,7 +24,8 @@ QUOTING = re.compile(
     r"\b(read_rows|table_rows|load_rows|read_csv|printed_values)\(|\bpage\.Table\(|\bTable\(\""
 )
 BY_NAME = re.compile(  # the library finds the rows of a table by its name
-    r"\b(?<!def )(shown_rows|printed_values|method_table|comparison_views|precision_tables|AlignmentTable|over_runs)\("
+    r"\b(?<!def )(shown_rows|printed_values|method_table|comparison_views|precision_tables|AlignmentTable|"
+    r"over_runs)\("
 )
 TEXTS = ("text/markdown", "text/html", "text/plain")
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
