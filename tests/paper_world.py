@@ -23,6 +23,7 @@ from table_pages import TABLES
 
 from genaug import classifier, features, presets, trained_classifier
 from genaug.data.mimic_cxr_lt import MIMIC_HEADS, MIMIC_TAILS
+from genaug.networks import Normalized
 from genaug.views import View
 
 FEW = {  # method -> settings that make it cheap; two learning steps, two sampler steps
@@ -283,6 +284,13 @@ def small_views(preset):
     return changed
 
 
+def by_checkpoints(network, images):
+    "What `Normalized.forward` gives; a transformer computes its blocks again on the way back."
+    if hasattr(network.network, "blocks") and hasattr(network.network, "set_grad_checkpointing"):
+        network.network.set_grad_checkpointing(network.training and torch.is_grad_enabled())
+    return network.network(network.prepared(images))
+
+
 def save_memory(monkeypatch):
     """Networks of full size in two gigabytes and on one core: few pictures at a time, gradients used up as
     they come, random weights that repeat."""
@@ -290,6 +298,7 @@ def save_memory(monkeypatch):
     for module in (features, classifier, trained_classifier):
         monkeypatch.setattr(module, "images_at_once", lambda view: 2)
     monkeypatch.setattr(torch.optim, "SGD", StepsAtOnce)
+    monkeypatch.setattr(Normalized, "forward", by_checkpoints)
     for name in ("normal_", "uniform_"):
         monkeypatch.setattr(torch.Tensor, name, repeated(getattr(torch.Tensor, name)))
 
