@@ -197,7 +197,7 @@ def paint_classes(
     words: Mapping[str, str],  # class name -> prompt
     class_names: Sequence[str],  # all classes of the set
     per_class: int,  # images of each class in `words`
-    draw: int,  # seed of the noise
+    noise_seed: int,  # seed of the noise
     num_inference_steps: int,  # sampler steps
 ) -> LabeledImages:
     "Images of some classes, without guidance, as the paper samples."
@@ -205,7 +205,8 @@ def paint_classes(
     settings = SamplingSettings(num_inference_steps, guidance_scale=1.0)
     with backbone.using(concept):
         noise = row_noise(
-            backbone.latent_shape, [seed_from("alignment study", draw, name, number) for name, number in keys]
+            backbone.latent_shape,
+            [seed_from("alignment study", noise_seed, name, number) for name, number in keys],
         )
         condition = backbone.embed([words[name] for name, _ in keys])
         images = to_uint8(backbone.decode(denoise(backbone, noise, [condition], settings=settings)))
@@ -213,7 +214,7 @@ def paint_classes(
         images,
         [list(class_names).index(name) for name, _ in keys],
         class_names,
-        [f"{name}/{draw}-{number}.png" for name, number in keys],
+        [f"{name}/{noise_seed}-{number}.png" for name, number in keys],
     )
 
 

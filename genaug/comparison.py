@@ -171,7 +171,7 @@ def make_split(
     """Draw the training images of a split; in condition `validation` its test images are unused images of
     the pool."""
     if question.draws:
-        parts = load(question.data, draw=number)
+        parts = load(question.data, data_draw=number)
         sets = {
             "train": parts["train"],
             "test": parts["val" if question.condition == "validation" else question.test_part],

@@ -29,7 +29,7 @@ def drawn_sets() -> tuple[str, ...]:
 def load(
     name: str,  # one of `names()`
     condition: str = "natural",  # "correlated" (digit-scenes only): the pool's backgrounds follow the digit
-    draw: int = 0,  # number of the draw, for `drawn_sets()`
+    data_draw: int = 0,  # number of the draw, for `drawn_sets()`
 ) -> dict[str, LabeledImages]:  # "train" (the pool), "test", and "val" or "shifted" where there is one
     "An embedded set; raises `GenaugError` for an unknown name, condition or draw."
     if name not in names():
@@ -41,9 +41,9 @@ def load(
             f"The set '{name}' has no condition "
             f"'{condition}'; use 'natural'" + (" or 'correlated'." if name == "digit-scenes" else ".")
         )
-    if draw < 0 or (draw and name not in drawn_sets()):
+    if data_draw < 0 or (data_draw and name not in drawn_sets()):
         raise GenaugError(
-            f"The set '{name}' has no draw {draw}; "
+            f"The set '{name}' has no draw {data_draw}; "
             + (
                 "draws are counted from 0."
                 if name in drawn_sets()
@@ -52,7 +52,7 @@ def load(
         )
     if name in drawn_sets():
         return {
-            part: {"many-digits": many_digits, "lesions": lesion_patches}[name](part, draw)
+            part: {"many-digits": many_digits, "lesions": lesion_patches}[name](part, data_draw)
             for part in ("train", "val", "test")
         }
     if name != "digit-scenes":

@@ -204,7 +204,7 @@ def draw_canvas(
 @functools.lru_cache(maxsize=8)
 def many_digits(
     part: str,  # "train", "val", "test" or "judging"
-    draw: int,  # number of the draw
+    data_draw: int,  # number of the draw
 ) -> LabeledImages:
     "All canvases of a part."
     scans, labels = digit_scans()
@@ -219,7 +219,7 @@ def many_digits(
     }
     photos, images, chosen, info = photograph_pixels("test" if part == "test" else "train"), [], [], []
     for number in range({"train": 400, "val": 200, "test": 600, "judging": 3000}[part]):
-        rng = np.random.default_rng([4, ("train", "val", "test", "judging").index(part), draw, number])
+        rng = np.random.default_rng([4, ("train", "val", "test", "judging").index(part), data_draw, number])
         digits = pick_digits(rng, HEAD_AND_TAIL if part == "train" else np.ones(10))
         which = [int(mine[digit][rng.integers(len(mine[digit]))]) for digit in digits]
         photo, pixels = photos[rng.integers(len(photos))]
@@ -235,7 +235,7 @@ def many_digits(
         images,
         rows,
         DIGIT_WORDS,
-        [f"{part}-{draw}-{number:04d}.png" for number in range(len(images))],
+        [f"{part}-{data_draw}-{number:04d}.png" for number in range(len(images))],
         "multi",
         info=info,
     )

@@ -263,24 +263,24 @@ LESION_PATIENTS = MappingProxyType({"train": 265, "val": 117, "test": 120, "judg
 @functools.lru_cache(maxsize=8)
 def lesion_patches(
     part: str,  # "train", "val", "test" or "judging"
-    draw: int,  # number of the draw
+    data_draw: int,  # number of the draw
 ) -> LabeledImages:
     "All phantoms of a part, class by class."
     part_number = tuple(LESION_COUNTS).index(part)
     patients = [
-        draw_patient(np.random.default_rng([5, draw, part_number, 0, number]))
+        draw_patient(np.random.default_rng([5, data_draw, part_number, 0, number]))
         for number in range(LESION_PATIENTS[part])
     ]
     images, labels, ids, groups, info = [], [], [], [], []
     for label, lesion in enumerate(LESIONS):
         for number in range(LESION_COUNTS[part][label]):
-            rng = np.random.default_rng([5, draw, part_number, 1 + label, number])
+            rng = np.random.default_rng([5, data_draw, part_number, 1 + label, number])
             owner = int(rng.integers(len(patients)))
             hounsfield, drawn = draw_phantom(lesion, patients[owner], rng)
             images.append(show_window(hounsfield))
             labels.append(label)
-            ids.append(f"{lesion.name}/{part}-{draw}-{number:03d}.png")
-            groups.append(f"{part}-{draw}-patient-{owner:03d}")
+            ids.append(f"{lesion.name}/{part}-{data_draw}-{number:03d}.png")
+            groups.append(f"{part}-{data_draw}-patient-{owner:03d}")
             info.append(
                 {**drawn, "background": "liver", "caption": f"a photo of a {lesion.name} on a CT scan"}
             )

@@ -66,7 +66,7 @@ def test_a_draw_can_be_repeated_and_another_is_other(parts):
     assert not set(other.ids) & set(parts["val"].ids)
     assert not set(other.groups) & set(parts["val"].groups)
     with pytest.raises(GenaugError, match="draws are counted from 0"):
-        datasets.load("lesions", draw=-1)
+        datasets.load("lesions", data_draw=-1)
 
 
 def test_one_lesion_does_not_depend_on_the_others(parts):

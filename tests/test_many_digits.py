@@ -26,7 +26,7 @@ def canvases():
 
 def test_heads_are_frequent_and_the_tail_is_rare_but_never_absent(canvases):
     for draw in range(3):
-        counts = datasets.load("many-digits", draw=draw)["train"].labels.sum(0)
+        counts = datasets.load("many-digits", data_draw=draw)["train"].labels.sum(0)
         heads, tail = head_and_tail(counts)
         assert heads.tolist() == [0, 1, 2, 3, 4]
         assert tail.tolist() == [5, 6, 7, 8, 9]
@@ -49,7 +49,7 @@ def test_labels_are_what_is_on_the_canvas(canvases):
 
 
 def test_draws_differ_and_share_no_scan_with_the_test(canvases):
-    left, right = datasets.load("many-digits", draw=1), datasets.load("many-digits", draw=2)
+    left, right = datasets.load("many-digits", data_draw=1), datasets.load("many-digits", data_draw=2)
     assert not set(left["train"].sha256) & set(right["train"].sha256)
     assert not set(left["test"].ids) & set(right["test"].ids)
 
@@ -59,14 +59,14 @@ def test_draws_differ_and_share_no_scan_with_the_test(canvases):
     trained = scans(left["train"]) | scans(right["train"]) | scans(datasets.judging_pool("many-digits"))
     examined = scans(left["val"]) | scans(right["test"]) | scans(canvases["test"])
     assert not trained & examined
-    assert datasets.load("many-digits", draw=1)["train"].sha256[:5] == left["train"].sha256[:5]
+    assert datasets.load("many-digits", data_draw=1)["train"].sha256[:5] == left["train"].sha256[:5]
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: datasets.load("many-digits", draw=-1), "counted from 0"),
-        (lambda: datasets.load("textures", draw=1), "only many-digits"),
+        (lambda: datasets.load("many-digits", data_draw=-1), "counted from 0"),
+        (lambda: datasets.load("textures", data_draw=1), "only many-digits"),
         (lambda: datasets.judging_pool("textures"), "training part"),
         (lambda: Comparison(("original",), "digit-scenes", None, draws=True), "fresh draw"),
         (lambda: Comparison(("original",), "many-digits", 5, draws=True), "--shots none"),

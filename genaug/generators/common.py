@@ -426,25 +426,25 @@ def generator_loss(
 # %% ../../nbs/learned/00_generators.common.ipynb #c028
 def changed_colours(
     images: torch.Tensor,  # (B, C, H, W)
-    draw: Callable,  # function that returns new numbers (B, 1, 1, 1), uniform in [0, 1)
+    uniform: Callable,  # function that returns new numbers (B, 1, 1, 1), uniform in [0, 1)
 ) -> torch.Tensor:
     "The images with brightness moved by up to a half, saturation scaled by 0 to 2, contrast by 0.5 to 1.5."
-    images = images + draw() - 0.5
+    images = images + uniform() - 0.5
     grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * (2 * draw())
+    images = grey + (images - grey) * (2 * uniform())
     mean = images.mean((1, 2, 3), keepdim=True)
-    return mean + (images - mean) * (draw() + 0.5)
+    return mean + (images - mean) * (uniform() + 0.5)
 
 
 def moved(
     images: torch.Tensor,  # (B, C, H, W)
-    draw: Callable,  # as above
+    uniform: Callable,  # as above
     share: float = 0.125,  # of the edge, at most
 ) -> torch.Tensor:
     "The images shifted by whole pixels; zeros fill the uncovered border."
     height, width = images.shape[2:]
     reach = [int(edge * share + 0.5) for edge in (height, width)]
-    down, across = ((draw().view(-1, 1) * (2 * most + 1)).long() for most in reach)
+    down, across = ((uniform().view(-1, 1) * (2 * most + 1)).long() for most in reach)
     rows, columns = (
         torch.arange(height, device=images.device) + down,
         torch.arange(width, device=images.device) + across,
@@ -456,13 +456,13 @@ def moved(
 
 def cut_out(
     images: torch.Tensor,  # (B, C, H, W)
-    draw: Callable,  # as above
+    uniform: Callable,  # as above
     share: float = 0.5,  # of the edge
 ) -> torch.Tensor:
     "The images with a square set to zero, whose middle lies anywhere in the picture."
     inside = []
     for edge in images.shape[2:]:
-        middle = (draw().view(-1, 1) * (edge + 1)).long()
+        middle = (uniform().view(-1, 1) * (edge + 1)).long()
         inside.append(
             ((torch.arange(edge, device=images.device) - middle + 0.5).abs() * 2 < int(edge * share + 0.5))
         )
@@ -485,11 +485,11 @@ class Views(nn.Module):
     def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         "The images, each changed by its own draws from the generator."
 
-        def draw():
+        def uniform():
             return torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device)
 
         for change in self.changes:
-            images = change(images, draw)
+            images = change(images, uniform)
         return images
 
     def observe(self, on_real: torch.Tensor, step: int) -> None:
