@@ -373,19 +373,23 @@ class Shown:
             )
         return parts[0]
 
-    def rows(
-        self,
-        part: Part,  # of a scale
-    ) -> pd.DataFrame:
-        "The rows about a part, those about its sets included; all parts with its data share them."
+    def _about(self, part, file):
+        "The rows of a file about a part."
         question = part.question
         return choose_rows(
-            self.file_rows(self.table.places_of(question.table).file),
+            self.file_rows(file),
             question.scale,
             None if question.classifier == "auto" else part.network,
             question.data,
             condition_name(question),
         )
+
+    def rows(
+        self,
+        part: Part,  # of a scale
+    ) -> pd.DataFrame:
+        "The rows about a part, those about its sets included; all parts with its data share them."
+        return self._about(part, self.table.places_of(part.question.table).file)
 
     def comparisons(
         self,
@@ -433,14 +437,7 @@ class Shown:
         part: Part,  # of a scale
     ) -> pd.DataFrame:
         "The rows of curves and classes of a part, which lie in a file of their own."
-        question = part.question
-        return choose_rows(
-            self.file_rows(self.table.places_of(question.table).points),
-            question.scale,
-            part.network,
-            question.data,
-            condition_name(question),
-        )
+        return self._about(part, self.table.places_of(part.question.table).points)
 
     def arms(
         self,

@@ -172,6 +172,7 @@ def unfinished(
     question: Comparison,  # what is asked
     file: Path,  # the rows there are
     backbone: str,  # as it stands in the rows
+    classifier: str | None = None,  # as it stands in the rows; None: what the question names
 ) -> tuple[int, ...]:  # splits
     "The splits that lack a run."
     absent = missing_units(
@@ -183,7 +184,7 @@ def unfinished(
         data=question.data,
         condition=condition_name(question),
         backbone=backbone,
-        classifier=_identity(question),
+        classifier=classifier or _identity(question),
     )
     return tuple(sorted({split for _, split, _ in absent}))
 
@@ -223,11 +224,16 @@ def lacks_bootstrap(
     question: Comparison,  # what is asked
     file: Path,  # the rows there are
     backbone: str,  # as it stands in the rows
+    classifier: str | None = None,  # as it stands in the rows; None: what the question names
 ) -> bool:
     """Whether all runs of two splits or more are there, but not the bootstrap over the test images of just
     these splits."""
     rows = read_rows(file)
-    if len(question.splits) < 2 or unfinished(question, file, backbone) or "accuracy" not in set(rows.metric):
+    if (
+        len(question.splits) < 2
+        or unfinished(question, file, backbone, classifier)
+        or "accuracy" not in set(rows.metric)
+    ):
         return False
     rows = rows[
         (rows.metric == "accuracy_bootstrap_low")
@@ -235,7 +241,7 @@ def lacks_bootstrap(
         & (rows.scale == question.scale)
         & (rows.data == question.data)
         & (rows.condition == condition_name(question))
-        & (rows.classifier == _identity(question))
+        & (rows.classifier == (classifier or _identity(question)))
         & (rows.settings == _splits(question))
     ]
     return not set(question.methods) <= {arm_text(row.method, row.variant) for row in rows.itertuples()}
@@ -325,7 +331,8 @@ def fill_table(
             if whole.question.class_prompt != question.class_prompt
             else {}
         )
-        todo = unfinished(question, places.file, whole.names["backbone"])
+        named = whole.names["backbone"], whole.names["classifier"]
+        todo = unfinished(question, places.file, *named)
         asked = dataclasses.replace(
             whole, question=dataclasses.replace(whole.question, splits=todo or question.splits)
         )
@@ -340,7 +347,7 @@ def fill_table(
         drawn = all(
             manifest_path(whole.folder, number, question.test_part).is_file() for number in question.splits
         )
-        if drawn and lacks_bootstrap(question, places.file, whole.names["backbone"]):
+        if drawn and lacks_bootstrap(question, places.file, *named):
             put(bootstrap_rows(whole, *zip(*run_experiment(whole))), places.file)
 
 # %% ../nbs/comparing/18_tables.ipynb #c018b

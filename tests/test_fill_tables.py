@@ -5,6 +5,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from test_photographs import folder_of, photographs
 
 from genaug.comparison import Comparison
 from genaug.evaluators import set_table
@@ -70,6 +71,18 @@ def test_a_complete_table_is_left_alone(filled, monkeypatch):
     assert filled.file.read_bytes() == before
     assert unfinished(QUESTION, filled.file, "none") == ()
     assert not lacks_bootstrap(QUESTION, filled.file, "none")
+
+
+def test_what_a_table_chose_by_itself_is_not_asked_again(tmp_path, monkeypatch):
+    source = folder_of(photographs(12), tmp_path / "photographs")
+    question = dataclasses.replace(QUESTION, data="mine 2-shot", methods=("original",), classifier="auto")
+    places = table_places("demo", results=tmp_path / "results")
+    fill_table([question], str(source), places, measure=False)
+    assert set(read_rows(places.file).classifier.str.partition("@")[0]) == {"probe tf_efficientnet_lite0"}
+    monkeypatch.setattr("genaug.tables.run_experiment", lambda *args, **kwargs: pytest.fail("asked again"))
+    before = places.file.read_bytes()
+    fill_table([question], str(source), places, measure=False)
+    assert places.file.read_bytes() == before
 
 
 def test_another_classifier_backbone_or_scale_is_not_there_yet(filled):
