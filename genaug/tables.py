@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'Places', 'table_places', 'parameter_names', 'check_parameters', 'unfinished', 'bootstrap_rows',
-           'lacks_bootstrap', 'prompt_of', 'with_names', 'evaluators_for', 'fill_table', 'paper_parts',
+           'lacks_bootstrap', 'prompt_of', 'with_names', 'evaluators_for', 'ExtraRows', 'fill_table', 'paper_parts',
            'paper_question', 'paper_evaluators', 'scales_shown', 'choose_rows', 'table_rows']
 
 # %% ../nbs/comparing/18_tables.ipynb #c003
@@ -14,6 +14,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -294,20 +295,24 @@ def evaluators_for(
     return find_evaluators(run.sets, folder, device=run.question.device, **{**prompt, **pool, **settings})
 
 # %% ../nbs/comparing/18_tables.ipynb #c016
+class ExtraRows(NamedTuple):
+    "What is kept of a run besides its totals."
+
+    parts: tuple[str, ...] = ()  # rows about parts of the test set, such as "shots" or "group"
+    points: tuple[tuple[str, str], ...] = ()  # (metric, part) for curves, such as ("sensitivity", "class")
+
+
 def _put_unit(
     rows: Sequence[dict],  # of one run
     places: Places,  # where rows and curves lie
-    parts: Sequence[str],  # rows about parts of the test set to keep, such as "shots" or "group"
-    points: Sequence[tuple[str, str]],  # (metric, part) for curves, such as ("sensitivity", "class")
+    extra: ExtraRows,  # besides the totals
 ) -> None:
     "Put the totals and the parts of a run into the rows, and what curves need into the points."
     groups = [row["part"].partition("=")[0] if "," not in row["part"] else "cells" for row in rows]
-    put([row for row, group in zip(rows, groups) if group in ("", *parts)], places.file)
-    if points:
-        put(
-            [row | {"settings": ""} for row, group in zip(rows, groups) if (row["metric"], group) in points],
-            places.points,
-        )
+    put([row for row, group in zip(rows, groups) if group in ("", *extra.parts)], places.file)
+    if extra.points:
+        wanted = [row for row, group in zip(rows, groups) if (row["metric"], group) in extra.points]
+        put([row | {"settings": ""} for row in wanted], places.points)
 
 
 def fill_table(
@@ -317,15 +322,19 @@ def fill_table(
     backbone: str = "tiny",  # name, folder or hub id
     measure: bool = True,  # measure the synthetic sets too
     evaluators: Mapping | None = None,  # settings for `evaluators_for`; None: the usual ones
-    parts: Sequence[str] = (),  # rows about parts of the test set to keep, such as "shots" or "group"
-    points: Sequence[tuple[str, str]] = (),  # (metric, part) for curves, such as ("sensitivity", "class")
+    extra: ExtraRows | None = None,  # besides the totals; None: nothing
+    beside: Sequence[Sequence[str]] = (),  # for each question all arms of its part; none: its own
 ) -> None:
-    "Run what a table lacks and write its rows and answers, each as soon as they are there."
-    for question in questions:
+    """Run what a table lacks and write its rows and answers, each as soon as they are there. All rows of a
+    part name one backbone, also where only arms that need none are run: those of `beside` say which."""
+    for number, question in enumerate(questions):
         where = source if isinstance(source, str) else source[question.data.split()[0]]
-        whole = with_names(
-            open_run(question, where, places.home(question), backbone, progress=False), where, places.names
-        )
+        arms = tuple(beside[number]) if beside else question.methods
+        every = dataclasses.replace(question, methods=arms)
+        opened = open_run(every, where, places.home(question), backbone, progress=False)
+        asked = dataclasses.replace(opened.question, methods=question.methods)
+        opened = dataclasses.replace(opened, question=asked)
+        whole = with_names(opened, where, places.names)
         texts = (
             {"class_prompt": whole.question.class_prompt}
             if whole.question.class_prompt != question.class_prompt
@@ -337,7 +346,7 @@ def fill_table(
             whole, question=dataclasses.replace(whole.question, splits=todo or question.splits)
         )
         for unit, rows in run_experiment(asked) if todo else ():
-            _put_unit(rows, places, parts, points)
+            _put_unit(rows, places, extra or ExtraRows())
             keep_answers(asked, [unit], places.answers)
         if todo and measure and any(arm.augmenter is not None for arm in asked.arms.values()):
             for rows in measure_experiment(

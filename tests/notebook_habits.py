@@ -12,11 +12,12 @@ each check says which kinds it reads. How long a line may be and how it is broke
 
 import ast
 import base64
+import csv
+import functools
 import json
 import re
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +64,7 @@ class Cell:
     outputs: list = field(default_factory=list)
     tags: tuple = ()
 
-    @cached_property
+    @functools.cached_property
     def directives(self):
         "`#| name value` lines at the top of the cell, as a dict."
         actual = {}
@@ -83,7 +84,7 @@ class Cell:
     def hidden(self):
         return "hide" in self.directives
 
-    @cached_property
+    @functools.cached_property
     def tree(self):
         "The parsed code, notebook magics left out; None for markdown."
         if self.kind != "code" or self.source.lstrip().startswith("%%"):
@@ -450,6 +451,46 @@ def check_typed_numbers(notebook):
                 yield f"cell {cell.position}: the number {number} is typed by hand"
 
 
+@functools.cache
+def recorded_values():
+    "The results that papers print, as texts of three digits or more, from the files that hold them."
+    lines = [
+        line
+        for file in sorted((ROOT / "nbs" / "results" / "paper").glob("*.csv"))
+        for line in csv.DictReader(file.open(encoding="utf-8"))
+    ]
+    texts = {f"{abs(float(line['value'])):g}" for line in lines}
+    return frozenset(text for text in texts if "." in text and len(text.replace(".", "").lstrip("0")) >= 3)
+
+
+def is_recorded(number):
+    "Whether a number, as it is written, is a result that a paper prints."
+    return f"{abs(float(number)):g}" in recorded_values()
+
+
+def check_printed_numbers(notebook):
+    "results that a paper prints are read from the files that hold them, never typed"
+    for cell in notebook.cells:
+        if cell.kind == "markdown":
+            section = re.split(r"(?m)^## What the papers? reports?, what we get$", cell.source)
+            words = re.split(r"(?m)^## ", section[1])[0] if len(section) > 1 else ""
+            for number in re.findall(r"\d+\.\d+", NAMED_NUMBERS.sub("", re.sub(r"\$[^$]*\$", "", words))):
+                yield f"cell {cell.position}: the number {number} is typed into what the paper reports"
+            for paragraph in cell.source.split("\n\n"):
+                if re.search(r"\b(papers?|print|prints|printed|reports?|reported)\b", paragraph):
+                    for number in filter(is_recorded, re.findall(r"\d*\.\d+", paragraph)):
+                        yield f"cell {cell.position}: the printed result {number} is typed by hand"
+            continue
+        tree = cell.tree or ast.Module([])
+        expected = {
+            inner for node in ast.walk(tree) if isinstance(node, ast.Assert) for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            typed = isinstance(node, ast.Constant) and type(node.value) is float and node not in expected
+            if typed and is_recorded(node.value):
+                yield f"cell {cell.position}: the printed result {node.value} is typed by hand"
+
+
 def own_class(function, classes):
     "The class among `classes` that the function takes first, or None."
     parameters = [*function.args.posonlyargs, *function.args.args]
@@ -629,6 +670,7 @@ CHECKS = (
     (check_outputs, EVERY),
     (check_sizes, EVERY),
     (check_alternative_texts, EVERY),
+    (check_printed_numbers, EVERY),
     (check_parameters, TABLE),
     (check_table_length, TABLE),
     (check_typed_numbers, TABLE),

@@ -9,9 +9,9 @@ from test_photographs import folder_of, photographs
 
 from genaug.comparison import Comparison
 from genaug.evaluators import set_table
+from genaug.paper_values import beside_table
 from genaug.readings import view_of
 from genaug.results import checked_row, load_rows, put, read_rows
-from genaug.table_page import beside_table
 from genaug.tables import (
     Places,
     fill_table,

@@ -29,7 +29,7 @@ from genaug.readers import open_sets
 from genaug.registry import groups
 from genaug.results import read_rows
 from genaug.schedule import Append, Showing, SwapTail, TrainingSchedule
-from genaug.tables import Places, fill_table
+from genaug.tables import ExtraRows, Places, fill_table
 from genaug.training_presets import training_preset
 from genaug.views import View
 
@@ -472,7 +472,7 @@ def test_another_test_part_shares_the_images_and_leaves_the_manifests_alone(tmp_
     assert condition_name(shifted) == "natural on shifted"
     fill_table([base], "digit-scenes", places, measure=False)
     before = manifest_path(places.home(base), 0).read_bytes()
-    fill_table([shifted], "digit-scenes", places, measure=False, parts=("group",))
+    fill_table([shifted], "digit-scenes", places, measure=False, extra=ExtraRows(("group",)))
     rows = read_rows(places.file)
     assert manifest_path(places.home(base), 0).read_bytes() == before
     tested = Manifest.load(manifest_path(places.home(base), 0, "shifted"))

@@ -104,6 +104,10 @@ def png(size):
 
 LONG_BODY = "".join(f"    amount += {step}\n" for step in range(60))
 PLANTED = {
+    "a printed result that is typed": (
+        lambda cells: cells.insert(11, new_markdown_cell("The paper prints 64.61 %.")),
+        "the printed result 64.61 is typed by hand",
+    ),
     "default_exp differs from the file name": (
         changed(2, "methods.example", "methods.other"),
         "the file name says methods.example",
@@ -339,6 +343,36 @@ def test_a_badly_named_notebook_is_seen(tmp_path, name):
 )
 def test_what_a_table_page_must_not_do_is_seen(tmp_path, cell, message):
     assert any(message in sentence for sentence in written(tmp_path / "tables", [cell], "few_shot.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "cell, message",
+    [
+        (new_markdown_cell("The paper prints 64.61 %."), "the printed result 64.61 is typed by hand"),
+        (new_code_cell("printed = [54.56, 1.0]"), "the printed result 54.56 is typed by hand"),
+        (
+            new_markdown_cell("## What the paper reports, what we get\n\nA gain of 1.25 points."),
+            "the number 1.25 is typed into what the paper reports",
+        ),
+    ],
+)
+@pytest.mark.parametrize("folder", ["tables", "."])
+def test_a_result_of_a_paper_that_is_typed_is_seen(tmp_path, cell, message, folder):
+    assert any(message in sentence for sentence in written(tmp_path / folder, [cell], "page.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        new_markdown_cell("Our five splits gave 64.61 %."),
+        new_code_cell("assert level == 54.56"),
+        new_code_cell("sizes = [0.5, 30.0, 25.0]"),
+        new_markdown_cell("## What the paper reports, what we get\n\nIts rate is $p=0.5$, see `rate=0.1`."),
+    ],
+)
+def test_other_numbers_are_no_results_of_a_paper(tmp_path, cell):
+    sentences_seen = written(tmp_path / "tables", [cell], "page.ipynb")
+    assert not any("typed" in sentence and "result" in sentence for sentence in sentences_seen)
 
 
 @pytest.mark.parametrize(
