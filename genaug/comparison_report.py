@@ -189,15 +189,15 @@ def checked_summary(
 ) -> pd.DataFrame:
     "The table of a stored summary; raises a built-in error where it has another form than `compare` writes."
     summary = pd.DataFrame(stored["summary"])
-    lines, notes = summary.to_dict("records"), stored["notes"]
+    lines, notes = summary.to_dict("records"), [*stored["notes"], *stored.get("verdict", ())]
     controls = [
         str(name).removeprefix("minus ") for name in summary.columns if str(name).startswith("minus ")
     ]
-    needed = {"arm", "splits", "runs", "mean", "low", "high", "images low", "images high"}
+    needed = {"arm", "splits", "runs", "mean", "low", "high"}
     needed |= {f"{name} {end}" for name in controls for end in ("low", "high")}
     if (
         stored["metric"] not in MAIN_METRICS
-        or not isinstance(notes, list)
+        or not isinstance(stored["notes"], list)
         or not all(isinstance(note, str) for note in notes)
         or not lines
         or not needed <= set(summary.columns)
@@ -212,7 +212,7 @@ def checked_summary(
 
 def stored_summary(
     folder: Path,  # OUT of `compare`
-) -> tuple[pd.DataFrame, str, list[str]]:  # the summary, its metric, notes
+) -> tuple[pd.DataFrame, str, list[str], list[str]]:  # the summary, its metric, notes, the verdict
     "The summary that `compare` stored; raises `GenaugError` when it is not there or has another form."
     path = folder / "summary.json"
     if not path.is_file():
@@ -222,7 +222,7 @@ def stored_summary(
         )
     try:
         stored = parse_json(path.read_text(encoding="utf-8"))
-        return checked_summary(stored), stored["metric"], stored["notes"]
+        return checked_summary(stored), stored["metric"], stored["notes"], stored.get("verdict", [])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise GenaugError(
             f"'{path}' is damaged: run the same `genaug compare` command again, which writes it anew."
@@ -234,17 +234,16 @@ def numbers_body(
     metric: str,  # what it is the mean of
 ) -> str:
     "Table, figure, one sentence per difference, and how the intervals were made."
-    images = [
-        f"[{100 * low:.1f}, {100 * high:.1f}]"
-        for low, high in zip(summary["images low"], summary["images high"])
-    ]
-    drawn = bool(summary["images low"].notna().any())
-    table = written_summary(summary).assign(**({"95 % over test images": images} if drawn else {}))
+    table = written_summary(summary)
     figure = figure_svg(summary_figure(summary, f"test {metric.replace('_', ' ')} (%)"))
+    over = (
+        "new splits, classifier seeds and test images (crossed random effects, Satterthwaite's degrees of "
+        "freedom)"
+        if metric == "accuracy"
+        else "new splits and classifier seeds (Student's t)"
+    )
     small = paragraph(
-        "Intervals: Student's t over splits (repeats averaged); differences are paired by split and "
-        "classifier seed." + " The last column draws the test images anew (bootstrap)." * drawn,
-        "muted",
+        f"Intervals of 95 %: over {over}. Differences are paired by split, seed and test image.", "muted"
     )
     return html_table(table) + figure + "".join(map(paragraph, verdicts(summary))) + small
 
@@ -273,7 +272,7 @@ def result_sections(
     record: dict,  # of `read_comparison`
 ) -> list[Section]:
     "Numbers, notes and settings of a comparison; raises `GenaugError` when it is not finished."
-    summary, metric, remarks = stored_summary(folder)
+    summary, metric, remarks, verdict = stored_summary(folder)
     rows = asked_rows(read_rows(folder / "results.csv"), read_comparison(folder))
     numbers = numbers_body(summary, metric)
     notes = "".join(paragraph(note, "note") for note in (*remarks, *record.get("notes", ())))
@@ -282,6 +281,7 @@ def result_sections(
     classes = class_table(rows, question["methods"], names)
     words = paragraph("Share of each class's test images that were recognised (%).")
     return [
+        *([Section("Verdict", "".join(map(paragraph, verdict)))] if verdict else []),
         Section("Result", notes + numbers),
         *made_table(rows, question["methods"]),
         Section("By class", words + html_table(classes) if len(classes) else ""),

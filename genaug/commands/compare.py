@@ -331,14 +331,20 @@ def answer_question(
     result = comparing.compare(run, source, notes, evaluators, terminal.say, terminal.findings)
     terminal.findings = list(result.findings)  # printed when they arose
     table = written_summary(result.summary)
-    terminal.say(*table.to_string(index=False).split("\n"), *verdicts(result.summary))
+    verdict = [] if result.decision is None else result.decision.sentences()
+    terminal.say(*table.to_string(index=False).split("\n"), *verdicts(result.summary), *verdict)
     others = other_arms(out, run.question.methods)
     terminal.say(*[f"results.csv also holds rows of earlier runs: {', '.join(others)}."] if others else [])
     page = write_report(out)
     terminal.say(f"Rows: {out / 'results.csv'}. Report: {page}")
     summary = json.loads(result.summary.to_json(orient="records"))
     terminal.finish(
-        out=str(out), metric=result.metric, summary=summary, other_arms=list(others), report=str(page)
+        out=str(out),
+        metric=result.metric,
+        summary=summary,
+        verdict=verdict,
+        other_arms=list(others),
+        report=str(page),
     )
 
 # %% ../../nbs/commands/08_commands.compare.ipynb #c054
