@@ -324,7 +324,9 @@ def report_comparison(
 ) -> str:
     "The page about a finished comparison, with the images of every painting arm of the first split."
     record = read_comparison(folder)
-    question, sections = record["question"], [findings_section(folder), *result_sections(folder, record)]
+    question, results = record["question"], result_sections(folder, record)
+    first = 1 if results[0].heading == "Verdict" else 0
+    sections = [*results[:first], findings_section(folder), *results[first:]]
     number = question["splits"][0]
     manifest = Manifest.load(manifest_path(folder, number, question["test_part"]))
     run = {"source": record["source"], **{name: question[name] for name in ("condition", "fit", "matte")}}

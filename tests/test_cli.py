@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from random_pipeline import random_pipeline
 
+from genaug import __version__
 from genaug.cli import explain, run
 from genaug.commands.effort import find_table
 from genaug.messages import GenaugError
@@ -626,3 +627,8 @@ def test_methods_and_their_settings_are_listed(capsys):
         assert all(set(line) == {"setting", "allowed", "value", "comment"} for line in lines)
     assert run(["methods", "diff-iii"]) == 2
     assert "did you mean 'diff-ii'" in sentence(capsys)
+
+
+def test_the_version_is_told(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"genaug {__version__}\n"

@@ -147,7 +147,7 @@ def test_an_unfinished_set_has_no_report(made):
 def test_the_page_about_a_comparison(tmp_path):
     train = SETS["train"]
     backbone = ToyBackbone.from_images(train.batch(), train.targets, train.class_names)
-    question = dataclasses.replace(QUESTION, methods=("original", "round-trip"), copies=1)
+    question = dataclasses.replace(QUESTION, methods=("original", "round-trip", "mixup"), copies=1)
     actual = compare(
         Run(question, SETS, backbone, tmp_path / "out", False), source=NASTY, remarks=["a remark"]
     )
@@ -160,9 +160,11 @@ def test_the_page_about_a_comparison(tmp_path):
         "class 2",
         "a remark",
         "No test image is a source",
-        "95 % over test images",
+        "new splits, classifier seeds and test images",
+        *actual.decision.sentences(),
     ):
         assert words in page.text, words
+    assert page.text.index("Verdict: ") < page.text.index("round-trip minus original")
     assert f"{100 * actual.summary.loc[0, 'mean']:.1f}" in page.text
     assert "svg" in page.tags
 
