@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE', 'POWER', 'WANTED_GAIN', 'MOST_SPLITS', 'NEGLIGIBLE', 'CONTROLS', 'quantile', 'standard_error', 'p_value',
-           'corrected_levels', 'at_level', 'shown_arms', 'visible_effect', 'splits_needed', 'Decision', 'decide']
+           'corrected_levels', 'at_level', 'shown_arms', 'visible_effect', 'splits_needed', 'points_text', 'Decision',
+           'decide']
 
 # %% ../nbs/judging/17_decision.ipynb #c003
 import math
@@ -120,6 +121,13 @@ NEGLIGIBLE = 0.01  # a gain below it is not worth an arm
 CONTROLS = ("original", "round-trip")  # never recommended
 
 
+def points_text(
+    gain: CrossedInterval,  # of a paired difference
+) -> str:
+    'Such as "+8.0 [+2.1, +13.9] points".'
+    return f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points"
+
+
 @dataclass(frozen=True)
 class Decision:
     "What to do after a comparison, and why."
@@ -132,7 +140,8 @@ class Decision:
     visible: float  # smallest gain that could have been seen, as a fraction
     splits: int | None  # that a gain of two points needs; None: the test images are too few
     images: int  # test images of the comparison
-    over: CrossedInterval | None = None  # an arm that paints minus the best shown one that does not
+    other: str = ""  # the best shown arm of the other kind: one that paints nothing, or one that paints
+    over: CrossedInterval | None = None  # what paints minus what does not, of these two
     cost: str = ""  # what the arm took, in words
 
     def sentences(self) -> list[str]:
@@ -145,17 +154,18 @@ class Decision:
             return "Verdict: it cannot be told yet which arm helps, or whether one does."
         if self.kind == "nothing helps":
             return "Verdict: none of these arms helps by as much as a point; use the photographs alone."
-        interval = f"[{100 * self.gain.low:+.1f}, {100 * self.gain.high:+.1f}]"
         words = f"use {self.arm}" + ", and paint nothing" * (self.kind == "paint nothing")
         several = f" (Holm's interval for {self.looked_at} arms, {100 * self.level:.1f} %)"
-        text = (
-            f"Verdict: {words}. It brings {100 * self.gain.mean:+.1f} {interval} points over the photographs "
-        )
-        text += f"alone{several * (self.looked_at > 1)}."
+        text = f"Verdict: {words}. It brings {points_text(self.gain)} over the photographs alone"
+        text += f"{several * (self.looked_at > 1)}."
         text += f" It took {self.cost}." if self.cost else ""
         if self.over is not None:
-            span = f"{100 * self.over.mean:+.1f} [{100 * self.over.low:+.1f}, {100 * self.over.high:+.1f}]"
-            text += f" What paints best is {span} points from what paints nothing."
+            more = points_text(self.over)
+            text += (
+                f" The best arm that paints, {self.other}, brings {more} more, which shows no gain."
+                if self.kind == "paint nothing"
+                else f" Over {self.other}, the best arm that paints nothing, it brings {more}."
+            )
         return text
 
     def _limits(self) -> str:
@@ -186,10 +196,10 @@ def decide(
     typical = gains[effects[len(effects) // 2]]
     limits = len(gains), visible_effect(typical), splits_needed(typical), typical.images
 
-    def verdict(kind, arm="", over=None):
+    def verdict(kind, arm="", other="", over=None):
         gain = at_level(gains[arm], levels[arm]) if arm else None
         return Decision(
-            kind, arm, gain, levels.get(arm, CONFIDENCE), *limits, over, (costs or {}).get(arm, "")
+            kind, arm, gain, levels.get(arm, CONFIDENCE), *limits, other, over, (costs or {}).get(arm, "")
         )
 
     if not shown:
@@ -204,4 +214,4 @@ def decide(
     if not best or not cheap:
         return verdict("arm", best or cheap)
     over = difference(best, cheap)
-    return verdict("arm", best, over) if over.low > 0 else verdict("paint nothing", cheap, over)
+    return verdict("arm", best, cheap, over) if over.low > 0 else verdict("paint nothing", cheap, best, over)
