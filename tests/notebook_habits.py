@@ -436,16 +436,23 @@ NAMED_NUMBERS = re.compile(  # decimals that belong to a name, a link or a comma
 )
 
 
+def literal_texts(node):
+    "The texts that stand literally in an expression, without what is computed inside an f-string."
+    if isinstance(node, ast.FormattedValue):
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for inner in ast.iter_child_nodes(node):
+        yield from literal_texts(inner)
+
+
 def check_typed_numbers(notebook):
-    "no decimal is typed by hand into the sentences of a table page: numbers come from the rows"
+    """no decimal is typed by hand into a reading, or into any sentence of a table page: numbers come from the
+    rows"""
     for cell in notebook.cells:
-        texts = [cell.source] if cell.kind == "markdown" else []
+        texts = [cell.source] if cell.kind == "markdown" and notebook.kind == "table" else []
         for node in reading_texts(cell.tree or ast.Module([])) if cell.kind == "code" else ():
-            texts += [
-                part.value
-                for part in ast.walk(node)
-                if isinstance(part, ast.Constant) and isinstance(part.value, str)
-            ]
+            texts += literal_texts(node)
         for text in texts:
             for number in re.findall(r"\d+\.\d+", NAMED_NUMBERS.sub("", text)):
                 yield f"cell {cell.position}: the number {number} is typed by hand"
@@ -673,7 +680,7 @@ CHECKS = (
     (check_printed_numbers, EVERY),
     (check_parameters, TABLE),
     (check_table_length, TABLE),
-    (check_typed_numbers, TABLE),
+    (check_typed_numbers, EVERY),
 )
 
 

@@ -104,6 +104,10 @@ def png(size):
 
 LONG_BODY = "".join(f"    amount += {step}\n" for step in range(60))
 PLANTED = {
+    "a number that is typed into a reading": (
+        lambda cells: cells.insert(11, new_code_cell('Reading("It gains 3.5 points.")')),
+        "the number 3.5 is typed by hand",
+    ),
     "a printed result that is typed": (
         lambda cells: cells.insert(11, new_markdown_cell("The paper prints 64.61 %.")),
         "the printed result 64.61 is typed by hand",
