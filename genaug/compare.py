@@ -24,7 +24,7 @@ from .experiment import Run, Unit, attempt, keep_answers, run_experiment
 from .files import keep_findings, write_atomic
 from .locks import hold_output
 from .messages import Finding, GenaugError, sorted_findings
-from .metrics.crossed import CrossedInterval, crossed_interval
+from .metrics.crossed import NO_INTERVAL, CrossedInterval, crossed_interval
 from .preflight import estimate, examine, split_notes
 from .result_folder import source_folders
 from .results import arm_text, read_rows
@@ -53,16 +53,17 @@ def decision_of(
     "The verdict of a comparison with the photographs alone among its arms."
 
     def difference(arm: str, control: str) -> CrossedInterval:
+        gaps = (table[arm] - table[control]).dropna().groupby(level="split").mean().to_numpy()[:, None]
         if scores.get(arm) and scores.get(control):
-            return crossed_interval(answer_table(scores[arm], scores[control]))
-        gaps = (table[arm] - table[control]).dropna().groupby(level="split").mean()
-        return crossed_interval(gaps.to_numpy()[:, None])
+            gaps = answer_table(scores[arm], scores[control])
+        return crossed_interval(gaps) if gaps.size else NO_INTERVAL
 
     there = [arm for arm in summary.arm if arm in table.columns and table[arm].notna().any()]
     if "original" not in there:
         return None
     paints = {arm for arm in there if run.arm(arm).augmenter is not None}
-    gains = {arm: difference(arm, "original") for arm in there if arm != "original"}
+    both = {arm: (table[arm] - table.original).notna().any() for arm in there}  # runs of the same splits
+    gains = {arm: difference(arm, "original") for arm in there if arm != "original" and both[arm]}
     return decide(gains, paints, difference, {arm: cost_words(units, arm) for arm in there})
 
 

@@ -19,6 +19,7 @@ from .comparison import manifest_path
 from .comparison_folder import asked_rows, read_comparison
 from .core import LabeledImages
 from .data.splits import Manifest
+from .decision import CONTROLS
 from .evaluators import set_table
 from .files import parse_json
 from .html_page import Section, findings_section, html_table, make_page, paragraph
@@ -28,7 +29,7 @@ from .plan_file import read_plan
 from .results import MAIN_METRICS, arm_text, read_rows
 from .set_report import image_sections, opened_parts, photographs_of, stored_note
 from .show import escape, figure_svg
-from .summary import CONTROLS, summary_figure, written_summary
+from .summary import summary_figure, written_summary
 from .synthetic_set import open_synthetic
 
 # %% ../nbs/comparing/16_comparison_report.ipynb #c037

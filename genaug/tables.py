@@ -31,6 +31,7 @@ from genaug.comparison import (
 )
 from .data.sources import parse_source
 from .datasets import judging_pool
+from .decision import CONTROLS
 from .evaluators import Evaluators, find_evaluators, measure_experiment
 from .experiment import Run, Unit, keep_answers, run_experiment
 from .files import parse_json
@@ -42,7 +43,7 @@ from .presets import PaperCell, read_cells
 from .prompts import ClassPrompt
 from .readers import formats
 from .results import arm_fields, arm_text, missing_units, put, read_rows
-from .summary import CONTROLS, bootstrap_difference, summarise
+from .summary import bootstrap_difference, summarise
 
 # %% ../nbs/comparing/18_tables.ipynb #c006
 @dataclass(frozen=True)

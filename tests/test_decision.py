@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from genaug.compare import decision_of
 from genaug.decision import (
     at_level,
     corrected_levels,
@@ -244,3 +246,42 @@ def test_controls_alone_are_no_decision():
 def test_the_cost_stands_in_the_verdict():
     decision = decide({"mixup": gain(9)}, set(), None, {"mixup": "9 seconds of training per split"})
     assert "It took 9 seconds of training per split." in decision.sentences()[0]
+
+
+def test_splits_that_agree_by_chance_are_not_certain():
+    table = np.zeros((2, 40))
+    table[0, 3] = table[1, 7] = 1  # each gains one image, and both the same mean
+    ours = crossed_interval(table)
+    assert ours.low < 0 < ours.high
+    assert shown_arms({"mixup": ours}) == []
+
+
+def decided(values, paints=()):
+    "The verdict over a table of runs (rows: splits, NaN: the run failed) without answers to images."
+    index = pd.MultiIndex.from_product(
+        [range(len(next(iter(values.values())))), [0]], names=["split", "seed"]
+    )
+    run = SimpleNamespace(arm=lambda arm: SimpleNamespace(augmenter=arm in paints or None))
+    table = pd.DataFrame(values, index)
+    return decision_of(run, [], pd.DataFrame({"arm": list(values)}), {}, table)
+
+
+def test_arms_whose_runs_failed_on_other_splits_end_no_comparison():
+    nan = math.nan
+    assert decided({"original": [0.5, nan], "mixup": [nan, 0.6]}) is None
+    several = decided({"original": [0.5, nan, 0.5, 0.6], "mixup": [nan, 0.6, nan, nan], "cutmix": [0.6] * 4})
+    assert several.looked_at == 1
+
+
+def test_two_shown_arms_that_share_no_run_are_not_compared():
+    nan = math.nan
+    gains = [0.1, 0.11, 0.09]
+    apart = decided(
+        {
+            "original": [0.5] * 6,
+            "mixup": [0.5 + gap for gap in gains] + [nan] * 3,
+            "dcgan": [nan] * 3 + [0.5 + 2 * gap for gap in gains],
+        },
+        ("dcgan",),
+    )
+    assert (apart.kind, apart.arm, apart.over) == ("paint nothing", "mixup", None)

@@ -21,9 +21,9 @@ from genaug.filling import (
     joined_questions,
     open_table,
     question_of,
-    read_numbers,
     read_wanted,
     repeated_runs,
+    split_numbers,
 )
 from genaug.messages import GenaugError
 from genaug.results import read_rows
@@ -99,7 +99,7 @@ def test_a_list_without_its_columns_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text, numbers", [("3", (3,)), ("0-3", (0, 1, 2, 3)), ("7,1-2", (7, 1, 2))])
 def test_numbers_of_a_text(text, numbers):
-    assert read_numbers(text) == numbers
+    assert split_numbers(text) == numbers
 
 
 def test_the_first_turn_and_its_longest_jobs_begin_first(tmp_path):
@@ -229,3 +229,8 @@ def test_repeated_runs_are_compared_key_by_key(tmp_path, straight):
     assert set(apart.difference) == {2.0}
     assert set(apart["device again"]) == {"cuda"}
     assert len(repeated_runs(straight, tmp_path / "empty")) == 0
+
+
+def test_no_worker_is_refused_before_any_work():
+    with pytest.raises(GenaugError, match="at least one worker"):
+        fill_list([], 0)

@@ -50,15 +50,15 @@ def print_check(before, again):
 
 def main(arguments=None):
     given = options(arguments)
-    from genaug.filling import fill_list, first_splits, jobs_of, read_numbers, read_wanted
+    from genaug.filling import fill_list, first_splits, jobs_of, read_wanted, split_numbers
 
     if given.compare:
         return print_check(given.results, given.compare)
     wanted = read_wanted(given.list)
     if given.turns:
-        wanted = [line for line in wanted if line.turn in read_numbers(given.turns)]
+        wanted = [line for line in wanted if line.turn in split_numbers(given.turns)]
     if given.splits:
-        only = set(read_numbers(given.splits))
+        only = set(split_numbers(given.splits))
         wanted = [line._replace(splits=tuple(sorted(only & set(line.splits)))) for line in wanted]
     settings = {"results": str(given.results)}
     if given.check:
@@ -86,4 +86,10 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from genaug.messages import GenaugError
+
+    try:
+        sys.exit(main())
+    except GenaugError as error:
+        print(f"fill: {error}", file=sys.stderr)
+        sys.exit(2)
